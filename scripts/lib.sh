@@ -1,0 +1,201 @@
+# shellcheck shell=bash
+# Shared by the scripts beside it, which source it. Everything that they make lies in CACHE, which git ignores.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+CACHE=$ROOT/.cache
+# shellcheck disable=SC2034 # read by the scripts
+VENV=$CACHE/venv
+REQUIREMENTS=$ROOT/scripts/requirements.txt
+SECRETS=$CACHE/serve.env
+
+say() {
+    printf '%s\n' "$*" >&2
+}
+
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+# step WHAT COMMAND…: says what is being done, and how long it took or that it failed. Not to be used in a
+# condition: the shell would then go on after an error inside COMMAND.
+step() {
+    local start=$SECONDS
+    STEP=$1
+    shift
+    say "==> $STEP"
+    "$@"
+    say "    $((SECONDS - start)) s"
+    STEP=
+}
+
+STEP=
+trap '[[ -z $STEP ]] || say "==> failed: $STEP"' EXIT
+
+have() {
+    command -v "$1" >/dev/null
+}
+
+# Collects what is missing, so that the reader is told all of it at once.
+MISSING=()
+
+missing() {
+    MISSING+=("$1
+      $2")
+}
+
+stop_if_missing() {
+    ((${#MISSING[@]} == 0)) && return
+    say "${0##*/}: this machine lacks something:"
+    local entry
+    for entry in "${MISSING[@]}"; do
+        say "    - $entry"
+    done
+    exit 1
+}
+
+# at_least WANTED VERSION
+at_least() {
+    [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n 1) == "$1" ]]
+}
+
+check_rust() {
+    local wanted version
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$ROOT/Cargo.toml")
+    if ! have cargo || ! have rustc; then
+        missing "Rust $wanted or later (cargo, rustc)" \
+            "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
+    elif version=$(rustc --version | cut -d ' ' -f 2) && ! at_least "$wanted" "$version"; then
+        missing "Rust $wanted or later; this is $version" "rustup update stable"
+    fi
+    # The static binary takes the C library from libc.a; without it `cc` answers with the bare name.
+    if ! have cc || [[ $(cc -print-file-name=libc.a) == libc.a ]]; then
+        missing "a C linker and the static C library" "apt-get install -y gcc libc6-dev"
+    fi
+}
+
+# The interpreters that the gateway supports, the one that the user names first.
+find_python() {
+    local python
+    for python in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11; do
+        if have "$python" && "$python" - 2>/dev/null <<<'
+import sys, ensurepip, venv
+sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'; then
+            printf '%s\n' "$python"
+            return
+        fi
+    done
+    return 1
+}
+
+venv_is_complete() {
+    [[ -x $VENV/bin/python ]] && cmp -s "$REQUIREMENTS" "$VENV/requirements.txt"
+}
+
+# uv brings its own Python where there is none.
+check_python() {
+    venv_is_complete || have uv || find_python >/dev/null ||
+        missing "Python 3.11, 3.12 or 3.13 with venv" "apt-get install -y python3 python3-venv"
+}
+
+make_venv() {
+    rm -rf "$VENV"
+    mkdir -p "$CACHE"
+    if have uv; then
+        uv venv --quiet --python '>=3.11,<3.14' "$VENV"
+        uv pip install --python "$VENV/bin/python" --requirement "$REQUIREMENTS"
+    else
+        "$(find_python)" -m venv "$VENV"
+        "$VENV/bin/python" -m pip install --disable-pip-version-check --requirement "$REQUIREMENTS"
+    fi
+    # Last: a virtual environment without it is made anew.
+    cp "$REQUIREMENTS" "$VENV/requirements.txt"
+}
+
+ensure_venv() {
+    venv_is_complete || step "Python environment with the gateway, Gunicorn and Granian, in .cache/venv" make_venv
+}
+
+# Where cargo leaves the release, which .cargo/config.toml puts in a folder named after the target.
+binary() {
+    local target=${CARGO_BUILD_TARGET:-$(rustc -vV | sed -n 's/^host: //p')}
+    printf '%s\n' "${CARGO_TARGET_DIR:-$ROOT/target}/$target/release/mcp-launch"
+}
+
+build_release() {
+    cargo build --release --locked --manifest-path "$ROOT/Cargo.toml"
+}
+
+ensure_binary() {
+    if [[ -x $(binary) ]]; then
+        build_release
+    else
+        step "mcp-launch, a release build" build_release
+    fi
+}
+
+# random BYTES: that many, in letters, digits, - and _
+random() {
+    head -c "$1" /dev/urandom | base64 --wrap=0 | tr '+/' '-_' | tr -d '='
+}
+
+# One KEY=VALUE a line. The password is a random one already, so the gateway need not ask for another.
+write_secrets() {
+    (
+        umask 077
+        mkdir -p "$CACHE"
+        cat >"$SECRETS.new" <<SECRETS
+JWT_SECRET_KEY=$(random 48)
+AUTH_ENCRYPTION_SECRET=$(random 48)
+PLATFORM_ADMIN_EMAIL=admin@example.com
+PLATFORM_ADMIN_PASSWORD=$(random 18)-Aa1
+ADMIN_REQUIRE_PASSWORD_CHANGE_ON_BOOTSTRAP=false
+SECRETS
+        mv "$SECRETS.new" "$SECRETS"
+    )
+}
+
+# Exports the gateway's secrets, made once and kept; what the user has set stays.
+ensure_secrets() {
+    [[ -s $SECRETS ]] || write_secrets
+    local line name
+    while IFS= read -r line; do
+        name=${line%%=*}
+        [[ -n ${!name:-} ]] || export "$name=${line#*=}"
+    done <"$SECRETS"
+}
+
+make_certificate() {
+    mkdir -p "$(dirname "$1")" "$(dirname "$2")"
+    (
+        umask 077
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -days 365 \
+            -subj /CN=localhost -addext 'subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1' \
+            -out "$1" -keyout "$2" 2>/dev/null
+    )
+}
+
+# Exports the certificate settings; makes a self-signed certificate unless the user names one of their own.
+ensure_certificate() {
+    export SSL=true
+    [[ -z ${CERT_FILE:-} ]] || return 0
+    export CERT_FILE=$CACHE/certs/cert.pem KEY_FILE=$CACHE/certs/key.pem
+    openssl x509 -checkend 86400 -noout -in "$CERT_FILE" >/dev/null 2>&1 ||
+        step "self-signed certificate for localhost, in .cache/certs" make_certificate "$CERT_FILE" "$KEY_FILE"
+}
+
+check_openssl() {
+    have openssl || missing "openssl, for --ssl" "apt-get install -y openssl"
+}
+
+# The program that builds and runs images: CONTAINER_ENGINE, else what is installed.
+container_engine() {
+    local engine
+    for engine in ${CONTAINER_ENGINE:+"$CONTAINER_ENGINE"} docker podman; do
+        if have "$engine"; then
+            printf '%s\n' "$engine"
+            return
+        fi
+    done
+    die "there is neither docker nor podman (apt-get install -y podman)"
+}

@@ -1,0 +1,309 @@
+//! The command line: made from the option table, and taken apart into what to do and a layer of settings.
+//!
+//! Values of options are not judged here but by the parsers that read every layer, so that all that is wrong is
+//! reported together. What clap refuses is a usage error.
+
+mod bind;
+mod flags;
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, ValueParser};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
+use clap_complete::Shell;
+
+use crate::settings::FlagLayer;
+use crate::settings::value::{Server, Span, Value};
+use flags::Texts;
+
+/// What the command line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invocation {
+    /// What to do.
+    pub action: Action,
+    /// Settings from the command line, APP and the server's own arguments among them.
+    pub flags: FlagLayer,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Run the server.
+    Run,
+    /// Say whether it would run.
+    Check,
+    /// Show each setting with its source, and the plan.
+    Explain {
+        /// As JSON.
+        json: bool,
+        /// The plan of the running launcher, not the one that these settings make.
+        running: bool,
+    },
+    /// Probe once.
+    Health {
+        /// What is asked.
+        probe: Probe,
+        /// How long to wait for the answer.
+        timeout: Duration,
+        /// Ask this address, not the running launcher.
+        url: Option<String>,
+    },
+    /// Show what the running launcher does.
+    Status {
+        /// How.
+        format: StatusFormat,
+    },
+    /// Hand over to a new generation.
+    Reload {
+        /// The server to change to.
+        server: Option<Server>,
+        /// How long to wait for the outcome; the launcher knows how long it can take.
+        timeout: Option<Duration>,
+    },
+    /// Be a plain init for this command.
+    Init {
+        /// The command and its arguments, at least one element.
+        command: Vec<OsString>,
+    },
+    /// Measure both servers on the app (`app_module` in the flags).
+    Compare,
+    /// Print completions.
+    Completions {
+        /// For this shell.
+        shell: Shell,
+    },
+    /// Print the man page.
+    Man,
+}
+
+/// What a probe asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probe {
+    /// May it serve? Not in startup nor while draining.
+    Ready,
+    /// Does it still work? Not when no worker answers.
+    Live,
+}
+
+/// How `status` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusFormat {
+    /// For people.
+    Text,
+    /// A JSON object.
+    Json,
+    /// Metrics in Prometheus's text format.
+    Prometheus,
+}
+
+/// How long one probe may take unless told otherwise.
+const PROBE_TIMEOUT: &str = "5s";
+
+/// Builds one command.
+type Build = fn() -> Command;
+
+/// The commands, each with what builds it.
+const COMMANDS: [(&str, Build); 9] = [
+    ("check", check),
+    ("explain", explain),
+    ("health", health),
+    ("status", status),
+    ("reload", reload),
+    ("init", init),
+    ("compare", compare),
+    ("completions", completions),
+    ("man", man),
+];
+
+/// The whole command line.
+#[must_use]
+pub fn command() -> Command {
+    run_options(program(), Texts::With).subcommands(COMMANDS.map(|(_, build)| build()))
+}
+
+/// What this command line needs of it, which is built in a fifth of the time: one command, or the options to run
+/// with, whose texts nobody reads.
+fn needed(args: &[OsString]) -> Command {
+    let first = args.get(1);
+    if let Some((_, build)) = COMMANDS.iter().find(|(name, _)| first.is_some_and(|first| first == name)) {
+        return program().subcommand(build());
+    }
+    run_options(program(), Texts::Without).subcommands(COMMANDS.map(|(name, _)| Command::new(name)))
+}
+
+fn program() -> Command {
+    Command::new("mcp-launch")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Init, launcher and supervisor for Python web servers: Gunicorn or Granian, sized to the container")
+        .override_usage("mcp-launch [OPTIONS] [APP] [-- SERVER_ARGS...]\n       mcp-launch [OPTIONS] COMMAND ...")
+        .after_help(
+            "A setting is taken from the command line, else the environment, else the file, else its default.\n\
+             Without a command the server is run. SERVER_ARGS go to it verbatim, last.",
+        )
+        .subcommand_value_name("COMMAND")
+}
+
+fn run_options(command: Command, texts: Texts) -> Command {
+    let app = Arg::new("APP").value_parser(value_parser!(OsString)).help("The ASGI application, as MODULE:ATTRIBUTE");
+    let server_args = Arg::new("SERVER_ARGS")
+        .value_parser(value_parser!(OsString))
+        .num_args(0..)
+        .last(true)
+        .help("Arguments for the server");
+    command.args_override_self(true).args(flags::all(texts)).args([app, server_args])
+}
+
+/// Where the running launcher is found: by its socket, or by its address.
+fn finding_options(command: Command) -> Command {
+    command.args_override_self(true).args(flags::of(&["host", "port", "uds", "socket"]))
+}
+
+fn check() -> Command {
+    run_options(Command::new("check").about("Resolve, validate and look ahead; start nothing"), Texts::With)
+}
+
+fn explain() -> Command {
+    let command = Command::new("explain").about("Show each setting with its source, and what would be run and why");
+    run_options(command, Texts::With)
+        .arg(switch("json", "Print JSON"))
+        .arg(switch("running", "Show the plan of the running launcher, whose environment may be another"))
+}
+
+fn health() -> Command {
+    let url = Arg::new("URL").value_hint(ValueHint::Url).help("Ask this address, not the running launcher");
+    finding_options(Command::new("health").about("Probe once: 0 is yes, 1 is no, 3 is no launcher there"))
+        .arg(switch("ready", "Ask whether it may serve (the default)").conflicts_with("live"))
+        .arg(switch("live", "Ask whether it still works"))
+        .arg(timeout().default_value(PROBE_TIMEOUT))
+        .arg(url)
+}
+
+fn status() -> Command {
+    finding_options(Command::new("status").about("Show what the running launcher does"))
+        .arg(switch("json", "Print JSON").conflicts_with("prometheus"))
+        .arg(switch("prometheus", "Print metrics for Prometheus"))
+}
+
+fn reload() -> Command {
+    let server = Arg::new("new-server")
+        .long("server")
+        .value_name("NAME")
+        .ignore_case(true)
+        .value_parser(PossibleValuesParser::new(Server::choices()))
+        .help("Change to this server");
+    let about = "Hand over to a new generation without losing a request; 1 if the old one was kept";
+    finding_options(Command::new("reload").about(about)).args([server, timeout()])
+}
+
+fn init() -> Command {
+    let command = Arg::new("CMD")
+        .value_parser(value_parser!(OsString))
+        .num_args(1..)
+        .required(true)
+        .trailing_var_arg(true)
+        .allow_hyphen_values(true)
+        .value_hint(ValueHint::CommandWithArguments)
+        .help("The command and its arguments, verbatim");
+    Command::new("init")
+        .about("Be a plain init for any command: forward signals, reap, leave nothing behind")
+        .override_usage("mcp-launch init [--] CMD [ARGS...]")
+        .arg(command)
+}
+
+fn compare() -> Command {
+    run_options(
+        Command::new("compare").about("Run both servers on the app, measure them and recommend one"),
+        Texts::With,
+    )
+}
+
+fn completions() -> Command {
+    let shell = Arg::new("SHELL").required(true).value_parser(value_parser!(Shell)).help("The shell");
+    Command::new("completions").about("Print completions for a shell").arg(shell)
+}
+
+fn man() -> Command {
+    Command::new("man").about("Print the man page")
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+fn timeout() -> Arg {
+    let parse = |text: &str| {
+        Span::<1, 86_400_000>::parse(text).map(|span| span.0).map_err(|_| Span::<1, 86_400_000>::expected())
+    };
+    Arg::new("wait")
+        .long("timeout")
+        .value_name("DURATION")
+        .value_parser(ValueParser::new(parse))
+        .help("How long to wait for the answer")
+}
+
+/// Takes the command line apart. The first argument is the program's name.
+///
+/// # Errors
+/// What is wrong with it, or the text of `--help` and `--version`: [`clap::Error::exit`] prints either.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, clap::Error> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let matches = match parse_quickly(&args) {
+        Some(matches) => matches,
+        None => command().try_get_matches_from(args)?,
+    };
+    Ok(invocation_of(matches))
+}
+
+fn invocation_of(mut matches: ArgMatches) -> Invocation {
+    let mut flags = FlagLayer::default();
+    flags::take(&matches, &mut flags);
+    let action = match matches.remove_subcommand() {
+        None => Action::Run,
+        Some((name, mut matches)) => {
+            flags::take(&matches, &mut flags);
+            action(&name, &mut matches)
+        }
+    };
+    Invocation { action, flags }
+}
+
+/// Takes the command line apart with only what it needs. None where that is not enough: for help and for what is
+/// wrong, which is to be explained with the whole, and for options in front of a command.
+fn parse_quickly(args: &[OsString]) -> Option<ArgMatches> {
+    let command = needed(args);
+    let is_whole = |name: &str| args.get(1).is_some_and(|first| first == name);
+    let matches = command.try_get_matches_from(args).ok()?;
+    matches.subcommand_name().is_none_or(is_whole).then_some(matches)
+}
+
+fn action(name: &str, matches: &mut ArgMatches) -> Action {
+    match name {
+        "check" => Action::Check,
+        "explain" => Action::Explain { json: matches.get_flag("json"), running: matches.get_flag("running") },
+        "health" => Action::Health {
+            probe: if matches.get_flag("live") { Probe::Live } else { Probe::Ready },
+            timeout: matches.remove_one("wait").unwrap_or_default(),
+            url: matches.remove_one("URL"),
+        },
+        "status" => Action::Status {
+            format: match (matches.get_flag("json"), matches.get_flag("prometheus")) {
+                (true, _) => StatusFormat::Json,
+                (_, true) => StatusFormat::Prometheus,
+                _ => StatusFormat::Text,
+            },
+        },
+        "reload" => Action::Reload {
+            server: matches.remove_one::<String>("new-server").and_then(|name| Server::parse(&name).ok()),
+            timeout: matches.remove_one("wait"),
+        },
+        "init" => Action::Init { command: matches.remove_many("CMD").into_iter().flatten().collect() },
+        "compare" => Action::Compare,
+        "completions" => Action::Completions { shell: matches.remove_one("SHELL").unwrap_or(Shell::Bash) },
+        "man" => Action::Man,
+        _ => unreachable!("clap knows no other command than those above"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,69 @@
+//! `health`: one probe, one line, 0 for yes.
+
+use std::time::{Duration, Instant};
+
+use super::launcher::Directions;
+use super::unexpected;
+use crate::cli::Probe;
+use crate::control::get::{Response, Target};
+use crate::control::protocol::{Answer, Request};
+use crate::problem::{Exit, Problem};
+use crate::settings::FlagLayer;
+use crate::settings::value::Mode;
+
+pub(super) fn health(flags: &FlagLayer, probe: Probe, timeout: Duration, url: Option<&str>) -> Result<u8, Problem> {
+    if let Some(url) = url {
+        let target = Target::url(url)
+            .map_err(|why| Problem::new(Exit::Usage, format!("the URL {url:?} cannot be asked: {why}")))?;
+        return Ok(report(&ask(&target, true, timeout)));
+    }
+    let deadline = Instant::now() + timeout;
+    let directions = Directions::read(flags);
+    if directions.settings.mode.value == Mode::Exec {
+        // There is no launcher any more. The app itself is all that can be asked.
+        let settings = &directions.settings;
+        let target = Target::at(&directions.bind().to_string(), &settings.health_path.value.0);
+        let target = target.ok_or_else(unexpected)?;
+        return Ok(report(&ask(&target, !settings.ssl.value, timeout)));
+    }
+    let launcher = directions.find(timeout)?;
+    let left = deadline.saturating_duration_since(Instant::now());
+    match probe {
+        Probe::Ready => match launcher.ask(Request::Ready, Some(left))? {
+            Answer::Ready { ready: true, phase } => Ok(report(&Ok(format!("ready: {phase}")))),
+            Answer::Ready { ready: false, phase } => Ok(report(&Err(format!("not ready: {phase}")))),
+            _ => Err(unexpected()),
+        },
+        Probe::Live => match launcher.ask(Request::Live, Some(left))? {
+            Answer::Live(live) if !live.server => Ok(report(&Err(format!("not live: no server ({})", live.phase)))),
+            Answer::Live(live) => {
+                let target = Target::at(&live.address, &live.path).ok_or_else(unexpected)?;
+                let left = deadline.saturating_duration_since(Instant::now());
+                Ok(report(&ask(&target, live.plain_http, left)))
+            }
+            _ => Err(unexpected()),
+        },
+    }
+}
+
+/// Asks once. Everything below 500 is a life sign: a path that is not there, or a client that asks too often.
+fn ask(target: &Target, plain: bool, timeout: Duration) -> Result<String, String> {
+    match target.get(timeout) {
+        Ok(Response::Status(status @ ..500)) => Ok(format!("live: {target} answered {status}")),
+        Ok(Response::Status(status)) if plain => Err(format!("not live: {target} answered {status}")),
+        Ok(_) if !plain => Ok(format!("live: {target} answered")),
+        Ok(_) => Err(format!("not live: {target} does not speak HTTP/1")),
+        Err(why) => Err(format!("not live: {target}: {why}")),
+    }
+}
+
+/// Prints the line.
+fn report(outcome: &Result<String, String>) -> u8 {
+    match outcome {
+        Ok(line) => super::print(format!("{line}\n")),
+        Err(line) => {
+            super::print(format!("{line}\n"));
+            Exit::No.code()
+        }
+    }
+}

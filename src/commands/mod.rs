@@ -1,0 +1,73 @@
+//! The commands: each reads its input, does its work, and returns an exit status or what keeps it from it.
+
+mod explain;
+mod health;
+mod init;
+mod launcher;
+mod preflight;
+mod prepare;
+mod reload;
+mod run;
+mod status;
+
+use std::io::Write;
+
+use crate::cli::{self, Action, Invocation};
+use crate::problem::{Exit, Problem};
+use crate::sys::{SignalState, set_mask};
+
+/// Carries out a command line.
+///
+/// # Errors
+/// Everything that keeps it from being carried out.
+pub fn execute(invocation: Invocation, inherited: SignalState) -> Result<u8, Vec<Problem>> {
+    let Invocation { action, flags } = invocation;
+    if !matches!(action, Action::Run | Action::Init { .. }) {
+        // Signals wait since the start of the program for handlers that these commands do not have.
+        set_mask(inherited.blocked);
+    }
+    let one = |problem| vec![problem];
+    match action {
+        Action::Run => run::run(flags, inherited),
+        Action::Check => preflight::check(flags),
+        Action::Explain { json, running: false } => Ok(explain::explain(flags, json)),
+        Action::Explain { json, running: true } => explain::running(&flags, json).map_err(one),
+        Action::Init { command } => init::init(&command, inherited).map_err(one),
+        Action::Completions { shell } => Ok(print(crate::docs::completions(shell))),
+        Action::Man => Ok(print(crate::docs::man_page().unwrap_or_default())),
+        Action::Health { probe, timeout, url } => health::health(&flags, probe, timeout, url.as_deref()).map_err(one),
+        Action::Status { format } => status::status(&flags, format).map_err(one),
+        Action::Reload { server, timeout } => reload::reload(&flags, server, timeout).map_err(one),
+        Action::Compare => Err(vec![Problem::new(Exit::Usage, "this command is not part of this version yet")]),
+    }
+}
+
+/// Takes the command line apart; help, version and usage errors are printed here, as clap formats them.
+///
+/// # Errors
+/// The status to exit with.
+pub fn parse() -> Result<Invocation, u8> {
+    cli::parse(std::env::args_os()).map_err(|error| {
+        let _ = error.print();
+        u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code())
+    })
+}
+
+/// A value as JSON for people and programs.
+fn json(value: &impl serde::Serialize) -> String {
+    // The types that are shown have string keys and no other way to fail.
+    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+}
+
+/// What there is to say of an answer that does not belong to the question.
+fn unexpected() -> Problem {
+    Problem::new(Exit::No, "the launcher gave an answer that does not fit")
+        .hint("is it another version of mcp-launch than this one?")
+}
+
+/// Prints for people and pipes. A reader that has left is no error.
+fn print(text: impl AsRef<[u8]>) -> u8 {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_ref()).and_then(|()| out.flush());
+    Exit::Success.code()
+}

@@ -1,0 +1,126 @@
+//! What would fail later, tried before anything starts.
+
+use std::path::{Path, PathBuf};
+
+use crate::host::Environment;
+use crate::plan::{Bind, Plan};
+use crate::problem::{Exit, Problem};
+use crate::run::front::Front;
+use crate::run::lock::{Lock, Refused};
+use crate::settings::value::AutoPath;
+use crate::settings::{FlagLayer, Settings};
+
+use super::prepare::{Planner, Prepared};
+
+/// `check`: everything that `run` does before it starts something.
+pub(super) fn check(flags: FlagLayer) -> Result<u8, Vec<Problem>> {
+    let Prepared { resolution, plan, host } = Planner::new(flags).prepare();
+    for warning in resolution.warnings.iter().chain(&host.notes) {
+        super::print(format!("warning: {warning}\n"));
+    }
+    let plan = plan?;
+    for warning in &plan.warnings {
+        super::print(format!("warning: {warning}\n"));
+    }
+    let mut problems = files(&resolution.settings);
+    if let Some(holder) = own_launcher(&resolution.settings, &resolution.env, &plan.bind) {
+        super::print(format!("a launcher (pid {holder}) runs here: lock and port are its own\n"));
+    } else {
+        // Taken for a moment, to see whether they can be had.
+        match take_lock(&resolution.settings, &resolution.env, &plan.bind) {
+            Ok(_lock) => problems.extend(claim(&plan).err()),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let workers = plan.workers;
+    let server = crate::run::supervise::server_name(&plan);
+    Ok(super::print(format!("ok: {server} with {workers} workers for {} on {}\n", plan.app, plan.bind)))
+}
+
+/// Takes the place where clients arrive.
+pub(super) fn claim(plan: &Plan) -> Result<Front, Problem> {
+    Front::claim(&plan.bind)
+}
+
+/// Files that the server will need.
+pub(super) fn files(settings: &Settings) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if !settings.ssl.value {
+        return problems;
+    }
+    let needed = [
+        (&settings.cert_file.value, &settings.cert_file.origin, "CERTIFICATE", "certificate"),
+        (&settings.key_file.value, &settings.key_file.origin, "PRIVATE KEY", "private key"),
+    ];
+    let root = settings.app_root.value.as_deref();
+    let authority = settings.ssl_ca_file.value.as_ref();
+    let authority = authority.map(|path| (path, &settings.ssl_ca_file.origin, "CERTIFICATE", "CA certificate"));
+    for (path, origin, label, what) in needed.into_iter().chain(authority) {
+        if let Err(why) = pem(&root.unwrap_or(Path::new("")).join(path), label) {
+            let message = format!("the {what} file {} {why}", path.display());
+            problems
+                .push(Problem::setting(message, origin).hint("TLS is on (SSL): name a PEM file, or set SSL=false"));
+        }
+    }
+    problems
+}
+
+/// Whether a file holds a PEM block of that kind.
+fn pem(path: &Path, label: &str) -> Result<(), String> {
+    let text = std::fs::read(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => "does not exist".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "is not readable for this user".to_owned(),
+        _ => format!("cannot be read: {error}"),
+    })?;
+    let text = String::from_utf8_lossy(&text);
+    let labels: Vec<&str> =
+        text.lines().filter_map(|line| line.trim().strip_prefix("-----BEGIN ")?.strip_suffix("-----")).collect();
+    if labels.iter().any(|found| found.ends_with(label)) {
+        Ok(())
+    } else if labels.is_empty() {
+        Err("is no PEM file".into())
+    } else {
+        Err(format!("holds {}, not a {label}: are the two files swapped?", labels.join(", ")))
+    }
+}
+
+/// Takes the lock of the settings; none when it is off, or held while `FORCE_START` says to go on.
+pub(super) fn take_lock(settings: &Settings, env: &Environment, bind: &Bind) -> Result<Option<Lock>, Problem> {
+    let Some(path) = lock_path(settings, env, bind) else { return Ok(None) };
+    match Lock::acquire(&path) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(Refused::Held(_)) if settings.force_start.value => Ok(None),
+        Err(Refused::Held(pid)) => {
+            let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+            Err(Problem::new(Exit::Taken, format!("another instance is running: {who} holds {}", path.display()))
+                .hint("stop it, choose another port, or set FORCE_START=true"))
+        }
+        Err(Refused::Failed(error)) => Err(Problem::setting(
+            format!("the lock {} cannot be used: {error}", path.display()),
+            &settings.lock.origin,
+        )
+        .hint("set MCP_LAUNCH_LOCK to another path, or to none")),
+    }
+}
+
+fn lock_path(settings: &Settings, env: &Environment, bind: &Bind) -> Option<PathBuf> {
+    match &settings.lock.value {
+        AutoPath::Off => None,
+        AutoPath::At(path) => Some(path.clone()),
+        AutoPath::Auto => crate::run::runtime_path(env, bind, "lock"),
+    }
+}
+
+/// The launcher that holds the lock of these settings, if it is one and not something else.
+fn own_launcher(settings: &Settings, env: &Environment, bind: &Bind) -> Option<u32> {
+    match Lock::acquire(&lock_path(settings, env, bind)?) {
+        Err(Refused::Held(Some(pid))) => {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+            (name.trim() == "mcp-launch").then_some(pid)
+        }
+        _ => None,
+    }
+}

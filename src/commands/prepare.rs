@@ -1,0 +1,153 @@
+//! From the command line and the environment to a plan.
+
+use std::path::Path;
+
+use crate::host::{self, Environment, Host, Program, Query};
+use crate::plan::{self, Plan};
+use crate::problem::Problem;
+use crate::settings::value::{Int, Server, ServerChoice, Value, Workers};
+use crate::settings::{self, FlagLayer, Origin, Resolution};
+
+/// What plans are made from: what was given at the start and cannot change, and what was decided since.
+#[derive(Debug)]
+pub(super) struct Planner {
+    flags: FlagLayer,
+    env: Environment,
+    decided: Decided,
+}
+
+/// What was decided since the start.
+#[derive(Debug, Default)]
+struct Decided {
+    /// The port that was picked for port 0.
+    port: Option<u16>,
+    /// The server that was started first, which the arguments behind `--` are for.
+    first: Option<Server>,
+    /// The server of the last `reload --server`.
+    server: Option<Server>,
+    /// The workers of the last SIGTTIN or SIGTTOU.
+    workers: Option<u32>,
+}
+
+/// A plan, or why there is none, with all that led to it.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub resolution: Resolution,
+    pub host: Host,
+    pub plan: Result<Plan, Vec<Problem>>,
+}
+
+impl Planner {
+    pub fn new(flags: FlagLayer) -> Self {
+        Self { flags, env: std::env::vars_os().collect(), decided: Decided::default() }
+    }
+
+    /// From now on port 0 means this port.
+    pub fn settle_port(&mut self, port: u16) {
+        self.decided.port = Some(port);
+    }
+
+    /// This is the server that is started first.
+    pub fn settle_server(&mut self, server: Server) {
+        self.decided.first = Some(server);
+    }
+
+    /// Reads everything anew and changes what a reload asked for.
+    pub fn replan(&mut self, server: Option<Server>, workers: i32) -> Result<Plan, Vec<Problem>> {
+        self.decided.server = server.or(self.decided.server);
+        if server.is_some() {
+            // A number of workers was for the server that ran then.
+            self.decided.workers = None;
+        }
+        let plan = self.prepare().plan?;
+        if workers == 0 {
+            return Ok(plan);
+        }
+        self.decided.workers = Some(plan.workers.saturating_add_signed(workers).max(1));
+        self.prepare().plan
+    }
+
+    /// Resolves the settings, looks at the machine and makes the plan.
+    pub fn prepare(&self) -> Prepared {
+        let mut resolution = settings::resolve(&self.flags, &self.env, &|path: &Path| std::fs::read(path));
+        self.decided.apply(&mut resolution);
+        let host = look(&resolution);
+        let mut problems = resolution.problems.clone();
+        let plan = match plan::plan(&resolution, &host) {
+            Ok(plan) if problems.is_empty() => Ok(plan),
+            Ok(_) => Err(problems),
+            Err(more) => {
+                problems.extend(more);
+                Err(problems)
+            }
+        };
+        Prepared { resolution, host, plan }
+    }
+}
+
+impl Decided {
+    fn apply(&self, resolution: &mut Resolution) {
+        let settings = &mut resolution.settings;
+        if let (Some(server), Some(first)) = (self.server, self.first)
+            && server != first
+            && !resolution.server_args.is_empty()
+        {
+            resolution.server_args.clear();
+            resolution.warnings.push(format!("the arguments behind -- are for {first}: {server} does not get them"));
+        }
+        if let Some(server) = self.server {
+            settings.http_server.value = match server {
+                Server::Gunicorn => ServerChoice::Gunicorn,
+                Server::Granian => ServerChoice::Granian,
+            };
+            settings.http_server.origin = Origin::Flag("reload --server".into());
+        }
+        if let Some(port) = self.port.filter(|_| settings.port.value.0 == 0) {
+            settings.port.value = Int(port.into());
+        }
+        if let Some(workers) = self.workers {
+            for setting in [&mut settings.gunicorn_workers, &mut settings.granian_workers] {
+                setting.value = Workers::Exactly(workers);
+                setting.origin = Origin::Flag("SIGTTIN and SIGTTOU".into());
+            }
+        }
+    }
+}
+
+/// Looks at the machine as the settings direct.
+fn look(resolution: &Resolution) -> Host {
+    let settings = &resolution.settings;
+    let cwd = std::env::current_dir().unwrap_or_else(|_| "/".into());
+    let mut host = host::probe(&Query {
+        virtual_env: settings.virtual_env.value.clone(),
+        python: settings.python.value.clone(),
+        app_root: settings.app_root.value.clone(),
+        app: Some(settings.app_module.value.show()),
+        prefer_granian: settings.http_server.value == ServerChoice::Granian,
+        ..Query::new(&resolution.env, cwd)
+    });
+    ask_for_version(settings.http_server.value, &mut host);
+    host
+}
+
+/// Where the layout of the installation does not tell the server's version, the server is asked: once, for a
+/// limited time, before anything is supervised.
+fn ask_for_version(choice: ServerChoice, host: &mut Host) {
+    let servers: &[Server] = match choice {
+        ServerChoice::Gunicorn => &[Server::Gunicorn],
+        ServerChoice::Granian => &[Server::Granian],
+        ServerChoice::Auto => &[Server::Gunicorn, Server::Granian],
+    };
+    for server in servers {
+        let program = match server {
+            Server::Gunicorn => &host.python.gunicorn,
+            Server::Granian => &host.python.granian,
+        };
+        if let Program::Found(path) = program
+            && !host.python.packages.contains_key(server.word())
+            && let Some(version) = host::python::version_of(path, host::python::DEADLINE)
+        {
+            host.python.packages.insert(server.word().to_owned(), version);
+        }
+    }
+}

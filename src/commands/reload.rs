@@ -1,0 +1,26 @@
+//! `reload`: a new generation, and word of how it went.
+
+use std::time::Duration;
+
+use super::launcher::Directions;
+use super::unexpected;
+use crate::control::ask::PATIENCE;
+use crate::control::protocol::{Answer, Request};
+use crate::problem::{Exit, Problem};
+use crate::settings::FlagLayer;
+use crate::settings::value::Server;
+
+pub(super) fn reload(flags: &FlagLayer, server: Option<Server>, timeout: Option<Duration>) -> Result<u8, Problem> {
+    let launcher = Directions::read(flags).find(timeout.unwrap_or(PATIENCE).min(PATIENCE))?;
+    // Without a timeout the launcher's own limits end it: those of the start, and of a generation that leaves first.
+    match launcher.ask(Request::Reload { server }, timeout)? {
+        Answer::Reloaded { generation, server, workers } => {
+            Ok(super::print(format!("reloaded: generation {generation} serves ({server}, {workers} workers)\n")))
+        }
+        Answer::Kept { why } => {
+            Err(Problem::new(Exit::No, format!("not reloaded, the old generation was kept: {why}"))
+                .hint("the launcher's log has what the new one wrote"))
+        }
+        _ => Err(unexpected()),
+    }
+}

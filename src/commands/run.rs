@@ -1,0 +1,128 @@
+//! `run`: from the command line to a server that is looked after.
+
+use std::net::TcpListener;
+
+use tracing::{error, info, warn};
+
+use super::preflight;
+use super::prepare::{Planner, Prepared};
+use crate::control::server::ControlServer;
+use crate::control::socket::{Listener, places};
+use crate::host::Environment;
+use crate::log::Log;
+use crate::plan::{Bind, Plan};
+use crate::problem::{Exit, Problem};
+use crate::run::lock::Lock;
+use crate::run::signals::Signals;
+use crate::run::supervise::{HANDLED, Supervisor, server_name};
+use crate::run::termination::TerminationLog;
+use crate::settings::value::{AutoPath, Mode};
+use crate::settings::{FlagLayer, Settings};
+use crate::sys::SignalState;
+
+pub(super) fn run(flags: FlagLayer, inherited: SignalState) -> Result<u8, Vec<Problem>> {
+    let planner = Planner::new(flags);
+    let prepared = planner.prepare();
+    let termination = TerminationLog::new(&prepared.resolution.settings.termination_log.value);
+    let status = start(planner, prepared, termination.clone(), inherited);
+    if let Err(problems) = &status {
+        termination.write(&problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+    }
+    status
+}
+
+fn start(
+    mut planner: Planner,
+    prepared: Prepared,
+    termination: TerminationLog,
+    inherited: SignalState,
+) -> Result<u8, Vec<Problem>> {
+    let Prepared { resolution, plan, host } = prepared;
+    let settings = &resolution.settings;
+    let mut plan = plan?;
+    planner.settle_server(plan.server);
+    let problems = preflight::files(settings);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let one = |problem| vec![problem];
+    let wants_any_port = matches!(plan.bind, Bind::Tcp(address) if address.port() == 0);
+    // With a port of our choice there is nothing to lock before it is chosen.
+    let mut lock = if wants_any_port {
+        None
+    } else {
+        preflight::take_lock(settings, &resolution.env, &plan.bind).map_err(one)?
+    };
+    let front = preflight::claim(&plan).map_err(one)?;
+    if let (true, Bind::Tcp(address)) = (wants_any_port, front.bind()) {
+        planner.settle_port(address.port());
+        plan = planner.prepare().plan?;
+        lock = preflight::take_lock(settings, &resolution.env, &plan.bind).map_err(one)?;
+    }
+
+    let log = Log::start(settings.log_level.value, settings.log_format.value);
+    for warning in resolution.warnings.iter().chain(&host.notes).chain(&plan.warnings) {
+        warn!("{warning}");
+    }
+    announce(&plan);
+    if plan.mode == Mode::Exec {
+        drop(front);
+        log.flush();
+        return crate::run::exec::exec(&plan, lock, inherited).map(Exit::code).map_err(one);
+    }
+    let control = control(settings, &resolution.env, front.bind());
+    let status = supervise(plan, front, lock, (control, termination), &mut planner, inherited);
+    drop(log);
+    status.map_err(one)
+}
+
+/// What is about to be run and why, in one line.
+fn announce(plan: &Plan) {
+    let because = plan.reasons.iter().find(|reason| reason.topic == "workers").map_or("", |reason| &reason.because);
+    info!(
+        mode = %plan.mode,
+        server = %server_name(plan),
+        app = %plan.app,
+        address = %plan.bind,
+        workers = plan.workers,
+        because,
+        "start"
+    );
+}
+
+/// The listeners for those who ask. That one of them cannot be had is a pity, and no reason not to serve.
+fn control(settings: &Settings, env: &Environment, bind: &Bind) -> ControlServer {
+    let socket = match &settings.socket.value {
+        AutoPath::Off => None,
+        setting => Listener::bind(&places(setting, env, bind))
+            .map_err(|why| warn!(%why, "no control socket: status, reload and health will not work"))
+            .ok(),
+    };
+    let metrics = settings.metrics.value.and_then(|address| {
+        let listener = TcpListener::bind(address.0).and_then(|it| it.set_nonblocking(true).map(|()| it));
+        listener.map_err(|error| warn!(address = %address.0, %error, "no metrics")).ok()
+    });
+    if let Some(address) = metrics.as_ref().and_then(|listener| listener.local_addr().ok()) {
+        info!(%address, "metrics");
+    }
+    ControlServer::new(socket, metrics)
+}
+
+fn supervise(
+    plan: Plan,
+    front: crate::run::front::Front,
+    lock: Option<Lock>,
+    (control, termination): (ControlServer, TerminationLog),
+    planner: &mut Planner,
+    inherited: SignalState,
+) -> Result<u8, Problem> {
+    let signals = Signals::install(&HANDLED, inherited).map_err(|error| {
+        error!(%error, "cannot install signal handlers");
+        Problem::new(Exit::NotExecutable, format!("cannot install signal handlers: {error}"))
+    })?;
+    let mut replan = |server, workers| planner.replan(server, workers);
+    let supervisor = Supervisor::new(plan, front, signals, inherited, &mut replan);
+    let status = supervisor.with_control(control, termination).run();
+    drop(lock);
+    Ok(status)
+}

@@ -1,0 +1,225 @@
+//! One connection, as a state machine over bytes: what was read goes in, the request comes out; the answer goes in,
+//! what is still to be written comes out. Pure: no socket, no clock.
+
+use std::time::{Duration, Instant};
+
+/// The longest request that is read.
+pub const LONGEST_REQUEST: usize = 64 << 10;
+/// How long a client may take to send its request, and again to take its answer.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where a request ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// At the end of the line.
+    Line,
+    /// At the empty line behind the head of an HTTP request.
+    Head,
+}
+
+impl Framing {
+    /// The end of the request that the bytes begin with. `seen` of them have been looked at before.
+    fn end(self, bytes: &[u8], seen: usize) -> Option<usize> {
+        match self {
+            Self::Line => bytes[seen..].iter().position(|byte| *byte == b'\n').map(|at| seen + at),
+            // RFC 9112, 2.2: a recipient may take a bare LF for the end of a line.
+            Self::Head => {
+                let start = seen.saturating_sub(3);
+                let ends = bytes[start..].iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+                ends.map(|(at, _)| start + at).find(|at| {
+                    let line = bytes[..*at].strip_suffix(b"\r").unwrap_or(&bytes[..*at]);
+                    line.is_empty() || line.ends_with(b"\n")
+                })
+            }
+        }
+    }
+}
+
+/// The request is longer than [`LONGEST_REQUEST`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLong;
+
+/// A connection.
+#[derive(Debug)]
+pub struct Client {
+    framing: Framing,
+    state: State,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// The request is not whole.
+    Reading { bytes: Vec<u8>, deadline: Instant },
+    /// The request is being carried out.
+    Waiting,
+    /// The answer is not wholly written.
+    Writing { bytes: Vec<u8>, sent: usize, deadline: Instant },
+    /// Nothing more is to come, in either direction.
+    Over,
+}
+
+/// What a client can do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Send its request.
+    Read,
+    /// Go away; there is nothing else to see.
+    HangUp,
+    /// Take its answer.
+    Write,
+}
+
+impl Client {
+    /// A client that has just arrived.
+    #[must_use]
+    pub fn new(framing: Framing, now: Instant) -> Self {
+        Self { framing, state: State::Reading { bytes: Vec::new(), deadline: now + PATIENCE } }
+    }
+
+    /// Takes what was read, and gives the request when it is whole, without what ends it. What follows it is
+    /// not looked at.
+    ///
+    /// # Errors
+    /// When it is longer than it may be; it is to be answered and left.
+    pub fn take(&mut self, read: &[u8]) -> Result<Option<Vec<u8>>, TooLong> {
+        let State::Reading { bytes, .. } = &mut self.state else { return Ok(None) };
+        let seen = bytes.len();
+        bytes.extend_from_slice(read);
+        match self.framing.end(bytes, seen) {
+            Some(end) if end <= LONGEST_REQUEST => {
+                let mut request = std::mem::take(bytes);
+                request.truncate(end);
+                self.state = State::Waiting;
+                Ok(Some(request))
+            }
+            None if bytes.len() <= LONGEST_REQUEST => Ok(None),
+            _ => {
+                self.state = State::Waiting;
+                Err(TooLong)
+            }
+        }
+    }
+
+    /// Takes the answer.
+    pub fn answer(&mut self, bytes: Vec<u8>, now: Instant) {
+        if self.state == State::Waiting {
+            self.state = State::Writing { bytes, sent: 0, deadline: now + PATIENCE };
+        }
+    }
+
+    /// What is still to be written.
+    #[must_use]
+    pub fn unsent(&self) -> &[u8] {
+        match &self.state {
+            State::Writing { bytes, sent, .. } => &bytes[*sent..],
+            _ => &[],
+        }
+    }
+
+    /// So much of it was written.
+    pub fn sent(&mut self, count: usize) {
+        if let State::Writing { bytes, sent, .. } = &mut self.state {
+            *sent += count;
+            if *sent >= bytes.len() {
+                self.state = State::Over;
+            }
+        }
+    }
+
+    /// The connection is of no more use.
+    pub fn close(&mut self) {
+        self.state = State::Over;
+    }
+
+    /// What is waited for; nothing at the end.
+    #[must_use]
+    pub const fn interest(&self) -> Option<Interest> {
+        match self.state {
+            State::Reading { .. } => Some(Interest::Read),
+            State::Waiting => Some(Interest::HangUp),
+            State::Writing { .. } => Some(Interest::Write),
+            State::Over => None,
+        }
+    }
+
+    /// When the patience with it ends; never while it waits for us.
+    #[must_use]
+    pub const fn deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Reading { deadline, .. } | State::Writing { deadline, .. } => Some(deadline),
+            State::Waiting | State::Over => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_request_in_pieces_is_put_together_and_what_follows_is_left() {
+        let now = Instant::now();
+        let mut client = Client::new(Framing::Line, now);
+        assert_eq!(client.take(b"{\"re"), Ok(None));
+        assert_eq!(client.interest(), Some(Interest::Read));
+        assert_eq!(client.take(b"quest\"}\nmore\n"), Ok(Some(b"{\"request\"}".to_vec())));
+        assert_eq!((client.interest(), client.deadline()), (Some(Interest::HangUp), None));
+        assert_eq!(client.take(b"even more\n"), Ok(None));
+    }
+
+    #[test]
+    fn the_head_of_a_request_ends_at_an_empty_line() {
+        for (bytes, whole) in [
+            ("GET / HTTP/1.1\r\nHost: a\r\n", false),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", true),
+            ("GET / HTTP/1.0\n\n", true),
+            ("\r\n", true),
+        ] {
+            for cut in 0..bytes.len() {
+                let mut client = Client::new(Framing::Head, Instant::now());
+                let first = client.take(&bytes.as_bytes()[..cut]).unwrap();
+                let second = client.take(&bytes.as_bytes()[cut..]).unwrap();
+                assert_eq!(first.or(second).is_some(), whole, "{bytes:?} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_is_written_in_pieces_and_in_time() {
+        let now = Instant::now();
+        let mut client = Client::new(Framing::Line, now);
+        client.take(b"\n").unwrap();
+        client.answer(b"answer".to_vec(), now + PATIENCE);
+        client.sent(4);
+        assert_eq!(client.unsent(), b"er");
+        assert_eq!(client.deadline(), Some(now + PATIENCE * 2));
+        client.sent(2);
+        assert_eq!((client.interest(), client.unsent()), (None, &b""[..]));
+    }
+
+    proptest! {
+        /// However it is cut: a line that is short enough comes out as it went in, a longer one never.
+        #[test]
+        fn no_more_is_kept_than_the_longest_request(
+            length in prop_oneof![0..100_usize, LONGEST_REQUEST - 2..LONGEST_REQUEST + 3, Just(1 << 20)],
+            piece in 1..5000_usize,
+        ) {
+            let mut client = Client::new(Framing::Line, Instant::now());
+            let line = [vec![b'x'; length], vec![b'\n']].concat();
+            let mut outcome = Ok(None);
+            for piece in line.chunks(piece) {
+                outcome = client.take(piece);
+                if outcome != Ok(None) {
+                    break;
+                }
+                let State::Reading { bytes, .. } = &client.state else { panic!() };
+                prop_assert!(bytes.len() <= LONGEST_REQUEST);
+            }
+            match outcome {
+                Ok(request) => prop_assert_eq!(request, (length <= LONGEST_REQUEST).then(|| vec![b'x'; length])),
+                Err(TooLong) => prop_assert!(length > LONGEST_REQUEST),
+            }
+        }
+    }
+}

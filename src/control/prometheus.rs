@@ -1,0 +1,146 @@
+//! Status in Prometheus's text format 0.0.4: for each metric HELP, TYPE, then its samples.
+
+use std::fmt::{Display, Write};
+
+use super::protocol::{Generation, Status};
+
+/// The whole text.
+#[must_use]
+pub fn metrics(status: &Status) -> String {
+    let launcher = &status.launcher;
+    let mut text = Exposition::default();
+    text.gauge("info", "The launcher, as labels; always 1.").sample(&[("version", &launcher.version)], 1);
+    text.gauge("uptime_seconds", "Time since the start of the launcher.").sample(&[], launcher.uptime_seconds);
+    text.gauge("ready", "Whether new requests are welcome.").sample(&[], u8::from(launcher.ready));
+    text.gauge("restarts_left", "Failures that are still forgiven.").sample(&[], status.restarts_left);
+    text.counter("failures_total", "Failures of the server.").sample(&[], status.failures);
+    text.counter("worker_exits_total", "Workers that ended while their generation served, by cause.");
+    for (cause, count) in &status.worker_exits {
+        text.sample(&[("cause", cause)], count);
+    }
+    for_generations(&mut text, &status.generations);
+    for_workers(&mut text, &status.generations);
+    text.0
+}
+
+fn for_generations(text: &mut Exposition, generations: &[Generation]) {
+    text.gauge("generation_info", "A generation of the server, as labels; always 1.");
+    for generation in generations {
+        let id = generation.id.to_string();
+        let version = generation.version.as_deref().unwrap_or_default();
+        let labels = [
+            ("generation", &*id),
+            ("server", &generation.server),
+            ("version", version),
+            ("state", &generation.state),
+        ];
+        text.sample(&labels, 1);
+    }
+    text.gauge("generation_age_seconds", "Time since the start of a generation.");
+    each(text, generations, |generation| generation.age_seconds);
+    text.gauge("workers", "Worker processes that live.");
+    each(text, generations, |generation| generation.workers.len());
+    text.gauge("workers_planned", "Worker processes that there should be.");
+    each(text, generations, |generation| generation.workers_planned);
+    text.counter("generation_worker_exits_total", "Workers of a generation that ended while it served.");
+    each(text, generations, |generation| generation.restarts);
+}
+
+fn each<V: Display>(text: &mut Exposition, generations: &[Generation], value: impl Fn(&Generation) -> V) {
+    for generation in generations {
+        text.sample(&[("generation", &generation.id.to_string())], value(generation));
+    }
+}
+
+fn for_workers(text: &mut Exposition, generations: &[Generation]) {
+    let workers: Vec<_> = generations
+        .iter()
+        .flat_map(|generation| generation.workers.iter().map(move |worker| (generation.id.to_string(), worker)))
+        .map(|(generation, worker)| (generation, worker.pid.to_string(), worker))
+        .collect();
+    text.gauge("worker_age_seconds", "Time since the start of a worker.");
+    for (generation, pid, worker) in &workers {
+        text.sample(&[("generation", generation), ("pid", pid)], worker.age_seconds);
+    }
+    text.gauge("worker_resident_memory_bytes", "Resident memory of a worker, shared pages included.");
+    for (generation, pid, worker) in &workers {
+        text.sample(&[("generation", generation), ("pid", pid)], worker.rss_bytes);
+    }
+    text.counter("worker_cpu_seconds_total", "Processor time of a worker, user and system.");
+    for (generation, pid, worker) in &workers {
+        text.sample(&[("generation", generation), ("pid", pid)], worker.cpu_seconds);
+    }
+}
+
+/// The text, to which the samples of one metric after the other are added.
+#[derive(Default)]
+struct Exposition(String);
+
+impl Exposition {
+    fn gauge(&mut self, name: &str, help: &str) -> &mut Self {
+        self.family(name, "gauge", help)
+    }
+
+    fn counter(&mut self, name: &str, help: &str) -> &mut Self {
+        self.family(name, "counter", help)
+    }
+
+    fn family(&mut self, name: &str, kind: &str, help: &str) -> &mut Self {
+        let _ = writeln!(self.0, "# HELP mcp_launch_{name} {help}\n# TYPE mcp_launch_{name} {kind}");
+        self
+    }
+
+    /// A sample of the last metric that was announced.
+    fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        let announced = self.0.rfind("# TYPE ").map_or("", |at| &self.0[at + "# TYPE ".len()..]);
+        let mut line = announced.split(' ').next().unwrap_or_default().to_owned();
+        for (position, (name, value)) in labels.iter().enumerate() {
+            let start = if position == 0 { '{' } else { ',' };
+            let _ = write!(line, "{start}{name}=\"{}\"", escape(value));
+        }
+        let end = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.0, "{line}{end} {value}");
+    }
+}
+
+/// A label's value as the format wants it: backslash, quote and line feed escaped.
+fn escape(value: &str) -> String {
+    value.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::table::tests::status;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_sample_belongs_to_an_announced_metric_and_comes_once() {
+        let text = metrics(&status());
+        let mut announced = BTreeSet::new();
+        let mut current = "";
+        let mut samples = BTreeSet::new();
+        for line in text.lines() {
+            if let Some(family) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = family.split_once(' ').unwrap();
+                assert!(announced.insert(name), "{name} is announced twice");
+                assert_eq!(kind == "counter", name.ends_with("_total"), "{family}");
+                current = name;
+            } else if let Some(help) = line.strip_prefix("# HELP ") {
+                assert!(help.starts_with("mcp_launch_"), "{help}");
+            } else {
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                assert_eq!(series.split('{').next().unwrap(), current, "{line}");
+                assert!(samples.insert(series), "{series} comes twice");
+                value.parse::<f64>().unwrap();
+            }
+        }
+        assert!(samples.contains("mcp_launch_worker_resident_memory_bytes{generation=\"2\",pid=\"42\"}"), "{text}");
+        assert!(text.ends_with('\n'));
+    }
+
+    #[test]
+    fn label_values_are_escaped() {
+        assert_eq!(escape("a\\b\"c\nd"), r#"a\\b\"c\nd"#);
+    }
+}

@@ -1,0 +1,305 @@
+//! What is asked of a running launcher, and what it answers: one JSON object each, on one line.
+//!
+//! The keys are what `status --json` and `explain --running --json` print, so they stay as they are.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::settings::value::Server;
+
+/// What is asked: `{"request":"reload","server":"granian"}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case")]
+pub enum Request {
+    /// What it does.
+    Status,
+    /// Hand over to a new generation; answered when that is decided.
+    Reload {
+        /// The server to change to.
+        #[serde(default, with = "server_word", skip_serializing_if = "Option::is_none")]
+        server: Option<Server>,
+    },
+    /// The plan that is in force.
+    Explain,
+    /// Whether new requests are welcome.
+    Ready,
+    /// Where to ask whether workers answer.
+    Live,
+}
+
+/// What is answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// To [`Request::Status`].
+    Status(Status),
+    /// To [`Request::Reload`]: a new generation serves.
+    Reloaded {
+        /// Its number.
+        generation: u32,
+        /// Its server, with the version if that is known: `granian/2.8.7`.
+        server: String,
+        /// Its workers.
+        workers: u32,
+    },
+    /// To [`Request::Reload`]: the old generation was kept.
+    Kept {
+        /// Why.
+        why: String,
+    },
+    /// To [`Request::Explain`].
+    Plan(Box<LivePlan>),
+    /// To [`Request::Ready`].
+    Ready {
+        /// Yes or no.
+        ready: bool,
+        /// What the launcher is doing, in a word.
+        phase: String,
+    },
+    /// To [`Request::Live`].
+    Live(Live),
+    /// To what was not understood or is not allowed.
+    Refused {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Where to ask whether workers answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Live {
+    /// Whether there is a server at all.
+    pub server: bool,
+    /// What the launcher is doing, in a word.
+    pub phase: String,
+    /// Where it serves: `127.0.0.1:4444`, `unix:/path`.
+    pub address: String,
+    /// The path to ask for.
+    pub path: String,
+    /// Whether it answers HTTP/1 in clear; if not, any sign of life must do.
+    pub plain_http: bool,
+}
+
+/// What the launcher does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The launcher itself.
+    pub launcher: Launcher,
+    /// Where clients arrive.
+    pub address: String,
+    /// How many more failures are forgiven at this moment.
+    pub restarts_left: u32,
+    /// All failures of the server since the start.
+    pub failures: u64,
+    /// Workers that ended while their generation served, by cause, since the start.
+    pub worker_exits: BTreeMap<String, u64>,
+    /// The generations there are, oldest first.
+    pub generations: Vec<Generation>,
+}
+
+/// The launcher.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Launcher {
+    /// Its version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Since its start.
+    pub uptime_seconds: f64,
+    /// `starting`, `serving`, `waiting` (for the next respawn) or `stopping`.
+    pub phase: String,
+    /// Whether new requests are welcome.
+    pub ready: bool,
+}
+
+/// A server's life from one start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Generation {
+    /// Counts from 1.
+    pub id: u32,
+    /// `gunicorn` or `granian`.
+    pub server: String,
+    /// Its version, if it could be found out.
+    pub version: Option<String>,
+    /// `starting`, `serving`, `orphaned` (its main process is gone, its workers serve) or `draining`.
+    pub state: String,
+    /// Since its start.
+    pub age_seconds: f64,
+    /// Its main process, if that lives.
+    pub main_pid: Option<i32>,
+    /// How many workers there should be.
+    pub workers_planned: u32,
+    /// The workers there are.
+    pub workers: Vec<Worker>,
+    /// Workers that ended while it served.
+    pub restarts: u64,
+    /// The last of those.
+    pub last_exit: Option<WorkerExit>,
+}
+
+/// A worker process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Its process.
+    pub pid: i32,
+    /// Since its start.
+    pub age_seconds: f64,
+    /// Memory that is resident, shared pages included.
+    pub rss_bytes: u64,
+    /// Processor time, user and system.
+    pub cpu_seconds: f64,
+}
+
+/// How a worker ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerExit {
+    /// Its process, which is gone.
+    pub pid: i32,
+    /// `exit`, `signal`, `oom` or `unknown`.
+    pub cause: String,
+    /// Its exit status, if it exited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u8>,
+    /// The signal that ended it, if one did: `SIGKILL`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    /// How old it got.
+    pub age_seconds: f64,
+    /// How long ago that was.
+    pub seconds_ago: f64,
+}
+
+/// The plan that is in force. Secrets are redacted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LivePlan {
+    /// `gunicorn` or `granian`.
+    pub server: String,
+    /// Its version, if it could be found out.
+    pub version: Option<String>,
+    /// The application, attribute included.
+    pub app: String,
+    /// Where clients arrive.
+    pub address: String,
+    /// Whether it speaks TLS there.
+    pub tls: bool,
+    /// How many workers there should be.
+    pub workers: u32,
+    /// The file that is executed.
+    pub program: String,
+    /// Its arguments, the program's name first.
+    pub argv: Vec<String>,
+    /// Its working directory, if it is not the launcher's.
+    pub cwd: Option<String>,
+    /// What its environment has that the launcher's has not, or has otherwise.
+    pub environment: BTreeMap<String, String>,
+    /// What the launcher's environment has and its has not.
+    pub environment_removed: Vec<String>,
+    /// Why the plan is what it is.
+    pub reasons: Vec<Decision>,
+    /// What is odd and did not keep the server from starting.
+    pub warnings: Vec<String>,
+    /// The generations there are, oldest first.
+    pub generations: Vec<Generation>,
+}
+
+/// One decision of the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// What was decided, in a word.
+    pub topic: String,
+    /// The decision.
+    pub decision: String,
+    /// Every input, and the one that bound.
+    pub because: String,
+}
+
+impl Request {
+    /// Reads the line that a client sent.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn read(line: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(line).map_err(|error| format!("not a request: {error}"))
+    }
+}
+
+/// A value as the one line that goes over the socket.
+#[must_use]
+pub fn line(value: &impl Serialize) -> Vec<u8> {
+    // The types here have string keys and no other way to fail.
+    let mut bytes = serde_json::to_vec(value).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}
+
+mod server_word {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::settings::value::{Server, Value};
+
+    #[allow(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+    pub(super) fn serialize<S: Serializer>(server: &Option<Server>, to: S) -> Result<S::Ok, S::Error> {
+        match server {
+            Some(server) => to.serialize_str(server.word()),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Server>, D::Error> {
+        let word = Option::<String>::deserialize(from)?;
+        let parse = |word: String| {
+            Server::parse(&word)
+                .map_err(|_| D::Error::custom(format!("server is {word:?}; use {}", Server::expected())))
+        };
+        word.map(parse).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn requests_are_written_as_they_are_read() {
+        let granian = Some(Server::Granian);
+        for (request, text) in [
+            (Request::Status, r#"{"request":"status"}"#),
+            (Request::Reload { server: None }, r#"{"request":"reload"}"#),
+            (Request::Reload { server: granian }, r#"{"request":"reload","server":"granian"}"#),
+            (Request::Live, r#"{"request":"live"}"#),
+        ] {
+            assert_eq!(line(&request), format!("{text}\n").into_bytes());
+            assert_eq!(Request::read(text.as_bytes()), Ok(request));
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused_with_a_reason() {
+        for text in
+            ["", "{}", "status", r#"{"request":"dance"}"#, r#"{"request":"reload","server":"apache"}"#, "\u{0}"]
+        {
+            let why = Request::read(text.as_bytes()).unwrap_err();
+            assert!(why.starts_with("not a request: "), "{why}");
+        }
+        let why = Request::read(br#"{"request":"reload","server":"apache"}"#).unwrap_err();
+        assert!(why.contains("gunicorn, granian"), "{why}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_too_odd(bytes: Vec<u8>) {
+            let _ = Request::read(&bytes);
+        }
+
+        #[test]
+        fn an_answer_is_one_line(why: String) {
+            let answer = Answer::Kept { why };
+            let bytes = line(&answer);
+            prop_assert_eq!(bytes.iter().position(|byte| *byte == b'\n'), Some(bytes.len() - 1));
+            prop_assert_eq!(serde_json::from_slice::<Answer>(&bytes).unwrap(), answer);
+        }
+    }
+}

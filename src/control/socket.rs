@@ -1,0 +1,268 @@
+//! Where the control socket lies, how it is made, and who may use it.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::{PeerCredentials, SendTimeout};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, setsockopt, socket};
+use nix::sys::stat::{Mode, umask};
+use nix::sys::time::{TimeVal, TimeValLike};
+use nix::unistd::{Uid, geteuid};
+
+use crate::host::Environment;
+use crate::plan::Bind;
+use crate::run::{runtime_directories, runtime_name};
+use crate::settings::value::AutoPath;
+
+/// The name of a socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A file.
+    Path(PathBuf),
+    /// A name in the abstract namespace, which needs no file system.
+    Abstract(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Abstract(name) => write!(f, "@{name}"),
+        }
+    }
+}
+
+impl Place {
+    fn address(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Path(path) => SocketAddr::from_pathname(path),
+            Self::Abstract(name) => SocketAddr::from_abstract_name(name),
+        }
+    }
+
+    /// Connects. When too many wait for whoever listens there, that takes no longer than `patience`.
+    ///
+    /// # Errors
+    /// What the kernel says; EAGAIN when the patience ended.
+    pub fn connect(&self, patience: Duration) -> nix::Result<UnixStream> {
+        let address = match self {
+            Self::Path(path) => UnixAddr::new(path)?,
+            Self::Abstract(name) => UnixAddr::new_abstract(name.as_bytes())?,
+        };
+        let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        // The time limit of sending is also that of connecting, unix(7).
+        let millis = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX).max(1);
+        setsockopt(&socket, SendTimeout, &TimeVal::milliseconds(millis))?;
+        connect(socket.as_raw_fd(), &address)?;
+        Ok(socket.into())
+    }
+}
+
+/// Where the socket may lie, in the order in which it is tried; none when it is switched off. Whoever looks for a
+/// launcher may have another environment and other rights than it has, so he tries all of them, too.
+#[must_use]
+pub fn places(setting: &AutoPath, env: &Environment, bind: &Bind) -> Vec<Place> {
+    match setting {
+        AutoPath::Off => Vec::new(),
+        AutoPath::At(path) => vec![Place::Path(path.clone())],
+        AutoPath::Auto => {
+            let name = runtime_name(bind);
+            let files = runtime_directories(env).map(|directory| Place::Path(directory.join(format!("{name}.sock"))));
+            files.chain([Place::Abstract(name.clone())]).collect()
+        }
+    }
+}
+
+/// Sockets of launchers in the directories where they lie unless told otherwise.
+#[must_use]
+pub fn all_in_runtime_directories(env: &Environment) -> Vec<Place> {
+    let entries = runtime_directories(env).filter_map(|directory| std::fs::read_dir(directory).ok());
+    let is_ours = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with("mcp-launch-") && path.extension().is_some_and(|extension| extension == "sock")
+    };
+    let mut found: Vec<PathBuf> = entries.flatten().flatten().map(|entry| entry.path()).filter(is_ours).collect();
+    found.sort();
+    found.dedup();
+    found.into_iter().map(Place::Path).collect()
+}
+
+/// A listening socket. Its file goes when it is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    socket: UnixListener,
+    place: Place,
+    /// Device and inode of its file: what is there at the end may be somebody else's.
+    file: Option<(u64, u64)>,
+}
+
+impl Listener {
+    /// Makes the socket at the first place where that works.
+    ///
+    /// # Errors
+    /// Why it did not work at the first place.
+    pub fn bind(places: &[Place]) -> Result<Self, String> {
+        let mut first = None;
+        for place in places {
+            match Self::bind_at(place) {
+                Ok(listener) => return Ok(listener),
+                Err(why) => {
+                    first.get_or_insert_with(|| format!("{place}: {why}"));
+                }
+            }
+        }
+        Err(first.unwrap_or_else(|| "no place for it".to_owned()))
+    }
+
+    fn bind_at(place: &Place) -> Result<Self, String> {
+        if let Place::Path(path) = place {
+            clear(path)?;
+        }
+        let text = |error: io::Error| error.to_string();
+        let address = place.address().map_err(text)?;
+        // So that it has its mode from the first moment on. No other thread of ours makes files.
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let bound = UnixListener::bind_addr(&address);
+        umask(before);
+        let socket = bound.map_err(text)?;
+        socket.set_nonblocking(true).map_err(text)?;
+        let file = match place {
+            Place::Path(path) => std::fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino())),
+            Place::Abstract(_) => None,
+        };
+        Ok(Self { socket, place: place.clone(), file })
+    }
+
+    /// The socket itself.
+    #[must_use]
+    pub const fn socket(&self) -> &UnixListener {
+        &self.socket
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub const fn place(&self) -> &Place {
+        &self.place
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Place::Path(path) = &self.place
+            && std::fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino())) == self.file
+        {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Removes what a predecessor that was killed left behind, and nothing else.
+fn clear(path: &Path) -> Result<(), String> {
+    let Ok(there) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if !there.file_type().is_socket() {
+        return Err("something that is no socket is in the way".into());
+    }
+    match Place::Path(path.to_owned()).connect(Duration::from_millis(200)) {
+        Err(Errno::ECONNREFUSED) => {
+            std::fs::remove_file(path).map_err(|error| format!("the old socket cannot be removed: {error}"))
+        }
+        Ok(_) | Err(Errno::EAGAIN) => Err("another process listens there".into()),
+        Err(errno) => Err(errno.desc().into()),
+    }
+}
+
+/// Whether a client may talk to us: only we ourselves and root may.
+///
+/// # Errors
+/// Who it is, if not.
+pub fn check_client(socket: &impl AsFd) -> Result<(), String> {
+    let (own, client) = (geteuid(), peer(socket)?);
+    if client == own || client.is_root() {
+        return Ok(());
+    }
+    Err(format!("user {client} may not use this socket, which belongs to user {own}"))
+}
+
+/// Whether a launcher is one that we can believe: our own or root's. Root can look after anybody's.
+///
+/// # Errors
+/// Whose it is, if not.
+pub fn check_launcher(socket: &impl AsFd) -> Result<(), String> {
+    let (own, launcher) = (geteuid(), peer(socket)?);
+    if launcher == own || launcher.is_root() || own.is_root() {
+        return Ok(());
+    }
+    Err(format!("it belongs to user {launcher}, not to user {own}"))
+}
+
+fn peer(socket: &impl AsFd) -> Result<Uid, String> {
+    let credentials = getsockopt(socket, PeerCredentials);
+    credentials
+        .map(|credentials| Uid::from_raw(credentials.uid()))
+        .map_err(|errno| format!("the other end is unknown: {}", errno.desc()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn at(directory: &tempfile::TempDir, name: &str) -> Place {
+        Place::Path(directory.path().join(name))
+    }
+
+    #[test]
+    fn it_is_for_its_owner_only_and_goes_with_the_listener() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = at(&directory, "a.sock");
+        let listener = Listener::bind(std::slice::from_ref(&place)).unwrap();
+        let Place::Path(path) = &place else { panic!() };
+        assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        place.connect(Duration::from_secs(1)).unwrap();
+        assert!(Listener::bind(std::slice::from_ref(&place)).unwrap_err().contains("another process listens"));
+        drop(listener);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_and_a_file_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let (stale, file) = (at(&directory, "stale.sock"), at(&directory, "file.sock"));
+        drop(UnixListener::bind(directory.path().join("stale.sock")).unwrap());
+        Listener::bind(std::slice::from_ref(&stale)).unwrap();
+        std::fs::write(directory.path().join("file.sock"), "precious").unwrap();
+        assert!(Listener::bind(std::slice::from_ref(&file)).is_err());
+        // The next place is taken instead.
+        assert_eq!(Listener::bind(&[file, stale.clone()]).unwrap().place(), &stale);
+        assert_eq!(std::fs::read_to_string(directory.path().join("file.sock")).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_file_that_took_its_place_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sock");
+        let listener = Listener::bind(&[Place::Path(path.clone())]).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "precious").unwrap();
+        drop(listener);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn without_a_file_system_a_name_will_do() {
+        let name = format!("mcp-launch-test-{}", std::process::id());
+        let places = [Place::Path("/nonexistent/a.sock".into()), Place::Abstract(name)];
+        let listener = Listener::bind(&places).unwrap();
+        assert_eq!(listener.place(), &places[1]);
+        let client = places[1].connect(Duration::from_secs(1)).unwrap();
+        check_client(&client).unwrap();
+        check_launcher(&client).unwrap();
+    }
+}

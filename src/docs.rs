@@ -1,0 +1,203 @@
+//! Documentation that is made from the option table: the README's table, the example file, the man page and the
+//! completions. A test fails when a file that holds one of them is stale.
+
+use std::fmt::Write;
+use std::io;
+
+use clap::Command;
+use clap_complete::Shell;
+use clap_mangen::roff::{Inline, Roff, bold, roman};
+
+use crate::cli;
+use crate::problem::Exit;
+use crate::settings::options::{Heading, OPTIONS, Opt, Section};
+
+/// Every option in Markdown, a table for each heading.
+#[must_use]
+pub fn readme_table() -> String {
+    let mut text = String::new();
+    for heading in Heading::ALL {
+        let rows: Vec<_> = OPTIONS.iter().filter(|opt| opt.heading == heading).map(row).collect();
+        let head = "| environment | flag | file key | default | meaning |\n|---|---|---|---|---|";
+        let _ = write!(text, "### {}\n\n{head}\n{}\n\n", heading.title(), rows.join("\n"));
+    }
+    text
+}
+
+fn row(opt: &Opt) -> String {
+    let variables = opt.env.iter().map(|name| code(name)).collect::<Vec<_>>().join(", else ");
+    let mut flags = Vec::from_iter(opt.short.map(|short| code(&format!("-{short}"))));
+    flags.extend(opt.flag.map(|flag| code(&format!("--{flag}"))));
+    flags.extend(opt.specific_flag().filter(|_| opt.shares_flag()).map(|flag| code(&format!("--{flag}"))));
+    let default = if opt.default_note.is_empty() { code(opt.default_text()) } else { cell(opt.default_note) };
+    let choices = (opt.choices)();
+    let words = if choices.is_empty() || opt.is_switch() {
+        String::new()
+    } else {
+        format!(" ({})", choices.iter().map(|word| code(word)).collect::<Vec<_>>().join(", "))
+    };
+    let since = match (opt.section.server(), opt.since) {
+        (Some(server), since) if !since.is_empty() => format!(" Since {server} {since}."),
+        _ => String::new(),
+    };
+    let meaning = format!("{}{words}{since}", cell(opt.help));
+    format!("| {variables} | {} | {} | {default} | {meaning} |", flags.join(", "), code(&opt.path()))
+}
+
+fn code(text: &str) -> String {
+    format!("`{text}`")
+}
+
+/// Text that a table cell takes for text.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('<', "&lt;").replace('~', "\\~")
+}
+
+/// The first lines of the example file.
+const EXAMPLE_HEAD: &str = "\
+# Settings of mcp-launch: all of them, with their defaults. Remove the # in front of a key to set it.
+#
+# The file is taken from --config, else MCP_LAUNCH_CONFIG, else ./mcp-launch.toml, else /etc/mcp-launch.toml.
+# The environment takes precedence over it, and the command line over both.
+";
+
+/// A configuration file with every key, commented out, with what it means, what is allowed and its default.
+#[must_use]
+pub fn example_toml() -> String {
+    let mut text = EXAMPLE_HEAD.to_owned();
+    for section in Section::ALL {
+        if let Some(table) = section.table() {
+            let _ = write!(text, "\n[{table}]\n");
+        }
+        for opt in OPTIONS.iter().filter(|opt| opt.section == section) {
+            let _ = write!(text, "\n# {}\n", opt.help);
+            let _ = writeln!(text, "# Allowed: {}.{}", (opt.expected)(), note(opt));
+            let _ = writeln!(text, "#{} = {}", opt.key, literal(opt));
+        }
+    }
+    text
+}
+
+/// What the text of the default does not tell.
+fn note(opt: &Opt) -> String {
+    let note = opt.default_note;
+    if note.is_empty() { String::new() } else { format!(" Default: {note}.") }
+}
+
+/// The default as TOML: numbers and truth values as such, all else as a string.
+fn literal(opt: &Opt) -> String {
+    let text = if opt.default.is_empty() { "none" } else { opt.default };
+    match text.parse::<u32>() {
+        Ok(number) => number.to_string(),
+        Err(_) if opt.is_switch() => (opt.canonical)(text).unwrap_or_default(),
+        Err(_) => format!("{text:?}"),
+    }
+}
+
+/// The man page, in roff.
+///
+/// # Errors
+/// None that a vector as target could give.
+pub fn man_page() -> io::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    let man = clap_mangen::Man::new(cli::command());
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    let mut more = Roff::new();
+    more.control("SH", ["COMMANDS"]);
+    let mut command = cli::command();
+    command.build();
+    for command in command.get_subcommands_mut().filter(|command| command.get_name() != "help") {
+        let usage = command.render_usage().to_string();
+        entry(&mut more, usage.trim_start_matches("Usage: "), &command_text(command));
+    }
+    more.control("SH", ["ENVIRONMENT"]);
+    more.text([roman("An empty variable counts as unset. Of several names the first that is set is taken.")]);
+    entry(&mut more, "MCP_LAUNCH_CONFIG", "The configuration file, unless --config names one.");
+    for opt in OPTIONS {
+        let text = format!("{} Allowed: {}. Default: {}.", opt.help, (opt.expected)(), opt.default_text());
+        entry(&mut more, &opt.env.join(", "), &text);
+    }
+    more.control("SH", ["FILES"]);
+    entry(&mut more, "./mcp-launch.toml, /etc/mcp-launch.toml", "The configuration file; the first that is there.");
+    more.control("SH", ["EXIT STATUS"]);
+    for (status, meaning) in EXIT_STATUSES {
+        entry(&mut more, status, meaning);
+    }
+    for (exit, meaning) in EXITS {
+        entry(&mut more, &exit.code().to_string(), meaning);
+    }
+    more.to_writer(&mut page)?;
+    Ok(page)
+}
+
+/// What a command does, and its own flags; those that stand under a heading are options that `OPTIONS` lists.
+fn command_text(command: &Command) -> String {
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let own = command.get_arguments().filter(|arg| arg.get_help_heading().is_none() && arg.get_id() != "help");
+    let flags = own.filter_map(|arg| Some(format!(" --{}: {}.", arg.get_long()?, arg.get_help()?)));
+    format!("{about}.{}", flags.collect::<String>())
+}
+
+/// The statuses that are the server's or the kernel's.
+const EXIT_STATUSES: [(&str, &str); 3] = [
+    ("0", "The server was asked to stop and did; or the answer is yes."),
+    ("143", "The server was asked to stop and had to be killed."),
+    ("N", "The server's own status; 128 and the number of the signal if one ended it."),
+];
+
+/// The statuses that mcp-launch gives of its own accord.
+const EXITS: [(Exit, &str); 8] = [
+    (Exit::No, "health, status, reload: no."),
+    (Exit::Usage, "The command line could not be understood."),
+    (Exit::NoLauncher, "health, status, reload: there is no launcher."),
+    (Exit::NotReady, "The server was not ready in time."),
+    (Exit::Taken, "Another instance holds the lock."),
+    (Exit::Settings, "The settings are invalid."),
+    (Exit::NotExecutable, "The server cannot be executed."),
+    (Exit::NotFound, "The server was not found."),
+];
+
+fn entry(to: &mut Roff, term: &str, text: &str) {
+    to.control("TP", None::<&str>);
+    let lines: [Vec<Inline>; 2] = [vec![bold(term)], vec![roman(text)]];
+    for line in lines {
+        to.text(line);
+    }
+}
+
+/// Completions for a shell.
+#[must_use]
+pub fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut cli::command(), "mcp-launch", &mut script);
+    script
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_man_page_names_every_variable_and_exit_status() {
+        let page = String::from_utf8(man_page().unwrap()).unwrap();
+        for heading in [".SH COMMANDS", ".SH ENVIRONMENT", ".SH \"EXIT STATUS\"", ".SH OPTIONS"] {
+            assert!(page.contains(heading), "{heading}");
+        }
+        for name in OPTIONS.iter().flat_map(|opt| opt.env) {
+            assert!(page.contains(name), "{name}");
+        }
+        assert!(page.contains("78"));
+    }
+
+    #[test]
+    fn completions_offer_flags_and_words() {
+        let script = String::from_utf8(completions(Shell::Bash)).unwrap();
+        for part in ["--granian-workers", "--http1-buffer-size", "gunicorn granian auto", "explain"] {
+            assert!(script.contains(part), "{part}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The application's module: its file, and what its text defines. Nothing is imported.
+
+mod definitions;
+
+use std::fs;
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use super::search::SearchPath;
+use super::{AppFacts, Program, Python, Query};
+
+/// The names that are tried for an APP without `:attribute`, in this order.
+const ATTRIBUTES: [&str; 2] = ["app", "application"];
+
+/// As much of a module's text as is read.
+const MOST: u64 = 1 << 20;
+
+/// Looks for APP on the import path, as far as that is known: the working directory, `PYTHONPATH`, the interpreter's
+/// directories and the directories that `.pth` files add. Import hooks, which some editable installs use, are not
+/// followed: no file is no proof that there is no module.
+pub(super) fn app(query: &Query, path: &SearchPath, python: &Python, path_files: &[PathBuf]) -> AppFacts {
+    let Some(app) = query.app.as_deref() else { return AppFacts::default() };
+    let (module, named) = app.split_once(':').map_or((app, false), |(module, _)| (module, true));
+    let parts: Vec<_> = module.split('.').collect();
+    let is_module = parts.iter().all(|part| {
+        part.starts_with(|first: char| first.is_alphabetic() || first == '_')
+            && part.chars().all(|letter| letter.is_alphanumeric() || letter == '_')
+    });
+    let file = if is_module { find(&parts, query, python, path_files) } else { None };
+    if named {
+        return AppFacts { file, ..AppFacts::default() };
+    }
+    let program = match (&file, path.find(app)) {
+        (None, Program::Found(program)) => Some(program),
+        _ => None,
+    };
+    let defined =
+        file.as_deref().filter(|file| file.extension().is_some_and(|extension| extension == "py")).map(defined);
+    let attribute = defined.and_then(|names| {
+        ATTRIBUTES.into_iter().find(|attribute| names.iter().any(|name| name == attribute)).map(str::to_owned)
+    });
+    AppFacts { file, attribute, program }
+}
+
+/// The module's file in the first entry of the import path that has the module, or the package that should.
+fn find(parts: &[&str], query: &Query, python: &Python, path_files: &[PathBuf]) -> Option<PathBuf> {
+    let interpreter = python.interpreter.as_ref();
+    let version = interpreter.and_then(|interpreter| interpreter.version);
+    let sites = interpreter.map(|interpreter| interpreter.site_packages.clone()).unwrap_or_default();
+    let known = std::iter::once(query.working_directory()).chain(query.python_path()).chain(sites);
+    let added = path_files.iter().flat_map(|file| path_lines(file));
+    match known.chain(added).try_for_each(|entry| module_in(&entry, parts, version)) {
+        ControlFlow::Break(file) => file,
+        ControlFlow::Continue(()) => None,
+    }
+}
+
+/// Looks for the module below an entry of the import path. The search also ends, with nothing, at an entry that has
+/// the regular package but no such module in it: Python looks no further either.
+fn module_in(entry: &Path, parts: &[&str], version: Option<(u32, u32)>) -> ControlFlow<Option<PathBuf>> {
+    let Some((name, packages)) = parts.split_last() else { return ControlFlow::Continue(()) };
+    let directory = packages.iter().fold(entry.to_owned(), |path, package| path.join(package));
+    let native = |abi: &str| directory.join(format!("{name}.{abi}so"));
+    let tagged = version.map(|(major, minor)| {
+        let arch = std::env::consts::ARCH;
+        ["gnu", "musl"].map(|libc| native(&format!("cpython-{major}{minor}-{arch}-linux-{libc}.")))
+    });
+    let file = [directory.join(name).join("__init__.py"), directory.join(format!("{name}.py"))]
+        .into_iter()
+        .chain(tagged.into_iter().flatten())
+        .chain(["abi3.", ""].map(native))
+        .find(|file| file.is_file());
+    let is_owner = || packages.first().is_some_and(|first| entry.join(first).join("__init__.py").is_file());
+    if file.is_some() || is_owner() { ControlFlow::Break(file) } else { ControlFlow::Continue(()) }
+}
+
+/// The directories that a `.pth` file adds; its other lines are comments and code.
+fn path_lines(file: &Path) -> Vec<PathBuf> {
+    let Some(site) = file.parent() else { return Vec::new() };
+    let is_directory = |line: &&str| !line.is_empty() && !line.starts_with('#') && !line.starts_with("import");
+    text(file).lines().map(str::trim_end).filter(is_directory).map(|line| site.join(line)).collect()
+}
+
+fn defined(file: &Path) -> Vec<String> {
+    definitions::definitions(&text(file))
+}
+
+/// The beginning of a file, or nothing.
+fn text(file: &Path) -> String {
+    let mut bytes = Vec::new();
+    let _ = fs::File::open(file).and_then(|file| file.take(MOST).read_to_end(&mut bytes));
+    String::from_utf8_lossy(&bytes).into_owned()
+}

@@ -1,0 +1,27 @@
+//! Open files, the accept queue and shared memory.
+
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::{AccessFlags, access};
+
+use super::Limits;
+use super::root::Root;
+
+/// The kernel's cap on the accept queue of a listening socket, `listen(2)`.
+const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
+
+/// Reads the limits of this process and of its network namespace.
+pub(super) fn limits(root: &Root, notes: &mut Vec<String>) -> Limits {
+    let (open_files, open_files_max) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or_else(|error| {
+        notes.push(format!("cannot read the limit of open files: {error}"));
+        (0, 0)
+    });
+    let somaxconn = root.value(SOMAXCONN.as_ref(), notes).and_then(|text| {
+        let number = text.parse().ok();
+        if number.is_none() {
+            notes.push(format!("{SOMAXCONN} is {text:?}, not a number; ignored"));
+        }
+        number
+    });
+    let dev_shm_writable = root.is_live() && access("/dev/shm", AccessFlags::W_OK | AccessFlags::X_OK).is_ok();
+    Limits { open_files, open_files_max, somaxconn, dev_shm_writable }
+}

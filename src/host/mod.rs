@@ -1,0 +1,224 @@
+//! What this machine is: the sole reader of `/proc`, cgroups, `PATH`, interpreters and versions.
+//!
+//! [`probe`] looks once and returns plain data, from which the plan is worked out without looking again. It starts
+//! no process and never fails: what cannot be read is a note, and the limit concerned is taken as not set.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+mod app;
+mod cgroup;
+mod cpu;
+mod limits;
+mod memory;
+mod oom;
+pub mod python;
+mod query;
+mod root;
+mod search;
+pub mod version;
+
+pub use oom::OomKills;
+pub use query::Query;
+pub use version::Version;
+
+use cgroup::Cgroups;
+use root::Root;
+use search::SearchPath;
+
+/// Finds a command as a shell does: a path is taken as it is, a name is looked for on `PATH`.
+#[must_use]
+pub fn find_program(name: &OsStr, env: &Environment) -> Program {
+    let path = env.get(OsStr::new("PATH")).filter(|path| !path.is_empty());
+    SearchPath::new(path.map(OsString::as_os_str), Path::new("")).find(name)
+}
+
+/// Looks at the machine.
+#[must_use]
+pub fn probe(query: &Query) -> Host {
+    let mut notes = Vec::new();
+    let root = Root::new(&query.root);
+    let cgroups = Cgroups::read(&root, &mut notes);
+    let cpu = cpu::cpu(&root, &cgroups, &mut notes);
+    let memory = memory::memory(&root, &cgroups, &mut notes);
+    let path = SearchPath::new(query.path.as_deref(), &query.cwd);
+    let (python, path_files) = python::python(query, &path, &mut notes);
+    let app = app::app(query, &path, &python, &path_files);
+    Host {
+        cpu,
+        memory,
+        python,
+        app,
+        limits: limits::limits(&root, &mut notes),
+        gunicorn_config: query.gunicorn_config(),
+        notes,
+        arch: std::env::consts::ARCH,
+    }
+}
+
+/// How much memory is in use at this moment, on each level of the cgroup path that limits it: none without limits.
+/// `root` is the directory that `/proc` and `/sys` are in.
+#[must_use]
+pub fn memory_use(root: &Path) -> Vec<MemoryUse> {
+    // What cannot be read was said when the limits were read.
+    let mut notes = Vec::new();
+    let root = Root::new(root);
+    memory::memory_use(&root, &Cgroups::read(&root, &mut notes), &mut notes)
+}
+
+/// The environment variables that the program was started with.
+pub type Environment = BTreeMap<OsString, OsString>;
+
+/// Everything that the plan needs to know about the machine.
+#[derive(Debug, Clone, Default)]
+pub struct Host {
+    /// What limits the processors.
+    pub cpu: Cpu,
+    /// What limits the memory.
+    pub memory: Memory,
+    /// The interpreter, its packages and the servers' programs.
+    pub python: Python,
+    /// What is known of the application without importing it.
+    pub app: AppFacts,
+    /// Open files and the accept queue.
+    pub limits: Limits,
+    /// The Gunicorn configuration file that is found where Gunicorn's users and the gateway keep it.
+    pub gunicorn_config: Option<PathBuf>,
+    /// What could not be read and what was taken in its place, for the log and for `explain`.
+    pub notes: Vec<String>,
+    /// The processor architecture, as Rust names it (`x86_64`, `s390x`).
+    pub arch: &'static str,
+}
+
+/// What limits the processors.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Cpu {
+    /// Processors in this process's affinity mask, at least 1.
+    pub affinity: u32,
+    /// The smallest quota on the cgroup path.
+    pub quota: Option<CpuQuota>,
+    /// What the CPU weight would grant under contention, if a weight was set.
+    pub weight: Option<CpuWeight>,
+}
+
+/// A limit on processor time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CpuQuota {
+    /// Cores' worth of time.
+    pub cores: f64,
+    /// The file that it was read from.
+    pub source: PathBuf,
+}
+
+/// A share of the processors that Kubernetes or Docker set from a request (1024 shares are one core).
+#[derive(Debug, Clone, PartialEq)]
+pub struct CpuWeight {
+    /// Cores' worth of time that were requested.
+    pub cores: f64,
+    /// The file that it was read from.
+    pub source: PathBuf,
+}
+
+/// What limits the memory.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Memory {
+    /// The machine's memory in bytes; 0 if unknown.
+    pub total: u64,
+    /// The smallest limit on the cgroup path, if it is below [`Self::total`].
+    pub limit: Option<MemoryLimit>,
+    /// Whether one process that is killed for lack of memory takes the whole cgroup with it
+    /// (`memory.oom.group`, which Kubernetes sets).
+    pub oom_group: bool,
+}
+
+/// The use of memory in a cgroup that limits it, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Where the kernel begins to take memory back by force: the smaller of `memory.max` and `memory.high`.
+    pub limit: u64,
+    /// All that is charged to the group and to what is below it, page cache included.
+    pub current: u64,
+    /// Page cache that nobody has used lately, which the kernel drops when memory is short.
+    pub inactive_file: u64,
+}
+
+/// A limit on memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MemoryLimit {
+    /// In bytes.
+    pub bytes: u64,
+    /// The file that it was read from.
+    pub source: PathBuf,
+}
+
+/// Python as it was found, without starting it.
+#[derive(Debug, Clone, Default)]
+pub struct Python {
+    /// The interpreter that the server will run in.
+    pub interpreter: Option<Interpreter>,
+    /// Where it was looked for, for the message when it was not found.
+    pub searched: Vec<String>,
+    /// Installed packages that matter here, under their normalized names (`uvicorn-worker`).
+    pub packages: BTreeMap<String, Version>,
+    /// The program `gunicorn`.
+    pub gunicorn: Program,
+    /// The program `granian`.
+    pub granian: Program,
+}
+
+/// A Python interpreter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interpreter {
+    /// The program.
+    pub path: PathBuf,
+    /// Major and minor version, where the layout tells it.
+    pub version: Option<(u32, u32)>,
+    /// The virtual environment that it belongs to.
+    pub venv: Option<PathBuf>,
+    /// Where its packages are.
+    pub site_packages: Vec<PathBuf>,
+    /// Why this one: `VIRTUAL_ENV`, `./.venv`, `PATH` and so on.
+    pub found_by: String,
+}
+
+/// A server's console script.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Program {
+    /// There and executable.
+    Found(PathBuf),
+    /// There, and of no use.
+    NotExecutable {
+        /// Where.
+        path: PathBuf,
+        /// "is a directory", "is not executable", …
+        why: String,
+    },
+    /// Not there.
+    #[default]
+    Missing,
+}
+
+/// What is known of the application without importing it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AppFacts {
+    /// The file of its module, if it lies on the import path as far as that can be known.
+    pub file: Option<PathBuf>,
+    /// For an APP without `:attribute`: `app` or `application`, whichever the module's text defines.
+    pub attribute: Option<String>,
+    /// A program on PATH that has the name of the APP, when that cannot be a module.
+    pub program: Option<PathBuf>,
+}
+
+/// Limits that a busy server runs into.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Open files now.
+    pub open_files: u64,
+    /// Open files at most.
+    pub open_files_max: u64,
+    /// `net.core.somaxconn`: the kernel cuts every backlog to this.
+    pub somaxconn: Option<u64>,
+    /// Whether files can be made in `/dev/shm`.
+    pub dev_shm_writable: bool,
+}

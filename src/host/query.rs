@@ -1,0 +1,92 @@
+//! What the probe is told: where to look, and what was set.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use super::Environment;
+
+/// Everything about the probe that is not the machine's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    /// The directory that `/proc` and `/sys` are in; `/` but for tests.
+    pub root: PathBuf,
+    /// `PATH`. Without one the usual directories are searched, as `execvp` does.
+    pub path: Option<OsString>,
+    /// `HOME`.
+    pub home: Option<OsString>,
+    /// `PYTHONPATH`: Python searches it before its own directories.
+    pub python_path: Option<OsString>,
+    /// `PYENV_VERSION`: which Python the shims of pyenv stand for.
+    pub pyenv_version: Option<OsString>,
+    /// The directory that we were started in, absolute.
+    pub cwd: PathBuf,
+    /// The setting `virtual_env`.
+    pub virtual_env: Option<PathBuf>,
+    /// The setting `python`: a path, or a name to be found on `PATH`.
+    pub python: Option<PathBuf>,
+    /// The setting `app_root`.
+    pub app_root: Option<PathBuf>,
+    /// APP as it was written.
+    pub app: Option<String>,
+    /// Whether Granian's interpreter counts, not Gunicorn's, where `PATH` has both and they differ.
+    pub prefer_granian: bool,
+}
+
+impl Query {
+    /// A query about this machine. An empty variable counts as unset.
+    #[must_use]
+    pub fn new(env: &Environment, cwd: PathBuf) -> Self {
+        let variable = |name: &str| env.get(OsStr::new(name)).filter(|value| !value.is_empty()).cloned();
+        Self {
+            root: PathBuf::from("/"),
+            path: variable("PATH"),
+            home: variable("HOME"),
+            python_path: variable("PYTHONPATH"),
+            pyenv_version: variable("PYENV_VERSION"),
+            cwd,
+            virtual_env: None,
+            python: None,
+            app_root: None,
+            app: None,
+            prefer_granian: false,
+        }
+    }
+
+    /// `APP_ROOT` as an absolute path.
+    pub(super) fn app_root(&self) -> Option<PathBuf> {
+        self.app_root.as_ref().map(|root| self.cwd.join(root))
+    }
+
+    /// The directory that the server will work in.
+    pub(super) fn working_directory(&self) -> PathBuf {
+        self.app_root().unwrap_or_else(|| self.cwd.clone())
+    }
+
+    /// A file or directory in the home directory, if there is one.
+    pub(super) fn in_home(&self, path: impl AsRef<Path>) -> Option<PathBuf> {
+        self.home.as_ref().map(|home| Path::new(home).join(path))
+    }
+
+    /// The directories of `PYTHONPATH`; an empty entry is the working directory.
+    pub(super) fn python_path(&self) -> Vec<PathBuf> {
+        let directory = self.working_directory();
+        let path = self.python_path.as_deref().unwrap_or_default();
+        std::env::split_paths(path).filter(|_| !path.is_empty()).map(|entry| directory.join(entry)).collect()
+    }
+
+    /// The first Gunicorn configuration file that is there, where the gateway and Gunicorn keep it. The last place
+    /// is where Gunicorn itself looks once it works in `APP_ROOT`.
+    pub(super) fn gunicorn_config(&self) -> Option<PathBuf> {
+        let app_root = self.app_root();
+        let in_app_root = |name: &str| app_root.as_ref().map(|root| root.join(name));
+        [
+            in_app_root("gunicorn.config.py"),
+            Some(self.cwd.join("gunicorn.config.py")),
+            Some(self.cwd.join("gunicorn.conf.py")),
+            in_app_root("gunicorn.conf.py"),
+        ]
+        .into_iter()
+        .flatten()
+        .find(|path| path.is_file())
+    }
+}

@@ -1,0 +1,30 @@
+//! The program: argv and environment in, exit status out. The only place that prints an error.
+
+#[path = "sys/entry.rs"]
+mod entry;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use mcp_launch::commands;
+use mcp_launch::problem::{Problem, exit_for};
+
+fn main() -> ExitCode {
+    let result = match commands::parse() {
+        Ok(invocation) => commands::execute(invocation, entry::inherited()),
+        Err(status) => return status.into(),
+    };
+    match result {
+        Ok(status) => status.into(),
+        Err(problems) => {
+            report(&problems);
+            exit_for(&problems).code().into()
+        }
+    }
+}
+
+/// All problems together, so that they can be mended together.
+fn report(problems: &[Problem]) {
+    let text: Vec<String> = problems.iter().map(|problem| format!("mcp-launch: {problem}\n")).collect();
+    let _ = std::io::stderr().write_all(text.concat().as_bytes());
+}

@@ -1,0 +1,92 @@
+//! The application as the server is told.
+
+use super::Findings;
+use crate::host::AppFacts;
+use crate::problem::{Exit, Problem};
+use crate::settings::Setting;
+use crate::settings::value::{App, Server};
+
+/// The application, its attribute settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Target {
+    /// The text for the server.
+    pub text: String,
+    /// Whether Granian must be told that it is a factory. Gunicorn sees it by the parentheses.
+    pub factory: bool,
+    pub is_gateway: bool,
+}
+
+/// Settles the attribute and checks what can be checked without an import.
+pub(super) fn target(setting: &Setting<App>, facts: &AppFacts, server: Server, findings: &mut Findings) -> Target {
+    let app = &setting.value;
+    if let (Some(program), None) = (&facts.program, &app.attribute) {
+        let message = format!("{app} is a program ({}), not an application", program.display());
+        let hint = format!("to run it under this init: mcp-launch init -- {app}");
+        findings.problem(Problem::new(Exit::Usage, message).from(&setting.origin).hint(hint));
+    } else if facts.file.is_none() {
+        findings
+            .warn(format!("the module {} (from {}) was not found on the import path", app.module, setting.origin));
+    }
+    let attribute = app.attribute.as_deref().or(facts.attribute.as_deref()).unwrap_or("app");
+    let mut target =
+        Target { text: format!("{}:{attribute}", app.module), factory: false, is_gateway: app.is_gateway() };
+    if let (Server::Granian, Some((name, arguments))) = (server, attribute.split_once('(')) {
+        if arguments.trim() != ")" {
+            let message = format!("Granian calls a factory without arguments, and {app} has some");
+            let hint = format!("use {}:{name}() with a factory that needs none, or --server gunicorn", app.module);
+            findings.problem(Problem::setting(message, &setting.origin).hint(hint));
+        }
+        target.text = format!("{}:{name}", app.module);
+        target.factory = true;
+    }
+    target
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::resolution;
+
+    fn of(app: &str, server: Server, facts: &AppFacts) -> (Target, Findings) {
+        let mut findings = Findings::default();
+        (target(&resolution(&[("APP_MODULE", app)]).settings.app_module, facts, server, &mut findings), findings)
+    }
+
+    fn known() -> AppFacts {
+        AppFacts { file: Some("/srv/my/app.py".into()), ..AppFacts::default() }
+    }
+
+    #[test]
+    fn the_attribute_is_found_or_app() {
+        let application = AppFacts { attribute: Some("application".into()), ..known() };
+        assert_eq!(of("my.app", Server::Gunicorn, &application).0.text, "my.app:application");
+        assert_eq!(of("my.app", Server::Gunicorn, &known()).0.text, "my.app:app");
+        assert_eq!(of("my.app:api", Server::Granian, &application).0.text, "my.app:api");
+    }
+
+    #[test]
+    fn a_factory_is_called_by_either_server() {
+        let (gunicorn, _) = of("my.app:make(debug=True)", Server::Gunicorn, &known());
+        assert_eq!((gunicorn.text.as_str(), gunicorn.factory), ("my.app:make(debug=True)", false));
+        let (granian, findings) = of("my.app:make()", Server::Granian, &known());
+        assert_eq!((granian.text.as_str(), granian.factory), ("my.app:make", true));
+        assert!(findings.problems.is_empty());
+        let (_, findings) = of("my.app:make(debug=True)", Server::Granian, &known());
+        assert!(findings.problems[0].to_string().contains("use my.app:make()"), "{}", findings.problems[0]);
+    }
+
+    #[test]
+    fn a_program_is_answered_with_the_init_form() {
+        let facts = AppFacts { program: Some("/bin/bash".into()), ..AppFacts::default() };
+        let (_, findings) = of("bash", Server::Gunicorn, &facts);
+        assert_eq!(findings.problems[0].exit, Exit::Usage);
+        assert!(findings.problems[0].to_string().ends_with("mcp-launch init -- bash"));
+    }
+
+    #[test]
+    fn a_module_that_is_not_there_is_only_a_warning() {
+        let (_, findings) = of("my.app:app", Server::Gunicorn, &AppFacts::default());
+        assert!(findings.problems.is_empty());
+        assert!(findings.warnings[0].contains("my.app"));
+    }
+}

@@ -1,0 +1,194 @@
+//! The server's environment: ours, with what we resolved put back under the names that it was given by, and without
+//! what is not the server's business.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use super::app::Target;
+use super::{Bind, Findings};
+use crate::host::{Environment, Host};
+use crate::problem::Problem;
+use crate::settings::value::{MebiSize, Mode, Seconds, Server, Value};
+use crate::settings::{OPTIONS, Origin, Resolution, Settings};
+
+/// What the environment depends on.
+pub(super) struct Inputs<'a> {
+    pub resolution: &'a Resolution,
+    pub host: &'a Host,
+    pub server: Server,
+    pub app: &'a Target,
+    pub bind: &'a Bind,
+    pub gunicorn_workers: u32,
+    pub granian_workers: u32,
+}
+
+/// What a supervisor above us says to us, not to the server: `sd_notify(3)`, `sd_watchdog_enabled(3)`,
+/// `sd_listen_fds(3)`.
+const SUPERVISORS: &[&str] = &[
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_PIDFDID",
+    "LISTEN_FDNAMES",
+];
+
+/// What one Gunicorn hands to the next when it replaces itself. A stray one makes it look for what is not there.
+const GUNICORN_HANDOVER: &[&str] = &["GUNICORN_PID", "GUNICORN_FD"];
+
+/// Makes the environment, but for what the server's start itself needs.
+pub(super) fn environment(inputs: &Inputs, findings: &mut Findings) -> Environment {
+    let Inputs { resolution, host, .. } = inputs;
+    let settings = &resolution.settings;
+    let mut env = resolution.env.clone();
+    let supervisors = if settings.mode.value == Mode::Supervise { SUPERVISORS } else { &[] };
+    let secrets = OPTIONS.iter().filter(|opt| opt.secret).flat_map(|opt| opt.env);
+    let withheld = resolution.withheld.iter().map(|withheld| withheld.name.as_str());
+    for name in withheld.chain([GUNICORN_HANDOVER, supervisors].concat()).chain(secrets.copied()) {
+        env.remove(OsStr::new(name));
+    }
+
+    for Export { name, value, always } in exports(inputs) {
+        match value {
+            Some(value) if always || env.contains_key(OsStr::new(name)) => _ = env.insert(name.into(), value.into()),
+            Some(_) => {}
+            None => _ = env.remove(OsStr::new(name)),
+        }
+    }
+    if let Some(venv) = host.python.interpreter.as_ref().and_then(|interpreter| interpreter.venv.as_ref()) {
+        activate(venv, &mut env);
+    }
+    if host.arch == "s390x" {
+        // The C implementation assumes the other byte order.
+        env.insert("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION".into(), "python".into());
+    }
+    rust_mode(resolution, findings);
+    env
+}
+
+/// A setting as it goes into the environment.
+struct Export {
+    name: &'static str,
+    /// In the syntax of those who read it there: plain numbers, seconds, bytes, MiB. None: it must not be there.
+    value: Option<String>,
+    /// Whether it is set even if nobody gave it.
+    always: bool,
+}
+
+/// Every setting whose variable others read too. `MCP_LAUNCH_*` is read by us alone and left as it is.
+fn exports(inputs: &Inputs) -> Vec<Export> {
+    let Inputs { resolution, server, app, bind, .. } = inputs;
+    let s = &resolution.settings;
+    let (gunicorn, granian) = (*server == Server::Gunicorn, *server == Server::Granian);
+    let workers = if gunicorn { inputs.gunicorn_workers } else { inputs.granian_workers };
+    let given = |name, value: String| Export { name, value: Some(value), always: false };
+    let always = |name, value: String, always| Export { name, value: Some(value), always };
+    let perhaps = |name, value: Option<String>| Export { name, value, always: false };
+    let seconds = |value: &Option<Seconds<60, 31_536_000>>| value.map(|seconds| seconds.0.to_string());
+    let mebibytes = |value: &Option<MebiSize>| value.map(|size| size.mebibytes().to_string());
+    let port = match bind {
+        Bind::Tcp(address) => address.port().into(),
+        Bind::Unix(_) => s.port.value.0,
+    };
+    let host = match bind {
+        Bind::Tcp(address) => address.ip().to_string(),
+        Bind::Unix(_) => s.host.value.show(),
+    };
+    let socket = match bind {
+        Bind::Tcp(_) => None,
+        Bind::Unix(path) => Some(path.show()),
+    };
+    vec![
+        always("HTTP_SERVER", server.word().into(), true),
+        given("APP_MODULE", app.text.clone()),
+        always("HOST", host, true),
+        always("PORT", port.to_string(), true),
+        // Granian would listen there.
+        perhaps("GRANIAN_UDS", socket),
+        // Read by Gunicorn when it is imported, and it crashes on what is no number.
+        perhaps("WEB_CONCURRENCY", web_concurrency(s, workers)),
+        given("MAX_WORKERS", s.max_workers.0.to_string()),
+        given("FORCE_START", s.force_start.to_string()),
+        perhaps("FORWARDED_ALLOW_IPS", s.forwarded_allow_ips.value.clone()),
+        given("DISABLE_ACCESS_LOG", s.disable_access_log.to_string()),
+        given("SSL", s.ssl.to_string()),
+        given("CERT_FILE", s.cert_file.value.show()),
+        given("KEY_FILE", s.key_file.value.show()),
+        perhaps("SSL_CA_FILE", s.ssl_ca_file.as_ref().map(Value::show)),
+        given("SSL_CLIENT_VERIFY", s.ssl_client_verify.value.show()),
+        given("SSL_MIN_VERSION", s.ssl_min_version.value.show()),
+        perhaps("SSL_CIPHERS", s.ssl_ciphers.value.clone()),
+        always("GUNICORN_WORKERS", inputs.gunicorn_workers.to_string(), gunicorn),
+        given("GUNICORN_WORKER_CLASS", s.gunicorn_worker_class.value.clone()),
+        given("GUNICORN_TIMEOUT", s.gunicorn_timeout.0.to_string()),
+        perhaps("GUNICORN_GRACEFUL_TIMEOUT", s.gunicorn_graceful_timeout.map(|seconds| seconds.0.to_string())),
+        given("GUNICORN_KEEP_ALIVE", s.gunicorn_keep_alive.0.to_string()),
+        given("GUNICORN_BACKLOG", s.gunicorn_backlog.0.to_string()),
+        given("GUNICORN_MAX_REQUESTS", s.gunicorn_max_requests.0.to_string()),
+        given("GUNICORN_MAX_REQUESTS_JITTER", s.gunicorn_max_requests_jitter.0.to_string()),
+        given("GUNICORN_PRELOAD_APP", s.gunicorn_preload_app.to_string()),
+        given("GUNICORN_DEV_MODE", s.gunicorn_dev_mode.to_string()),
+        given("GUNICORN_LOG_LEVEL", s.gunicorn_log_level.word().into()),
+        perhaps("GUNICORN_CONFIG", s.gunicorn_config.as_ref().map(Value::show)),
+        perhaps("GUNICORN_BACKPRESSURE", s.gunicorn_backpressure.map(|number| number.0.to_string())),
+        perhaps("GUNICORN_WORKERS_MAX_RSS", mebibytes(&s.gunicorn_workers_max_rss.value)),
+        perhaps("GUNICORN_WORKERS_LIFETIME", seconds(&s.gunicorn_workers_lifetime.value)),
+        always("GRANIAN_WORKERS", inputs.granian_workers.to_string(), granian),
+        given("GRANIAN_RUNTIME_MODE", s.granian_runtime_mode.word().into()),
+        given("GRANIAN_RUNTIME_THREADS", s.granian_runtime_threads.0.to_string()),
+        given("GRANIAN_BLOCKING_THREADS", s.granian_blocking_threads.0.to_string()),
+        given("GRANIAN_HTTP", s.granian_http.word().into()),
+        given("GRANIAN_LOOP", s.granian_loop.word().into()),
+        given("GRANIAN_TASK_IMPL", s.granian_task_impl.word().into()),
+        given("GRANIAN_BACKLOG", s.granian_backlog.0.to_string()),
+        given("GRANIAN_BACKPRESSURE", s.granian_backpressure.0.to_string()),
+        given("GRANIAN_HTTP1_BUFFER_SIZE", s.granian_http1_buffer_size.0.to_string()),
+        given("GRANIAN_HTTP1_PIPELINE_FLUSH", s.granian_http1_pipeline_flush.to_string()),
+        given("GRANIAN_RESPAWN_FAILED", s.granian_respawn_failed.to_string()),
+        perhaps("GRANIAN_WORKERS_MAX_RSS", mebibytes(&s.granian_workers_max_rss.value)),
+        perhaps("GRANIAN_WORKERS_LIFETIME", seconds(&s.granian_workers_lifetime.value)),
+        given("GRANIAN_DEV_MODE", s.granian_dev_mode.to_string()),
+        given("GRANIAN_LOG_LEVEL", s.granian_log_level.word().into()),
+    ]
+}
+
+/// The count that is in force, if somebody gave one by this name.
+fn web_concurrency(settings: &Settings, workers: u32) -> Option<String> {
+    use crate::settings::value::Workers;
+    let given = settings.web_concurrency.value.as_ref().is_some_and(|wanted| *wanted != Workers::Auto);
+    given.then(|| workers.to_string())
+}
+
+/// What the `activate` script of a virtual environment does.
+fn activate(venv: &Path, env: &mut Environment) {
+    env.insert("VIRTUAL_ENV".into(), venv.into());
+    env.remove(OsStr::new("PYTHONHOME"));
+    let bin = venv.join("bin");
+    let path = env.get(OsStr::new("PATH")).filter(|path| !path.is_empty());
+    if path.is_some_and(|path| std::env::split_paths(path).next().as_deref() == Some(&bin)) {
+        return;
+    }
+    let mut prefixed = OsString::from(bin);
+    if let Some(path) = path {
+        prefixed.push(":");
+        prefixed.push(path);
+    }
+    env.insert("PATH".into(), prefixed);
+}
+
+/// The old scripts could start a sidecar in Rust beside the gateway. Nobody would look after it.
+fn rust_mode(resolution: &Resolution, findings: &mut Findings) {
+    const NAME: &str = "RUST_MCP_MODE";
+    let Some(value) = resolution.env.get(OsStr::new(NAME)) else { return };
+    let value = value.to_string_lossy();
+    if !value.trim().is_empty() && !value.trim().eq_ignore_ascii_case("off") {
+        let message = format!("{NAME} = {value:?} asks for a sidecar, which is not managed here");
+        let hint = "set it to off, and run the sidecar in a container of its own";
+        findings.problem(Problem::setting(message, &Origin::Env(NAME.into())).hint(hint));
+    }
+}
+
+#[cfg(test)]
+#[path = "environment_tests.rs"]
+mod tests;

@@ -1,0 +1,345 @@
+//! How Granian is started.
+//!
+//! What somebody asked for is a flag. So are our defaults, except where a variable of Granian's own or a server
+//! argument says the same thing: Granian reads the variable, and the last flag counts.
+
+use std::ffi::OsString;
+
+use super::app::Target;
+use super::flags::{GRANIAN_RLOOP, granian_has, granian_since};
+use super::server::install;
+use super::{Bind, Findings, Launch, grace};
+use crate::host::{Host, Version};
+use crate::problem::Problem;
+use crate::settings::value::{ClientVerify, Http, Loop, RuntimeMode, TaskImpl, TlsVersion, Value};
+use crate::settings::{Origin, Resolution, Settings};
+
+/// What Granian's start depends on.
+pub(super) struct Inputs<'a> {
+    pub resolution: &'a Resolution,
+    pub host: &'a Host,
+    pub version: Option<Version>,
+    pub app: &'a Target,
+    pub bind: &'a Bind,
+    pub workers: u32,
+}
+
+/// More workers than this share their work between threads better than they do alone.
+const MOST_SINGLE_THREADED: u32 = 8;
+/// What Granian allows for `--workers-kill-timeout`, in seconds.
+const KILL_TIMEOUT: std::ops::RangeInclusive<u64> = 1..=1800;
+
+const RESPAWN: &str = "--respawn-failed-workers";
+const NO_RESPAWN: &str = "--no-respawn-failed-workers";
+
+/// Works out the arguments and what changes in the environment.
+pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
+    let settings = &inputs.resolution.settings;
+    let mut launch = Launch::default();
+    let mut args = Args { inputs, words: Vec::new(), findings };
+    args.default_pair("--interface", "asgi", "GRANIAN_INTERFACE", &[]);
+    args.bind();
+    args.pair("--workers", inputs.workers);
+    let runtime_mode = args.runtime();
+    args.pair("--blocking-threads", settings.granian_blocking_threads.0);
+    let event_loop = args.event_loop();
+    args.pair("--loop", event_loop);
+    args.task_impl();
+    args.pair("--http", settings.granian_http.word());
+    args.pair("--http1-buffer-size", settings.granian_http1_buffer_size.0);
+    args.pair("--backlog", settings.granian_backlog.0);
+    args.pair("--backpressure", native_backpressure(settings));
+    args.pair("--log-level", settings.granian_log_level.word());
+    if settings.granian_http1_pipeline_flush.value {
+        args.flag("--http1-pipeline-flush");
+    }
+    if inputs.app.is_gateway && inputs.host.python.packages.contains_key("setproctitle") {
+        args.default_pair("--process-name", "mcpgateway", "GRANIAN_PROCESS_NAME", &[]);
+    }
+    args.default_flag("--ws", "GRANIAN_WEBSOCKETS", &["--no-ws"]);
+    args.respawning();
+    args.access_log();
+    if settings.granian_dev_mode.value {
+        args.reload();
+    }
+    launch.tls = args.tls();
+    if inputs.app.factory {
+        args.flag("--factory");
+    }
+    args.words.push(inputs.app.text.clone().into());
+    args.words.extend(inputs.resolution.server_args.iter().cloned());
+    launch.args = args.words;
+    launch.boot_statuses = vec![1];
+    launch.plain_http = settings.granian_http.value != Http::V2;
+    // Ours when it starts, and canonical: Granian reads these too.
+    launch.env.push(("GRANIAN_RUNTIME_MODE".into(), Some(runtime_mode.word().into())));
+    launch.env.push(("GRANIAN_LOOP".into(), Some(event_loop.word().into())));
+    if let (true, Some(passphrase)) = (settings.ssl.value, &settings.key_file_password.value) {
+        // Granian takes it from an argument, which everybody can see, or from here.
+        launch.env.push(("GRANIAN_SSL_KEYFILE_PASSWORD".into(), Some(passphrase.reveal().into())));
+    }
+    launch
+}
+
+/// What Granian calls backpressure: connections that a worker has open. It is the limit of requests as long as
+/// nothing else in the worker counts those.
+fn native_backpressure(settings: &Settings) -> u64 {
+    settings.granian_backpressure.value.0
+}
+
+/// The arguments under construction.
+struct Args<'a> {
+    inputs: &'a Inputs<'a>,
+    words: Vec<OsString>,
+    findings: &'a mut Findings,
+}
+
+impl Args<'_> {
+    fn settings(&self) -> &Settings {
+        &self.inputs.resolution.settings
+    }
+
+    fn has(&self, flag: &str) -> bool {
+        granian_has(flag, self.inputs.version)
+    }
+
+    fn flag(&mut self, flag: &str) {
+        self.words.push(flag.into());
+    }
+
+    fn pair(&mut self, flag: &str, value: impl std::fmt::Display) {
+        self.words.extend([flag.into(), value.to_string().into()]);
+    }
+
+    /// Whether Granian is told this by its own variable or by a server argument.
+    fn is_told(&self, flag: &str, variable: &str, others: &[&str]) -> bool {
+        let Resolution { native, server_args, .. } = self.inputs.resolution;
+        let argument = |word: &OsString| {
+            let word = word.to_string_lossy();
+            let name = word.split('=').next().unwrap_or_default();
+            name == flag || others.contains(&name)
+        };
+        native.iter().any(|native| native.name == variable) || server_args.iter().any(argument)
+    }
+
+    fn default_flag(&mut self, flag: &str, variable: &str, others: &[&str]) {
+        if !self.is_told(flag, variable, others) {
+            self.flag(flag);
+        }
+    }
+
+    fn default_pair(&mut self, flag: &str, value: impl std::fmt::Display, variable: &str, others: &[&str]) {
+        if !self.is_told(flag, variable, others) {
+            self.pair(flag, value);
+        }
+    }
+
+    /// The version and when the flag came, for messages.
+    fn lacks(&self, flag: &str) -> String {
+        let version = self.inputs.version.map_or_else(String::new, |version| format!(" {version}"));
+        let since = granian_since(flag).map_or_else(String::new, |since| format!(", which came with {since}"));
+        format!("granian{version} has no {flag}{since}")
+    }
+
+    fn bind(&mut self) {
+        match self.inputs.bind {
+            Bind::Tcp(address) => {
+                self.pair("--host", address.ip());
+                self.pair("--port", address.port());
+            }
+            Bind::Unix(path) => {
+                if !self.has("--uds") {
+                    let message = format!("a Unix socket needs a newer Granian: {}", self.lacks("--uds"));
+                    let hint = install(&self.inputs.host.python, "-U granian");
+                    self.findings.problem(Problem::setting(message, &self.settings().uds.origin).hint(hint));
+                }
+                self.words.extend(["--uds".into(), path.into()]);
+            }
+        }
+    }
+
+    fn runtime(&mut self) -> RuntimeMode {
+        let (setting, threads) = (&self.settings().granian_runtime_mode, &self.settings().granian_runtime_threads);
+        let (threads_given, threads, workers) = (threads.is_explicit(), threads.value.0, self.inputs.workers);
+        let (mode_given, value, origin) = (setting.is_explicit(), setting.value, setting.origin.to_string());
+        let (mode, because) = match value {
+            RuntimeMode::Auto if workers > MOST_SINGLE_THREADED => {
+                (RuntimeMode::Mt, format!("auto: {workers} workers are more than {MOST_SINGLE_THREADED}"))
+            }
+            RuntimeMode::Auto => {
+                (RuntimeMode::St, format!("auto: {workers} workers are not more than {MOST_SINGLE_THREADED}"))
+            }
+            mode => (mode, origin),
+        };
+        self.findings.decide("runtime-mode", mode.word(), because);
+        if self.has("--runtime-mode") {
+            self.pair("--runtime-mode", mode.word());
+            self.pair("--runtime-threads", threads);
+        } else {
+            // The same under its older name.
+            let old = if mode == RuntimeMode::Mt { "runtime" } else { "workers" };
+            let told_mode = !mode_given && self.is_told("--threading-mode", "GRANIAN_THREADING_MODE", &[]);
+            let told_threads = !threads_given && self.is_told("--threads", "GRANIAN_THREADS", &[]);
+            if !told_mode {
+                self.pair("--threading-mode", old);
+            }
+            if !told_threads {
+                self.pair("--threads", threads);
+            }
+        }
+        mode
+    }
+
+    fn event_loop(&mut self) -> Loop {
+        let python = &self.inputs.host.python;
+        let setting = self.settings().granian_loop.clone();
+        let wanted = setting.value;
+        let package = match wanted {
+            Loop::Uvloop => "uvloop",
+            Loop::Rloop => "rloop",
+            Loop::Asyncio | Loop::Auto => return wanted,
+        };
+        if wanted == Loop::Rloop && self.inputs.version.is_some_and(|version| version < GRANIAN_RLOOP) {
+            let message = format!("rloop needs granian {GRANIAN_RLOOP} or newer");
+            let problem = Problem::setting(message, &setting.origin).hint(install(python, "-U 'granian[rloop]'"));
+            self.findings.problem(problem);
+        }
+        // Without an interpreter there is no knowing what is installed.
+        if python.interpreter.is_none() || python.packages.contains_key(package) {
+            return wanted;
+        }
+        let command = install(python, &format!("'granian[{package}]'"));
+        if setting.is_explicit() {
+            let message = format!("loop = {wanted} needs {package}, which is not installed");
+            self.findings.problem(Problem::setting(message, &setting.origin).hint(command));
+            return wanted;
+        }
+        self.findings
+            .warn(format!("{package} is not installed, so the event loop is asyncio, which is slower; {command}"));
+        self.findings.decide("loop", Loop::Asyncio.word(), format!("{package} is not installed"));
+        Loop::Asyncio
+    }
+
+    fn task_impl(&mut self) {
+        let setting = self.settings().granian_task_impl.clone();
+        let python = self.inputs.host.python.interpreter.as_ref().and_then(|interpreter| interpreter.version);
+        let mut task_impl = setting.value;
+        if task_impl == TaskImpl::Rust && python.is_some_and(|version| version >= (3, 12)) {
+            self.findings.warn(format!(
+                "task_impl = rust (from {}) is not for Python 3.12 and later; asyncio is used",
+                setting.origin
+            ));
+            task_impl = TaskImpl::Asyncio;
+        } else if task_impl == TaskImpl::Rust {
+            self.findings.warn(format!(
+                "task_impl = rust (from {}) breaks FastAPI apps: their plain def endpoints answer 500",
+                setting.origin
+            ));
+        }
+        if self.has("--task-impl") {
+            self.pair("--task-impl", task_impl.word());
+        } else if self.has("--opt") {
+            self.flag(if task_impl == TaskImpl::Rust { "--opt" } else { "--no-opt" });
+        }
+    }
+
+    fn respawning(&mut self) {
+        let settings = self.settings();
+        let respawn = settings.granian_respawn_failed.clone();
+        let (max_rss, lifetime) =
+            (settings.granian_workers_max_rss.clone(), settings.granian_workers_lifetime.clone());
+        let kill_timeout = grace(settings).clamp(*KILL_TIMEOUT.start(), *KILL_TIMEOUT.end());
+        let told = self.is_told(RESPAWN, "GRANIAN_RESPAWN_FAILED_WORKERS", &[NO_RESPAWN]);
+        match (respawn.value, respawn.is_explicit()) {
+            (true, true) => self.flag(RESPAWN),
+            (true, false) if !told => self.flag(RESPAWN),
+            // Off is what it is without a flag.
+            (false, true) if told => self.flag(NO_RESPAWN),
+            _ => {}
+        }
+        if self.has("--workers-kill-timeout") {
+            self.default_pair("--workers-kill-timeout", kill_timeout, "GRANIAN_WORKERS_KILL_TIMEOUT", &[]);
+        }
+        if let Some(lifetime) = lifetime.value {
+            self.pair("--workers-lifetime", lifetime.0);
+        }
+        if let Some(limit) = max_rss.value {
+            if self.has("--workers-max-rss") {
+                self.pair("--workers-max-rss", limit.mebibytes());
+            } else {
+                let lacks = self.lacks("--workers-max-rss");
+                self.findings.warn(format!("workers_max_rss (from {}) has no effect: {lacks}", max_rss.origin));
+            }
+        }
+    }
+
+    fn access_log(&mut self) {
+        let disabled = &self.settings().disable_access_log;
+        let (flag, other) =
+            if disabled.value { ("--no-access-log", "--access-log") } else { ("--access-log", "--no-access-log") };
+        if disabled.is_explicit() || !self.is_told(flag, "GRANIAN_LOG_ACCESS_ENABLED", &[other]) {
+            self.flag(flag);
+        }
+    }
+
+    fn reload(&mut self) {
+        let python = &self.inputs.host.python;
+        if python.interpreter.is_some() && !python.packages.contains_key("watchfiles") {
+            let message = "dev mode reloads, which needs watchfiles, and that is not installed";
+            let hint = install(python, "'granian[reload]'");
+            let problem = Problem::setting(message, &self.settings().granian_dev_mode.origin).hint(hint);
+            self.findings.problem(problem);
+        }
+        self.flag("--reload");
+    }
+
+    /// Whether it speaks TLS.
+    fn tls(&mut self) -> bool {
+        let settings = self.settings().clone();
+        if !settings.ssl.value {
+            let own = |name: &str| self.inputs.resolution.native.iter().any(|native| native.name == name);
+            return own("GRANIAN_SSL_CERTIFICATE") && own("GRANIAN_SSL_KEYFILE");
+        }
+        self.pair("--ssl-certificate", settings.cert_file.value.show());
+        self.pair("--ssl-keyfile", settings.key_file.value.show());
+        let least = &settings.ssl_min_version;
+        let told = !least.is_explicit() && self.is_told("--ssl-protocol-min", "GRANIAN_SSL_PROTOCOL_MIN", &[]);
+        if self.has("--ssl-protocol-min") {
+            let word = if least.value == TlsVersion::V1_3 { "tls1.3" } else { "tls1.2" };
+            if !told {
+                self.pair("--ssl-protocol-min", word);
+            }
+        } else if least.value == TlsVersion::V1_3 {
+            self.too_old("ssl_min_version", "--ssl-protocol-min", &least.origin);
+        }
+        if let Some(authority) = &settings.ssl_ca_file.value {
+            if self.has("--ssl-ca") {
+                self.pair("--ssl-ca", authority.show());
+            } else {
+                self.too_old("ssl_ca_file", "--ssl-ca", &settings.ssl_ca_file.origin);
+            }
+        }
+        match settings.ssl_client_verify.value {
+            ClientVerify::None => {}
+            ClientVerify::Required => self.flag("--ssl-client-verify"),
+            ClientVerify::Optional => {
+                let message = "Granian cannot check a client's certificate only if it shows one";
+                let origin = &settings.ssl_client_verify.origin;
+                let hint = "use required or none, or --server gunicorn";
+                self.findings.problem(Problem::setting(message, origin).hint(hint));
+            }
+        }
+        true
+    }
+
+    /// Something that protects must not silently be left out.
+    fn too_old(&mut self, setting: &str, flag: &str, origin: &Origin) {
+        let message = format!("{setting} needs a newer Granian: {}", self.lacks(flag));
+        let hint = install(&self.inputs.host.python, "-U granian");
+        self.findings.problem(Problem::setting(message, origin).hint(hint));
+    }
+}
+
+#[cfg(test)]
+#[path = "granian_tests.rs"]
+mod tests;

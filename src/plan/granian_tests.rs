@@ -1,0 +1,207 @@
+use std::ffi::OsStr;
+
+use crate::host::{Host, Version};
+use crate::plan::plan;
+use crate::plan::tests::{argv, flags, installed_host, planned, problems, resolution};
+
+const GRANIAN: (&str, &str) = ("HTTP_SERVER", "granian");
+
+fn flags_of(env: &[(&str, &str)], host: &Host) -> Vec<String> {
+    let env: Vec<_> = [GRANIAN].iter().chain(env).copied().collect();
+    flags(&planned(&env, host))
+}
+
+fn problems_of(env: &[(&str, &str)], host: &Host) -> String {
+    let env: Vec<_> = [GRANIAN].iter().chain(env).copied().collect();
+    problems(&env, host).join("; ")
+}
+
+fn version(major: u32, minor: u32, patch: u32) -> Host {
+    let mut host = installed_host();
+    host.python.packages.insert("granian".into(), Version(major, minor, patch));
+    host
+}
+
+/// What the old script passed, but for the task implementation, and with a bound for how long a worker may take.
+#[test]
+fn the_gateway_gets_what_the_old_script_passed() {
+    let wanted = [
+        "--backlog 2048",
+        "--backpressure 512",
+        "--blocking-threads 1",
+        "--host 0.0.0.0",
+        "--http auto",
+        "--http1-buffer-size 524288",
+        "--http1-pipeline-flush",
+        "--interface asgi",
+        "--log-level info",
+        "--loop uvloop",
+        "--no-access-log",
+        "--port 4444",
+        "--process-name mcpgateway",
+        "--respawn-failed-workers",
+        "--runtime-mode st",
+        "--runtime-threads 1",
+        "--task-impl asyncio",
+        "--workers 3",
+        "--workers-kill-timeout 23",
+        "--ws",
+        "mcpgateway.main:app",
+    ];
+    assert_eq!(flags_of(&[("GRANIAN_WORKERS", "3")], &installed_host()), wanted);
+}
+
+#[test]
+fn what_is_asked_for_is_passed() {
+    let env = [
+        ("GRANIAN_WORKERS", "9"),
+        ("GRANIAN_WORKERS_LIFETIME", "2h"),
+        ("GRANIAN_WORKERS_MAX_RSS", "1G"),
+        ("GRANIAN_HTTP1_BUFFER_SIZE", "512K"),
+        ("GRANIAN_HTTP1_PIPELINE_FLUSH", "off"),
+        ("GRANIAN_RESPAWN_FAILED", "false"),
+        ("GRANIAN_DEV_MODE", "false"),
+        ("DISABLE_ACCESS_LOG", "false"),
+        ("SSL", "true"),
+        ("SSL_CA_FILE", "ca.pem"),
+        ("SSL_CLIENT_VERIFY", "required"),
+        ("SSL_MIN_VERSION", "1.3"),
+        ("HOST", "[::]"),
+    ];
+    let flags = flags_of(&env, &installed_host());
+    for flag in [
+        "--runtime-mode mt",
+        "--workers-lifetime 7200",
+        "--workers-max-rss 1024",
+        "--http1-buffer-size 524288",
+        "--access-log",
+        "--ssl-certificate certs/cert.pem",
+        "--ssl-keyfile certs/key.pem",
+        "--ssl-protocol-min tls1.3",
+        "--ssl-ca ca.pem",
+        "--ssl-client-verify",
+        "--host ::",
+    ] {
+        assert!(flags.iter().any(|found| found == flag), "{flag} in {flags:?}");
+    }
+    for gone in ["--http1-pipeline-flush", "--respawn-failed-workers", "--no-access-log", "--reload"] {
+        assert!(flags.iter().all(|found| !found.starts_with(gone)), "{gone} in {flags:?}");
+    }
+}
+
+#[test]
+fn granians_own_variables_beat_our_defaults() {
+    let env = [
+        ("GRANIAN_INTERFACE", "rsgi"),
+        ("GRANIAN_WEBSOCKETS", "false"),
+        ("GRANIAN_PROCESS_NAME", "mine"),
+        ("GRANIAN_LOG_ACCESS_ENABLED", "true"),
+        ("GRANIAN_RESPAWN_FAILED_WORKERS", "false"),
+        ("GRANIAN_WORKERS_KILL_TIMEOUT", "5"),
+        ("GRANIAN_PORT", "9000"),
+    ];
+    let flags = flags_of(&env, &installed_host());
+    let ours = [
+        "--interface",
+        "--ws",
+        "--process-name",
+        "--no-access-log",
+        "--respawn-failed-workers",
+        "--workers-kill-timeout",
+    ];
+    for flag in ours {
+        assert!(flags.iter().all(|found| found.split(' ').next() != Some(flag)), "{flag} in {flags:?}");
+    }
+    assert!(flags.contains(&"--port 9000".to_owned()));
+    let explicit = flags_of(&[env[3], ("DISABLE_ACCESS_LOG", "true")], &installed_host());
+    assert!(explicit.iter().any(|flag| flag.starts_with("--no-access-log")), "{explicit:?}");
+}
+
+#[test]
+fn server_arguments_come_last_and_replace_our_defaults() {
+    let mut resolution = resolution(&[GRANIAN]);
+    resolution.server_args = ["--no-ws", "--static-path-mount", "/srv"].map(Into::into).into();
+    let words = argv(&plan(&resolution, &installed_host()).unwrap());
+    assert!(!words.contains(&"--ws".to_owned()), "{words:?}");
+    assert_eq!(words[words.len() - 4..], ["mcpgateway.main:app", "--no-ws", "--static-path-mount", "/srv"]);
+}
+
+#[test]
+fn a_missing_event_loop_falls_back_unless_it_was_asked_for() {
+    let mut host = installed_host();
+    host.python.packages.remove("uvloop");
+    let plan = planned(&[GRANIAN], &host);
+    assert!(flags(&plan).contains(&"--loop asyncio".to_owned()));
+    assert!(
+        plan.warnings.iter().any(|warning| warning.contains("pip install 'granian[uvloop]'")),
+        "{:?}",
+        plan.warnings
+    );
+    let problem = problems_of(&[("GRANIAN_LOOP", "uvloop")], &host);
+    assert!(problem.contains("/venv/bin/python -m pip install 'granian[uvloop]'"), "{problem}");
+    assert!(problems_of(&[("GRANIAN_LOOP", "rloop")], &installed_host()).contains("granian[rloop]"));
+    assert!(flags_of(&[("GRANIAN_LOOP", "AUTO")], &host).contains(&"--loop auto".to_owned()));
+}
+
+#[test]
+fn the_rust_tasks_are_warned_about_and_not_for_newer_pythons() {
+    let rust = [GRANIAN, ("GRANIAN_TASK_IMPL", "rust")];
+    let plan = planned(&rust, &installed_host());
+    assert!(flags(&plan).contains(&"--task-impl rust".to_owned()));
+    assert!(plan.warnings.iter().any(|warning| warning.contains("FastAPI")), "{:?}", plan.warnings);
+    let mut newer = installed_host();
+    newer.python.interpreter.as_mut().unwrap().version = Some((3, 12));
+    let plan = planned(&rust, &newer);
+    assert!(flags(&plan).contains(&"--task-impl asyncio".to_owned()));
+    assert!(plan.warnings.iter().any(|warning| warning.contains("3.12")), "{:?}", plan.warnings);
+}
+
+#[test]
+fn development_needs_the_reloader() {
+    let dev = [("GRANIAN_DEV_MODE", "true"), ("GRANIAN_WORKERS", "4")];
+    let flags = flags_of(&dev, &installed_host());
+    assert!(flags.iter().any(|flag| flag.starts_with("--reload")) && flags.contains(&"--workers 2".to_owned()));
+    let mut host = installed_host();
+    host.python.packages.remove("watchfiles");
+    assert!(problems_of(&dev, &host).contains("pip install 'granian[reload]'"));
+}
+
+#[test]
+fn older_versions_get_the_older_names() {
+    let flags = flags_of(&[], &version(1, 6, 4));
+    for flag in ["--threading-mode workers", "--threads 1", "--no-opt"] {
+        assert!(flags.iter().any(|found| found == flag), "{flag} in {flags:?}");
+    }
+    for gone in ["--runtime-mode", "--runtime-threads", "--task-impl", "--workers-kill-timeout"] {
+        assert!(flags.iter().all(|found| !found.starts_with(gone)), "{gone} in {flags:?}");
+    }
+    let flags = flags_of(&[("GRANIAN_RUNTIME_MODE", "mt"), ("GRANIAN_THREADS", "3")], &version(1, 7, 6));
+    assert!(flags.contains(&"--threading-mode runtime".to_owned()), "{flags:?}");
+    assert!(flags.iter().all(|flag| !flag.starts_with("--threads")), "{flags:?}");
+}
+
+#[test]
+fn what_an_older_version_lacks_is_a_warning_or_where_it_protects_a_problem() {
+    let plan = planned(&[GRANIAN, ("GRANIAN_WORKERS_MAX_RSS", "300")], &version(2, 4, 2));
+    assert!(!argv(&plan).contains(&"--workers-max-rss".to_owned()));
+    assert!(plan.warnings.iter().any(|warning| warning.contains("granian 2.4.2 has no --workers-max-rss")));
+    assert!(problems_of(&[("GRANIAN_UDS", "/run/a.sock")], &version(2, 4, 2)).contains("--uds"));
+    let minimum = [("SSL", "1"), ("SSL_MIN_VERSION", "1.3")];
+    assert!(problems_of(&minimum, &version(2, 5, 7)).contains("--ssl-protocol-min"));
+}
+
+#[test]
+fn a_passphrase_never_is_an_argument() {
+    let plan = planned(&[GRANIAN, ("SSL", "1"), ("KEY_FILE_PASSWORD", "hunter2")], &installed_host());
+    assert!(!argv(&plan).join(" ").contains("hunter2"));
+    assert!(!plan.env.contains_key(OsStr::new("KEY_FILE_PASSWORD")));
+    assert_eq!(plan.env[OsStr::new("GRANIAN_SSL_KEYFILE_PASSWORD")], "hunter2");
+    assert!(!format!("{:?}", plan.reasons).contains("hunter2"));
+}
+
+#[test]
+fn a_factory_is_announced() {
+    let flags = flags_of(&[("APP_MODULE", "my.app:make()")], &installed_host());
+    assert!(flags.contains(&"--factory".to_owned()) && flags.contains(&"my.app:make".to_owned()), "{flags:?}");
+    assert!(flags.iter().all(|flag| !flag.starts_with("--process-name")), "only for the gateway: {flags:?}");
+}

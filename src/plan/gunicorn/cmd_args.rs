@@ -1,0 +1,122 @@
+//! `GUNICORN_CMD_ARGS`: the user's arguments for Gunicorn, which take precedence over a configuration file and over
+//! our defaults, but not over explicit settings.
+
+use std::ffi::OsString;
+
+use super::super::Findings;
+use super::arguments::{self, Argument};
+use crate::problem::Problem;
+use crate::settings::{Origin, Resolution};
+
+/// The variable's name.
+pub(in super::super) const NAME: &str = "GUNICORN_CMD_ARGS";
+
+/// What is always the launcher's, and why.
+const OURS: &[(&str, &str)] = &[
+    ("bind", "use HOST and PORT, or --bind"),
+    ("daemon", "a server that detaches cannot be looked after"),
+    ("pidfile", "the launcher knows the process; use its lock"),
+    ("reuse_port", "workers share one socket, so that a hung one takes no requests with it"),
+];
+
+/// The variable, taken apart.
+#[derive(Debug, Default)]
+pub(in super::super) struct CmdArgs {
+    arguments: Vec<Argument>,
+    changed: bool,
+}
+
+impl CmdArgs {
+    /// Reads the variable. What contradicts the launcher is dropped with a warning.
+    pub fn read(resolution: &Resolution, findings: &mut Findings) -> Self {
+        let Some(native) = resolution.native.iter().find(|native| native.name == NAME) else {
+            return Self::default();
+        };
+        let origin = Origin::Env(NAME.into());
+        let Some(words) = shlex::split(&native.value) else {
+            let message = format!("{NAME} = {:?} cannot be split into words", native.value);
+            findings.problem(Problem::setting(message, &origin).hint("close the quotes"));
+            return Self::default();
+        };
+        let mut args = Self { arguments: arguments::parse(&words), changed: false };
+        for (setting, why) in OURS {
+            args.drop(setting, why, findings);
+        }
+        if let Some(text) = args.value("workers").filter(|text| count(text).is_none()) {
+            let message = format!("{NAME} has --workers {text}");
+            findings.problem(Problem::setting(message, &origin).hint("use a whole number from 1 on"));
+        }
+        args
+    }
+
+    /// Whether it sets this.
+    pub fn sets(&self, setting: &str) -> bool {
+        self.arguments.iter().any(|argument| argument.setting() == Some(setting))
+    }
+
+    /// The last value for this.
+    pub fn value(&self, setting: &str) -> Option<&str> {
+        self.arguments.iter().rfind(|argument| argument.setting() == Some(setting))?.value.as_deref()
+    }
+
+    /// The worker count.
+    pub fn workers(&self) -> Option<u32> {
+        self.value("workers").and_then(count)
+    }
+
+    /// Drops everything that sets this, and says so.
+    pub fn drop(&mut self, setting: &str, why: &str, findings: &mut Findings) {
+        self.arguments.retain(|argument| {
+            let dropped = argument.setting() == Some(setting);
+            if dropped {
+                findings.warn(format!("{} in {NAME} is ignored: {why}", argument.words.join(" ")));
+            }
+            self.changed |= dropped;
+            !dropped
+        });
+    }
+
+    /// What the variable must be in the server's environment, if it must change. Empty if nothing is left of it.
+    pub fn rewritten(&self) -> Option<OsString> {
+        let words = self.arguments.iter().flat_map(|argument| argument.words.iter().map(String::as_str));
+        // Words with a NUL cannot be: they come from an environment variable.
+        self.changed.then(|| shlex::try_join(words).unwrap_or_default().into())
+    }
+}
+
+fn count(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|number| *number > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::resolution;
+
+    fn read(text: &str) -> (CmdArgs, Findings) {
+        let mut findings = Findings::default();
+        (CmdArgs::read(&resolution(&[(NAME, text)]), &mut findings), findings)
+    }
+
+    #[test]
+    fn what_contradicts_the_launcher_is_dropped_with_a_warning_and_the_rest_stays() {
+        let (args, findings) = read("--bind 0.0.0.0:80 -D --pid=/run/x --reuse-port --threads 4 --env 'A=b c'");
+        assert_eq!(args.rewritten().unwrap(), "--threads 4 --env 'A=b c'");
+        assert_eq!(findings.warnings.len(), 4);
+        assert!(findings.warnings[0].starts_with("--bind 0.0.0.0:80 in GUNICORN_CMD_ARGS is ignored: use HOST"));
+        assert!(findings.problems.is_empty());
+    }
+
+    #[test]
+    fn a_worker_count_and_a_configuration_file_are_found_and_stay() {
+        let (args, findings) = read("-w3 -c /etc/gunicorn.py --timeout 5");
+        assert_eq!((args.workers(), args.value("config")), (Some(3), Some("/etc/gunicorn.py")));
+        assert!(args.sets("timeout") && args.rewritten().is_none() && findings.warnings.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_a_problem() {
+        assert!(read("--env 'A=b").1.problems[0].to_string().contains("close the quotes"));
+        assert!(read("--workers auto").1.problems[0].to_string().contains("--workers auto"));
+    }
+}

@@ -1,0 +1,310 @@
+//! How Gunicorn is started.
+//!
+//! Precedence: explicit settings > `GUNICORN_CMD_ARGS` > the user's configuration file > our defaults. Explicit
+//! settings are flags. Defaults are flags too, except where `GUNICORN_CMD_ARGS` says otherwise; with a file of the
+//! user's they go into a generated module that runs the file after them.
+//!
+//! Sockets, when we stay: a TCP one is given by `--bind fd://3`. Gunicorn unlinks the path of an `fd://` Unix socket
+//! when it stops, so that one goes by `LISTEN_FDS`, as systemd does it: Gunicorn then takes descriptors 3 and 4,
+//! ignores every address that is no `fd://`, and unlinks nothing. `--bind` is passed all the same, because without it
+//! a `bind` in the user's file would count.
+
+mod arguments;
+pub(super) mod cmd_args;
+mod directive;
+mod module;
+mod worker_class;
+
+use std::ffi::OsString;
+
+use super::app::Target;
+use super::flags::{GUNICORN_NETWORKS, gunicorn_has};
+use super::{Bind, Descriptor, Findings, Inherited, Launch, grace};
+use crate::host::{Host, Version};
+use crate::problem::Problem;
+use crate::settings::value::{ClientVerify, Mode};
+use crate::settings::{Origin, Resolution, Setting, Settings};
+pub(super) use arguments::parse;
+use cmd_args::CmdArgs;
+use directive::{Directive, Python};
+use module::Base;
+
+/// What Gunicorn's start depends on.
+pub(super) struct Inputs<'a> {
+    pub resolution: &'a Resolution,
+    pub host: &'a Host,
+    pub version: Option<Version>,
+    pub app: &'a Target,
+    pub bind: &'a Bind,
+    pub workers: u32,
+    pub cmd_args: CmdArgs,
+}
+
+/// Works out the arguments, the descriptors and what changes in the environment.
+pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
+    let Inputs { resolution, host, version, app, bind, workers, mut cmd_args } = inputs;
+    let settings = &resolution.settings;
+    let mut launch = Launch::default();
+    listen(settings, bind, &mut launch);
+    launch.args.extend(["--workers".into(), workers.to_string().into()]);
+
+    let file = user_file(settings, &cmd_args, host);
+    let mut directives = directives(settings, host, version, app, &cmd_args, findings);
+    if server_args_set(resolution, "control_socket") {
+        directives.retain(|directive| directive.setting != "control_socket_disable");
+    }
+    let watched = file.as_ref().map(|(path, _)| path.to_string_lossy()).filter(|path| !path.starts_with("python:"));
+    if let (Some(path), true) = (watched, settings.gunicorn_dev_mode.value) {
+        let path = path.strip_prefix("file:").unwrap_or(&path).to_owned();
+        directives.push(Directive::explicit("reload_extra_files", "--reload-extra-file", Python::Text(path)));
+    }
+
+    let (mut defaults, mut forced) = (Vec::new(), Vec::new());
+    for directive in directives {
+        match (directive.arguments(), directive.explicit) {
+            (Some(arguments), true) => launch.args.extend(arguments.into_iter().map(OsString::from)),
+            (None, true) => {
+                let why = format!("{} is set otherwise", directive.setting);
+                cmd_args.drop(directive.setting, &why, findings);
+                forced.push(directive);
+            }
+            (_, false) if file.is_some() => defaults.push(directive),
+            (Some(arguments), false) if !cmd_args.sets(directive.setting) => {
+                launch.args.extend(arguments.into_iter().map(OsString::from));
+            }
+            (_, false) => {}
+        }
+    }
+
+    let base = match &file {
+        Some((path, origin)) => {
+            let shown = path.to_string_lossy();
+            let because = format!("{origin}; it overrides our defaults; a worker count or bind in it has no effect");
+            findings.decide("config", shown, because);
+            Some(Base::User(path))
+        }
+        None if app.is_gateway => {
+            findings.decide("config", "built in", "the app is the gateway, and there is no file of yours");
+            Some(Base::Gateway)
+        }
+        // Gunicorn looks for ./gunicorn.conf.py if it is not told of a configuration.
+        None if host.gunicorn_config.is_some() => Some(Base::Empty),
+        None => None,
+    };
+    if let Some(base) = base {
+        launch.carry(module::NAME, module::source(&base, &defaults, &forced), resolution);
+        launch.args.splice(0..0, ["-c".into(), format!("python:{}", module::NAME).into()]);
+    }
+    if let Some(rewritten) = cmd_args.rewritten() {
+        launch.env.push((cmd_args::NAME.into(), (!rewritten.is_empty()).then_some(rewritten)));
+    }
+    launch.args.push(app.text.clone().into());
+    launch.args.extend(resolution.server_args.iter().cloned());
+    launch.tls = settings.ssl.value || cmd_args.sets("certfile");
+    launch.boot_statuses = vec![3, 4];
+    if preloads(settings) || cmd_args.sets("preload_app") {
+        launch.boot_statuses.push(1);
+    }
+    launch
+}
+
+fn server_args_set(resolution: &Resolution, setting: &str) -> bool {
+    let words: Vec<String> = resolution.server_args.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    parse(&words).iter().any(|argument| argument.setting() == Some(setting))
+}
+
+/// Where it listens, and the sockets that it inherits if we stay.
+fn listen(settings: &Settings, bind: &Bind, launch: &mut Launch) {
+    let mut bind_to = |address: String| launch.args.extend(["--bind".into(), address.into()]);
+    if settings.mode.value == Mode::Exec {
+        return bind_to(bind.to_string());
+    }
+    match bind {
+        Bind::Tcp(_) => {
+            bind_to("fd://3".into());
+            bind_to("fd://4".into());
+        }
+        Bind::Unix(_) => {
+            bind_to(bind.to_string());
+            launch.listen_pid = true;
+            launch.env.push(("LISTEN_FDS".into(), Some("2".into())));
+        }
+    }
+    launch.descriptors.push(Descriptor { number: 3, what: Inherited::Listener });
+    launch.descriptors.push(Descriptor { number: 4, what: Inherited::ProbeListener });
+}
+
+/// The user's configuration file: the setting, else the argument, else the one that was found.
+fn user_file(settings: &Settings, cmd_args: &CmdArgs, host: &Host) -> Option<(OsString, String)> {
+    let setting = &settings.gunicorn_config;
+    if setting.is_explicit() {
+        return setting.value.as_ref().map(|path| (path.into(), setting.origin.to_string()));
+    }
+    if let Some(path) = cmd_args.value("config") {
+        return Some((path.into(), Origin::Env(cmd_args::NAME.into()).to_string()));
+    }
+    host.gunicorn_config.as_ref().map(|path| (path.into(), "found".to_owned()))
+}
+
+const fn preloads(settings: &Settings) -> bool {
+    settings.gunicorn_preload_app.value && !settings.gunicorn_dev_mode.value
+}
+
+/// Everything that we have to say about Gunicorn's settings but the bind and the worker count.
+fn directives(
+    settings: &Settings,
+    host: &Host,
+    version: Option<Version>,
+    app: &Target,
+    cmd_args: &CmdArgs,
+    findings: &mut Findings,
+) -> Vec<Directive> {
+    let mut directives = Vec::new();
+    directives.extend(class(settings, host, version, app, cmd_args, findings));
+    directives.extend([
+        number("timeout", "--timeout", &settings.gunicorn_timeout, settings.gunicorn_timeout.0),
+        graceful(settings, cmd_args, findings),
+        number("keepalive", "--keep-alive", &settings.gunicorn_keep_alive, settings.gunicorn_keep_alive.0),
+        number("backlog", "--backlog", &settings.gunicorn_backlog, settings.gunicorn_backlog.0),
+        number("max_requests", "--max-requests", &settings.gunicorn_max_requests, settings.gunicorn_max_requests.0),
+        number(
+            "max_requests_jitter",
+            "--max-requests-jitter",
+            &settings.gunicorn_max_requests_jitter,
+            settings.gunicorn_max_requests_jitter.0,
+        ),
+    ]);
+    directives.extend(reloading(settings, findings));
+    directives.extend(logging(settings));
+    directives.extend(proxies(settings, version, findings));
+    if host.limits.dev_shm_writable {
+        // A heartbeat file on a slow disk stalls the worker that touches it.
+        directives.push(Directive::default_value("worker_tmp_dir", "--worker-tmp-dir", text("/dev/shm")));
+    }
+    if gunicorn_has("--no-control-socket", version) && !cmd_args.sets("control_socket") {
+        let value = Python::Bool(true);
+        directives.push(Directive::default_value("control_socket_disable", "--no-control-socket", value));
+    }
+    directives.extend(tls(settings));
+    directives
+}
+
+fn text(value: impl Into<String>) -> Python {
+    Python::Text(value.into())
+}
+
+fn number<T>(setting: &'static str, flag: &'static str, from: &Setting<T>, value: u64) -> Directive {
+    Directive::new(setting, flag, Python::Int(value), from.is_explicit())
+}
+
+fn class(
+    settings: &Settings,
+    host: &Host,
+    version: Option<Version>,
+    app: &Target,
+    cmd_args: &CmdArgs,
+    findings: &mut Findings,
+) -> Option<Directive> {
+    const FLAG: &str = "--worker-class";
+    let setting = &settings.gunicorn_worker_class;
+    if !setting.value.eq_ignore_ascii_case("auto") {
+        worker_class::check(&setting.value, &setting.origin, app, host, version, findings);
+        return Some(Directive::explicit("worker_class", FLAG, text(&setting.value)));
+    }
+    if let (Some(class), false) = (cmd_args.value("worker_class"), setting.is_explicit()) {
+        worker_class::check(class, &Origin::Env(cmd_args::NAME.into()), app, host, version, findings);
+        return None;
+    }
+    let class = worker_class::best(host, version, findings)?;
+    Some(Directive::new("worker_class", FLAG, text(class), setting.is_explicit()))
+}
+
+fn graceful(settings: &Settings, cmd_args: &CmdArgs, findings: &mut Findings) -> Directive {
+    let setting = &settings.gunicorn_graceful_timeout;
+    let budget = grace(settings);
+    if let Some(seconds) = setting.value {
+        return Directive::explicit("graceful_timeout", "--graceful-timeout", Python::Int(seconds.0));
+    }
+    if let Some(seconds) = cmd_args.value("graceful_timeout").and_then(|text| text.parse::<u64>().ok())
+        && seconds > budget
+        && settings.mode.value == Mode::Supervise
+    {
+        findings.warn(format!(
+            "--graceful-timeout {seconds} in {} is more than the {budget} s that stop_timeout leaves; workers are \
+             ended then",
+            cmd_args::NAME
+        ));
+    }
+    Directive::default_value("graceful_timeout", "--graceful-timeout", Python::Int(budget))
+}
+
+/// Reloading and preloading, which exclude each other.
+fn reloading(settings: &Settings, findings: &mut Findings) -> Vec<Directive> {
+    let (dev_mode, preload) = (&settings.gunicorn_dev_mode, &settings.gunicorn_preload_app);
+    if dev_mode.value && preload.is_explicit() && preload.value {
+        findings.warn(format!("preload_app (from {}) has no effect in dev mode", preload.origin));
+    }
+    let mut directives = vec![Directive::new(
+        "preload_app",
+        "--preload",
+        Python::Bool(preloads(settings)),
+        preload.is_explicit() || dev_mode.value,
+    )];
+    if dev_mode.is_explicit() {
+        directives.push(Directive::explicit("reload", "--reload", Python::Bool(dev_mode.value)));
+    }
+    directives
+}
+
+fn logging(settings: &Settings) -> Vec<Directive> {
+    let (level, disabled) = (&settings.gunicorn_log_level, &settings.disable_access_log);
+    // Gunicorn writes no access log by itself. A file to nowhere would do the work of formatting it all the same.
+    let access = if disabled.value { Python::None } else { text("-") };
+    vec![
+        Directive::new("loglevel", "--log-level", text(level.value.word()), level.is_explicit()),
+        Directive::default_value("errorlog", "--error-logfile", text("-")),
+        Directive::new("accesslog", "--access-logfile", access, disabled.is_explicit()),
+    ]
+}
+
+fn proxies(settings: &Settings, version: Option<Version>, findings: &mut Findings) -> Option<Directive> {
+    let setting = &settings.forwarded_allow_ips;
+    let proxies = setting.value.as_ref()?;
+    if proxies.contains('/') && version.is_some_and(|version| version < GUNICORN_NETWORKS) {
+        let message =
+            format!("forwarded_allow_ips = {proxies} has a network, which gunicorn before 24.1 does not take");
+        findings.problem(Problem::setting(message, &setting.origin).hint("list addresses, or use a newer gunicorn"));
+    }
+    Some(Directive::explicit("forwarded_allow_ips", "--forwarded-allow-ips", text(proxies)))
+}
+
+/// TLS. The oldest version that is accepted has no flag of Gunicorn's: it takes an `ssl_context` hook in a
+/// configuration. A passphrase has none either.
+fn tls(settings: &Settings) -> Vec<Directive> {
+    if !settings.ssl.value {
+        return Vec::new();
+    }
+    let path = |path: &std::path::Path| text(path.to_string_lossy());
+    let mut directives = vec![
+        Directive::explicit("certfile", "--certfile", path(&settings.cert_file.value)),
+        Directive::explicit("keyfile", "--keyfile", path(&settings.key_file.value)),
+    ];
+    if let Some(authority) = &settings.ssl_ca_file.value {
+        directives.push(Directive::explicit("ca_certs", "--ca-certs", path(authority)));
+    }
+    // The numbers of Python's ssl.VerifyMode.
+    let verify = match settings.ssl_client_verify.value {
+        ClientVerify::None => None,
+        ClientVerify::Optional => Some(1),
+        ClientVerify::Required => Some(2),
+    };
+    directives.extend(verify.map(|mode| Directive::explicit("cert_reqs", "--cert-reqs", Python::Int(mode))));
+    if let Some(ciphers) = &settings.ssl_ciphers.value {
+        directives.push(Directive::explicit("ciphers", "--ciphers", text(ciphers)));
+    }
+    directives
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,123 @@
+//! The generated configuration module: our defaults, then the user's file, then what is always ours.
+//!
+//! It travels as a memory file that Python imports through a path entry. Gunicorn reads a configuration below the
+//! command line and `GUNICORN_CMD_ARGS`, so its own precedence puts explicit settings above the user's file, and the
+//! order inside the module puts the user's file above our defaults.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
+
+use super::directive::{Directive, Python};
+
+/// The name to import it by.
+pub(in super::super) const NAME: &str = "mcp_launch_gunicorn_config";
+
+const CARRIED: &str = include_str!("carried.py");
+const USER_FILE: &str = include_str!("user_file.py");
+/// What the gateway needs if its user has no file.
+const GATEWAY: &str = include_str!("../../../config/gunicorn.conf.py");
+
+/// What no file may change: a detached server cannot be looked after, a pid file has no use, and with one socket for
+/// each worker a hung worker keeps its share of the requests.
+const ALWAYS: &str = "\n# Always the launcher's.\ndaemon = False\npidfile = None\nreuse_port = False\n";
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Base<'a> {
+    /// A file of the user's, or `python:MODULE`.
+    User(&'a OsStr),
+    /// The gateway's, as shipped.
+    Gateway,
+    /// None, and Gunicorn must not look for one either.
+    Empty,
+}
+
+/// The module's text. `defaults` come before the base, `forced` after it.
+pub(super) fn source(base: &Base, defaults: &[Directive], forced: &[Directive]) -> String {
+    let mut text = CARRIED.to_owned();
+    assign(&mut text, "Defaults.", defaults);
+    match base {
+        Base::User(location) => {
+            text.push_str(USER_FILE);
+            let _ = writeln!(text, "globals().update(_settings_of({}))", path(location));
+        }
+        Base::Gateway => {
+            text.push_str("\n\n");
+            text.push_str(GATEWAY);
+        }
+        Base::Empty => {}
+    }
+    text.push_str(ALWAYS);
+    assign(&mut text, "Settings that no flag can express.", forced);
+    text
+}
+
+fn assign(text: &mut String, title: &str, directives: &[Directive]) {
+    if directives.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\n# {title}");
+    for Directive { setting, value, .. } in directives {
+        let _ = writeln!(text, "{setting} = {}", literal(value));
+    }
+}
+
+fn literal(value: &Python) -> String {
+    match value {
+        Python::None => "None".into(),
+        Python::Bool(true) => "True".into(),
+        Python::Bool(false) => "False".into(),
+        Python::Int(number) => number.to_string(),
+        Python::Text(text) => bytes(text.as_bytes()),
+    }
+}
+
+fn path(location: &OsStr) -> String {
+    match location.to_str() {
+        Some(text) => bytes(text.as_bytes()),
+        None => format!("__import__(\"os\").fsdecode(b{})", bytes(location.as_bytes())),
+    }
+}
+
+/// A literal that is the same in ASCII, whatever the text: of UTF-8 the characters, else the bytes.
+fn bytes(text: &[u8]) -> String {
+    let mut quoted = String::from("\"");
+    match std::str::from_utf8(text) {
+        Ok(text) => {
+            for letter in text.chars() {
+                match letter {
+                    '"' | '\\' => quoted.extend(['\\', letter]),
+                    ' '..='~' => quoted.push(letter),
+                    _ => _ = write!(quoted, "\\U{:08x}", u32::from(letter)),
+                }
+            }
+        }
+        Err(_) => text.iter().for_each(|byte| _ = write!(quoted, "\\x{byte:02x}")),
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_text_becomes_a_literal_that_stays_within_its_quotes() {
+        assert_eq!(literal(&Python::Text("a\"b\\\n\u{e9}".into())), r#""a\"b\\\U0000000a\U000000e9""#);
+        assert_eq!(path(OsStr::from_bytes(b"/a\xff")), r#"__import__("os").fsdecode(b"\x2f\x61\xff")"#);
+        assert_eq!(path(OsStr::new("/a b")), r#""/a b""#);
+    }
+
+    #[test]
+    fn the_order_is_defaults_user_always_forced() {
+        let default = Directive::default_value("timeout", "--timeout", Python::Int(600));
+        let forced = Directive::explicit("preload_app", "--preload", Python::Bool(false));
+        let text = source(&Base::User(OsStr::new("/app/conf.py")), &[default], &[forced]);
+        let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part} in {text}"));
+        assert!(at("timeout = 600") < at("_settings_of(\"/app/conf.py\")"));
+        assert!(at("_settings_of(\"/app/conf.py\")") < at("reuse_port = False"));
+        assert!(at("reuse_port = False") < at("preload_app = False"));
+    }
+}

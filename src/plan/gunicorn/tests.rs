@@ -1,0 +1,200 @@
+use crate::host::{Host, Version};
+use crate::plan::tests::{argv, flags, installed_host, planned, problems};
+use crate::plan::{Inherited, Plan};
+
+fn host_with(config: &str) -> Host {
+    Host { gunicorn_config: Some(config.into()), ..installed_host() }
+}
+
+const OTHER_APP: (&str, &str) = ("APP_MODULE", "my.app:app");
+
+fn module(plan: &Plan) -> Option<&str> {
+    plan.descriptors.iter().find_map(|descriptor| match &descriptor.what {
+        Inherited::Module { source, .. } => Some(source.as_str()),
+        _ => None,
+    })
+}
+
+/// What the old script passed, but for the differences that are wanted: the worker count, the lock and the trust in
+/// every proxy are gone; grace, keep-alive and backlog are honoured; the access log is off and not sent to nowhere.
+#[test]
+fn the_gateway_gets_what_the_old_script_passed() {
+    let plan = planned(&[("GUNICORN_WORKERS", "3"), ("MCP_LAUNCH_MODE", "exec")], &installed_host());
+    assert_eq!(plan.program, std::path::PathBuf::from("/venv/bin/gunicorn"));
+    let wanted = [
+        "--backlog 2048",
+        "--bind 0.0.0.0:4444",
+        "--error-logfile -",
+        "--graceful-timeout 23",
+        "--keep-alive 2",
+        "--log-level info",
+        "--max-requests 100000",
+        "--max-requests-jitter 100",
+        "--no-control-socket",
+        "--preload",
+        "--timeout 600",
+        "--worker-class uvicorn_worker.UvicornWorker",
+        "--workers 3",
+        "-c python:mcp_launch_gunicorn_config",
+        "mcpgateway.main:app",
+    ];
+    assert_eq!(flags(&plan), wanted);
+    assert!(module(&plan).unwrap().contains("engine.dispose(close=False)"));
+    assert_eq!(plan.boot_statuses, [3, 4, 1]);
+}
+
+#[test]
+fn tls_logs_and_proxies_are_passed_when_asked_for() {
+    let env = [
+        ("SSL", "true"),
+        ("CA_CERTS", "ca.pem"),
+        ("CERT_REQS", "2"),
+        ("SSL_CIPHERS", "HIGH"),
+        ("DISABLE_ACCESS_LOG", "false"),
+        ("FORWARDED_ALLOW_IPS", "*"),
+        ("GUNICORN_PRELOAD_APP", "false"),
+    ];
+    let plan = planned(&env, &installed_host());
+    let flags = flags(&plan);
+    for flag in [
+        "--certfile certs/cert.pem",
+        "--keyfile certs/key.pem",
+        "--ca-certs ca.pem",
+        "--cert-reqs 2",
+        "--access-logfile -",
+        "--forwarded-allow-ips *",
+    ] {
+        assert!(flags.iter().any(|found| found == flag), "{flag} in {flags:?}");
+    }
+    assert!(flags.iter().all(|flag| !flag.starts_with("--preload")), "{flags:?}");
+    assert!(plan.tls && !plan.plain_http);
+}
+
+#[test]
+fn development_reloads_and_does_not_preload() {
+    let plan =
+        planned(&[("GUNICORN_DEV_MODE", "1"), ("GUNICORN_WORKERS", "8")], &host_with("/srv/gunicorn.config.py"));
+    let flags = flags(&plan);
+    assert!(flags.contains(&"--reload-extra-file /srv/gunicorn.config.py".to_owned()), "{flags:?}");
+    assert!(flags.contains(&"--reload".to_owned()) && flags.contains(&"--workers 2".to_owned()), "{flags:?}");
+    assert!(module(&plan).unwrap().contains("\npreload_app = False\n"));
+}
+
+#[test]
+fn with_a_users_file_defaults_go_into_the_module_and_explicit_settings_stay_flags() {
+    let plan = planned(&[OTHER_APP, ("GUNICORN_TIMEOUT", "30")], &host_with("/srv/gunicorn.conf.py"));
+    let words = argv(&plan);
+    assert_eq!(words[..2], ["-c", "python:mcp_launch_gunicorn_config"]);
+    assert!(words.contains(&"--timeout".to_owned()) && !words.contains(&"--max-requests".to_owned()), "{words:?}");
+    let source = module(&plan).unwrap();
+    assert!(source.contains("max_requests = 100000") && !source.contains("timeout = 600"), "{source}");
+}
+
+#[test]
+fn the_users_file_is_the_setting_else_the_argument_else_the_one_found() {
+    let host = host_with("/found.py");
+    let file = |env: &[(&str, &str)]| module(&planned(env, &host)).map(str::to_owned).unwrap_or_default();
+    assert!(file(&[]).contains("_settings_of(\"/found.py\")"));
+    let argument = ("GUNICORN_CMD_ARGS", "-c /argument.py");
+    assert!(file(&[argument]).contains("_settings_of(\"/argument.py\")"));
+    assert!(file(&[argument, ("GUNICORN_CONFIG", "set.py")]).contains("_settings_of(\"set.py\")"));
+    let none = file(&[OTHER_APP, ("GUNICORN_CONFIG", "none")]);
+    assert!(none.contains("daemon = False") && !none.contains("_settings_of"), "{none}");
+}
+
+#[test]
+fn without_any_file_an_app_that_is_not_the_gateway_needs_no_module() {
+    let plan = planned(&[OTHER_APP], &installed_host());
+    assert!(module(&plan).is_none() && !argv(&plan).contains(&"-c".to_owned()));
+    assert!(!plan.env.contains_key(std::ffi::OsStr::new("PYTHONPATH")));
+}
+
+#[test]
+fn arguments_for_gunicorn_beat_our_defaults_but_not_explicit_settings() {
+    let args =
+        ("GUNICORN_CMD_ARGS", "--timeout 5 -k uvicorn.workers.UvicornWorker --preload -w 7 --access-logfile x");
+    let plan = planned(&[OTHER_APP, args], &installed_host());
+    let words = argv(&plan);
+    for flag in ["--timeout", "--worker-class", "--preload", "--access-logfile"] {
+        assert!(!words.contains(&flag.to_owned()), "{flag} in {words:?}");
+    }
+    assert_eq!(plan.workers, 7);
+    assert_eq!(plan.env[std::ffi::OsStr::new("GUNICORN_CMD_ARGS")], args.1);
+
+    let explicit =
+        [OTHER_APP, args, ("GUNICORN_TIMEOUT", "9"), ("GUNICORN_PRELOAD_APP", "no"), ("GUNICORN_WORKERS", "2")];
+    let plan = planned(&explicit, &installed_host());
+    assert!(flags(&plan).contains(&"--timeout 9".to_owned()));
+    assert_eq!(plan.workers, 2);
+    let rewritten = plan.env[std::ffi::OsStr::new("GUNICORN_CMD_ARGS")].to_string_lossy().into_owned();
+    assert!(!rewritten.contains("--preload") && rewritten.contains("--timeout 5"), "{rewritten}");
+    assert!(plan.warnings.iter().any(|warning| warning.starts_with("--preload in GUNICORN_CMD_ARGS")));
+}
+
+#[test]
+fn sockets_are_inherited_when_we_stay() {
+    let numbers = |plan: &Plan| plan.descriptors.iter().map(|descriptor| descriptor.number).collect::<Vec<_>>();
+    let plan = planned(&[], &installed_host());
+    let words = argv(&plan).join(" ");
+    assert!(words.contains("--bind fd://3 --bind fd://4") && !plan.listen_pid, "{words}");
+    assert_eq!(numbers(&plan), [3, 4, 5]);
+    assert_eq!(plan.env[std::ffi::OsStr::new("PYTHONPATH")], "/proc/self/fd/5");
+
+    let plan = planned(&[("MCP_LAUNCH_UDS", "/run/app.sock"), ("PYTHONPATH", "/srv/lib")], &installed_host());
+    assert!(argv(&plan).join(" ").contains("--bind unix:/run/app.sock") && plan.listen_pid);
+    assert_eq!(plan.env[std::ffi::OsStr::new("LISTEN_FDS")], "2");
+    assert_eq!(plan.env[std::ffi::OsStr::new("PYTHONPATH")], "/proc/self/fd/5:/srv/lib");
+
+    let plan = planned(&[("MCP_LAUNCH_MODE", "exec"), ("HOST", "::")], &installed_host());
+    assert!(argv(&plan).join(" ").contains("--bind [::]:4444"));
+    assert_eq!(numbers(&plan), [64]);
+}
+
+#[test]
+fn the_worker_class_is_the_best_that_is_installed() {
+    let class = |packages: &[&str], version: Version| {
+        let mut host = installed_host();
+        for package in packages {
+            host.python.packages.remove(*package);
+        }
+        host.python.packages.insert("gunicorn".into(), version);
+        let problems = problems(&[OTHER_APP], &host);
+        if problems.is_empty() { flags(&planned(&[OTHER_APP], &host)).join("; ") } else { problems.join("; ") }
+    };
+    let newest = Version(27, 0, 0);
+    assert!(class(&[], newest).contains("--worker-class uvicorn_worker.UvicornWorker"));
+    assert!(class(&["uvicorn-worker"], newest).contains("--worker-class uvicorn.workers.UvicornWorker"));
+    assert!(class(&["uvicorn-worker", "uvicorn"], newest).contains("--worker-class asgi"));
+    let none = class(&["uvicorn-worker", "uvicorn"], Version(23, 0, 0));
+    assert!(none.contains("/venv/bin/python -m pip install uvicorn-worker"), "{none}");
+}
+
+#[test]
+fn a_wsgi_class_is_for_other_apps_than_the_gateway() {
+    let sync = ("GUNICORN_WORKER_CLASS", "sync");
+    assert!(problems(&[sync], &installed_host())[0].contains("mcpgateway.main:app is an ASGI app"));
+    assert!(problems(&[("GUNICORN_CMD_ARGS", "-k gthread")], &installed_host())[0].contains("gthread"));
+    assert!(flags(&planned(&[OTHER_APP, sync], &installed_host())).contains(&"--worker-class sync".to_owned()));
+    let mut host = installed_host();
+    host.python.packages.remove("uvicorn-worker");
+    let class = ("GUNICORN_WORKER_CLASS", "uvicorn_worker.UvicornWorker");
+    assert!(problems(&[class], &host)[0].contains("pip install uvicorn-worker"));
+}
+
+#[test]
+fn older_versions_get_only_what_they_know() {
+    let mut host = installed_host();
+    host.python.packages.insert("gunicorn".into(), Version(23, 0, 0));
+    assert!(!argv(&planned(&[], &host)).contains(&"--no-control-socket".to_owned()));
+    assert!(problems(&[("FORWARDED_ALLOW_IPS", "10.0.0.0/8")], &host)[0].contains("24.1"));
+}
+
+#[test]
+fn a_writable_dev_shm_takes_the_heartbeat_files_by_default() {
+    let mut host = installed_host();
+    assert!(!argv(&planned(&[OTHER_APP], &host)).contains(&"--worker-tmp-dir".to_owned()));
+    host.limits.dev_shm_writable = true;
+    assert!(flags(&planned(&[OTHER_APP], &host)).contains(&"--worker-tmp-dir /dev/shm".to_owned()));
+    let told = ("GUNICORN_CMD_ARGS", "--worker-tmp-dir /tmp");
+    assert!(!argv(&planned(&[OTHER_APP, told], &host)).contains(&"--worker-tmp-dir".to_owned()));
+}

@@ -1,0 +1,299 @@
+//! Settings and host facts in, plan out: which server, how many workers, the exact argv and environment, and why.
+//!
+//! Pure: nothing here reads a file, the clock or the environment.
+
+mod app;
+mod bind;
+mod environment;
+mod findings;
+mod flags;
+mod granian;
+mod gunicorn;
+mod server;
+mod server_args;
+mod surroundings;
+mod workers;
+
+use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::host::{Environment, Host, Version};
+use crate::problem::Problem;
+use crate::settings::checks::STOP_RESERVE;
+use crate::settings::value::{Mode, Restart, Server};
+use crate::settings::{Resolution, Settings};
+use findings::Findings;
+
+/// What will be run, and how it will be looked after.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The server.
+    pub server: Server,
+    /// Its version, if it could be found out.
+    pub version: Option<Version>,
+    /// The application as the server is told, attribute included.
+    pub app: String,
+    /// The file to execute.
+    pub program: PathBuf,
+    /// Its arguments, the program's name first.
+    pub argv: Vec<OsString>,
+    /// Its whole environment.
+    pub env: Environment,
+    /// Its working directory, if it is not the one that we have.
+    pub cwd: Option<PathBuf>,
+    /// Descriptors that it inherits, at the numbers that `argv` and `env` name.
+    pub descriptors: Vec<Descriptor>,
+    /// Where it listens.
+    pub bind: Bind,
+    /// Whether it speaks TLS there.
+    pub tls: bool,
+    /// Whether it answers HTTP/1 in clear, as a probe speaks it.
+    pub plain_http: bool,
+    /// Whether it is told its own number in `LISTEN_PID`.
+    pub listen_pid: bool,
+    /// Exit statuses that mean "cannot boot" when they come before readiness.
+    pub boot_statuses: Vec<u8>,
+    /// How many workers.
+    pub workers: u32,
+    /// Whether we stay.
+    pub mode: Mode,
+    /// How it is looked after.
+    pub policy: Policy,
+    /// Why the plan is what it is, for `explain` and the start log.
+    pub reasons: Vec<Reason>,
+    /// What is odd and does not keep the server from starting.
+    pub warnings: Vec<String>,
+}
+
+/// Where the server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bind {
+    /// An address; port 0 is settled when the port is taken.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Bind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A descriptor that the server inherits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Descriptor {
+    /// Its number in the server.
+    pub number: i32,
+    /// What it is.
+    pub what: Inherited,
+}
+
+/// What can be inherited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inherited {
+    /// The listening socket for [`Plan::bind`], with this backlog.
+    Listener,
+    /// A listening socket of this generation alone, which only we know: whoever answers there is it.
+    ProbeListener,
+    /// A memory file with this Python module, importable through a path entry (a zip archive).
+    Module {
+        /// The name to import it by.
+        name: String,
+        /// Its text.
+        source: String,
+    },
+}
+
+/// How the server is looked after.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// When it is started again.
+    pub restart: Restart,
+    /// Failures that are one too many …
+    pub restart_limit: u32,
+    /// … in this time.
+    pub restart_window: Duration,
+    /// The wait before the second respawn in a row.
+    pub backoff_initial: Duration,
+    /// The longest wait.
+    pub backoff_max: Duration,
+    /// Serve on for this long after a stop signal.
+    pub stop_delay: Duration,
+    /// From the stop signal to nothing left.
+    pub stop_timeout: Duration,
+    /// From start to ready.
+    pub startup_timeout: Duration,
+    /// The path that tells whether the app works.
+    pub health_path: String,
+    /// The length of the accept queue.
+    pub backlog: u32,
+}
+
+/// One decision: what was decided and what it follows from.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Reason {
+    /// What was decided, in a word: `workers`, `server`, `runtime-mode`.
+    pub topic: &'static str,
+    /// The decision.
+    pub decision: String,
+    /// Every input, and the one that bound.
+    pub because: String,
+}
+
+/// Works out the plan.
+///
+/// # Errors
+/// Everything that keeps it from being carried out, together. What could not be resolved is not repeated here; it is
+/// in [`Resolution::problems`], and the settings concerned have their defaults.
+pub fn plan(resolution: &Resolution, host: &Host) -> Result<Plan, Vec<Problem>> {
+    let settings = &resolution.settings;
+    let mut findings = Findings::default();
+    let chosen = server::choose(settings, host, &mut findings);
+    let (server, version) = (chosen.server, chosen.version);
+    let app = app::target(&settings.app_module, &host.app, server, &mut findings);
+    let bind = bind::bind(resolution, server, &mut findings);
+    let cmd_args = match server {
+        Server::Gunicorn => gunicorn::cmd_args::CmdArgs::read(resolution, &mut findings),
+        Server::Granian => gunicorn::cmd_args::CmdArgs::default(),
+    };
+    let count = |server| workers::count(server, settings, host, cmd_args.workers());
+    let (gunicorn_count, granian_count) = (count(Server::Gunicorn), count(Server::Granian));
+    let count = if server == Server::Gunicorn { &gunicorn_count } else { &granian_count };
+    let workers = count.number;
+    count.report(&mut findings);
+    server_args::check(server, &resolution.server_args, &mut findings);
+
+    let inputs = environment::Inputs {
+        resolution,
+        host,
+        server,
+        app: &app,
+        bind: &bind,
+        gunicorn_workers: gunicorn_count.number,
+        granian_workers: granian_count.number,
+    };
+    let mut env = environment::environment(&inputs, &mut findings);
+    let app = &app;
+    let launch = match server {
+        Server::Gunicorn => {
+            let inputs = gunicorn::Inputs { resolution, host, version, app, bind: &bind, workers, cmd_args };
+            gunicorn::launch(inputs, &mut findings)
+        }
+        Server::Granian => {
+            let inputs = granian::Inputs { resolution, host, version, app, bind: &bind, workers };
+            granian::launch(&inputs, &mut findings)
+        }
+    };
+    for (name, value) in launch.env {
+        match value {
+            Some(value) => env.insert(name, value),
+            None => env.remove(&name),
+        };
+    }
+    surroundings::check(server, settings, host, workers, launch.tls, &mut findings);
+
+    let Findings { problems, warnings, reasons } = findings;
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(Plan {
+        server,
+        version,
+        app: app.text.clone(),
+        program: chosen.program,
+        argv: chosen.argv.into_iter().chain(launch.args).collect(),
+        env,
+        cwd: settings.app_root.value.clone(),
+        descriptors: launch.descriptors,
+        bind,
+        tls: launch.tls,
+        plain_http: launch.plain_http && !launch.tls,
+        listen_pid: launch.listen_pid,
+        boot_statuses: launch.boot_statuses,
+        workers,
+        mode: settings.mode.value,
+        policy: policy(settings, server),
+        reasons,
+        warnings,
+    })
+}
+
+fn policy(settings: &Settings, server: Server) -> Policy {
+    let backlog = match server {
+        Server::Gunicorn => settings.gunicorn_backlog.0,
+        Server::Granian => settings.granian_backlog.0,
+    };
+    let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    Policy {
+        restart: settings.restart.value,
+        restart_limit: count(settings.restart_limit.0),
+        restart_window: settings.restart_window.0,
+        backoff_initial: settings.backoff_initial.0,
+        backoff_max: settings.backoff_max.0,
+        stop_delay: settings.stop_delay.0,
+        stop_timeout: settings.stop_timeout.0,
+        startup_timeout: settings.startup_timeout.0,
+        health_path: settings.health_path.value.0.clone(),
+        backlog: count(backlog),
+    }
+}
+
+/// What the stop budget leaves to the server, in whole seconds, at least one.
+fn grace(settings: &Settings) -> u64 {
+    let left = settings.stop_timeout.0.saturating_sub(settings.stop_delay.0).saturating_sub(STOP_RESERVE);
+    left.as_secs().max(1)
+}
+
+/// How a server is started: what follows the program's name, and what goes with it.
+#[derive(Debug)]
+struct Launch {
+    args: Vec<OsString>,
+    /// Variables to set, or to remove.
+    env: Vec<(OsString, Option<OsString>)>,
+    descriptors: Vec<Descriptor>,
+    listen_pid: bool,
+    tls: bool,
+    plain_http: bool,
+    boot_statuses: Vec<u8>,
+}
+
+impl Default for Launch {
+    fn default() -> Self {
+        Self {
+            args: Vec::new(),
+            env: Vec::new(),
+            descriptors: Vec::new(),
+            listen_pid: false,
+            tls: false,
+            plain_http: true,
+            boot_statuses: Vec::new(),
+        }
+    }
+}
+
+impl Launch {
+    /// In exec mode low numbers may be taken: by the lock, and by what systemd hands down (`LISTEN_FDS`).
+    const FIRST_IN_EXEC_MODE: i32 = 64;
+
+    /// Lets the server inherit a Python module, which it can import by its name.
+    fn carry(&mut self, name: &str, source: String, resolution: &Resolution) {
+        let first = if resolution.settings.mode.value == Mode::Exec { Self::FIRST_IN_EXEC_MODE } else { 3 };
+        let number = self.descriptors.iter().map(|descriptor| descriptor.number + 1).fold(first, i32::max);
+        let mut path = OsString::from(format!("/proc/self/fd/{number}"));
+        if let Some(own) = resolution.env.get(OsStr::new("PYTHONPATH")).filter(|own| !own.is_empty()) {
+            path.push(":");
+            path.push(own);
+        }
+        self.env.push(("PYTHONPATH".into(), Some(path)));
+        self.descriptors.push(Descriptor { number, what: Inherited::Module { name: name.into(), source } });
+    }
+}
+
+#[cfg(test)]
+mod tests;

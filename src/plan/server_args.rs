@@ -1,0 +1,143 @@
+//! What stands behind `--`: it goes to the server verbatim, last. What contradicts us there is a problem that names
+//! the flag to use instead, because a count, a port or a grace that we do not know of cannot be looked after.
+
+use super::Findings;
+use super::gunicorn::parse;
+use crate::problem::{Exit, Problem};
+use crate::settings::value::Server;
+
+/// Gunicorn's settings that are ours, and what to use instead.
+const GUNICORN: &[(&str, &str)] = &[
+    ("bind", "use --bind"),
+    ("workers", "use --workers"),
+    ("worker_class", "use --worker-class"),
+    ("timeout", "use --timeout"),
+    ("graceful_timeout", "use --graceful-timeout"),
+    ("keepalive", "use --keep-alive"),
+    ("backlog", "use --backlog"),
+    ("max_requests", "use --max-requests"),
+    ("max_requests_jitter", "use --max-requests-jitter"),
+    ("preload_app", "use --preload-app"),
+    ("reload", "use --dev-mode"),
+    ("loglevel", "use --gunicorn-log-level"),
+    ("config", "use --gunicorn-config"),
+    ("forwarded_allow_ips", "use --forwarded-allow-ips"),
+    ("chdir", "use --app-root"),
+    ("certfile", "use --ssl --cert-file"),
+    ("keyfile", "use --ssl --key-file"),
+    ("ca_certs", "use --ssl-ca-file"),
+    ("cert_reqs", "use --ssl-client-verify"),
+    ("ciphers", "use --ssl-ciphers"),
+    ("ssl_version", "use --ssl-min-version"),
+    ("daemon", "leave it out: a server that detaches cannot be looked after"),
+    ("pidfile", "leave it out: the launcher knows the process; its own file is --lock"),
+    ("reuse_port", "leave it out: workers share one socket"),
+];
+
+/// Granian's flags that are ours, and what to use instead.
+const GRANIAN: &[(&str, &str)] = &[
+    ("--host", "use --host"),
+    ("--port", "use --port"),
+    ("--uds", "use --uds"),
+    ("--http", "use --http"),
+    ("--workers", "use --workers"),
+    ("--blocking-threads", "use --blocking-threads"),
+    ("--runtime-threads", "use --runtime-threads"),
+    ("--threads", "use --runtime-threads"),
+    ("--runtime-mode", "use --runtime-mode"),
+    ("--threading-mode", "use --runtime-mode"),
+    ("--loop", "use --loop"),
+    ("--task-impl", "use --task-impl"),
+    ("--opt", "use --task-impl"),
+    ("--backlog", "use --backlog"),
+    ("--backpressure", "use --backpressure"),
+    ("--http1-buffer-size", "use --http1-buffer-size"),
+    ("--http1-pipeline-flush", "use --http1-pipeline-flush"),
+    ("--log-level", "use --granian-log-level"),
+    ("--access-log", "use --disable-access-log"),
+    ("--respawn-failed-workers", "use --respawn-failed"),
+    ("--workers-lifetime", "use --workers-lifetime"),
+    ("--workers-max-rss", "use --workers-max-rss"),
+    ("--reload", "use --dev-mode"),
+    ("--working-dir", "use --app-root"),
+    ("--ssl-certificate", "use --ssl --cert-file"),
+    ("--ssl-keyfile", "use --ssl --key-file"),
+    ("--ssl-keyfile-password", "set KEY_FILE_PASSWORD: an argument can be seen by everybody"),
+    ("--ssl-protocol-min", "use --ssl-min-version"),
+    ("--ssl-ca", "use --ssl-ca-file"),
+    ("--ssl-client-verify", "use --ssl-client-verify"),
+];
+
+/// Finds every argument that contradicts us.
+pub(super) fn check(server: Server, args: &[std::ffi::OsString], findings: &mut Findings) {
+    let words: Vec<String> = args.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let mut contradiction = |written: &str, instead: &str| {
+        let message = format!("{written} behind -- contradicts what {server} is given here");
+        let place = if instead.starts_with("use") { " in front of the --" } else { "" };
+        findings.problem(Problem::new(Exit::Usage, message).hint(format!("{instead}{place}")));
+    };
+    match server {
+        Server::Gunicorn => {
+            for argument in parse(&words) {
+                let found = GUNICORN.iter().find(|(setting, _)| argument.setting() == Some(setting));
+                if let Some((_, instead)) = found {
+                    contradiction(&argument.written, instead);
+                }
+            }
+        }
+        // Its parser knows no shortened flags.
+        Server::Granian => {
+            for word in words.iter().take_while(|word| *word != "--") {
+                let name = word.split('=').next().unwrap_or_default();
+                let positive = name.strip_prefix("--no-").map_or_else(|| name.to_owned(), |rest| format!("--{rest}"));
+                if let Some((_, instead)) = GRANIAN.iter().find(|(flag, _)| *flag == positive) {
+                    contradiction(name, instead);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::OPTIONS;
+
+    fn problems(server: Server, args: &[&str]) -> Vec<String> {
+        let mut findings = Findings::default();
+        check(server, &args.iter().map(Into::into).collect::<Vec<_>>(), &mut findings);
+        findings.problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_contradiction_is_named_with_the_flag_to_use_instead() {
+        let hint = "--workers behind -- contradicts what granian is given here; use --workers in front of the --";
+        assert_eq!(problems(Server::Granian, &["--workers", "4"]), [hint]);
+        assert!(problems(Server::Gunicorn, &["-w4"])[0].starts_with("-w behind --"));
+        assert!(problems(Server::Gunicorn, &["--daem"])[0].contains("leave it out"));
+        assert_eq!(problems(Server::Granian, &["--no-access-log", "--ssl-ca=x"]).len(), 2);
+    }
+
+    #[test]
+    fn what_is_not_ours_goes_through() {
+        assert!(
+            problems(Server::Granian, &["--static-path-mount", "/srv", "--no-ws", "--interface=rsgi"]).is_empty()
+        );
+        assert!(problems(Server::Gunicorn, &["--threads", "4", "--limit-request-line", "0"]).is_empty());
+    }
+
+    #[test]
+    fn the_flags_to_use_instead_exist() {
+        let known: Vec<String> = OPTIONS
+            .iter()
+            .flat_map(|opt| [opt.flag.map(str::to_owned), opt.specific_flag()])
+            .flatten()
+            .chain(["bind".to_owned()])
+            .collect();
+        for (_, instead) in GUNICORN.iter().chain(GRANIAN) {
+            for flag in instead.split_whitespace().filter_map(|word| word.strip_prefix("--")) {
+                assert!(known.iter().any(|known| known == flag), "{flag}");
+            }
+        }
+    }
+}

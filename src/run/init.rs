@@ -1,0 +1,131 @@
+//! A plain init for any command: it forwards signals, reaps, and exits with the command's status.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use super::processes::descendants;
+use super::signals::BlockedSignals;
+use super::status_of;
+use crate::host::Environment;
+use crate::problem::{Exit, Problem};
+use crate::sys::SignalState;
+use crate::sys::spawn::{Group, Image, Setup, Stage, spawn};
+use crate::sys::wait::{Reaped, reap};
+
+/// What the command left behind has this long from TERM to KILL …
+const KILL_AFTER: Duration = Duration::from_millis(1500);
+/// … what is then found still there is killed again after this long …
+const KILL_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// … and this long from TERM until nothing is waited for any more.
+const LEAVE_AFTER: Duration = Duration::from_secs(2);
+
+/// Signals that are raised by the process itself, or that no process can handle.
+const NOT_FORWARDED: [i32; 11] = [
+    libc::SIGFPE,
+    libc::SIGILL,
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGABRT,
+    libc::SIGTRAP,
+    libc::SIGSYS,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGKILL,
+    libc::SIGSTOP,
+];
+
+/// Everything that is forwarded, and SIGCHLD. Numbers 32 and 33 belong to the C library.
+fn handled() -> Vec<i32> {
+    (1..=64).filter(|signal| !NOT_FORWARDED.contains(signal) && ![32, 33].contains(signal)).collect()
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// The problem that kept it from being started.
+pub fn run(program: &Path, argv: &[OsString], env: &Environment, inherited: SignalState) -> Result<u8, Problem> {
+    let cannot = |what: &str, error: &dyn std::fmt::Display| {
+        Problem::new(Exit::NotExecutable, format!("cannot run {}: {what}: {error}", program.display()))
+    };
+    let mut signals = BlockedSignals::install(&handled(), inherited).map_err(|error| cannot("handlers", &error))?;
+    super::adopt_orphans();
+    let image = Image::new(program, argv, env).map_err(|errno| cannot("arguments", &errno.desc()))?;
+    let interactive = nix::unistd::tcgetpgrp(std::io::stdin()).is_ok_and(|group| group == nix::unistd::getpgrp());
+    let setup = Setup {
+        cwd: None,
+        descriptors: &[],
+        group: if interactive { Group::Foreground } else { Group::Own },
+        death_signal: None,
+        open_files: None,
+        signals: inherited,
+    };
+    let child = spawn(&image, &setup).map_err(|error| {
+        let exit = if error.stage == Stage::Exec && error.errno == nix::errno::Errno::ENOENT {
+            Exit::NotFound
+        } else {
+            Exit::NotExecutable
+        };
+        Problem { exit, ..cannot("it could not be started", &error) }
+    })?;
+    let status = forward_until_exit(child, &mut signals);
+    end_descendants(&mut signals);
+    Ok(status)
+}
+
+fn wait_for_signal(signals: &BlockedSignals, timeout: PollTimeout) {
+    let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(signals), PollFlags::POLLIN)];
+    let _ = poll(&mut fds, timeout);
+}
+
+fn forward_until_exit(child: Pid, signals: &mut BlockedSignals) -> u8 {
+    loop {
+        loop {
+            match reap() {
+                Reaped::Child(pid, status) if pid == child => return status_of(status),
+                Reaped::Child(..) => {}
+                Reaped::NoneEnded => break,
+                // Somebody took the child from us; there is nobody left to wait for.
+                Reaped::NoChildren => return Exit::No.code(),
+            }
+        }
+        wait_for_signal(signals, PollTimeout::NONE);
+        for signal in signals.drain() {
+            if signal != libc::SIGCHLD {
+                crate::sys::send(child, signal);
+            }
+        }
+    }
+}
+
+/// Ends what the command left behind: TERM, and KILL for what is still there.
+fn end_descendants(signals: &mut BlockedSignals) {
+    let start = Instant::now();
+    let mut asked = false;
+    loop {
+        while let Reaped::Child(..) = reap() {}
+        if reap() == Reaped::NoChildren {
+            return;
+        }
+        let waited = start.elapsed();
+        let next = if waited >= LEAVE_AFTER {
+            return;
+        } else if waited >= KILL_AFTER {
+            // Again and again: one that forks while we look may leave a child that we have not seen.
+            super::signal_all(&descendants(nix::unistd::getpid()), Signal::SIGKILL);
+            waited + KILL_AGAIN_AFTER
+        } else {
+            if !asked {
+                super::signal_all(&descendants(nix::unistd::getpid()), Signal::SIGTERM);
+                asked = true;
+            }
+            KILL_AFTER
+        };
+        wait_for_signal(signals, super::poll_timeout(Some(next.saturating_sub(start.elapsed()))));
+        signals.drain();
+    }
+}

@@ -1,0 +1,121 @@
+//! What processes take of the memory, and which of them goes first when there is none left.
+
+use std::fs;
+
+use nix::unistd::{Pid, SysconfVar, sysconf};
+
+/// What a process takes of the memory, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Its proportional set size: a page that several processes share counts for each in part.
+    pub pss: u64,
+    /// The part of it that is no file's, so that a second process of the kind needs it anew.
+    pub anonymous: u64,
+    /// What it alone has written to, and so what is free when it is gone.
+    pub private: u64,
+}
+
+impl Footprint {
+    /// Reads `/proc/PID/smaps_rollup`, `proc_pid_smaps(5)`; where we may not, `/proc/PID/statm` must do.
+    #[must_use]
+    pub fn read(pid: Pid) -> Option<Self> {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok().and_then(|text| from_rollup(&text));
+        rollup.or_else(|| {
+            let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|page| u64::try_from(page).ok());
+            from_statm(&fs::read_to_string(format!("/proc/{pid}/statm")).ok()?, page.unwrap_or(4096))
+        })
+    }
+}
+
+fn from_rollup(text: &str) -> Option<Footprint> {
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes.saturating_mul(1024))
+    };
+    let pss = field("Pss")?;
+    // Before Linux 5.4 it is not told apart.
+    let anonymous = field("Pss_Anon").map_or(pss, |anonymous| anonymous + field("Pss_Shmem").unwrap_or(0));
+    Some(Footprint { pss, anonymous, private: field("Private_Dirty").unwrap_or(0) })
+}
+
+/// What is resident and not shared with a file or another process's memory, of the fields of `proc_pid_statm(5)`.
+fn from_statm(text: &str, page: u64) -> Option<Footprint> {
+    let mut pages = text.split_ascii_whitespace().skip(1).map(str::parse::<u64>);
+    let (resident, shared) = (pages.next()?.ok()?, pages.next()?.ok()?);
+    let own = resident.saturating_sub(shared).saturating_mul(page);
+    Some(Footprint { pss: own, anonymous: own, private: own })
+}
+
+/// The kernel's most: this process is killed before any other when memory runs out, `proc_pid_oom_score_adj(5)`.
+const FIRST: &str = "1000";
+
+/// When memory runs out, the kernel is to kill this process, and what it will start, before any other.
+pub fn offer_to_oom_killer(pid: Pid) {
+    if let Err(error) = fs::write(format!("/proc/{pid}/oom_score_adj"), FIRST) {
+        tracing::debug!(%pid, %error, "cannot offer it to the OOM killer");
+    }
+}
+
+/// Takes that back: the process stands as we do. What it has started meanwhile has inherited the offer.
+pub fn withdraw_from_oom_killer(pid: Pid) {
+    let path = format!("/proc/{pid}/oom_score_adj");
+    if fs::read_to_string(&path).is_ok_and(|score| score.trim() == FIRST) {
+        let own = fs::read_to_string("/proc/self/oom_score_adj");
+        if let Err(error) = own.and_then(|own| fs::write(&path, own.trim())) {
+            tracing::debug!(%pid, %error, "cannot withdraw it from the OOM killer");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIB: u64 = 1024;
+
+    #[test]
+    fn the_rollup_is_read() {
+        let text = "55e1-7ffe ---p 00000000 00:00 0    [rollup]\nRss:    9000 kB\nPss:    5000 kB\nPss_Dirty:  1 kB\n\
+                    Pss_Anon:   3000 kB\nPss_File:   1900 kB\nPss_Shmem:   100 kB\nPrivate_Dirty:  2500 kB\n";
+        let expected = Footprint { pss: 5000 * KIB, anonymous: 3100 * KIB, private: 2500 * KIB };
+        assert_eq!(from_rollup(text), Some(expected));
+        let old_kernel = from_rollup("Pss:  50 kB\nPrivate_Dirty:  20 kB\n").unwrap();
+        assert_eq!(old_kernel.anonymous, 50 * KIB);
+        assert_eq!(from_rollup(""), None);
+    }
+
+    #[test]
+    fn without_the_rollup_what_is_not_shared_counts() {
+        let own = 60 * 4096;
+        let expected = Footprint { pss: own, anonymous: own, private: own };
+        assert_eq!(from_statm("900 100 40 10 0 50 0\n", 4096), Some(expected));
+        assert_eq!(from_statm("900\n", 4096), None);
+    }
+
+    #[test]
+    fn memory_that_a_process_fills_is_seen() {
+        let before = Footprint::read(nix::unistd::getpid()).unwrap();
+        let ballast = vec![1_u8; 32 << 20];
+        let after = Footprint::read(nix::unistd::getpid()).unwrap();
+        assert!(std::hint::black_box(ballast).iter().all(|byte| *byte == 1));
+        for (before, after) in
+            [(before.pss, after.pss), (before.anonymous, after.anonymous), (before.private, after.private)]
+        {
+            assert!(after >= before + (30 << 20), "{before} {after}");
+        }
+    }
+
+    #[test]
+    fn who_was_offered_to_the_oom_killer_is_withdrawn() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let score = || fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+        let before = score();
+        offer_to_oom_killer(pid);
+        assert_eq!(score().trim(), FIRST);
+        withdraw_from_oom_killer(pid);
+        assert_eq!(score(), before);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

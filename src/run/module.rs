@@ -1,0 +1,73 @@
+//! A Python module in memory: a zip archive in a memory file, which Python imports from through a path entry
+//! like any other. It needs no directory that could be written to, and is gone with the last process that
+//! holds it.
+
+use std::io::Write;
+use std::os::fd::OwnedFd;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+/// Makes the memory file.
+///
+/// # Errors
+/// When the kernel has no memory or descriptor for it.
+pub fn memory_file(name: &str, source: &str) -> std::io::Result<OwnedFd> {
+    let fd = memfd_create(c"mcp-launch", MFdFlags::MFD_CLOEXEC)?;
+    let mut file = std::fs::File::from(fd);
+    file.write_all(&archive(&format!("{name}.py"), source.as_bytes()))?;
+    Ok(file.into())
+}
+
+/// A zip archive with one stored file: local header, data, central directory, its end
+/// (PKWARE's APPNOTE, 4.3). Sizes beyond 4 GiB do not occur.
+fn archive(name: &str, data: &[u8]) -> Vec<u8> {
+    let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes();
+    let name_length = u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes();
+    let no_extra = [0; 2];
+    // Version 2.0, no flags, stored, midnight on the first of January 1980: the earliest that can be written.
+    let common: Vec<u8> = [
+        &[20, 0, 0, 0, 0, 0, 0, 0, 0x21, 0][..],
+        &crc32(data).to_le_bytes(),
+        &length(data),
+        &length(data),
+        &name_length,
+        &no_extra,
+    ]
+    .concat();
+    let local = [b"PK\x03\x04", &common[..], name.as_bytes(), data].concat();
+    // No comment, disk 0, no attributes, the local header at offset 0.
+    let central = [b"PK\x01\x02\x14\x00", &common[..], &[0; 14], name.as_bytes()].concat();
+    let end = [b"PK\x05\x06\x00\x00\x00\x00\x01\x00\x01\x00".as_slice(), &length(&central), &length(&local), &[0; 2]]
+        .concat();
+    [local, central, end].concat()
+}
+
+/// The checksum of zip and Ethernet (ISO 3309), bit by bit: the data is a few kilobytes.
+fn crc32(data: &[u8]) -> u32 {
+    let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 };
+    !data.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_the_known_one() {
+        assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
+    }
+
+    #[test]
+    fn python_imports_from_it() {
+        use std::os::fd::AsRawFd;
+        let file = memory_file("in_memory", "ANSWER = 'é' * 2\n").unwrap();
+        let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+        let output = std::process::Command::new("python3")
+            .args(["-c", "import in_memory; print(in_memory.ANSWER)"])
+            .env("PYTHONPATH", path)
+            .env("PYTHONUTF8", "1")
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "éé\n", "{output:?}");
+    }
+}

@@ -1,0 +1,245 @@
+//! Our descendants, as `/proc` shows them.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+
+use crate::sys::pidfd::PidFd;
+
+/// A process at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Process {
+    /// Its number, which may be used again when it is gone.
+    pub pid: Pid,
+    /// Its parent.
+    pub parent: Pid,
+    /// Its process group.
+    pub group: Pid,
+    /// `R`, `S`, `D`, `T`, `Z` and so on.
+    pub state: char,
+    /// When it started, in clock ticks since boot: with the number it names one process for ever.
+    pub start: u64,
+    /// Whether it is about to end, or ended already: nothing can keep it.
+    pub is_dying: bool,
+}
+
+/// A process in `exit` has this among its flags (`PF_EXITING` of the kernel's `include/linux/sched.h`).
+const EXITING: u64 = 4;
+/// SIGKILL among the pending signals.
+const KILL_PENDING: u64 = 1 << (Signal::SIGKILL as u64 - 1);
+
+impl Process {
+    /// Reads `/proc/PID/stat`.
+    #[must_use]
+    pub fn read(pid: Pid) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name, in parentheses, may hold anything, parentheses included.
+        let mut fields = text.get(text.rfind(')')? + 2..)?.split(' ');
+        let state = fields.next()?.chars().next()?;
+        let mut number = || fields.next()?.parse::<i32>().ok().map(Pid::from_raw);
+        let (parent, group) = (number()?, number()?);
+        // Fields 9, 22 and 31 of proc_pid_stat(5).
+        let flags: u64 = fields.nth(3)?.parse().ok()?;
+        let start = fields.nth(12)?.parse().ok()?;
+        let pending: u64 = fields.nth(8)?.parse().ok()?;
+        let is_dying = matches!(state, 'Z' | 'X') || flags & EXITING != 0 || pending & KILL_PENDING != 0;
+        Some(Self { pid, parent, group, state, start, is_dying })
+    }
+
+    /// Whether it has ended and waits to be reaped.
+    #[must_use]
+    pub const fn is_zombie(&self) -> bool {
+        matches!(self.state, 'Z' | 'X')
+    }
+
+    /// Sends it a signal, and nobody else: its number may have passed to another process since.
+    ///
+    /// # Errors
+    /// ESRCH when it is gone.
+    pub fn signal(&self, signal: Signal) -> nix::Result<()> {
+        let is_it = || Self::read(self.pid).is_some_and(|now| now.start == self.start);
+        if let Ok(handle) = PidFd::open(self.pid)
+            && is_it()
+        {
+            return handle.signal(signal);
+        }
+        // Before Linux 5.3, or without a second descriptor to spare, the check alone must do.
+        if is_it() { nix::sys::signal::kill(self.pid, signal) } else { Err(Errno::ESRCH) }
+    }
+}
+
+/// Whether `/proc` can be read: not without a descriptor to spare. Then only groups of processes can be reached.
+#[must_use]
+pub fn are_visible() -> bool {
+    fs::File::open("/proc/self/stat").is_ok()
+}
+
+/// Whether processes of this group are children of ours, ended ones that were not reaped included.
+#[must_use]
+pub fn has_children_in(group: Pid) -> bool {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::PGid(group), look) != Err(Errno::ECHILD)
+}
+
+/// Signals a group, if it is one of our children's; stopped processes are woken, to act on it. Needs no descriptor.
+pub fn signal_group(group: Pid, signal: Signal) {
+    if has_children_in(group) {
+        let _ = killpg(group, signal);
+        let _ = killpg(group, Signal::SIGCONT);
+    }
+}
+
+/// All descendants of a process, itself left out, zombies included.
+#[must_use]
+pub fn descendants(ancestor: Pid) -> Vec<Process> {
+    let mut found = Vec::new();
+    let mut open = vec![ancestor];
+    while let Some(pid) = open.pop() {
+        let Some(children) = children(pid) else { return descendants_by_scan(ancestor) };
+        for child in children.into_iter().filter_map(Process::read) {
+            open.push(child.pid);
+            found.push(child);
+        }
+    }
+    found
+}
+
+/// The children of a process, zombies included.
+#[must_use]
+pub fn children_of(parent: Pid) -> Vec<Process> {
+    let Some(pids) = children(parent) else {
+        return descendants_by_scan(parent).into_iter().filter(|process| process.parent == parent).collect();
+    };
+    pids.into_iter().filter_map(Process::read).collect()
+}
+
+/// The children of all threads of a process; none if this kernel does not list them (`CONFIG_PROC_CHILDREN`).
+fn children(pid: Pid) -> Option<Vec<Pid>> {
+    let mut children = Vec::new();
+    for thread in list(&format!("/proc/{pid}/task")) {
+        match fs::read_to_string(thread.join("children")) {
+            Ok(text) => children.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
+            // The thread may have ended; the process may have, too.
+            Err(_) if thread.join("stat").exists() => return None,
+            Err(_) => {}
+        }
+    }
+    Some(children.into_iter().map(Pid::from_raw).collect())
+}
+
+/// The entries of a directory, which is closed when they are looked at: one descriptor must do for all of this.
+fn list(directory: &str) -> Vec<PathBuf> {
+    fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+fn descendants_by_scan(ancestor: Pid) -> Vec<Process> {
+    let entries = list("/proc");
+    let pids = entries.iter().filter_map(|entry| entry.file_name()?.to_str()?.parse().ok());
+    let mut rest: Vec<Process> = pids.map(Pid::from_raw).filter_map(Process::read).collect();
+    let mut family = HashSet::from([ancestor]);
+    let mut found = Vec::new();
+    loop {
+        let (children, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|p| family.contains(&p.parent));
+        if children.is_empty() {
+            return found;
+        }
+        family.extend(children.iter().map(|process| process.pid));
+        found.extend(children);
+        rest = others;
+    }
+}
+
+/// The processes of a generation among our descendants: its main process, what descends from it, what is in its
+/// process group (workers that lost the main process stay there), and what was seen in it before.
+#[must_use]
+pub fn members(all: &[Process], main: Pid, seen: &BTreeSet<(Pid, u64)>) -> Vec<Process> {
+    let root = |p: &&Process| p.pid == main || p.group == main || seen.contains(&(p.pid, p.start));
+    let mut members: Vec<Process> = all.iter().filter(root).copied().collect();
+    let mut known: HashSet<Pid> = members.iter().map(|process| process.pid).collect();
+    loop {
+        let more: Vec<Process> =
+            all.iter().filter(|p| known.contains(&p.parent) && !known.contains(&p.pid)).copied().collect();
+        if more.is_empty() {
+            return members;
+        }
+        known.extend(more.iter().map(|process| process.pid));
+        members.extend(more);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn descendants_are_found_both_ways() {
+        let mut child =
+            Command::new("sh").args(["-c", "sleep 60 & read line"]).stdin(Stdio::piped()).spawn().unwrap();
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while descendants(pid).is_empty() {
+            assert!(std::time::Instant::now() < deadline, "the grandchild did not appear");
+            std::thread::yield_now();
+        }
+        let (listed, scanned) = (descendants(pid), descendants_by_scan(pid));
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0].pid, scanned[0].pid);
+        assert_eq!(listed[0].parent, pid);
+        listed[0].signal(Signal::SIGKILL).unwrap();
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(descendants(pid).is_empty());
+    }
+
+    #[test]
+    fn a_process_is_dying_from_the_moment_it_is_killed() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let process = || Process::read(Pid::from_raw(child.id().cast_signed())).unwrap();
+        assert!(!process().is_dying);
+        process().signal(Signal::SIGKILL).unwrap();
+        assert!(process().is_dying);
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_group_is_known_by_its_children() {
+        use std::os::unix::process::CommandExt;
+        let mut child = Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
+        let group = Pid::from_raw(child.id().cast_signed());
+        assert!(has_children_in(group));
+        signal_group(group, Signal::SIGKILL);
+        child.wait().unwrap();
+        assert!(!has_children_in(group));
+    }
+
+    #[test]
+    fn a_process_that_took_over_the_number_is_not_signalled() {
+        let me = Process::read(nix::unistd::getpid()).unwrap();
+        let other = Process { start: me.start + 1, ..me };
+        assert_eq!(other.signal(Signal::SIGKILL), Err(nix::errno::Errno::ESRCH));
+    }
+
+    #[test]
+    fn members_are_kin_group_and_those_seen_before() {
+        let p = |pid, parent, group| Process {
+            pid: Pid::from_raw(pid),
+            parent: Pid::from_raw(parent),
+            group: Pid::from_raw(group),
+            state: 'S',
+            start: 0,
+            is_dying: false,
+        };
+        let all =
+            [p(10, 1, 10), p(11, 10, 10), p(12, 11, 99), p(20, 1, 20), p(21, 1, 10), p(30, 1, 30), p(31, 30, 31)];
+        let seen = BTreeSet::from([(Pid::from_raw(30), 0)]);
+        let mut pids: Vec<i32> = members(&all, Pid::from_raw(10), &seen).iter().map(|p| p.pid.as_raw()).collect();
+        pids.sort_unstable();
+        assert_eq!(pids, [10, 11, 12, 21, 30, 31]);
+    }
+}

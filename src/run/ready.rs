@@ -1,0 +1,255 @@
+//! Finding out whether a generation is ready, without standing in its way.
+//!
+//! Gunicorn listens on a second, private socket: one request waits there until a worker answers it, and there is
+//! nothing to be polled. Granian is ready when its workers have listening sockets on the port; if no other
+//! generation can answer there, one request makes sure of it.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, UnixAddr, connect, recv, send, socket,
+};
+use nix::unistd::Pid;
+
+use super::listeners;
+use super::processes::Process;
+
+/// Between two attempts.
+const RETRY: Duration = Duration::from_millis(100);
+/// A worker that took the request and is stuck does not keep us from asking another one.
+const ATTEMPT: Duration = Duration::from_secs(5);
+
+/// Where to ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// One request for the health path, repeated until it is answered well.
+#[derive(Debug)]
+pub struct Probe {
+    target: Target,
+    request: String,
+    /// Whether the server speaks HTTP/1 in clear; if not, any sign of life must do.
+    plain: bool,
+    attempt: Attempt,
+}
+
+#[derive(Debug)]
+enum Attempt {
+    Waiting { until: Instant },
+    Sending { socket: OwnedFd, since: Instant },
+    Receiving { socket: OwnedFd, since: Instant, answer: Vec<u8> },
+}
+
+impl Probe {
+    /// A probe that starts at once.
+    #[must_use]
+    pub fn new(target: Target, path: &str, plain: bool, now: Instant) -> Self {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: mcp-launch\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+        );
+        Self { target, request, plain, attempt: Attempt::Waiting { until: now } }
+    }
+
+    /// What to wait for: a descriptor and its events, and a time.
+    #[must_use]
+    pub fn interest(&self) -> (Option<(BorrowedFd<'_>, PollFlags)>, Instant) {
+        match &self.attempt {
+            Attempt::Waiting { until } => (None, *until),
+            Attempt::Sending { socket, since } => (Some((socket.as_fd(), PollFlags::POLLOUT)), *since + ATTEMPT),
+            Attempt::Receiving { socket, since, .. } => (Some((socket.as_fd(), PollFlags::POLLIN)), *since + ATTEMPT),
+        }
+    }
+
+    /// Goes on as far as it can without waiting, and says whether the answer was good.
+    pub fn advance(&mut self, now: Instant) -> bool {
+        loop {
+            let attempt = std::mem::replace(&mut self.attempt, Attempt::Waiting { until: now + RETRY });
+            self.attempt = match attempt {
+                Attempt::Waiting { until } if until > now => Attempt::Waiting { until },
+                Attempt::Waiting { .. } => match connect_to(&self.target) {
+                    Ok(socket) => Attempt::Sending { socket, since: now },
+                    Err(_) => return false,
+                },
+                Attempt::Sending { since, .. } | Attempt::Receiving { since, .. } if now >= since + ATTEMPT => {
+                    Attempt::Waiting { until: now }
+                }
+                Attempt::Sending { socket, since } => {
+                    match send(socket.as_raw_fd(), self.request.as_bytes(), MsgFlags::MSG_NOSIGNAL) {
+                        // The request is far smaller than any socket buffer: it is sent whole or not at all.
+                        Ok(_) => Attempt::Receiving { socket, since, answer: Vec::new() },
+                        Err(Errno::EAGAIN | Errno::ENOTCONN) => {
+                            self.attempt = Attempt::Sending { socket, since };
+                            return false;
+                        }
+                        Err(_) => return false,
+                    }
+                }
+                Attempt::Receiving { socket, since, mut answer } => {
+                    let mut buffer = [0; 512];
+                    match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                        Err(Errno::EAGAIN) => {
+                            self.attempt = Attempt::Receiving { socket, since, answer };
+                            return false;
+                        }
+                        // Who refuses what it does not understand is there.
+                        _ if !self.plain => return true,
+                        Ok(0) | Err(_) => return false,
+                        Ok(length) => {
+                            answer.extend_from_slice(&buffer[..length]);
+                            match status(&answer) {
+                                Some(status) => return status < 500,
+                                None => Attempt::Receiving { socket, since, answer },
+                            }
+                        }
+                    }
+                }
+            };
+            if matches!(&self.attempt, Attempt::Waiting { until } if *until > now) {
+                return false;
+            }
+        }
+    }
+}
+
+/// The status of an answer as soon as its first line is there; 599 for what is no HTTP.
+fn status(answer: &[u8]) -> Option<u16> {
+    const NOT_HTTP: u16 = 599;
+    let line = answer.split(|byte| *byte == b'\n').next()?;
+    if line.len() == answer.len() {
+        return (answer.len() > 256).then_some(NOT_HTTP);
+    }
+    let words: Vec<&str> = std::str::from_utf8(line).ok()?.split_ascii_whitespace().collect();
+    let status = words.get(1).filter(|_| words[0].starts_with("HTTP/")).and_then(|status| status.parse().ok());
+    Some(status.unwrap_or(NOT_HTTP))
+}
+
+fn connect_to(target: &Target) -> nix::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let started = |result| match result {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(()),
+        Err(errno) => Err(errno),
+    };
+    match target {
+        Target::Tcp(address) => {
+            let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+            let socket = socket(family, SockType::Stream, flags, None)?;
+            started(connect(socket.as_raw_fd(), &SockaddrStorage::from(*address)))?;
+            Ok(socket)
+        }
+        Target::Unix(path) => {
+            let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+            started(connect(socket.as_raw_fd(), &UnixAddr::new(path)?))?;
+            Ok(socket)
+        }
+    }
+}
+
+/// Looks for the listening sockets of a generation's workers.
+#[derive(Debug)]
+pub struct ListenerWatch {
+    port: u16,
+    workers: usize,
+    next: Instant,
+    interval: Duration,
+}
+
+impl ListenerWatch {
+    /// A watch that looks at once.
+    #[must_use]
+    pub const fn new(port: u16, workers: usize, now: Instant) -> Self {
+        Self { port, workers, next: now, interval: Duration::from_millis(20) }
+    }
+
+    /// When to look again.
+    #[must_use]
+    pub const fn next(&self) -> Instant {
+        self.next
+    }
+
+    /// Looks if it is time to, and says whether as many workers listen as there should be. The interval grows a
+    /// little with each look: an app that takes seconds to import is not watched for every millisecond.
+    pub fn advance(&mut self, members: impl FnOnce() -> Vec<Process>, main: Pid, now: Instant) -> bool {
+        if now < self.next {
+            return false;
+        }
+        self.next = now + self.interval;
+        self.interval = (self.interval * 5 / 4).min(Duration::from_millis(250));
+        let inodes = listeners::inodes(self.port);
+        if inodes.len() < self.workers {
+            return false;
+        }
+        let workers = members().into_iter().filter(|member| member.pid != main && !member.is_zombie());
+        let owned: BTreeSet<u64> = workers
+            .flat_map(|worker| listeners::owned(worker.pid.as_raw(), &inodes))
+            .map(|(_, inode)| inode)
+            .collect();
+        owned.len() >= self.workers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    fn wait_for(probe: &mut Probe) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < deadline {
+            if probe.advance(Instant::now()) {
+                return true;
+            }
+            let (fd, until) = probe.interest();
+            let mut fds: Vec<_> = fd.into_iter().map(|(fd, events)| nix::poll::PollFd::new(fd, events)).collect();
+            let wait = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+            nix::poll::poll(&mut fds, u16::try_from(wait.as_millis()).unwrap()).unwrap();
+        }
+        false
+    }
+
+    #[allow(clippy::needless_pass_by_value)]
+    fn serve(listener: TcpListener, answers: &'static [&'static str]) {
+        std::thread::spawn(move || {
+            for answer in answers {
+                let (mut client, _) = listener.accept().unwrap();
+                let _ = client.read(&mut [0; 1024]).unwrap();
+                client.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn it_asks_until_the_answer_is_below_500() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Target::Tcp(listener.local_addr().unwrap());
+        serve(listener, &["HTTP/1.1 503 Busy\r\n\r\n", "", "nonsense\r\n", "HTTP/1.1 404 Not Found\r\n\r\n"]);
+        assert!(wait_for(&mut Probe::new(target, "/health", true, Instant::now())));
+    }
+
+    #[test]
+    fn an_answer_in_pieces_is_put_together() {
+        assert_eq!(status(b"HTTP/1.1 20"), None);
+        assert_eq!(status(b"HTTP/1.1 204 No Content\r\n"), Some(204));
+        assert_eq!(status(b"\x15\x03\x01\n"), Some(599));
+    }
+
+    #[test]
+    fn nobody_there_is_not_ready_and_says_when_to_ask_again() {
+        let target = Target::Unix("/nonexistent/socket".into());
+        let now = Instant::now();
+        let mut probe = Probe::new(target, "/", true, now);
+        assert!(!probe.advance(now));
+        assert!(probe.interest().0.is_none() && probe.interest().1 > now);
+    }
+}

@@ -1,0 +1,97 @@
+//! Signals as a readable descriptor, with the knowledge of who sent them.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::origin::WithOrigin;
+use signal_hook::low_level::siginfo::Cause;
+
+use crate::sys::{self, SignalState, set_mask};
+
+/// A signal that arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Received {
+    /// Its number.
+    pub signal: i32,
+    /// Whether the kernel sent it, as the terminal driver does, and not a process.
+    pub from_kernel: bool,
+}
+
+/// The signals that this process handles.
+#[derive(Debug)]
+pub struct Signals {
+    delivery: SignalDelivery<UnixStream, WithOrigin>,
+}
+
+impl Signals {
+    /// Installs the handlers, then lets those signals in which waited since the start of the program, and the
+    /// others as they were. Handlers vanish at exec, so children start with none.
+    ///
+    /// # Errors
+    /// When the kernel has no descriptors left, or refuses a handler.
+    pub fn install(signals: &[i32], inherited: SignalState) -> io::Result<Self> {
+        let (read, write) = UnixStream::pair()?;
+        let delivery = SignalDelivery::with_pipe(read, write, WithOrigin::default(), signals)?;
+        let handled = signals.iter().fold(0, |mask, signal| mask | 1 << (signal - 1));
+        set_mask(inherited.blocked & !handled);
+        Ok(Self { delivery })
+    }
+
+    /// What has arrived since the last call, each signal once: their order within a batch means nothing.
+    pub fn drain(&mut self) -> BTreeSet<Received> {
+        let received = self
+            .delivery
+            .pending()
+            .map(|origin| Received { signal: origin.signal, from_kernel: origin.cause == Cause::Kernel });
+        received.collect()
+    }
+}
+
+/// Signals that stay blocked and are read from the kernel (`signalfd(2)`), for the plain init, which forwards them
+/// all: sixty handlers would take longer to install than everything else that it does.
+#[derive(Debug)]
+pub struct BlockedSignals(OwnedFd);
+
+impl BlockedSignals {
+    /// Takes these signals in, those included which waited since the start of the program, and lets all others in
+    /// as they were. Children must be started with [`sys::spawn`], which gives them the mask back that we had.
+    ///
+    /// # Errors
+    /// When the kernel has no descriptors left.
+    pub fn install(signals: &[i32], inherited: SignalState) -> io::Result<Self> {
+        let wanted = signals.iter().fold(0, |mask, signal| mask | 1 << (signal - 1));
+        let descriptor = sys::signal_descriptor(wanted)?;
+        // If our parent ignored it, the kernel would reap our children for us.
+        sys::reset(libc::SIGCHLD);
+        set_mask(inherited.blocked | wanted);
+        Ok(Self(descriptor))
+    }
+
+    /// What has arrived since the last call, each signal once.
+    pub fn drain(&mut self) -> BTreeSet<i32> {
+        const RECORD: usize = size_of::<libc::signalfd_siginfo>();
+        let mut received = BTreeSet::new();
+        let mut records = [0; 16 * RECORD];
+        while let Ok(length @ 1..) = nix::unistd::read(&self.0, &mut records) {
+            // Each record begins with the number.
+            let numbers = records[..length].chunks_exact(RECORD).filter_map(|record| record[..4].try_into().ok());
+            received.extend(numbers.map(i32::from_ne_bytes));
+        }
+        received
+    }
+}
+
+impl AsFd for BlockedSignals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.delivery.get_read().as_fd()
+    }
+}

@@ -1,0 +1,155 @@
+//! The supervisor's part of the control socket: it answers what clients ask.
+
+use std::collections::BTreeSet;
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
+
+use super::generation::{self, Event, Main};
+use super::{Supervisor, server_name};
+use crate::control::prometheus;
+use crate::control::protocol::{Answer, Generation, Launcher, Live, LivePlan, Request, Status, Worker, WorkerExit};
+use crate::control::server::{ClientId, Wish};
+use crate::plan::Plan;
+use crate::run::workers::{Cause, Death};
+
+impl Supervisor<'_> {
+    /// Goes on with every client as far as that is possible without waiting.
+    pub(super) fn serve_control(&mut self, ready: &BTreeSet<RawFd>) {
+        for (client, wish) in self.control.advance(ready, Instant::now()) {
+            match wish {
+                Wish::Metrics => {
+                    let text = prometheus::metrics(&self.status());
+                    self.control.answer_metrics(client, &text, Instant::now());
+                }
+                // Answered by `reply`, when it is decided.
+                Wish::Control(Request::Reload { server }) => {
+                    self.tell(Event::Reload { request: Some(client), server, workers: 0 });
+                }
+                Wish::Control(request) => {
+                    let answer = self.answer(request);
+                    self.control.answer(client, &answer, Instant::now());
+                }
+            }
+        }
+    }
+
+    /// Tells who asked for a reload how it went.
+    pub(super) fn reply(&mut self, client: ClientId, result: Result<u32, String>) {
+        let answer = match result {
+            Ok(generation) => {
+                let plan = self.plan_of(generation);
+                Answer::Reloaded {
+                    generation,
+                    server: plan.map(server_name).unwrap_or_default(),
+                    workers: self.workers.planned(generation).or(plan.map(|plan| plan.workers)).unwrap_or(0),
+                }
+            }
+            Err(why) => Answer::Kept { why },
+        };
+        self.control.answer(client, &answer, Instant::now());
+    }
+
+    fn answer(&mut self, request: Request) -> Answer {
+        let phase = self.state.phase_word().to_owned();
+        match request {
+            Request::Status => Answer::Status(self.status()),
+            Request::Ready => Answer::Ready { ready: self.state.is_ready(), phase },
+            Request::Explain => self.live_plan(),
+            Request::Live => {
+                let plan = self.plan_in_force();
+                Answer::Live(Live {
+                    server: !self.state.generations().is_empty(),
+                    phase,
+                    address: self.front.bind().to_string(),
+                    path: plan.map_or_else(|| "/".to_owned(), |plan| plan.policy.health_path.clone()),
+                    plain_http: plan.is_none_or(|plan| plan.plain_http),
+                })
+            }
+            Request::Reload { .. } => Answer::Refused { why: "a reload is answered when it is decided".into() },
+        }
+    }
+
+    fn live_plan(&mut self) -> Answer {
+        let generations = self.generation_list();
+        let env = std::env::vars_os().collect();
+        let address = self.front.bind().to_string();
+        self.plan_in_force().map_or_else(
+            || Answer::Refused { why: "there is no plan".into() },
+            |plan| Answer::Plan(Box::new(LivePlan::new(plan, &env, address, generations))),
+        )
+    }
+
+    fn status(&mut self) -> Status {
+        let (restarts_left, failures) = self.state.restarts(Instant::now());
+        let generations = self.generation_list();
+        Status {
+            launcher: Launcher {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                pid: std::process::id(),
+                uptime_seconds: seconds(self.started.elapsed()),
+                phase: self.state.phase_word().to_owned(),
+                ready: self.state.is_ready(),
+            },
+            address: self.front.bind().to_string(),
+            restarts_left,
+            failures,
+            worker_exits: self.workers.ends(),
+            generations,
+        }
+    }
+
+    fn generation_list(&mut self) -> Vec<Generation> {
+        self.look_at_workers();
+        self.state.generations().iter().filter_map(|generation| self.describe(generation)).collect()
+    }
+
+    fn describe(&self, generation: &generation::Generation) -> Option<Generation> {
+        let (running, plan) = (self.running.get(&generation.id)?, self.plans.get(&generation.plan)?);
+        let (restarts, last) = self.workers.record(generation.id);
+        let worker = |(pid, usage): (nix::unistd::Pid, crate::run::usage::Usage)| Worker {
+            pid: pid.as_raw(),
+            age_seconds: seconds(usage.age),
+            rss_bytes: usage.rss,
+            cpu_seconds: seconds(usage.cpu),
+        };
+        Some(Generation {
+            id: generation.id,
+            server: plan.server.word().to_owned(),
+            version: plan.version.map(|version| version.to_string()),
+            state: generation.state_word().to_owned(),
+            age_seconds: seconds(running.started.elapsed()),
+            main_pid: if let Main::Alive(pid) = generation.main { Some(pid.as_raw()) } else { None },
+            workers_planned: self.workers.planned(generation.id).unwrap_or(plan.workers),
+            workers: self.workers.usage(generation.id).into_iter().map(worker).collect(),
+            restarts,
+            last_exit: last.map(worker_exit),
+        })
+    }
+
+    fn plan_of(&self, generation: u32) -> Option<&Plan> {
+        let found = self.state.generations().iter().find(|found| found.id == generation)?;
+        self.plans.get(&found.plan)
+    }
+
+    /// The plan of what serves, else of what was started last, else the newest.
+    fn plan_in_force(&self) -> Option<&Plan> {
+        let generation = self.state.serving().or_else(|| self.state.generations().last());
+        generation.map_or_else(|| self.plans.values().next_back(), |generation| self.plans.get(&generation.plan))
+    }
+}
+
+fn worker_exit(death: Death) -> WorkerExit {
+    WorkerExit {
+        pid: death.pid.as_raw(),
+        cause: death.cause.word().to_owned(),
+        status: if let Cause::Exit(status) = death.cause { Some(status) } else { None },
+        signal: death.cause.signal_name(),
+        age_seconds: seconds(death.age),
+        seconds_ago: seconds(death.at.elapsed()),
+    }
+}
+
+/// To the millisecond.
+fn seconds(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1000.0).round() / 1000.0
+}

@@ -1,0 +1,163 @@
+//! How a generation is made to leave: TERM to its main process, TERM to what is left, KILL. Pure.
+
+use std::time::{Duration, Instant};
+
+/// The timetable of one generation's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leave {
+    /// When the main process gets TERM.
+    ask_at: Instant,
+    /// When the processes that the main process did not end get TERM themselves.
+    rest_at: Instant,
+    /// When everything gets KILL.
+    kill_at: Instant,
+    /// When we stop waiting even for what KILL does not end (a process in an uninterruptible sleep).
+    abandon_at: Instant,
+    done: Done,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Done {
+    Nothing,
+    Asked,
+    AskedRest,
+    Killed,
+    Abandoned,
+}
+
+/// What is to be done now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// TERM to the main process.
+    Ask,
+    /// TERM to every process but the main one.
+    AskRest,
+    /// KILL to every process.
+    Kill,
+    /// Go on as if it were gone.
+    Abandon,
+}
+
+/// What is kept back of the budget for the last two steps, unless the budget is very short.
+const REST_MARGIN: Duration = Duration::from_secs(1);
+const KILL_MARGIN: Duration = Duration::from_millis(400);
+/// A killed process is gone at once unless the kernel holds it.
+const ABANDON_AFTER: Duration = Duration::from_secs(5);
+
+impl Leave {
+    /// The timetable for a generation that was asked to leave just now and must be gone at `deadline`.
+    #[must_use]
+    pub fn new(now: Instant, deadline: Instant) -> Self {
+        Self { done: Done::Asked, ..Self::lingering(now, now, deadline) }
+    }
+
+    /// The timetable for a generation that goes on until `ask_at` with what has reached it already.
+    #[must_use]
+    pub fn lingering(now: Instant, ask_at: Instant, deadline: Instant) -> Self {
+        let budget = deadline.saturating_duration_since(now);
+        let before = |margin: Duration| deadline.checked_sub(margin.min(budget / 4)).unwrap_or(deadline);
+        let kill_at = before(KILL_MARGIN);
+        Self {
+            ask_at: ask_at.min(kill_at),
+            rest_at: before(REST_MARGIN).min(kill_at),
+            kill_at,
+            abandon_at: kill_at + ABANDON_AFTER,
+            done: Done::Nothing,
+        }
+    }
+
+    /// No more waiting.
+    pub fn hurry(&mut self, now: Instant) {
+        self.ask_at = self.ask_at.min(now);
+        self.rest_at = self.rest_at.min(now);
+        self.kill_at = self.kill_at.min(now);
+        self.abandon_at = self.abandon_at.min(now + ABANDON_AFTER);
+    }
+
+    /// The main process is gone: what it left behind is asked now, and has the rest of the time.
+    pub fn main_gone(&mut self, now: Instant) {
+        self.done = self.done.max(Done::Asked);
+        self.rest_at = self.rest_at.min(now);
+    }
+
+    /// Whether the main process was told already.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.done >= Done::Asked
+    }
+
+    /// When there is something to do, if there is.
+    #[must_use]
+    pub const fn next(&self) -> Option<Instant> {
+        match self.done {
+            Done::Nothing => Some(self.ask_at),
+            Done::Asked => Some(self.rest_at),
+            Done::AskedRest => Some(self.kill_at),
+            Done::Killed => Some(self.abandon_at),
+            Done::Abandoned => None,
+        }
+    }
+
+    /// Whether KILL was needed.
+    #[must_use]
+    pub fn killed(&self) -> bool {
+        self.done >= Done::Killed
+    }
+
+    /// What is due.
+    pub fn due(&mut self, now: Instant) -> Option<Step> {
+        let (at, next, step) = match self.done {
+            Done::Nothing => (self.ask_at, Done::Asked, Step::Ask),
+            Done::Asked => (self.rest_at, Done::AskedRest, Step::AskRest),
+            Done::AskedRest => (self.kill_at, Done::Killed, Step::Kill),
+            Done::Killed => (self.abandon_at, Done::Abandoned, Step::Abandon),
+            Done::Abandoned => return None,
+        };
+        (at <= now).then(|| {
+            self.done = next;
+            step
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_steps_come_in_order_and_inside_the_budget() {
+        let now = Instant::now();
+        for budget in [1, 100, 2_000, 25_000].map(Duration::from_millis) {
+            let mut leave = Leave::new(now, now + budget);
+            let mut steps = Vec::new();
+            while let Some(at) = leave.next() {
+                if let Some(step) = leave.due(at) {
+                    assert!(step == Step::Abandon || at <= now + budget, "{step:?} is late for {budget:?}");
+                    steps.push(step);
+                }
+            }
+            assert_eq!(steps, [Step::AskRest, Step::Kill, Step::Abandon]);
+        }
+    }
+
+    #[test]
+    fn one_that_lingers_is_asked_later_and_gone_as_early() {
+        let now = Instant::now();
+        let mut leave = Leave::lingering(now, now + Duration::from_secs(1), now + Duration::from_secs(25));
+        assert_eq!(leave.due(now), None);
+        assert_eq!(leave.next(), Some(now + Duration::from_secs(1)));
+        assert_eq!(leave.due(now + Duration::from_secs(1)), Some(Step::Ask));
+        assert!(leave.next() < Some(now + Duration::from_secs(25)));
+    }
+
+    #[test]
+    fn hurry_kills_now() {
+        let now = Instant::now();
+        let mut leave = Leave::new(now, now + Duration::from_secs(25));
+        assert_eq!(leave.due(now), None);
+        leave.hurry(now);
+        assert_eq!(leave.due(now), Some(Step::AskRest));
+        assert_eq!(leave.due(now), Some(Step::Kill));
+        assert!(leave.killed());
+    }
+}

@@ -1,0 +1,432 @@
+//! One generation takes the place of another worker by worker, where the memory has no room for both. Pure.
+//!
+//! It begins when the new generation is ready with one worker beside all of the old one, and never needs more room
+//! than that: whenever one worker of the old generation is gone, the new one gets one. Both serve meanwhile, and new
+//! clients are shared out in proportion to the workers. But a worker that is told to leave closes connections that
+//! it has accepted and not yet heard from: before each one goes, new clients are sent to the new generation alone
+//! for a moment.
+
+use std::cmp::Ordering;
+use std::time::{Duration, Instant};
+
+/// The workers of a generation, as they are counted from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Headcount {
+    /// Those whose processes are there, the ones that finish their last requests included.
+    pub alive: u32,
+    /// Those that take new clients.
+    pub accepting: u32,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// From sending new clients elsewhere to the next worker's end.
+    pub linger: Duration,
+    /// For a worker to finish what it has.
+    pub drain: Duration,
+    /// For a worker to be ready.
+    pub boot: Duration,
+}
+
+/// What is to be done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Move {
+    /// Send new clients to the new generation alone.
+    SteerToNew,
+    /// Take a worker from the old generation.
+    Take,
+    /// Share new clients out among this many workers of each.
+    Share {
+        /// Headcount of the old generation.
+        old: u32,
+        /// Headcount of the new one.
+        new: u32,
+    },
+    /// End what the old generation's leaving worker still does.
+    Hurry,
+    /// Give the new generation a worker.
+    Give,
+    /// The new generation is ready to serve alone: retire the old one.
+    Settle,
+    /// The new generation cannot take over: keep the old one.
+    Abort,
+}
+
+/// How far it has got. Headcount are counted by what was asked for, not by what is seen: the servers keep to that.
+#[derive(Debug)]
+pub struct Steps {
+    /// The generation that is replaced.
+    pub old: u32,
+    /// The one that replaces it.
+    pub new: u32,
+    pace: Pace,
+    old_workers: u32,
+    new_workers: u32,
+    /// How many were taken from the old generation, to be given back if it must go on.
+    taken: u32,
+    /// How many workers the new generation is to have in the end.
+    goal: u32,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    /// New clients go to the new generation.
+    Steered {
+        until: Instant,
+    },
+    /// A worker of the old generation was told to leave.
+    Taking {
+        deadline: Instant,
+        shared: bool,
+    },
+    /// The new generation was told to have one more.
+    Giving {
+        deadline: Instant,
+    },
+    Over,
+}
+
+impl Steps {
+    /// The first step. `old` and `new` are the generations with their workers; the new one is ready.
+    #[must_use]
+    pub fn start(old: (u32, u32), new: (u32, u32), goal: u32, pace: Pace, now: Instant) -> (Self, Vec<Move>) {
+        let mut steps = Self {
+            old: old.0,
+            new: new.0,
+            pace,
+            old_workers: old.1.max(1),
+            new_workers: new.1,
+            taken: 0,
+            goal: goal.max(1),
+            stage: Stage::Over,
+        };
+        let moves = steps.go_on(now);
+        (steps, moves)
+    }
+
+    /// The workers that were taken from the old generation.
+    #[must_use]
+    pub const fn taken(&self) -> u32 {
+        self.taken
+    }
+
+    /// The old generation's workers and the new one's.
+    #[must_use]
+    pub const fn workers(&self) -> (u32, u32) {
+        (self.old_workers, self.new_workers)
+    }
+
+    /// How many workers the new generation is to have in the end.
+    #[must_use]
+    pub const fn goal(&self) -> u32 {
+        self.goal
+    }
+
+    /// Somebody wants workers more or fewer than were planned.
+    pub fn adjust(&mut self, workers: i32) {
+        self.goal = self.goal.saturating_add_signed(workers).max(1);
+    }
+
+    /// When something is due, if nothing is seen before.
+    #[must_use]
+    pub const fn next(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Steered { until } => Some(until),
+            Stage::Taking { deadline, .. } | Stage::Giving { deadline } => Some(deadline),
+            Stage::Over => None,
+        }
+    }
+
+    /// Takes note of the workers that a generation has.
+    pub fn seen(&mut self, generation: u32, seen: Headcount, now: Instant) -> Vec<Move> {
+        match self.stage {
+            Stage::Taking { deadline, shared } if generation == self.old => {
+                let mut moves = Vec::new();
+                if !shared && seen.accepting <= self.old_workers {
+                    self.stage = Stage::Taking { deadline, shared: true };
+                    moves.push(self.share());
+                }
+                if seen.alive <= self.old_workers {
+                    moves.extend(self.give(now));
+                }
+                moves
+            }
+            Stage::Giving { .. } if generation == self.new && seen.accepting >= self.new_workers => self.go_on(now),
+            _ => Vec::new(),
+        }
+    }
+
+    /// What the passing of time brings.
+    pub fn due(&mut self, now: Instant) -> Vec<Move> {
+        if self.next().is_none_or(|next| next > now) {
+            return Vec::new();
+        }
+        match self.stage {
+            Stage::Steered { .. } => {
+                self.old_workers -= 1;
+                self.taken += 1;
+                self.stage = Stage::Taking { deadline: now + self.pace.drain, shared: false };
+                vec![Move::Take]
+            }
+            Stage::Taking { .. } => {
+                let mut moves = vec![Move::Hurry];
+                moves.extend(self.give(now));
+                moves
+            }
+            Stage::Giving { .. } => {
+                self.stage = Stage::Over;
+                vec![Move::Abort]
+            }
+            Stage::Over => Vec::new(),
+        }
+    }
+
+    fn share(&self) -> Move {
+        Move::Share { old: self.old_workers, new: self.new_workers }
+    }
+
+    /// A worker of the old generation is gone, or as good as gone.
+    fn give(&mut self, now: Instant) -> Vec<Move> {
+        let share = match self.stage {
+            Stage::Taking { shared: false, .. } => Some(self.share()),
+            _ => None,
+        };
+        self.new_workers += 1;
+        self.stage = Stage::Giving { deadline: now + self.pace.boot };
+        share.into_iter().chain([Move::Give]).collect()
+    }
+
+    /// The next worker, or the end: when the new generation has all that it needs, or all that there was.
+    fn go_on(&mut self, now: Instant) -> Vec<Move> {
+        if self.old_workers <= 1 || self.new_workers >= self.goal {
+            self.stage = Stage::Over;
+            return vec![Move::Settle];
+        }
+        self.stage = Stage::Steered { until: now + self.pace.linger };
+        vec![Move::SteerToNew]
+    }
+}
+
+/// A generation on its way to another number of workers, one by one.
+#[derive(Debug)]
+pub struct Resize {
+    /// Which.
+    pub generation: u32,
+    workers: u32,
+    target: u32,
+    patience: Duration,
+    /// The last step, and when it is taken for done, if it is not seen to be.
+    asked: Option<(Change, Instant)>,
+}
+
+/// One worker more or fewer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// One more.
+    Grow,
+    /// One fewer.
+    Shrink,
+}
+
+impl Resize {
+    /// From `workers` to `target`; no step is waited for longer than `patience`.
+    #[must_use]
+    pub const fn new(generation: u32, workers: u32, target: u32, patience: Duration) -> Self {
+        Self { generation, workers, target, patience, asked: None }
+    }
+
+    /// The number of workers in the end.
+    #[must_use]
+    pub const fn target(&self) -> u32 {
+        self.target
+    }
+
+    /// Somebody wants workers more or fewer than were planned.
+    pub fn adjust(&mut self, workers: i32) {
+        self.target = self.target.saturating_add_signed(workers).max(1);
+    }
+
+    /// When something is due, if nothing is seen before.
+    #[must_use]
+    pub fn next(&self) -> Option<Instant> {
+        self.asked.map(|(_, until)| until)
+    }
+
+    /// Whether nothing is left to be done.
+    #[must_use]
+    pub const fn is_done(&self) -> bool {
+        self.asked.is_none() && self.workers == self.target
+    }
+
+    /// Takes note of the workers that there are.
+    pub fn seen(&mut self, seen: Headcount) {
+        let is_done = |change| match change {
+            Change::Grow => seen.accepting >= self.workers,
+            Change::Shrink => seen.accepting <= self.workers,
+        };
+        self.asked = self.asked.filter(|(change, _)| !is_done(*change));
+    }
+
+    /// The next step, if the last one is done or has had its time.
+    pub fn due(&mut self, now: Instant) -> Option<Change> {
+        if self.asked.is_some_and(|(_, until)| until > now) {
+            return None;
+        }
+        let change = match self.workers.cmp(&self.target) {
+            Ordering::Less => Some(Change::Grow),
+            Ordering::Equal => None,
+            Ordering::Greater => Some(Change::Shrink),
+        };
+        match change {
+            Some(Change::Grow) => self.workers += 1,
+            Some(Change::Shrink) => self.workers -= 1,
+            None => {}
+        }
+        self.asked = change.map(|change| (change, now + self.patience));
+        change
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const PACE: Pace = Pace { linger: SECOND, drain: Duration::from_secs(25), boot: Duration::from_mins(2) };
+
+    /// Two generations that do as they are told, and some slower than others.
+    struct Pair {
+        steps: Steps,
+        now: Instant,
+        old: Headcount,
+        new: Headcount,
+        moves: Vec<Move>,
+    }
+
+    impl Pair {
+        fn new(had: u32, goal: u32) -> Self {
+            let now = Instant::now();
+            let (steps, first) = Steps::start((1, had), (2, 1), goal, PACE, now);
+            let all = |count| Headcount { alive: count, accepting: count };
+            let mut pair = Self { steps, now, old: all(had), new: all(1), moves: vec![] };
+            pair.note(&first);
+            pair
+        }
+
+        fn note(&mut self, moves: &[Move]) {
+            for next in moves {
+                match next {
+                    Move::Take => self.old.accepting -= 1,
+                    Move::Hurry => self.old.alive = self.old.accepting,
+                    Move::Give => self.new.alive += 1,
+                    _ => {}
+                }
+            }
+            self.moves.extend(moves);
+        }
+
+        fn look(&mut self) {
+            let moves = self.steps.seen(1, self.old, self.now);
+            self.note(&moves);
+            let moves = self.steps.seen(2, self.new, self.now);
+            self.note(&moves);
+        }
+
+        fn pass(&mut self) {
+            self.now = self.steps.next().unwrap();
+            let moves = self.steps.due(self.now);
+            self.note(&moves);
+        }
+
+        fn is_over(&self) -> bool {
+            matches!(self.moves.last(), Some(Move::Settle | Move::Abort))
+        }
+    }
+
+    #[test]
+    fn two_workers_are_replaced_in_one_step_and_a_retirement() {
+        let mut pair = Pair::new(2, 2);
+        pair.pass();
+        pair.look();
+        assert_eq!(pair.moves, [Move::SteerToNew, Move::Take, Move::Share { old: 1, new: 1 }]);
+        pair.old.alive = 1;
+        pair.look();
+        assert_eq!(pair.moves.last(), Some(&Move::Give));
+        pair.look();
+        assert_eq!(pair.moves.last(), Some(&Move::Give), "the new worker is not ready yet");
+        pair.new.accepting = 2;
+        pair.look();
+        assert_eq!(pair.moves.last(), Some(&Move::Settle));
+    }
+
+    #[test]
+    fn a_single_worker_is_replaced_by_retirement_alone() {
+        assert_eq!(Pair::new(1, 4).moves, [Move::Settle]);
+        assert_eq!(Pair::new(4, 1).moves, [Move::Settle]);
+    }
+
+    #[test]
+    fn a_worker_that_does_not_finish_is_ended_when_its_time_is_up() {
+        let mut pair = Pair::new(3, 3);
+        pair.pass();
+        let asked = pair.now;
+        pair.look();
+        pair.pass();
+        assert_eq!(pair.now, asked + PACE.drain);
+        assert_eq!(&pair.moves[3..], [Move::Hurry, Move::Give]);
+    }
+
+    #[test]
+    fn a_new_worker_that_does_not_come_ends_it() {
+        let mut pair = Pair::new(3, 3);
+        pair.pass();
+        pair.old.alive = 2;
+        pair.look();
+        pair.pass();
+        assert_eq!(pair.moves.last(), Some(&Move::Abort));
+        assert_eq!((pair.steps.taken(), pair.steps.next()), (1, None));
+    }
+
+    proptest! {
+        #[test]
+        fn there_is_never_more_than_one_worker_too_many_and_never_one_too_few(
+            had in 1..12_u32, goal in 1..12_u32, slow in prop::collection::vec(any::<(bool, bool, bool)>(), 200),
+        ) {
+            let mut pair = Pair::new(had, goal);
+            for (time, drained, booted) in slow {
+                if pair.is_over() { break; }
+                if time && pair.steps.next().is_some() && !matches!(pair.steps.stage, Stage::Giving { .. }) { pair.pass(); }
+                if drained { pair.old.alive = pair.old.accepting; }
+                if booted { pair.new.accepting = pair.new.alive; }
+                pair.look();
+                prop_assert!(pair.old.alive + pair.new.alive <= had + 1, "{:?}", pair.moves);
+                prop_assert!(pair.old.accepting + pair.new.accepting >= had, "{:?}", pair.moves);
+                prop_assert!(pair.old.accepting >= 1);
+            }
+            if pair.is_over() {
+                prop_assert_eq!(pair.moves.last(), Some(&Move::Settle));
+                prop_assert_eq!(pair.steps.workers().1, goal.min(had).max(1));
+            }
+        }
+
+        #[test]
+        fn resizing_ends_at_the_target_and_asks_for_one_at_a_time(from in 1..20_u32, to in 1..20_u32, prompt in any::<bool>()) {
+            let (mut resize, mut now) = (Resize::new(1, from, to, SECOND), Instant::now());
+            let mut workers = from;
+            while !resize.is_done() {
+                match resize.due(now) {
+                    Some(Change::Grow) => workers += 1,
+                    Some(Change::Shrink) => workers -= 1,
+                    None if resize.is_done() => break,
+                    None => prop_assert!(false, "neither done nor going on"),
+                }
+                prop_assert_eq!(resize.due(now), None, "asked for two at once");
+                if prompt { resize.seen(Headcount { alive: workers, accepting: workers }); } else { now += SECOND; }
+            }
+            prop_assert_eq!(workers, to);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+use super::*;
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// A shell that has children, as a main process of a server has workers.
+struct Main(Child);
+
+impl Main {
+    /// Starts it with so many workers.
+    fn start(workers: usize) -> Self {
+        let script = "for worker in $(seq $1); do sleep 600 & done; echo up; while :; do wait; done";
+        let mut child = Command::new("sh")
+            .args(["-c", script, "main", &workers.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+        Self(child)
+    }
+
+    fn roster(&self, planned: u32, stage: Stage) -> Roster {
+        let main = Pid::from_raw(self.0.id().cast_signed());
+        Roster { generation: 1, main, main_alive: true, planned, stage }
+    }
+}
+
+impl Drop for Main {
+    fn drop(&mut self) {
+        for child in processes::children_of(Pid::from_raw(self.0.id().cast_signed())) {
+            let _ = child.signal(Signal::SIGKILL);
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What the supervisor's loop does, until the condition holds.
+fn run(workers: &mut Workers, mut until: impl FnMut(&Workers, &[Death]) -> bool) -> Vec<Death> {
+    let (deadline, mut deaths) = (Instant::now() + LONG, Vec::new());
+    while !until(workers, &deaths) {
+        assert!(Instant::now() < deadline, "{workers:?}");
+        let (handles, next) = workers.interest();
+        let mut fds: Vec<_> = handles.iter().map(|handle| PollFd::new(*handle, PollFlags::POLLIN)).collect();
+        let wait = next.map_or(LONG, |next| next.saturating_duration_since(Instant::now()));
+        poll(&mut fds, PollTimeout::try_from(wait.as_millis() + 1).unwrap()).unwrap();
+        let ready = fds.iter().filter(|fd| fd.any() == Some(true)).map(|fd| fd.as_fd().as_raw_fd()).collect();
+        deaths.extend(workers.advance(&ready, Instant::now()));
+    }
+    deaths
+}
+
+fn pids(workers: &Workers) -> Vec<Pid> {
+    workers.usage(1).into_iter().map(|(pid, _)| pid).collect()
+}
+
+#[test]
+fn workers_are_found_when_their_generation_is_ready_and_then_it_is_quiet() {
+    let main = Main::start(2);
+    let mut workers = Workers::default();
+    workers.follow(&[main.roster(2, Stage::Starting)], Instant::now());
+    assert_eq!(workers.interest().1, None);
+    workers.follow(&[main.roster(2, Stage::Serving)], Instant::now());
+    run(&mut workers, |workers, _| pids(workers).len() == 2 && workers.interest().1.is_none());
+    assert_eq!(workers.interest().0.len(), 2);
+}
+
+#[test]
+fn a_death_is_seen_at_once_with_its_cause_and_a_replacement_is_looked_for() {
+    let main = Main::start(3);
+    let mut workers = Workers::default();
+    workers.follow(&[main.roster(3, Stage::Starting)], Instant::now());
+    workers.follow(&[main.roster(3, Stage::Serving)], Instant::now());
+    run(&mut workers, |workers, _| pids(workers).len() == 3 && workers.interest().1.is_none());
+    for (nth, signal) in [(1, Signal::SIGKILL), (2, Signal::SIGUSR1)] {
+        let victim = pids(&workers)[0];
+        kill(victim, signal).unwrap();
+        let deaths = run(&mut workers, |_, deaths| !deaths.is_empty());
+        assert_eq!((deaths.len(), deaths[0].pid, deaths[0].restarts), (1, victim, nth));
+        assert_eq!(deaths[0].cause, Cause::Signal(signal as i32));
+        assert!(workers.interest().1.is_some(), "a replacement is looked for");
+        assert_eq!(workers.record(1), (nth, Some(deaths[0])));
+    }
+    assert_eq!(workers.ends()["signal"], 2);
+}
+
+#[test]
+fn one_that_was_told_to_leave_ends_as_it_should_and_the_next_one_does_not() {
+    let main = Main::start(2);
+    let mut workers = Workers::default();
+    workers.follow(&[main.roster(2, Stage::Starting)], Instant::now());
+    workers.follow(&[main.roster(2, Stage::Serving)], Instant::now());
+    run(&mut workers, |workers, _| pids(workers).len() == 2 && workers.interest().1.is_none());
+    workers.expect_more(1, -1, Instant::now());
+    for expected in [true, false] {
+        kill(pids(&workers)[0], Signal::SIGTERM).unwrap();
+        let deaths = run(&mut workers, |_, deaths| !deaths.is_empty());
+        assert_eq!(deaths[0].expected, expected);
+        assert_eq!(workers.interest().1.is_none(), expected, "a replacement is looked for only where one is to come");
+    }
+    assert_eq!((workers.planned(1), workers.record(1).0), (Some(1), 1));
+}
+
+#[test]
+fn those_of_a_leaving_generation_end_as_they_should() {
+    let main = Main::start(1);
+    let mut workers = Workers::default();
+    workers.follow(&[main.roster(1, Stage::Starting)], Instant::now());
+    workers.follow(&[main.roster(1, Stage::Serving)], Instant::now());
+    run(&mut workers, |workers, _| pids(workers).len() == 1);
+    workers.follow(&[main.roster(1, Stage::Leaving)], Instant::now());
+    kill(pids(&workers)[0], Signal::SIGTERM).unwrap();
+    let deaths = run(&mut workers, |_, deaths| !deaths.is_empty());
+    assert!(deaths[0].expected);
+    assert_eq!((workers.record(1), workers.ends()["signal"]), ((0, None), 0));
+    assert_eq!(workers.interest().1, None, "nobody is looked for");
+    workers.follow(&[], Instant::now());
+    assert!(workers.usage(1).is_empty());
+}

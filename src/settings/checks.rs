@@ -1,0 +1,179 @@
+//! What can be wrong between settings that are each valid.
+
+use std::time::Duration;
+
+use super::flags::FlagLayer;
+use super::options::Settings;
+use super::origin::{Origin, Setting};
+use super::value::{ClientVerify, Int, Mode, Server, ServerChoice, Value, show_span};
+use crate::problem::{Exit, Problem};
+
+/// What is kept back of the stop budget, so that there is time to end what outlives the server's own grace.
+pub const STOP_RESERVE: Duration = Duration::from_secs(2);
+
+/// Looks at the settings together. What `--bind` says twice is a matter of the command line alone.
+pub(super) fn check(settings: &Settings, flags: &FlagLayer, problems: &mut Vec<Problem>, warnings: &mut Vec<String>) {
+    problems.extend(bind_twice(flags));
+    warnings.extend(address_beside_socket(settings));
+    if settings.mode.value == Mode::Supervise {
+        problems.extend(stop_budget(settings));
+    }
+    if settings.backoff_initial.value.0 > settings.backoff_max.value.0 {
+        problems.push(beyond("backoff_initial", &settings.backoff_initial, "backoff_max", &settings.backoff_max));
+    }
+    client_verify(settings, problems, warnings);
+    if may_run(settings, Server::Granian) && settings.granian_blocking_threads.value != Int(1) {
+        let threads = &settings.granian_blocking_threads;
+        let message = format!("blocking_threads = {} is not for an ASGI app", threads.value.show());
+        problems.push(Problem::setting(message, &threads.origin).hint("use 1, or leave it out"));
+    }
+}
+
+fn may_run(settings: &Settings, server: Server) -> bool {
+    match settings.http_server.value {
+        ServerChoice::Auto => true,
+        ServerChoice::Gunicorn => server == Server::Gunicorn,
+        ServerChoice::Granian => server == Server::Granian,
+    }
+}
+
+fn bind_twice(flags: &FlagLayer) -> Option<Problem> {
+    let others: Vec<_> = ["--host", "--port", "--uds"].into_iter().filter(|flag| flags.has(flag)).collect();
+    (flags.has("--bind") && !others.is_empty()).then(|| {
+        Problem::new(Exit::Usage, format!("--bind and {} say the same thing twice", others.join(", ")))
+            .hint("use either --bind or --host, --port and --uds")
+    })
+}
+
+/// A socket wins over address and port. Whoever typed one of those should know.
+fn address_beside_socket(settings: &Settings) -> Option<String> {
+    let uds = settings.uds.value.as_ref()?;
+    let typed = |origin: &Origin| matches!(origin, Origin::Flag(flag) if flag != "--bind");
+    let address = [&settings.host.origin, &settings.port.origin].into_iter().find(|origin| typed(origin))?;
+    let socket = format!("the Unix socket {} (from {})", uds.display(), settings.uds.origin);
+    Some(format!("{address} has no effect beside {socket}"))
+}
+
+fn stop_budget(settings: &Settings) -> Option<Problem> {
+    let (delay, timeout) = (&settings.stop_delay, &settings.stop_timeout);
+    if delay.value.0 >= timeout.value.0 {
+        return Some(beyond("stop_delay", delay, "stop_timeout", timeout));
+    }
+    let grace = settings.gunicorn_graceful_timeout.value.filter(|_| may_run(settings, Server::Gunicorn))?;
+    let left = timeout.value.0.saturating_sub(delay.value.0).saturating_sub(STOP_RESERVE);
+    (Duration::from_secs(grace.0) > left).then(|| {
+        let message = format!(
+            "graceful_timeout = {} is longer than the {} that stop_timeout {}, less stop_delay {}, less {}, leaves",
+            grace.show(),
+            show_span(left),
+            timeout.value.show(),
+            delay.value.show(),
+            show_span(STOP_RESERVE),
+        );
+        Problem::setting(message, &settings.gunicorn_graceful_timeout.origin).hint("lower it, or raise stop_timeout")
+    })
+}
+
+/// One value is larger than another that bounds it. The origin is that of the one that somebody chose.
+fn beyond<A: Value, B: Value>(name: &str, value: &Setting<A>, bound: &str, limit: &Setting<B>) -> Problem {
+    let message = format!("{name} = {} does not fit into {bound} = {}", value.value.show(), limit.value.show());
+    let origin = if value.is_explicit() { &value.origin } else { &limit.origin };
+    Problem::setting(message, origin).hint(format!("lower {name} or raise {bound}"))
+}
+
+fn client_verify(settings: &Settings, problems: &mut Vec<Problem>, warnings: &mut Vec<String>) {
+    let verify = &settings.ssl_client_verify;
+    if verify.value == ClientVerify::None {
+        return;
+    }
+    if !settings.ssl.value {
+        warnings.push(format!("ssl_client_verify (from {}) has no effect without TLS; set SSL=true", verify.origin));
+    } else if settings.ssl_ca_file.value.is_none() {
+        let message = format!("ssl_client_verify = {} needs certificates to check against", verify.value);
+        problems.push(Problem::setting(message, &verify.origin).hint("set SSL_CA_FILE"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::problem::Exit;
+    use crate::settings::{FlagLayer, Resolution, resolve};
+    use std::io;
+
+    fn with(env: &[(&str, &str)], flags: &[(&'static str, &str, &str)]) -> Resolution {
+        let env = env.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let mut layer = FlagLayer::default();
+        for (id, flag, value) in flags {
+            layer.set(id, flag, value);
+        }
+        resolve(&layer, &env, &|_| Err(io::ErrorKind::NotFound.into()))
+    }
+
+    fn problems(env: &[(&str, &str)]) -> Vec<String> {
+        with(env, &[]).problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_defaults_agree_with_each_other() {
+        let resolution = with(&[], &[]);
+        assert_eq!((resolution.problems, resolution.warnings), (vec![], vec![]));
+    }
+
+    #[test]
+    fn the_stop_delay_is_within_the_stop_budget() {
+        let wanted = "stop_delay = 30s does not fit into stop_timeout = 25s (from environment MCP_LAUNCH_STOP_DELAY); \
+                      lower stop_delay or raise stop_timeout";
+        assert_eq!(problems(&[("MCP_LAUNCH_STOP_DELAY", "30")]), [wanted]);
+        assert!(problems(&[("MCP_LAUNCH_STOP_DELAY", "30"), ("MCP_LAUNCH_MODE", "exec")]).is_empty());
+    }
+
+    #[test]
+    fn an_explicit_grace_fits_into_what_is_left_of_the_stop_budget() {
+        let grace = |seconds| problems(&[("GUNICORN_GRACEFUL_TIMEOUT", seconds), ("MCP_LAUNCH_STOP_DELAY", "5")]);
+        assert!(grace("18").is_empty());
+        assert_eq!(
+            grace("19"),
+            ["graceful_timeout = 19s is longer than the 18s that stop_timeout 25s, less stop_delay 5s, less 2s, \
+              leaves (from environment GUNICORN_GRACEFUL_TIMEOUT); lower it, or raise stop_timeout"]
+        );
+        assert!(problems(&[("GUNICORN_GRACEFUL_TIMEOUT", "60"), ("HTTP_SERVER", "granian")]).is_empty());
+    }
+
+    #[test]
+    fn the_first_backoff_is_not_above_the_longest() {
+        assert_eq!(problems(&[("MCP_LAUNCH_BACKOFF_MAX", "100ms")]).len(), 1);
+        assert!(problems(&[("MCP_LAUNCH_BACKOFF_MAX", "500ms")]).is_empty());
+    }
+
+    #[test]
+    fn client_certificates_need_tls_and_something_to_check_them_against() {
+        let verify = ("SSL_CLIENT_VERIFY", "required");
+        assert_eq!(with(&[verify], &[]).warnings.len(), 1);
+        assert_eq!(problems(&[verify, ("SSL", "true")]).len(), 1);
+        assert!(problems(&[verify, ("SSL", "true"), ("SSL_CA_FILE", "ca.pem")]).is_empty());
+    }
+
+    #[test]
+    fn blocking_threads_matter_only_where_granian_may_run() {
+        let threads = ("GRANIAN_BLOCKING_THREADS", "2");
+        assert!(problems(&[threads]).is_empty());
+        assert_eq!(problems(&[threads, ("HTTP_SERVER", "granian")]).len(), 1);
+        assert_eq!(problems(&[threads, ("HTTP_SERVER", "auto")]).len(), 1);
+    }
+
+    #[test]
+    fn saying_the_address_twice_is_a_usage_error() {
+        let resolution = with(&[], &[("host", "--bind", "::1"), ("port", "--bind", "80"), ("port", "--port", "81")]);
+        assert_eq!(resolution.problems[0].exit, Exit::Usage);
+        assert!(resolution.problems[0].message.contains("--bind and --port"), "{}", resolution.problems[0]);
+    }
+
+    #[test]
+    fn an_address_that_a_socket_displaces_is_pointed_out() {
+        let resolution = with(&[("GRANIAN_UDS", "/run/app.sock")], &[("port", "--port", "80")]);
+        assert_eq!(
+            resolution.warnings,
+            ["command line --port has no effect beside the Unix socket /run/app.sock (from environment GRANIAN_UDS)"]
+        );
+    }
+}

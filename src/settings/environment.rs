@@ -1,0 +1,168 @@
+//! The environment as a layer, and what else it has that concerns us.
+
+use std::ffi::OsStr;
+
+use super::env_names::{CONFIG, GRANIAN_VERSION, is_service_link, native_names, reader, split_prefix};
+use super::layers::{Given, Layer};
+use super::options::OPTIONS;
+use super::origin::Origin;
+use super::quote::quote;
+use super::suggest::{did_you_mean, nearest};
+use super::value::REDACTED;
+use super::{NativeVariable, Withheld};
+use crate::host::Environment;
+use crate::problem::Problem;
+
+/// What was found in the environment.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// The settings.
+    pub layer: Layer,
+    pub native: Vec<NativeVariable>,
+    pub withheld: Vec<Withheld>,
+    pub problems: Vec<Problem>,
+    pub warnings: Vec<String>,
+}
+
+/// The value of a variable; an empty one is as good as unset.
+pub(super) fn variable<'a>(env: &'a Environment, name: &str) -> Option<&'a OsStr> {
+    env.get(OsStr::new(name)).map(AsRef::as_ref).filter(|value: &&OsStr| !value.is_empty())
+}
+
+/// Looks at every variable that bears one of our names or one of our prefixes. All others are the app's.
+pub(super) fn read(env: &Environment) -> Found {
+    let mut found = Found {
+        layer: Layer::environment(),
+        native: Vec::new(),
+        withheld: Vec::new(),
+        problems: Vec::new(),
+        warnings: Vec::new(),
+    };
+    for opt in OPTIONS {
+        // A layer takes what has precedence last.
+        for name in opt.env.iter().rev() {
+            if let Some(value) = variable(env, name) {
+                found.layer.add(opt, Given::os(*name, value));
+            }
+        }
+    }
+    let prefixed = env.keys().filter_map(|name| name.to_str()).filter(|name| split_prefix(name).is_some());
+    for name in prefixed {
+        if let Some(value) = variable(env, name) {
+            found.classify(name, value);
+        }
+    }
+    found
+}
+
+impl Found {
+    fn classify(&mut self, name: &str, value: &OsStr) {
+        if is_service_link(name, &value.to_string_lossy()) {
+            self.withheld.push(Withheld { name: name.into(), why: "a Kubernetes service link" });
+        } else if name == GRANIAN_VERSION {
+            self.withheld.push(Withheld { name: name.into(), why: "Granian takes it for its flag --version" });
+        } else if name == CONFIG || OPTIONS.iter().any(|opt| opt.env.contains(&name)) {
+            // Already read.
+        } else if let Some(server) = reader(name) {
+            let secret = name.ends_with("PASSWORD");
+            let text = value.to_string_lossy();
+            let shown = if secret { REDACTED.to_owned() } else { quote(&text) };
+            if value.to_str().is_none() {
+                let problem = Problem::setting(format!("{shown} is not UTF-8"), &Origin::Env(name.into()));
+                self.problems.push(problem.hint(format!("{server} reads it; use valid UTF-8 or unset it")));
+            }
+            let value = if secret { REDACTED.to_owned() } else { text.into_owned() };
+            self.native.push(NativeVariable { name: name.into(), value, server });
+        } else {
+            let meant = did_you_mean(meant(name).as_deref());
+            self.warnings.push(format!("environment {name} is set, but nothing reads it{meant}"));
+        }
+    }
+}
+
+/// The known name that somebody who wrote this one had in mind: the same word under another prefix, or else a
+/// similar word under the same one.
+fn meant(name: &str) -> Option<String> {
+    let (prefix, rest) = split_prefix(name)?;
+    let ours = OPTIONS.iter().flat_map(|opt| opt.env.iter().map(|name| (*name).to_owned()));
+    let known: Vec<String> = ours.chain(native_names()).chain([CONFIG.to_owned()]).collect();
+    let bare = |known: &str| split_prefix(known).map_or(known, |(_, rest)| rest).to_owned();
+    if let Some(same) = known.iter().find(|known| bare(known) == rest) {
+        return Some(same.clone());
+    }
+    let siblings = known.iter().filter_map(|known| known.strip_prefix(prefix));
+    nearest(rest, siblings).map(|rest| format!("{prefix}{rest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    fn env(pairs: &[(&str, &str)]) -> Environment {
+        pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
+    }
+
+    #[test]
+    fn an_unknown_name_is_a_warning_that_names_the_nearest() {
+        for (name, meant) in [
+            ("GRANIAN_WOKERS", "; did you mean GRANIAN_WORKERS?"),
+            ("MCP_LAUNCH_PORT", "; did you mean PORT?"),
+            ("GUNICORN_CMD_ARG", "; did you mean GUNICORN_CMD_ARGS?"),
+            ("MCP_LAUNCH_CONFIGS", "; did you mean MCP_LAUNCH_CONFIG?"),
+            ("GRANIAN_FLAVOUR", ""),
+        ] {
+            let found = read(&env(&[(name, "1")]));
+            assert_eq!(found.warnings, [format!("environment {name} is set, but nothing reads it{meant}")]);
+        }
+    }
+
+    #[test]
+    fn what_a_server_reads_for_itself_is_native_and_its_password_is_not_shown() {
+        let found = read(&env(&[
+            ("GRANIAN_LOG_CONFIG", "log.json"),
+            ("GRANIAN_SSL_KEYFILE_PASSWORD", "hunter2"),
+            ("GUNICORN_CMD_ARGS", "--workers 3"),
+            ("GRANIAN_WORKERS", "2"),
+            ("GRANIAN_RELOAD", ""),
+        ]));
+        let native: Vec<_> =
+            found.native.iter().map(|native| (native.name.as_str(), native.value.as_str())).collect();
+        let wanted = [
+            ("GRANIAN_LOG_CONFIG", "log.json"),
+            ("GRANIAN_SSL_KEYFILE_PASSWORD", REDACTED),
+            ("GUNICORN_CMD_ARGS", "--workers 3"),
+        ];
+        assert_eq!(native, wanted);
+        assert!(found.warnings.is_empty(), "{:?}", found.warnings);
+    }
+
+    #[test]
+    fn service_links_and_the_version_flag_are_withheld_without_a_word() {
+        let found = read(&env(&[
+            ("GRANIAN_PORT", "tcp://10.0.0.1:80"),
+            ("GRANIAN_SERVICE_HOST", "10.0.0.1"),
+            ("GRANIAN_VERSION", "2.8.7"),
+            ("REDIS_PORT", "tcp://10.0.0.2:6379"),
+        ]));
+        let names: Vec<_> = found.withheld.iter().map(|withheld| withheld.name.as_str()).collect();
+        assert_eq!(names, ["GRANIAN_PORT", "GRANIAN_SERVICE_HOST", "GRANIAN_VERSION"]);
+        assert!(found.warnings.is_empty() && found.native.is_empty());
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_matter_only_where_somebody_reads_them() {
+        let bytes = OsString::from_vec(vec![b'a', 0xff]);
+        let env: Environment = [("GUNICORN_CMD_ARGS", &bytes), ("APP_SECRET", &bytes)]
+            .map(|(name, value)| (name.into(), value.clone()))
+            .into();
+        let found = read(&env);
+        let problems: Vec<_> = found.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            problems,
+            ["\"a\u{fffd}\" is not UTF-8 (from environment GUNICORN_CMD_ARGS); \
+              gunicorn reads it; use valid UTF-8 or unset it"]
+        );
+    }
+}

@@ -1,0 +1,178 @@
+//! The layers and their merging: default < file < environment < command line.
+//!
+//! A layer is a figment provider that gives, for each option, a list of what was [`Given`] in it (an option can
+//! have several environment names). Figment appends the lists of the layers to each other, so the last element of a
+//! list is in force, those before it are shadowed, and the tag of each element tells its layer. The defaults take no
+//! part in this: they stand in the table, for an option that no layer gives.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::Path;
+
+use figment::value::{Dict, Map, Value as Tree};
+use figment::{Figment, Metadata, Profile, Provider};
+use serde::{Deserialize, Serialize};
+
+use super::options::Opt;
+use super::origin::{Origin, Setting, Shadowed};
+use super::quote::{quote, shorten};
+use super::value::{REDACTED, Value};
+use crate::problem::Problem;
+
+/// One value as a layer has it, before anybody tries to understand it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Given {
+    /// What it is called in its layer: a variable, a flag with its dashes, a key with its table.
+    pub name: String,
+    /// The text.
+    pub text: String,
+    /// Why there is no use in reading the text.
+    pub fault: Option<String>,
+}
+
+impl Given {
+    /// A text that can be read.
+    pub fn text(name: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { name: name.into(), text: text.into(), fault: None }
+    }
+
+    /// A text from the operating system, which need not be UTF-8.
+    pub fn os(name: impl Into<String>, text: &OsStr) -> Self {
+        let fault = text.to_str().is_none().then(|| "it is not UTF-8".to_owned());
+        Self { name: name.into(), text: text.to_string_lossy().into_owned(), fault }
+    }
+}
+
+/// What one source of settings gives.
+#[derive(Debug, Clone)]
+pub(super) struct Layer {
+    metadata: Metadata,
+    given: BTreeMap<&'static str, Vec<Given>>,
+}
+
+const FILE: &str = "file";
+const ENVIRONMENT: &str = "environment";
+const COMMAND_LINE: &str = "command line";
+
+impl Layer {
+    /// The configuration file, still empty.
+    pub fn file(path: &Path) -> Self {
+        Self::named(Metadata::from(FILE, path))
+    }
+
+    /// The environment, still empty.
+    pub fn environment() -> Self {
+        Self::named(Metadata::named(ENVIRONMENT))
+    }
+
+    /// The command line, still empty.
+    pub fn command_line() -> Self {
+        Self::named(Metadata::named(COMMAND_LINE))
+    }
+
+    const fn named(metadata: Metadata) -> Self {
+        Self { metadata, given: BTreeMap::new() }
+    }
+
+    /// Adds a value, which takes precedence over those of the same option that were added before.
+    pub fn add(&mut self, opt: &'static Opt, given: Given) {
+        self.given.entry(opt.id).or_default().push(given);
+    }
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        self.metadata.clone()
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let mut dict = Dict::new();
+        for (id, given) in &self.given {
+            dict.insert((*id).to_owned(), Tree::serialize(given)?);
+        }
+        Ok(Profile::Default.collect(dict))
+    }
+}
+
+/// All layers on top of each other, and what was found wrong while options were read from them.
+#[derive(Debug, Default)]
+pub(super) struct Layers {
+    given: BTreeMap<String, Vec<(Origin, Given)>>,
+    /// Values in force that cannot be read.
+    pub problems: Vec<Problem>,
+    /// Shadowed values that cannot be read.
+    pub warnings: Vec<String>,
+}
+
+impl Layers {
+    /// Merges layers, the one of lowest precedence first.
+    pub fn merge(layers: impl IntoIterator<Item = Layer>) -> Self {
+        let figment = layers.into_iter().fold(Figment::new(), Figment::admerge);
+        // No layer fails to give its data: texts and names are all that it has.
+        let dict = figment.data().ok().and_then(|mut data| data.remove(&Profile::Default)).unwrap_or_default();
+        let given = dict.into_iter().map(|(id, list)| (id, origins(&figment, list))).collect();
+        Self { given, ..Self::default() }
+    }
+
+    /// Reads an option from the layer of highest precedence that has it. A value that cannot be read becomes a
+    /// problem, and the setting takes its default.
+    ///
+    /// # Panics
+    /// If the default in the table cannot be read, which a test rules out.
+    pub fn setting<T: Value>(&mut self, opt: &Opt) -> Setting<T> {
+        let mut given = self.given.remove(opt.id).unwrap_or_default();
+        let default = || T::parse(opt.default).expect("the default of an option is valid");
+        let Some((origin, in_force)) = given.pop() else {
+            return Setting { value: default(), origin: Origin::Default, shadowed: Vec::new() };
+        };
+        for (lower, shadowed) in given.iter().rev() {
+            if let Err(message) = read::<T>(opt, shadowed) {
+                self.warnings.push(format!("{message} (from {lower}); {origin} takes precedence over it"));
+            }
+        }
+        let shadowed = given.into_iter().rev().map(|(origin, given)| {
+            let text = if opt.secret { REDACTED.to_owned() } else { shorten(&given.text) };
+            Shadowed { text, origin }
+        });
+        let shadowed = shadowed.collect();
+        match read(opt, &in_force) {
+            Ok(value) => Setting { value, origin, shadowed },
+            Err(message) => {
+                let allowed = format!("allowed: {}", (opt.expected)());
+                self.problems.push(Problem::setting(message, &origin).hint(allowed));
+                Setting { value: default(), origin: Origin::Default, shadowed }
+            }
+        }
+    }
+}
+
+/// What is wrong is said with the value, but not with its origin, which the caller knows.
+fn read<T: Value>(opt: &Opt, given: &Given) -> Result<T, String> {
+    let wrong = match &given.fault {
+        None => match T::parse(&given.text) {
+            Ok(value) => return Ok(value),
+            Err(wrong) => wrong,
+        },
+        Some(fault) => Some(fault.clone()),
+    };
+    let shown = if opt.secret { REDACTED.to_owned() } else { quote(&given.text) };
+    let wrong = wrong.map_or_else(String::new, |wrong| format!(": {wrong}"));
+    Err(format!("{} = {shown} is not valid{wrong}", opt.key))
+}
+
+/// What was given for one option, each with the layer that figment's tag tells.
+fn origins(figment: &Figment, list: Tree) -> Vec<(Origin, Given)> {
+    let elements = list.into_array().unwrap_or_default();
+    let origin = |element: Tree| {
+        let given: Given = element.deserialize().ok()?;
+        let metadata = figment.get_metadata(element.tag())?;
+        let name = given.name.clone();
+        let origin = match metadata.name.as_ref() {
+            FILE => Origin::File { path: metadata.source.as_ref()?.file_path()?.to_owned(), key: name },
+            ENVIRONMENT => Origin::Env(name),
+            _ => Origin::Flag(name),
+        };
+        Some((origin, given))
+    };
+    elements.into_iter().filter_map(origin).collect()
+}

@@ -1,0 +1,103 @@
+//! Resolves every setting from its layers: default < file < environment < command line.
+//!
+//! [`options`] is the table that everything else is made from, [`value`] the types and their one syntax,
+//! `layers` the merging of what `file`, `environment` and [`flags`] give, [`origin`] the memory of where a value
+//! came from, and [`checks`] what can be wrong between settings that are each valid.
+
+pub mod checks;
+mod env_names;
+mod environment;
+mod file;
+pub mod flags;
+pub mod formula;
+mod layers;
+mod opt;
+pub mod options;
+pub mod origin;
+pub mod quote;
+pub mod suggest;
+pub mod value;
+
+pub use file::ReadFile;
+pub use flags::FlagLayer;
+pub use options::{OPTIONS, Opt, Settings};
+pub use origin::{Origin, Setting, Shadowed};
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::host::Environment;
+use crate::problem::Problem;
+use layers::Layers;
+
+/// What the layers came to.
+#[derive(Debug, Clone)]
+pub struct Resolution {
+    /// Every option with its origin.
+    pub settings: Settings,
+    /// The environment that the program was started with.
+    pub env: Environment,
+    /// The configuration file that was read.
+    pub file: Option<PathBuf>,
+    /// What stands behind `--` on the command line.
+    pub server_args: Vec<OsString>,
+    /// What could not be read. The settings concerned have their defaults, for `explain` and `check` to go on with.
+    pub problems: Vec<Problem>,
+    /// What is odd, such as an unknown name that resembles a known one.
+    pub warnings: Vec<String>,
+    /// Variables that the servers read for themselves (`GRANIAN_LOG_CONFIG`, `GUNICORN_CMD_ARGS`).
+    pub native: Vec<NativeVariable>,
+    /// Variables that must not reach the server.
+    pub withheld: Vec<Withheld>,
+}
+
+/// Resolves every option. `read` reads a file as [`std::fs::read`] does, relative to the current directory.
+///
+/// What is wrong is in [`Resolution::problems`], all of it; the rest is as good as it can be.
+#[must_use]
+pub fn resolve(flags: &FlagLayer, env: &Environment, read: ReadFile) -> Resolution {
+    let file = file::load(flags, env, read);
+    let environment = environment::read(env);
+    let mut layers = Layers::merge(file.layer.into_iter().chain([environment.layer, flags.layer()]));
+    let settings = Settings::resolve(&mut layers);
+    let mut problems = [file.problems, environment.problems, layers.problems].concat();
+    // A flag that both servers share is read twice, and wrong once.
+    let mut seen = Vec::new();
+    problems.retain(|problem| {
+        let new = !seen.contains(problem);
+        seen.push(problem.clone());
+        new
+    });
+    let mut warnings = [file.warnings, environment.warnings, layers.warnings].concat();
+    checks::check(&settings, flags, &mut problems, &mut warnings);
+    Resolution {
+        settings,
+        env: env.clone(),
+        file: file.path,
+        server_args: flags.server_args.clone(),
+        problems,
+        warnings,
+        native: environment.native,
+        withheld: environment.withheld,
+    }
+}
+
+/// A variable that a server reads for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NativeVariable {
+    /// Its name.
+    pub name: String,
+    /// Its value; redacted if it is a password.
+    pub value: String,
+    /// The server that reads it.
+    pub server: value::Server,
+}
+
+/// A variable that is not passed on, because the server would take it for something that it is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Withheld {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub why: &'static str,
+}

@@ -1,0 +1,90 @@
+//! Where a value came from, and what it took precedence over.
+
+use std::fmt;
+use std::ops::Deref;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// The place a value was read from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "source", rename_all = "lowercase")]
+pub enum Origin {
+    /// Built in.
+    Default,
+    /// A key of the configuration file, for example `gunicorn.workers`.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The key with its table.
+        key: String,
+    },
+    /// An environment variable, by name.
+    #[serde(untagged)]
+    Env(#[serde(serialize_with = "as_environment")] String),
+    /// A command line flag with its dashes, or `APP`.
+    #[serde(untagged)]
+    Flag(#[serde(serialize_with = "as_flag")] String),
+}
+
+fn as_environment<S: serde::Serializer>(name: &str, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map([("source", "environment"), ("name", name)])
+}
+
+fn as_flag<S: serde::Serializer>(name: &str, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map([("source", "flag"), ("name", name)])
+}
+
+impl Origin {
+    /// Whether somebody chose the value.
+    #[must_use]
+    pub const fn is_explicit(&self) -> bool {
+        !matches!(self, Self::Default)
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, key } => write!(f, "file {} key {key}", path.display()),
+            Self::Env(name) => write!(f, "environment {name}"),
+            Self::Flag(flag) => write!(f, "command line {flag}"),
+        }
+    }
+}
+
+/// A value that lost to one of higher precedence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Shadowed {
+    /// As it was written; redacted for a secret.
+    pub text: String,
+    /// Where it stands.
+    pub origin: Origin,
+}
+
+/// A resolved option: its value, where it came from and what it shadows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting<T> {
+    /// The value in force.
+    pub value: T,
+    /// Where it came from.
+    pub origin: Origin,
+    /// What was also given, highest precedence first, the default left out.
+    pub shadowed: Vec<Shadowed>,
+}
+
+impl<T> Setting<T> {
+    /// Whether somebody chose the value.
+    pub const fn is_explicit(&self) -> bool {
+        self.origin.is_explicit()
+    }
+}
+
+impl<T> Deref for Setting<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}

@@ -1,0 +1,76 @@
+//! The application.
+
+use std::fmt;
+
+use super::Value;
+
+/// The application: `module:attribute`, `module:factory()`, or a module whose attribute is looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct App {
+    /// The dotted module.
+    pub module: String,
+    /// What is behind the colon, as it was written, with the arguments of a factory.
+    pub attribute: Option<String>,
+}
+
+impl App {
+    /// Whether this is the MCP Gateway.
+    #[must_use]
+    pub fn is_gateway(&self) -> bool {
+        self.module == "mcpgateway.main"
+    }
+}
+
+impl fmt::Display for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.module)?;
+        self.attribute.as_ref().map_or(Ok(()), |attribute| write!(f, ":{attribute}"))
+    }
+}
+
+impl Value for App {
+    const METAVAR: &'static str = "APP";
+
+    fn expected() -> String {
+        "MODULE:ATTRIBUTE such as my.app:app, MODULE:FACTORY(), or MODULE".into()
+    }
+
+    fn parse(text: &str) -> Result<Self, Option<String>> {
+        let (module, attribute) = text.split_once(':').map_or((text, None), |(module, rest)| (module, Some(rest)));
+        let identifier = |word: &str| {
+            let mut letters = word.chars();
+            letters.next().is_some_and(|first| first.is_alphabetic() || first == '_')
+                && letters.all(|letter| letter.is_alphanumeric() || letter == '_')
+        };
+        let named = attribute.is_none_or(|attribute| {
+            let name = attribute.split_once('(').map_or(attribute, |(name, _)| name);
+            name.split('.').all(identifier) && (name == attribute || attribute.ends_with(')'))
+        });
+        if module.split('.').all(identifier) && named {
+            Ok(Self { module: module.into(), attribute: attribute.map(Into::into) })
+        } else if attribute.is_none() && !text.is_empty() {
+            Err(Some("no module has such a name; a program is run by mcp-launch init -- CMD".into()))
+        } else {
+            Err(None)
+        }
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn applications_are_modules_with_or_without_an_attribute() {
+        for text in ["my.app:app", "my.app", "app:create()", "app:create('x', 1)", "app:a.b", "_x:y1", "bash"] {
+            assert_eq!(App::parse(text).map(|app| app.show()), Ok(text.to_owned()));
+        }
+        for text in ["", ":app", "app:", "my-app:app", "/bin/sh", "a..b:c", "a:b:c", "a:f(", "1a:b", "a b:c"] {
+            assert!(App::parse(text).is_err(), "{text:?}");
+        }
+    }
+}

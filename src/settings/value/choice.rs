@@ -1,0 +1,232 @@
+//! Words to choose from.
+
+use super::Value;
+
+/// Makes an enum whose variants are words that a user writes, in any case. Further words of a variant are
+/// synonyms, which other programs use.
+macro_rules! choice {
+    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $word:literal $(| $synonym:literal)*),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $name { $($(#[$variant_meta])* $variant),+ }
+
+        impl $name {
+            /// The word for it.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.word())
+            }
+        }
+
+        impl Value for $name {
+            const METAVAR: &'static str = "WORD";
+
+            fn expected() -> String {
+                [$($word),+].join(", ")
+            }
+
+            fn parse(text: &str) -> Result<Self, Option<String>> {
+                $(if [$word $(, $synonym)*].iter().any(|word| word.eq_ignore_ascii_case(text)) {
+                    return Ok(Self::$variant);
+                })+
+                Err(None)
+            }
+
+            fn show(&self) -> String {
+                self.word().into()
+            }
+
+            fn choices() -> &'static [&'static str] {
+                &[$($word),+]
+            }
+        }
+    };
+}
+
+choice! {
+    /// Which server, as the user asks for it.
+    ServerChoice {
+        /// Gunicorn.
+        Gunicorn = "gunicorn",
+        /// Granian.
+        Granian = "granian",
+        /// Gunicorn if it is installed, else Granian.
+        Auto = "auto",
+    }
+}
+
+choice! {
+    /// A server that this program can run.
+    Server {
+        /// Gunicorn, a pre-fork server.
+        Gunicorn = "gunicorn",
+        /// Granian, a server with its own HTTP stack in Rust.
+        Granian = "granian",
+    }
+}
+
+choice! {
+    /// Whether mcp-launch stays.
+    Mode {
+        /// It stays as the server's supervisor.
+        Supervise = "supervise",
+        /// It becomes the server.
+        Exec = "exec",
+    }
+}
+
+choice! {
+    /// When a server that ended is started again.
+    Restart {
+        /// When it failed.
+        OnFailure = "on-failure",
+        /// Whenever it ended without having been asked to.
+        Always = "always",
+        /// Never.
+        No = "no",
+    }
+}
+
+choice! {
+    /// Whether clients must show a certificate.
+    ClientVerify {
+        /// Not asked for.
+        None = "none" | "0",
+        /// Checked if shown.
+        Optional = "optional" | "1",
+        /// Refused without.
+        Required = "required" | "2",
+    }
+}
+
+choice! {
+    /// The oldest TLS version that is accepted.
+    TlsVersion {
+        /// TLS 1.2.
+        V1_2 = "1.2" | "TLSv1_2" | "PROTOCOL_TLSv1_2",
+        /// TLS 1.3.
+        V1_3 = "1.3" | "TLSv1_3" | "PROTOCOL_TLSv1_3",
+    }
+}
+
+choice! {
+    /// Granian's threading model.
+    RuntimeMode {
+        /// By the number of workers.
+        Auto = "auto",
+        /// Several runtime threads share a worker's work.
+        Mt = "mt",
+        /// One runtime per thread.
+        St = "st",
+    }
+}
+
+choice! {
+    /// HTTP versions to speak.
+    Http {
+        /// Whatever the client negotiates.
+        Auto = "auto",
+        /// HTTP/1.1 only.
+        V1 = "1",
+        /// HTTP/2 only.
+        V2 = "2",
+    }
+}
+
+choice! {
+    /// The event loop of Granian's workers.
+    Loop {
+        /// uvloop.
+        Uvloop = "uvloop",
+        /// The standard library's.
+        Asyncio = "asyncio",
+        /// rloop.
+        Rloop = "rloop",
+        /// The best that is installed, as Granian sees it.
+        Auto = "auto",
+    }
+}
+
+choice! {
+    /// Granian's task implementation.
+    TaskImpl {
+        /// The standard library's.
+        Asyncio = "asyncio",
+        /// Granian's own, which breaks `FastAPI` apps and ends with Python 3.12.
+        Rust = "rust",
+    }
+}
+
+choice! {
+    /// Gunicorn's log levels.
+    GunicornLogLevel {
+        /// Everything.
+        Debug = "debug",
+        /// What happens.
+        Info = "info",
+        /// What is odd.
+        Warning = "warning" | "warn",
+        /// What went wrong.
+        Error = "error",
+        /// What ends the server.
+        Critical = "critical",
+    }
+}
+
+choice! {
+    /// Granian's log levels.
+    GranianLogLevel {
+        /// Everything.
+        Debug = "debug",
+        /// What happens.
+        Info = "info",
+        /// What is odd.
+        Warning = "warning" | "warn",
+        /// What went wrong.
+        Error = "error",
+    }
+}
+
+choice! {
+    /// How much mcp-launch logs.
+    LogLevel {
+        /// Every event of the supervisor.
+        Debug = "debug",
+        /// What happens.
+        Info = "info",
+        /// What is odd.
+        Warning = "warning" | "warn",
+        /// What went wrong.
+        Error = "error",
+    }
+}
+
+choice! {
+    /// How mcp-launch writes its log.
+    LogFormat {
+        /// A line for people.
+        Text = "text",
+        /// A JSON object per line.
+        Json = "json",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_taken_in_any_case_and_shown_in_one() {
+        assert_eq!(ServerChoice::parse("GRANIAN").map(|choice| choice.show()), Ok("granian".to_owned()));
+        assert_eq!(ClientVerify::parse("2"), Ok(ClientVerify::Required));
+        assert_eq!(TlsVersion::parse("tlsv1_3"), Ok(TlsVersion::V1_3));
+        assert_eq!(Restart::parse("sometimes"), Err(None));
+        assert_eq!(Mode::expected(), "supervise, exec");
+    }
+}

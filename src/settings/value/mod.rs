@@ -1,0 +1,202 @@
+//! The types that a setting can have. Each is read from one text syntax, whichever layer the text comes from,
+//! which is why the same value by file, environment or flag is the same setting.
+
+mod address;
+mod app;
+mod choice;
+mod quantity;
+
+use std::fmt;
+use std::path::PathBuf;
+
+pub use address::{BindHost, ListenAddress, PathPrefixes, UrlPath};
+pub use app::App;
+pub use choice::{
+    ClientVerify, GranianLogLevel, GunicornLogLevel, Http, LogFormat, LogLevel, Loop, Mode, Restart, RuntimeMode,
+    Server, ServerChoice, TaskImpl, TlsVersion,
+};
+pub use quantity::{Cpus, Int, MOST_WORKERS, MebiSize, Seconds, Size, Span, Workers, show_span};
+
+/// A type that a setting can have.
+pub trait Value: Sized + Clone + fmt::Debug + PartialEq {
+    /// The placeholder in `--help`.
+    const METAVAR: &'static str;
+
+    /// Says what is allowed, to complete "… is not VALUE; use".
+    fn expected() -> String;
+
+    /// Reads the text.
+    ///
+    /// # Errors
+    /// What is wrong with the text, when it is more specific than "not [`Self::expected`]".
+    fn parse(text: &str) -> Result<Self, Option<String>>;
+
+    /// Writes the value so that [`Self::parse`] reads the same value again.
+    fn show(&self) -> String;
+
+    /// Whether the value is the absence of one.
+    fn is_none(&self) -> bool {
+        false
+    }
+
+    /// The words that may stand for a value, if that is all there is: for shell completions.
+    #[must_use]
+    fn choices() -> &'static [&'static str] {
+        &[]
+    }
+}
+
+/// `none` and no text at all are the absence of a value.
+impl<T: Value> Value for Option<T> {
+    const METAVAR: &'static str = T::METAVAR;
+
+    fn expected() -> String {
+        format!("{}, or none", T::expected())
+    }
+
+    fn parse(text: &str) -> Result<Self, Option<String>> {
+        if text.is_empty() || text.eq_ignore_ascii_case("none") { Ok(None) } else { T::parse(text).map(Some) }
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "none".to_owned(), T::show)
+    }
+
+    fn is_none(&self) -> bool {
+        self.is_none()
+    }
+
+    fn choices() -> &'static [&'static str] {
+        T::choices()
+    }
+}
+
+impl Value for bool {
+    const METAVAR: &'static str = "BOOL";
+
+    fn expected() -> String {
+        "true or false (also 1/0, yes/no, on/off)".into()
+    }
+
+    fn parse(text: &str) -> Result<Self, Option<String>> {
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => Ok(true),
+            "false" | "0" | "no" | "off" => Ok(false),
+            _ => Err(None),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+
+    fn choices() -> &'static [&'static str] {
+        &["true", "false"]
+    }
+}
+
+/// Any text that is not empty.
+impl Value for String {
+    const METAVAR: &'static str = "TEXT";
+
+    fn expected() -> String {
+        "text without a NUL or a line break".into()
+    }
+
+    fn parse(text: &str) -> Result<Self, Option<String>> {
+        if text.contains(['\0', '\n', '\r']) || text.is_empty() { Err(None) } else { Ok(text.into()) }
+    }
+
+    fn show(&self) -> String {
+        self.clone()
+    }
+}
+
+/// A path, used as it is given; relative ones count from the working directory.
+impl Value for PathBuf {
+    const METAVAR: &'static str = "PATH";
+
+    fn expected() -> String {
+        "a path".into()
+    }
+
+    fn parse(text: &str) -> Result<Self, Option<String>> {
+        String::parse(text).map(Self::from)
+    }
+
+    fn show(&self) -> String {
+        self.display().to_string()
+    }
+}
+
+/// A path that is chosen for the user unless the user chooses it or switches the thing off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AutoPath {
+    /// Chosen by the launcher.
+    Auto,
+    /// Not wanted.
+    Off,
+    /// Here.
+    At(PathBuf),
+}
+
+impl Value for AutoPath {
+    const METAVAR: &'static str = "PATH";
+
+    fn expected() -> String {
+        "a path, auto or none".into()
+    }
+
+    fn parse(text: &str) -> Result<Self, Option<String>> {
+        match text.to_ascii_lowercase().as_str() {
+            "auto" => Ok(Self::Auto),
+            "none" => Ok(Self::Off),
+            _ => PathBuf::parse(text).map(Self::At),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Auto => "auto".into(),
+            Self::Off => "none".into(),
+            Self::At(path) => path.show(),
+        }
+    }
+}
+
+/// Something that must not be seen: it shows as stars wherever it is printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The secret itself, for the one place that needs it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
+
+/// What stands in place of a secret.
+pub const REDACTED: &str = "********";
+
+impl Value for Secret {
+    const METAVAR: &'static str = "SECRET";
+
+    fn expected() -> String {
+        "text".into()
+    }
+
+    fn parse(text: &str) -> Result<Self, Option<String>> {
+        Ok(Self(text.into()))
+    }
+
+    fn show(&self) -> String {
+        REDACTED.into()
+    }
+}

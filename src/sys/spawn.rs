@@ -1,0 +1,314 @@
+//! Starting a process: fork, prepare, exec, and certainty about the outcome.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use super::{ALL_SIGNALS, SignalState, restore, set_mask};
+
+/// What is executed, in the form that the kernel takes it: nothing is allocated between fork and exec.
+#[derive(Debug)]
+pub struct Image {
+    program: CString,
+    argv: Vec<CString>,
+    env: Vec<CString>,
+    /// Where `LISTEN_PID=` stands in `env`, if the process is to be told its own number.
+    listen_pid: Option<usize>,
+}
+
+/// Room for the largest pid behind `LISTEN_PID=`.
+const LISTEN_PID: &str = "LISTEN_PID=0000000000";
+
+impl Image {
+    /// Prepares a program for execution.
+    ///
+    /// # Errors
+    /// EINVAL when a string has a NUL in it.
+    pub fn new<'a>(
+        program: &Path,
+        argv: impl IntoIterator<Item = &'a OsString>,
+        env: impl IntoIterator<Item = (&'a OsString, &'a OsString)>,
+    ) -> nix::Result<Self> {
+        let c = |text: &OsStr| CString::new(text.as_bytes()).map_err(|_| Errno::EINVAL);
+        let pair = |(name, value): (&OsString, &OsString)| {
+            let mut text = name.clone();
+            text.push("=");
+            text.push(value);
+            c(&text)
+        };
+        Ok(Self {
+            program: c(program.as_os_str())?,
+            argv: argv.into_iter().map(|argument| c(argument)).collect::<Result<_, _>>()?,
+            env: env.into_iter().map(pair).collect::<Result<_, _>>()?,
+            listen_pid: None,
+        })
+    }
+
+    /// Tells the process its own number in `LISTEN_PID`, as socket activation wants it.
+    pub fn with_listen_pid(&mut self) {
+        self.listen_pid = Some(self.env.len());
+        self.env.push(CString::new(LISTEN_PID).unwrap_or_default());
+    }
+
+    /// Executes it in place of this process. Allocates, so it is not for the time between fork and exec.
+    pub(super) fn execute(&self) -> Errno {
+        Pointers::new(self).execute()
+    }
+}
+
+/// The arrays that `execve` wants, ready before the fork.
+struct Pointers<'a> {
+    image: &'a Image,
+    argv: Vec<*const libc::c_char>,
+    env: Vec<*const libc::c_char>,
+    /// `sh program arguments…`, for a script without a first line that says what runs it.
+    shell: Vec<*const libc::c_char>,
+}
+
+impl<'a> Pointers<'a> {
+    fn new(image: &'a Image) -> Self {
+        let list = |strings: &'a [CString]| {
+            strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>()
+        };
+        let argv = list(&image.argv);
+        let shell =
+            [c"sh".as_ptr(), image.program.as_ptr()].into_iter().chain(argv.iter().skip(1).copied()).collect();
+        Self { env: list(&image.env), argv, image, shell }
+    }
+
+    /// Writes the process's own number over the zeros of `LISTEN_PID`.
+    fn fill_listen_pid(&self) {
+        let Some(index) = self.image.listen_pid else { return };
+        let digits = LISTEN_PID.len() - "LISTEN_PID=".len();
+        // SAFETY: the string has that many digits behind the name, in memory of our own which nobody else reads
+        // in the forked child. Leading zeros are read as decimal by every consumer (strtol, Python's int).
+        unsafe {
+            let mut pid = libc::getpid();
+            let start = self.env[index].cast_mut().add("LISTEN_PID=".len());
+            for place in (0..digits).rev() {
+                *start.add(place) = libc::c_char::try_from(pid % 10).unwrap_or(0) + b'0'.cast_signed();
+                pid /= 10;
+            }
+        }
+    }
+
+    fn execute(&self) -> Errno {
+        // SAFETY: all three arrays end with a null pointer and point into strings that outlive the call.
+        unsafe {
+            libc::execve(self.image.program.as_ptr(), self.argv.as_ptr(), self.env.as_ptr());
+            let error = Errno::last();
+            if error == Errno::ENOEXEC {
+                libc::execve(c"/bin/sh".as_ptr(), self.shell.as_ptr(), self.env.as_ptr());
+            }
+            error
+        }
+    }
+}
+
+/// The process group that the child gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// Its own, in the background: Ctrl-C reaches us, and we decide.
+    Own,
+    /// Its own, in the foreground of the terminal on standard input, as a shell would run it.
+    Foreground,
+}
+
+/// How the child is to start.
+#[derive(Debug)]
+pub struct Setup<'a> {
+    /// Its working directory, if not ours.
+    pub cwd: Option<&'a Path>,
+    /// Descriptors to hand down, each with the number that it gets.
+    pub descriptors: &'a [(&'a OwnedFd, RawFd)],
+    /// Its process group.
+    pub group: Group,
+    /// What it gets when we die.
+    pub death_signal: Option<Signal>,
+    /// Its soft limit of open files.
+    pub open_files: Option<u64>,
+    /// Signal mask and dispositions.
+    pub signals: SignalState,
+}
+
+/// Why a process could not be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpawnError {
+    /// What was being done.
+    pub stage: Stage,
+    /// What the kernel said.
+    pub errno: Errno,
+}
+
+impl std::fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let what = match self.stage {
+            Stage::Prepare => "preparing it",
+            Stage::Fork => "fork",
+            Stage::Directory => "changing to its working directory",
+            Stage::Descriptors => "handing down descriptors",
+            Stage::Exec => "exec",
+        };
+        write!(f, "{what}: {}", self.errno.desc())
+    }
+}
+
+/// The steps of starting a process that can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stage {
+    /// Descriptors and strings, before the fork.
+    Prepare,
+    /// The fork itself.
+    Fork,
+    /// `chdir`.
+    Directory,
+    /// `dup2`.
+    Descriptors,
+    /// `execve`.
+    Exec,
+}
+
+impl Stage {
+    const fn from_byte(byte: u8) -> Self {
+        match byte {
+            0 => Self::Prepare,
+            1 => Self::Fork,
+            2 => Self::Directory,
+            3 => Self::Descriptors,
+            _ => Self::Exec,
+        }
+    }
+}
+
+/// Starts a process and returns when it is certain that the program runs: when the descriptor that exec closes
+/// is closed. Signals are held back meanwhile, in the child until its dispositions are its own, in the parent
+/// until there is somebody to forward them to.
+///
+/// # Errors
+/// The step that failed and what the kernel said; nothing is left behind then.
+pub fn spawn(image: &Image, setup: &Setup<'_>) -> Result<Pid, SpawnError> {
+    let failed = |stage| move |errno| SpawnError { stage, errno };
+    let pointers = Pointers::new(image);
+    let cwd = setup.cwd.map(|cwd| CString::new(cwd.as_os_str().as_bytes())).transpose();
+    let cwd = cwd.map_err(|_| Errno::EINVAL).map_err(failed(Stage::Prepare))?;
+    let (report, low) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(failed(Stage::Prepare))?;
+    // Copies above every number that is asked for: putting one in place cannot overwrite another.
+    let above = setup.descriptors.iter().map(|(_, number)| *number).max().unwrap_or(2) + 1;
+    let copies = setup.descriptors.iter().map(|(fd, number)| duplicate(fd, above).map(|copy| (copy, *number)));
+    let mut copies = copies.collect::<Result<Vec<_>, _>>().map_err(failed(Stage::Prepare))?;
+    // The channel for the confirmation must not be overwritten either.
+    let confirm = duplicate(&low, above).map_err(failed(Stage::Prepare))?;
+    drop(low);
+    copies.sort_by_key(|(_, number)| *number);
+
+    let parent = nix::unistd::getpid();
+    let mask = nix::sys::signal::SigSet::thread_get_mask().map_err(failed(Stage::Prepare))?;
+    set_mask(ALL_SIGNALS);
+    // SAFETY: the child calls only async-signal-safe functions (see `child`) until it executes or exits.
+    let pid = match unsafe { libc::fork() } {
+        0 => child(&pointers, setup, cwd.as_deref(), &copies, &confirm, parent),
+        -1 => {
+            let errno = Errno::last();
+            let _ = mask.thread_set_mask();
+            return Err(SpawnError { stage: Stage::Fork, errno });
+        }
+        pid => Pid::from_raw(pid),
+    };
+    // Parent and child both do it, so that it is done whoever runs first.
+    let _ = nix::unistd::setpgid(pid, pid);
+    drop(confirm);
+    let outcome = read_report(&report);
+    let _ = mask.thread_set_mask();
+    match outcome {
+        None => Ok(pid),
+        Some(error) => {
+            let _ = nix::sys::wait::waitpid(pid, None);
+            Err(error)
+        }
+    }
+}
+
+pub(super) fn duplicate(fd: &OwnedFd, above: RawFd) -> nix::Result<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    let copy = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(above))?;
+    // SAFETY: fcntl returned a new descriptor, which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// The end of the pipe without a word means that exec closed it.
+fn read_report(report: &OwnedFd) -> Option<SpawnError> {
+    let mut bytes = [0; 5];
+    loop {
+        match nix::unistd::read(report, &mut bytes) {
+            Err(Errno::EINTR) => {}
+            Ok(5) => {
+                let [stage, errno @ ..] = bytes;
+                let errno = Errno::from_raw(i32::from_ne_bytes(errno));
+                return Some(SpawnError { stage: Stage::from_byte(stage), errno });
+            }
+            _ => return None,
+        }
+    }
+}
+
+/// The child between fork and exec. Only async-signal-safe calls, no allocation, no panic: another thread may
+/// have held a lock when we forked.
+fn child(
+    pointers: &Pointers<'_>,
+    setup: &Setup<'_>,
+    cwd: Option<&std::ffi::CStr>,
+    copies: &[(OwnedFd, RawFd)],
+    confirm: &OwnedFd,
+    parent: Pid,
+) -> ! {
+    let fail = |stage: Stage, errno: Errno| -> ! {
+        let [a, b, c, d] = (errno as i32).to_ne_bytes();
+        let bytes = [stage as u8, a, b, c, d];
+        // SAFETY: writes from a local array, then ends the child without running the parent's destructors.
+        unsafe {
+            libc::write(confirm.as_raw_fd(), bytes.as_ptr().cast(), bytes.len());
+            libc::_exit(127)
+        }
+    };
+    // SAFETY: plain system calls with numbers and pointers to memory that was made before the fork.
+    unsafe {
+        libc::setpgid(0, 0);
+        if setup.group == Group::Foreground {
+            libc::tcsetpgrp(0, libc::getpid());
+        }
+        if let Some(signal) = setup.death_signal {
+            libc::prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong);
+            if libc::getppid() != parent.as_raw() {
+                // The parent died before the line above took effect.
+                libc::_exit(127);
+            }
+        }
+        if let Some(soft) = setup.open_files {
+            let mut limit: libc::rlimit = std::mem::zeroed();
+            if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+                limit.rlim_cur = soft.min(limit.rlim_max);
+                libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+            }
+        }
+        if let Some(cwd) = cwd
+            && libc::chdir(cwd.as_ptr()) != 0
+        {
+            fail(Stage::Directory, Errno::last());
+        }
+        for (copy, number) in copies {
+            if libc::dup2(copy.as_raw_fd(), *number) < 0 {
+                fail(Stage::Descriptors, Errno::last());
+            }
+        }
+    }
+    pointers.fill_listen_pid();
+    restore(setup.signals);
+    fail(Stage::Exec, pointers.execute())
+}

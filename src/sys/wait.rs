@@ -1,0 +1,36 @@
+//! Reaping.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+/// What there was to reap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaped {
+    /// A child that ended.
+    Child(Pid, ExitStatus),
+    /// There are children, and all of them live.
+    NoneEnded,
+    /// There are no children. For a subreaper that means: no descendants either.
+    NoChildren,
+}
+
+/// Reaps one child that ended, if there is one.
+///
+/// nix's `waitpid` reaps a child that was killed by a real-time signal and then fails without saying whom.
+#[must_use]
+pub fn reap() -> Reaped {
+    loop {
+        let mut status = 0;
+        // SAFETY: the pointer is to a local.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+        match pid {
+            0 => return Reaped::NoneEnded,
+            -1 if Errno::last() == Errno::EINTR => {}
+            -1 => return Reaped::NoChildren,
+            _ => return Reaped::Child(Pid::from_raw(pid), ExitStatus::from_raw(status)),
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! What the tests share: a launcher under test, bounded waits, a small HTTP client.
+//!
+//! Nothing here sleeps for a fixed time and hopes: everything waits for a condition, and not for ever.
+
+#![allow(dead_code, missing_docs)]
+
+pub mod fake;
+pub mod http;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Far longer than anything takes: a test that gets here has failed.
+pub const LONG: Duration = Duration::from_secs(40);
+
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_mcp-launch");
+
+/// Waits until the condition gives something.
+#[track_caller]
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + LONG;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until the condition holds.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    wait_for(what, || condition().then_some(()));
+}
+
+/// The virtual environment with the real servers, which `scripts/test` makes.
+pub fn venv() -> Option<PathBuf> {
+    let path = std::env::var_os("MCP_LAUNCH_TEST_VENV").map(PathBuf::from);
+    if path.is_none() {
+        eprintln!("SKIPPED: MCP_LAUNCH_TEST_VENV is not set; scripts/test makes the environment and sets it");
+    }
+    path
+}
+
+/// Makes a test of each function, for each server: `gunicorn::NAME` and `granian::NAME`.
+#[macro_export]
+macro_rules! for_both_servers {
+    ($($name:ident),+ $(,)?) => {
+        mod gunicorn { $(#[test] fn $name() { super::$name("gunicorn"); })+ }
+        mod granian { $(#[test] fn $name() { super::$name("granian"); })+ }
+    };
+}
+
+/// A directory under `tests/`.
+pub fn tests_directory(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A launcher that is about to be started, in a clean environment of its own.
+pub struct Launch {
+    pub command: Command,
+    pub directory: tempfile::TempDir,
+    pub port: u16,
+}
+
+impl Launch {
+    /// With the program's arguments; the environment has only what every process needs.
+    pub fn new(arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", directory.path())
+            .env("XDG_RUNTIME_DIR", directory.path())
+            .env("HOST", "127.0.0.1")
+            .env("PORT", port.to_string())
+            .current_dir(directory.path())
+            .stdin(Stdio::null());
+        Self { command, directory, port }
+    }
+
+    /// A server with one of the small apps under `tests/apps`.
+    pub fn app(venv: &Path, server: &str, arguments: &[&str]) -> Self {
+        let mut launch = Self::new(&[]);
+        launch
+            .command
+            .args(["--server", server])
+            .args(arguments)
+            .arg("hello:app")
+            .env("VIRTUAL_ENV", venv)
+            .env("PYTHONPATH", tests_directory("apps"))
+            .env("MCP_LAUNCH_CPUS", "2");
+        launch
+    }
+
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub fn without(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
+    /// Has another program execute it, which must not stay in between.
+    pub fn through(mut self, wrapper: &[&str]) -> Self {
+        let mut command = Command::new(wrapper[0]);
+        command
+            .args(&wrapper[1..])
+            .arg(self.command.get_program())
+            .args(self.command.get_args())
+            .env_clear()
+            .envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .current_dir(self.command.get_current_dir().unwrap())
+            .stdin(Stdio::null());
+        self.command = command;
+        self
+    }
+
+    /// Starts it; its output is kept for the test to look at.
+    pub fn start(self) -> Running {
+        self.start_with_stderr(Stdio::piped())
+    }
+
+    /// Starts it with this as standard error; if it is a pipe of ours, what comes is kept.
+    pub fn start_with_stderr(mut self, stderr: impl Into<Stdio>) -> Running {
+        let mut child = self.command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
+        let out = Output::collect(child.stdout.take().unwrap());
+        let log = child.stderr.take().map_or_else(Output::default, Output::collect);
+        Running {
+            child,
+            out,
+            log,
+            directory: self.directory,
+            port: self.port,
+            status: None,
+            seen: RefCell::default(),
+        }
+    }
+
+    /// Starts it and waits for its end.
+    #[track_caller]
+    pub fn finish(self) -> Finished {
+        let mut running = self.start();
+        let status = running.wait();
+        running.finished(status)
+    }
+}
+
+/// What a process writes.
+#[derive(Default)]
+struct Output {
+    text: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Output {
+    fn collect(mut from: impl Read + Send + 'static) -> Self {
+        let text = Arc::<Mutex<Vec<u8>>>::default();
+        let into = Arc::clone(&text);
+        let reader = std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = from.read(&mut buffer) {
+                into.lock().unwrap().extend_from_slice(&buffer[..length]);
+            }
+        });
+        Self { text, reader: Some(reader) }
+    }
+
+    /// Whether the last writer has closed its end, and all was read.
+    fn is_complete(&self) -> bool {
+        self.reader.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.text.lock().unwrap()).into_owned()
+    }
+}
+
+/// How a launcher ended.
+pub struct Finished {
+    pub code: i32,
+    pub out: String,
+    pub log: String,
+}
+
+/// A launcher that runs. What is left of it when the test ends is killed.
+pub struct Running {
+    child: Child,
+    out: Output,
+    log: Output,
+    pub directory: tempfile::TempDir,
+    pub port: u16,
+    status: Option<ExitStatus>,
+    /// Descendants that were seen at any time.
+    seen: RefCell<BTreeSet<Pid>>,
+}
+
+impl Running {
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    pub fn out(&self) -> String {
+        self.out.text()
+    }
+
+    /// Waits for a piece of its log.
+    #[track_caller]
+    pub fn wait_log(&mut self, text: &str) {
+        self.wait_log_count(text, 1);
+    }
+
+    /// Waits until a piece of its log has come so many times.
+    #[track_caller]
+    pub fn wait_log_count(&mut self, text: &str, count: usize) {
+        let deadline = Instant::now() + LONG;
+        while self.log().matches(text).count() < count {
+            let ended = self.child.try_wait().unwrap();
+            assert!(
+                Instant::now() < deadline && ended.is_none(),
+                "no {text:?} ({ended:?}) in the log:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits for its end and returns the status as a shell shows it.
+    #[track_caller]
+    pub fn wait(&mut self) -> i32 {
+        self.descendants();
+        let deadline = Instant::now() + LONG;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "it does not end; its log:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        self.status = Some(status);
+        // What it wrote last may still be on its way here; what it left behind may keep the pipe open.
+        let patience = Instant::now() + Duration::from_secs(2);
+        while !(self.out.is_complete() && self.log.is_complete()) && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        status.code().unwrap_or_else(|| 128 + status.signal().unwrap())
+    }
+
+    /// Asks it to stop and waits for its end.
+    #[track_caller]
+    pub fn stop(&mut self) -> i32 {
+        self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+
+    /// Its children that live.
+    pub fn children(&self) -> Vec<Pid> {
+        children(self.pid())
+    }
+
+    /// All that descends from it and lives.
+    pub fn descendants(&self) -> Vec<Pid> {
+        let found = descendants(self.pid());
+        self.seen.borrow_mut().extend(&found);
+        found
+    }
+
+    /// What still lives of all that it started: descendants that were seen, and processes with its environment.
+    pub fn leftovers(&self) -> Vec<Pid> {
+        let mark = self.directory.path().as_os_str().as_bytes();
+        let marked = |pid: &Pid| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.windows(mark.len()).any(|part| part == mark)
+        };
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        let pids = entries.filter_map(|entry| Some(Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)));
+        let mut found: BTreeSet<Pid> = pids.filter(marked).chain(self.seen.borrow().iter().copied()).collect();
+        found.retain(|pid| is_alive(*pid));
+        found.remove(&self.pid());
+        found.into_iter().collect()
+    }
+
+    /// After its end: no process of its own is left, and nobody listens on its port.
+    #[track_caller]
+    pub fn assert_nothing_left(&self) {
+        assert_eq!(self.leftovers(), [], "processes are left; its log:\n{}", self.log());
+        std::net::TcpListener::bind(("127.0.0.1", self.port)).expect("the port must be free");
+    }
+
+    pub fn finished(self, code: i32) -> Finished {
+        Finished { code, out: self.out(), log: self.log() }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.descendants();
+        if self.status.is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        // One that forks while it is killed leaves a child that was not seen.
+        for _ in 0..100 {
+            let left = self.leftovers();
+            if left.is_empty() {
+                break;
+            }
+            for pid in left {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// The children of a process that live.
+pub fn children(pid: Pid) -> Vec<Pid> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads
+        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
+        .flat_map(|text| text.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect::<Vec<_>>())
+        .filter(|pid| is_alive(*pid))
+        .collect()
+}
+
+/// The descendants of a process that live.
+pub fn descendants(pid: Pid) -> Vec<Pid> {
+    children(pid).into_iter().flat_map(|child| std::iter::once(child).chain(descendants(child))).collect()
+}
+
+/// The state letter of a process; none when it is gone.
+pub fn state(pid: Pid) -> Option<char> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text[text.rfind(')')? + 2..].chars().next()
+}
+
+/// Whether a process is there and no zombie.
+pub fn is_alive(pid: Pid) -> bool {
+    state(pid).is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
+
+/// A line of `/proc/PID/status`.
+pub fn status_line(pid: Pid, name: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_default().trim().to_owned()
+}
+
+/// What lies unread at a port: connections that nobody accepted, bytes of requests that nobody read.
+pub fn unread(port: u16) -> u64 {
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let waiting = |line: &str| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let here = fields[1].ends_with(&format!(":{port:04X}"));
+        // The queue of received bytes; of a listening socket, the connections to be accepted.
+        here.then(|| u64::from_str_radix(fields[4].split_once(':').unwrap().1, 16).unwrap())
+    };
+    table.lines().skip(1).filter_map(waiting).sum()
+}
+
+/// Whether we may do what root may (make namespaces).
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}

@@ -1,0 +1,146 @@
+//! The direction of imports: argv, env, file → settings → (with host facts) plan → run. None goes backwards,
+//! so everything up to the plan stays pure and can be tested without starting a process.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// What each part may import, beside itself. Parts that are not listed (`run`, `control`, `report`, `cli` …) stand
+/// on top of these and may import anything; nothing listed may import them.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("sys", &[]),
+    ("guard::scoreboard", &["sys"]),
+    ("host", &["sys"]),
+    ("problem", &["settings", "host"]),
+    ("settings", &["problem", "host"]),
+    ("guard", &["sys", "guard::scoreboard", "host", "settings", "problem"]),
+    ("tls", &["sys", "settings", "problem"]),
+    ("plan", &["settings", "problem", "host", "guard"]),
+];
+
+#[test]
+fn no_import_goes_backwards() {
+    let mut wrong = Vec::new();
+    for file in sources() {
+        let Some(part) = part_of(&file) else { continue };
+        let Some((_, allowed)) = MAY_IMPORT.iter().find(|(name, _)| *name == part) else { continue };
+        let text = std::fs::read_to_string(&file).unwrap();
+        for import in imports(&text) {
+            if import != part && !allowed.contains(&import.as_str()) {
+                wrong.push(format!("{}: {part} imports {import}", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "imports that go backwards:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn unsafe_code_is_in_sys_only() {
+    let wrong: Vec<PathBuf> = sources()
+        .into_iter()
+        .filter(|file| part_of(file).as_deref() != Some("sys"))
+        .filter(|file| {
+            let text = std::fs::read_to_string(file).unwrap();
+            code_lines(&text).any(|line| {
+                ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern", "allow(unsafe_code"]
+                    .iter()
+                    .any(|word| line.contains(word))
+            })
+        })
+        .collect();
+    assert!(wrong.is_empty(), "unsafe code outside src/sys: {wrong:?}");
+}
+
+#[test]
+fn imports_are_found_in_every_form() {
+    let text = "use crate::settings::{Origin, value::Mode};\n// crate::run\nlet a = crate::host::probe();\n\
+                use crate::{plan, guard::scoreboard::Slot};\npub(crate) fn f() {}\nuse mcp_launch::tls;\n";
+    let found: Vec<String> = imports(text).into_iter().collect();
+    assert_eq!(found, ["guard::scoreboard", "host", "plan", "settings", "tls"]);
+}
+
+/// The part that a source file belongs to; none for the roots.
+fn part_of(file: &Path) -> Option<String> {
+    let path = file.strip_prefix(project().join("src")).unwrap().with_extension("");
+    let names: Vec<&str> = path.iter().map(|name| name.to_str().unwrap()).collect();
+    match names.as_slice() {
+        [] | ["main" | "lib"] => None,
+        ["guard", "scoreboard", ..] => Some("guard::scoreboard".to_owned()),
+        [first, ..] => Some((*first).to_owned()),
+    }
+}
+
+/// The parts of this crate that a source text names.
+fn imports(text: &str) -> BTreeSet<String> {
+    let code: String = code_lines(text).collect::<Vec<_>>().join("\n");
+    let mut found = BTreeSet::new();
+    for root in ["crate::", "mcp_launch::"] {
+        for (at, _) in code.match_indices(root) {
+            let rest = &code[at + root.len()..];
+            match rest.strip_prefix('{') {
+                Some(group) => found.extend(group_members(group).filter_map(part_named)),
+                None => found.extend(part_named(rest)),
+            }
+        }
+    }
+    found
+}
+
+/// What stands between the commas of `{…}`, nested groups left whole.
+fn group_members(group: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0_usize;
+    let mut members = Vec::new();
+    let mut start = 0;
+    for (at, letter) in group.char_indices() {
+        match letter {
+            '}' if depth == 0 => {
+                members.push(&group[start..at]);
+                break;
+            }
+            ',' if depth == 0 => {
+                members.push(&group[start..at]);
+                start = at + 1;
+            }
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    members.into_iter().map(str::trim)
+}
+
+/// The part that a path begins with. Macros and items of the crate's root have none.
+fn part_named(path: &str) -> Option<String> {
+    if path.starts_with("guard::scoreboard") {
+        return Some("guard::scoreboard".to_owned());
+    }
+    let end = path.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').unwrap_or(path.len());
+    let name = &path[..end];
+    let exists = |file: String| project().join("src").join(file).exists();
+    let known = MAY_IMPORT.iter().any(|(part, _)| *part == name);
+    (known || exists(format!("{name}.rs")) || exists(format!("{name}/mod.rs"))).then(|| name.to_owned())
+}
+
+fn code_lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.trim_start().starts_with("//"))
+}
+
+fn sources() -> Vec<PathBuf> {
+    let mut waiting = vec![project().join("src")];
+    let mut found = Vec::new();
+    while let Some(directory) = waiting.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else if path.extension().is_some_and(|it| it == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
