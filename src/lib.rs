@@ -108,6 +108,7 @@ pub mod cli;
 pub mod commands;
 pub mod control;
 pub mod docs;
+pub mod guard;
 pub mod host;
 pub mod log;
 pub mod plan;

@@ -1,0 +1,219 @@
+//! The scoreboard: what the workers of one generation say of themselves, in memory that they share with us.
+//!
+//! One per generation, in a memory file: it needs no writable directory, and is gone with the last process that has
+//! it. Forked workers inherit its descriptor; spawned ones open it through `/proc/MAIN/fd/N`.
+//!
+//! A header of one cache line, then a cache line for each slot. Every field is one aligned word that one process
+//! writes (the owner of the slot) and others read, so a torn read can only mix an older with a newer field of the
+//! same worker, which is no worse than having read a moment earlier or later. All numbers are the machine's own.
+//!
+//! A worker owns a slot by a POSIX record lock on its 64 bytes. The kernel lets go of the lock when the process ends,
+//! however it ends, so a slot can neither leak nor have two owners, and nobody has to free it. What the last owner
+//! wrote stays until the next one begins: who reads must know which processes live.
+//!
+//! `guard.py` is the other end, and has the same numbers.
+
+use std::num::NonZeroUsize;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use nix::unistd::Pid;
+
+use crate::sys::shared::SharedMemory;
+
+/// The first eight bytes, as they stand in memory.
+pub const MAGIC: [u8; 8] = *b"MCPLGRD1";
+/// Of the layout.
+pub const VERSION: u32 = 1;
+/// The size of the header, and of each slot: a cache line.
+pub const LINE: usize = 64;
+
+/// Offsets in the header, in bytes.
+mod header {
+    pub const MAGIC: usize = 0;
+    pub const VERSION: usize = 8;
+    pub const SLOTS: usize = 12;
+    pub const GENERATION: usize = 16;
+    pub const LAUNCHER: usize = 20;
+}
+
+/// Offsets in a slot, in bytes.
+mod slot {
+    pub const PID: usize = 0;
+    pub const STATE: usize = 4;
+    pub const CLAIMED: usize = 8;
+    pub const HEARTBEAT: usize = 16;
+    pub const IN_FLIGHT: usize = 24;
+    pub const HIGH_WATER: usize = 28;
+    pub const SERVED: usize = 32;
+    pub const REJECTED: usize = 40;
+    pub const LAG: usize = 48;
+    pub const MOST_LAG: usize = 52;
+    pub const STREAMS: usize = 56;
+    pub const FLAGS: usize = 60;
+}
+
+/// Bits of a slot's flags.
+mod flag {
+    pub const TRACEBACK_ON_ABORT: u32 = 1;
+    pub const NO_LIFESPAN: u32 = 2;
+}
+
+/// How far a worker has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It has its slot, and its app is starting up.
+    Starting,
+    /// Its app has started.
+    Ready,
+    /// It was told to end.
+    Stopping,
+}
+
+/// What a worker says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot {
+    /// Its process, as it sees itself. To be checked before it is signalled: any process of the generation can write.
+    pub pid: Pid,
+    /// How far it has got.
+    pub state: State,
+    /// When it took the slot, on the kernel's monotonic clock (`CLOCK_MONOTONIC`, which Python's
+    /// `time.monotonic_ns()` reads).
+    pub claimed: Duration,
+    /// When its event loop last ran a timer, on the same clock.
+    pub heartbeat: Duration,
+    /// Requests that it is working on and that count.
+    pub in_flight: u32,
+    /// The most that there ever were at a time.
+    pub high_water: u32,
+    /// Requests that it has finished, refused ones not counted. Brought up to date with the heartbeat.
+    pub served: u64,
+    /// Requests, streams and WebSockets that it refused.
+    pub rejected: u64,
+    /// By how much its event loop was late the last time.
+    pub lag: Duration,
+    /// By how much at most.
+    pub most_lag: Duration,
+    /// Event streams and WebSockets that are open.
+    pub streams: u32,
+    /// Whether SIGABRT makes it write where it is (Python's faulthandler).
+    pub traceback_on_abort: bool,
+    /// Whether its server speaks no lifespan protocol with the app, so that its first request is the first sign of
+    /// life.
+    pub no_lifespan: bool,
+}
+
+/// The scoreboard of one generation.
+#[derive(Debug)]
+pub struct Scoreboard {
+    memory: SharedMemory,
+    slots: usize,
+}
+
+impl Scoreboard {
+    /// A scoreboard for a generation of so many workers. There are more slots than that: a server may start a
+    /// worker's successor before the worker ends, and may be told to have more.
+    ///
+    /// # Errors
+    /// When the kernel has no memory or descriptor for it, or forbids memory files.
+    pub fn new(generation: u32, workers: u32) -> nix::Result<Self> {
+        let slots = 4 * workers as usize + 16;
+        let length = NonZeroUsize::new(LINE * (slots + 1)).ok_or(nix::errno::Errno::EINVAL)?;
+        let memory = SharedMemory::new(length)?;
+        memory.set_word(header::VERSION, VERSION);
+        memory.set_word(header::SLOTS, u32::try_from(slots).unwrap_or(u32::MAX));
+        memory.set_word(header::GENERATION, generation);
+        memory.set_word(header::LAUNCHER, std::process::id());
+        memory.set_long(header::MAGIC, u64::from_ne_bytes(MAGIC));
+        Ok(Self { memory, slots })
+    }
+
+    /// Its descriptor, closed at exec: a server that is to have it gets a copy.
+    #[must_use]
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.memory.descriptor()
+    }
+
+    /// What all that ever took a slot say, the dead among them: a slot keeps what its last owner wrote. Of two slots
+    /// with the same process number the one that was taken later counts.
+    #[must_use]
+    pub fn slots(&self) -> Vec<Slot> {
+        let mut slots: Vec<Slot> = (0..self.slots).filter_map(|index| self.slot(index)).collect();
+        slots.sort_by_key(|slot| (slot.pid, std::cmp::Reverse(slot.claimed)));
+        slots.dedup_by_key(|slot| slot.pid);
+        slots
+    }
+
+    fn slot(&self, index: usize) -> Option<Slot> {
+        let at = LINE * (index + 1);
+        let word = |offset| self.memory.word(at + offset);
+        let long = |offset| self.memory.long(at + offset);
+        let microseconds = |offset| Duration::from_micros(word(offset).into());
+        let pid = i32::try_from(word(slot::PID)).ok().filter(|pid| *pid > 0)?;
+        let state = match word(slot::STATE) {
+            1 => State::Starting,
+            2 => State::Ready,
+            3 => State::Stopping,
+            _ => return None,
+        };
+        let flags = word(slot::FLAGS);
+        Some(Slot {
+            pid: Pid::from_raw(pid),
+            state,
+            claimed: Duration::from_nanos(long(slot::CLAIMED)),
+            heartbeat: Duration::from_nanos(long(slot::HEARTBEAT)),
+            in_flight: word(slot::IN_FLIGHT),
+            high_water: word(slot::HIGH_WATER),
+            served: long(slot::SERVED),
+            rejected: long(slot::REJECTED),
+            lag: microseconds(slot::LAG),
+            most_lag: microseconds(slot::MOST_LAG),
+            streams: word(slot::STREAMS),
+            traceback_on_abort: flags & flag::TRACEBACK_ON_ABORT != 0,
+            no_lifespan: flags & flag::NO_LIFESPAN != 0,
+        })
+    }
+}
+
+/// The time on the clock that workers stamp their slots with.
+#[must_use]
+pub fn now() -> Duration {
+    use nix::time::{ClockId, clock_gettime};
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(board: &Scoreboard, index: usize, pid: u32, state: u32, claimed: u64) {
+        let at = LINE * (index + 1);
+        board.memory.set_word(at + slot::PID, pid);
+        board.memory.set_word(at + slot::STATE, state);
+        board.memory.set_long(at + slot::CLAIMED, claimed);
+    }
+
+    #[test]
+    fn a_new_one_has_no_workers() {
+        assert_eq!(Scoreboard::new(1, 2).unwrap().slots(), []);
+    }
+
+    #[test]
+    fn of_a_number_that_was_used_twice_the_later_worker_counts() {
+        let board = Scoreboard::new(1, 2).unwrap();
+        write(&board, 0, 7, 3, 100);
+        write(&board, 3, 7, 1, 200);
+        write(&board, 5, 9, 2, 150);
+        let found: Vec<_> = board.slots().iter().map(|slot| (slot.pid.as_raw(), slot.state)).collect();
+        assert_eq!(found, [(7, State::Starting), (9, State::Ready)]);
+    }
+
+    #[test]
+    fn nonsense_in_a_slot_is_no_worker() {
+        let board = Scoreboard::new(1, 2).unwrap();
+        write(&board, 0, u32::MAX, 2, 1);
+        write(&board, 1, 5, 77, 1);
+        write(&board, 2, 0, 2, 1);
+        assert_eq!(board.slots(), []);
+    }
+}
