@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from measure import Installation, now
+from launcher import Installation, now
 
 WITHIN = 20_000_000  # nanoseconds after the start, or after the signal that began the reload
 LIMIT = 30  # seconds after which a signal has had no effect; the launcher's own budget is shorter
@@ -215,6 +215,8 @@ def main():
     parser.add_argument("--binary", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--fake-server", required=True, help=argparse.SUPPRESS)
     parser.add_argument("count", type=int, nargs="?", default=1000, help="signals of each kind (1000)")
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--jobs", type=int, default=cores, help="situations at a time (as many as there are cores)")
     options = parser.parse_args()
     options.binary = os.path.realpath(options.binary)
     places = [False, True] if os.geteuid() == 0 else [False]
@@ -227,7 +229,7 @@ def main():
         for number in SIGNALS
     ]
     lost = 0
-    with concurrent.futures.ProcessPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+    with concurrent.futures.ProcessPoolExecutor(max_workers=options.jobs) as pool:
         for scenario in pool.map(Scenario.run, scenarios):
             lost += len(scenario.lost)
             early = f", before its first instruction {scenario.early}" if scenario.early else ""
