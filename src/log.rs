@@ -96,11 +96,7 @@ impl Log {
     /// Starts the log of this program.
     #[must_use]
     pub fn start(level: LogLevel, format: LogFormat) -> Self {
-        let queue = Arc::<Queue>::default();
-        let writer = Arc::clone(&queue);
-        // Without a thread the lines stay in the queue; the supervisor goes on.
-        let _ =
-            std::thread::Builder::new().name("log".into()).stack_size(64 << 10).spawn(move || writer.write_forever());
+        let log = Self::with_writer();
         let level = match level {
             LogLevel::Debug => tracing::Level::DEBUG,
             LogLevel::Info => tracing::Level::INFO,
@@ -111,11 +107,21 @@ impl Log {
             .with_max_level(level)
             .with_target(false)
             .with_ansi(wants_colour(&std::io::stderr()))
-            .with_writer(Sink(Arc::clone(&queue)));
+            .with_writer(Sink(Arc::clone(&log.0)));
         let _ = match format {
             LogFormat::Text => tracing::subscriber::set_global_default(builder.finish()),
             LogFormat::Json => tracing::subscriber::set_global_default(builder.json().flatten_event(true).finish()),
         };
+        log
+    }
+
+    /// An empty queue and the thread that writes what comes into it.
+    fn with_writer() -> Self {
+        let queue = Arc::<Queue>::default();
+        let writer = Arc::clone(&queue);
+        // Without a thread the lines stay in the queue; the supervisor goes on.
+        let _ =
+            std::thread::Builder::new().name("log".into()).stack_size(64 << 10).spawn(move || writer.write_forever());
         Self(queue)
     }
 
@@ -131,6 +137,14 @@ impl Log {
             pending = self.0.changed.wait_timeout(pending, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
+}
+
+/// Writes a text to standard error where there is no log, and waits for its reader no longer than the log does at
+/// its end.
+pub fn say(text: &str) {
+    let log = Log::with_writer();
+    log.0.push(text.as_bytes().to_vec());
+    log.flush();
 }
 
 impl Drop for Log {

@@ -3,11 +3,10 @@
 #[path = "sys/entry.rs"]
 mod entry;
 
-use std::io::Write;
 use std::process::ExitCode;
 
-use mcp_launch::commands;
 use mcp_launch::problem::{Problem, exit_for};
+use mcp_launch::{commands, log};
 
 fn main() -> ExitCode {
     let result = match commands::parse() {
@@ -26,5 +25,5 @@ fn main() -> ExitCode {
 /// All problems together, so that they can be mended together.
 fn report(problems: &[Problem]) {
     let text: Vec<String> = problems.iter().map(|problem| format!("mcp-launch: {problem}\n")).collect();
-    let _ = std::io::stderr().write_all(text.concat().as_bytes());
+    log::say(&text.concat());
 }

@@ -220,6 +220,13 @@ fn a_standard_error_that_nobody_reads_does_not_keep_it_from_giving_up() {
 }
 
 #[test]
+fn a_standard_error_that_nobody_reads_does_not_keep_bad_settings_from_being_refused() {
+    let (_reader, writer) = full_pipe();
+    let mut running = Launch::fake("gunicorn", "serve", &["--workers", "none"]).start_with_stderr(writer);
+    assert_eq!(running.wait(), 78);
+}
+
+#[test]
 fn an_inherited_standard_error_is_never_made_non_blocking() {
     let (_reader, writer) = full_pipe();
     let ours = writer.try_clone().unwrap();
