@@ -3,7 +3,8 @@
 //! One per generation, in a memory file: it needs no writable directory, and is gone with the last process that has
 //! it. Forked workers inherit its descriptor; spawned ones open it through `/proc/MAIN/fd/N`.
 //!
-//! A header of one cache line, then a cache line for each slot. Every field is one aligned word that one process
+//! A header of one cache line, then a cache line for each slot, then room for a text (its length in a word, then the
+//! text in UTF-8): why the app could not be loaded, which whoever fails writes before it ends. Every field is one aligned word that one process
 //! writes (the owner of the slot) and others read, so a torn read can only mix an older with a newer field of the
 //! same worker, which is no worse than having read a moment earlier or later. All numbers are the machine's own.
 //!
@@ -27,6 +28,9 @@ pub const MAGIC: [u8; 8] = *b"MCPLGRD1";
 pub const VERSION: u32 = 1;
 /// The size of the header, and of each slot: a cache line.
 pub const LINE: usize = 64;
+
+/// The room for the text at the end, the word with its length included.
+pub const TEXT: usize = 1024;
 
 /// Offsets in the header, in bytes.
 mod header {
@@ -118,7 +122,7 @@ impl Scoreboard {
     /// When the kernel has no memory or descriptor for it, or forbids memory files.
     pub fn new(generation: u32, workers: u32) -> nix::Result<Self> {
         let slots = 4 * workers as usize + 16;
-        let length = NonZeroUsize::new(LINE * (slots + 1)).ok_or(nix::errno::Errno::EINVAL)?;
+        let length = NonZeroUsize::new(LINE * (slots + 1) + TEXT).ok_or(nix::errno::Errno::EINVAL)?;
         let memory = SharedMemory::new(length)?;
         memory.set_word(header::VERSION, VERSION);
         memory.set_word(header::SLOTS, u32::try_from(slots).unwrap_or(u32::MAX));
@@ -142,6 +146,17 @@ impl Scoreboard {
         slots.sort_by_key(|slot| (slot.pid, std::cmp::Reverse(slot.claimed)));
         slots.dedup_by_key(|slot| slot.pid);
         slots
+    }
+
+    /// Why the app could not be loaded or started, in one line, as the process that failed last put it.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        let start = LINE * (self.slots + 1);
+        let length = (self.memory.word(start) as usize).min(TEXT - 4);
+        let words = (0..length.div_ceil(4)).map(|index| self.memory.word(start + 4 + 4 * index).to_ne_bytes());
+        let bytes: Vec<u8> = words.flatten().take(length).collect();
+        let text: String = String::from_utf8_lossy(&bytes).chars().filter(|letter| !letter.is_control()).collect();
+        Some(text).filter(|text| !text.is_empty())
     }
 
     fn slot(&self, index: usize) -> Option<Slot> {
@@ -206,6 +221,23 @@ mod tests {
         write(&board, 5, 9, 2, 150);
         let found: Vec<_> = board.slots().iter().map(|slot| (slot.pid.as_raw(), slot.state)).collect();
         assert_eq!(found, [(7, State::Starting), (9, State::Ready)]);
+    }
+
+    #[test]
+    fn what_a_failing_process_wrote_is_read_as_one_line() {
+        use std::os::fd::AsRawFd;
+        let board = Scoreboard::new(1, 2).unwrap();
+        assert_eq!(board.failure(), None);
+        let path = format!("/proc/{}/fd/{}", std::process::id(), board.descriptor().as_raw_fd());
+        let script = "import os, struct, sys\n\
+            file = os.open(sys.argv[1], os.O_RDWR)\n\
+            text = 'no module\\nnamed é'.encode()\n\
+            end = os.fstat(file).st_size\n\
+            os.pwrite(file, struct.pack('I', len(text)) + text, end - 1024)\n";
+        assert!(std::process::Command::new("python3").args(["-c", script, &path]).status().unwrap().success());
+        assert_eq!(board.failure().as_deref(), Some("no modulenamed é"));
+        board.memory.set_word(LINE * (board.slots + 1), u32::MAX);
+        assert!(board.failure().is_some_and(|text| text.len() <= TEXT));
     }
 
     #[test]

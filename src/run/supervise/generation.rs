@@ -26,6 +26,8 @@ pub struct Generation {
     pub main: Main,
     /// How far it has got.
     pub stage: Stage,
+    /// Why it fails, if one of its processes could say.
+    pub why: Option<String>,
 }
 
 /// How many workers a generation is started with.
@@ -143,6 +145,14 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// The outcome, and behind it why, if that is known.
+    #[must_use]
+    pub fn because(self, why: Option<&str>) -> String {
+        why.map_or_else(|| self.to_string(), |why| format!("{self}: {why}"))
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -213,6 +223,13 @@ pub enum Event {
         generation: u32,
         /// How many.
         workers: Headcount,
+    },
+    /// A process of a generation has said why it fails.
+    Said {
+        /// Whose.
+        generation: u32,
+        /// What.
+        why: String,
     },
     /// A child ended. Most are none of our main processes; those are ignored.
     Exited {
@@ -314,26 +331,75 @@ pub enum Action {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Note {
-    Ready { generation: u32 },
-    Draining { generation: u32, replaced_by: u32 },
-    MainExited { generation: u32, outcome: Outcome, ready_for: Option<Duration>, survivors: bool },
-    NotReadyInTime { generation: u32, timeout: Duration },
-    Respawning { wait: Duration, restarts_left: u32 },
-    NoRoom { wait: Duration },
-    GivingUp { status: u8, cause: Cause, failures: u64 },
+    Ready {
+        generation: u32,
+    },
+    Draining {
+        generation: u32,
+        replaced_by: u32,
+    },
+    MainExited {
+        generation: u32,
+        outcome: Outcome,
+        ready_for: Option<Duration>,
+        survivors: bool,
+        why: Option<String>,
+    },
+    NotReadyInTime {
+        generation: u32,
+        timeout: Duration,
+    },
+    Respawning {
+        wait: Duration,
+        restarts_left: u32,
+    },
+    NoRoom {
+        wait: Duration,
+    },
+    GivingUp {
+        status: u8,
+        cause: Cause,
+        failures: u64,
+    },
     Reloading,
-    ShortOfMemory { shortage: Shortage, stepwise: bool },
-    Step { old: u32, old_workers: u32, new: u32, new_workers: u32 },
-    StepsFailed { generation: u32, given_back: u32 },
-    Complete { generation: u32, workers: u32 },
-    StaysSmall { why: String, wait: Duration },
-    ReloadFailed { why: String },
-    Stopping { delay: Duration, budget: Duration },
+    ShortOfMemory {
+        shortage: Shortage,
+        stepwise: bool,
+    },
+    Step {
+        old: u32,
+        old_workers: u32,
+        new: u32,
+        new_workers: u32,
+    },
+    StepsFailed {
+        generation: u32,
+        given_back: u32,
+    },
+    Complete {
+        generation: u32,
+        workers: u32,
+    },
+    StaysSmall {
+        why: String,
+        wait: Duration,
+    },
+    ReloadFailed {
+        why: String,
+    },
+    Stopping {
+        delay: Duration,
+        budget: Duration,
+    },
     Hurrying,
     Killing,
-    Gone { generation: u32 },
+    Gone {
+        generation: u32,
+    },
     Abandoned,
-    Stopped { status: u8 },
+    Stopped {
+        status: u8,
+    },
 }
 
 /// Why the launcher ends of its own accord.

@@ -20,10 +20,13 @@ impl Supervisor<'_> {
     /// Keeps what will be of interest at the end.
     pub(super) fn remember(&mut self, note: &Note) {
         match note {
-            Note::MainExited { outcome, .. } => {
+            Note::MainExited { outcome, why, .. } => {
                 let oom = *outcome == Outcome::Signaled(libc::SIGKILL) && self.workers.was_oom(Instant::now());
-                self.last_word.server =
-                    Some(if oom { "killed for lack of memory (oom)".to_owned() } else { outcome.to_string() });
+                self.last_word.server = Some(if oom {
+                    "killed for lack of memory (oom)".to_owned()
+                } else {
+                    outcome.because(why.as_deref())
+                });
                 if oom {
                     tracing::warn!("the kernel killed the server's main process for lack of memory");
                 }

@@ -249,6 +249,9 @@ impl<'a> Supervisor<'a> {
         };
         let all = processes::descendants(nix::unistd::getpid());
         let survivors = self.has_survivors(id, &all);
+        if let Some(why) = self.running.get(&id).and_then(|running| running.board.as_ref()?.failure()) {
+            self.tell(Event::Said { generation: id, why });
+        }
         self.tell(Event::Exited { pid, outcome, survivors });
     }
 

@@ -14,12 +14,12 @@ impl Supervisor<'_> {
         match note {
             Note::Ready { generation } => self.write_ready(*generation),
             Note::Draining { generation, replaced_by } => info!(generation, replaced_by, "draining"),
-            Note::MainExited { generation, outcome, ready_for, survivors } => {
+            Note::MainExited { generation, outcome, ready_for, survivors, why } => {
                 let uptime = ready_for.map_or_else(|| "never ready".to_owned(), show_rounded);
                 if *survivors {
                     warn!(generation, cause = %outcome, uptime, "server main process exit, its workers still serve");
                 } else {
-                    warn!(generation, cause = %outcome, uptime, "server exit");
+                    warn!(generation, cause = %outcome, uptime, why, "server exit");
                 }
             }
             Note::NotReadyInTime { generation, timeout } => {

@@ -173,6 +173,11 @@ impl State {
             Event::Spawned { generation, pid } => self.spawned(generation, pid, now, &mut actions),
             Event::SpawnFailed { generation, outcome } => self.spawn_failed(generation, outcome, now, &mut actions),
             Event::Ready { generation } => self.ready(generation, now, &mut actions),
+            Event::Said { generation, why } => {
+                if let Some(generation) = self.find(generation) {
+                    generation.why = Some(why);
+                }
+            }
             Event::Exited { pid, outcome, survivors } => self.exited(pid, outcome, survivors, now, &mut actions),
             Event::Emptied { generation } => self.emptied(generation, &mut actions),
             Event::Alone => self.alone(now, &mut actions),
@@ -392,6 +397,7 @@ impl State {
             strength,
             main: Main::Spawning,
             stage: Stage::Starting { deadline },
+            why: None,
         });
         self.forget_plans();
         actions.push(Action::Spawn { generation, plan, strength });

@@ -23,7 +23,7 @@ impl State {
         };
         self.generations.retain(|generation| generation.id != id);
         if let Some(outcome) = outcome {
-            return self.boot_failed(id, plan, outcome, now, actions);
+            return self.boot_failed(id, plan, outcome, None, now, actions);
         }
         if self.reload.as_ref().is_some_and(|reload| reload.is_for(id)) {
             self.reload_failed("the system could not start another process", actions);
@@ -52,6 +52,7 @@ impl State {
             return;
         };
         let (id, plan, was_starting) = (generation.id, generation.plan, generation.is_starting());
+        let why = generation.why.clone();
         let ready_for = match generation.stage {
             Stage::Serving { since } => Some(now.duration_since(since)),
             _ => None,
@@ -88,7 +89,13 @@ impl State {
         if leaving {
             return;
         }
-        actions.push(Action::Log(Note::MainExited { generation: id, outcome, ready_for, survivors }));
+        actions.push(Action::Log(Note::MainExited {
+            generation: id,
+            outcome,
+            ready_for,
+            survivors,
+            why: why.clone(),
+        }));
         if let Phase::Delaying { deadline, .. } = self.phase {
             if self.serving().is_none() {
                 self.end(now, deadline, None, actions);
@@ -97,7 +104,7 @@ impl State {
                 }
             }
         } else if was_starting {
-            self.boot_failed(id, plan, outcome, now, actions);
+            self.boot_failed(id, plan, outcome, why.as_deref(), now, actions);
         } else if !self.lost_while_stepping(id, outcome, now, actions) {
             self.failed(plan, outcome, ready_for, now, actions);
         }
@@ -109,11 +116,13 @@ impl State {
         id: u32,
         plan: u32,
         outcome: Outcome,
+        why: Option<&str>,
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
         if self.reload.as_ref().is_some_and(|reload| reload.is_for(id)) {
-            self.reload_failed(&format!("the new generation failed to start: {outcome}"), actions);
+            let how = outcome.because(why);
+            self.reload_failed(&format!("the new generation failed to start: {how}"), actions);
             if self.is_intact() {
                 return;
             }
@@ -198,13 +207,10 @@ impl State {
 
     pub(super) fn startup_deadlines(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let late = |generation: &&Generation| matches!(generation.stage, Stage::Starting { deadline } if deadline <= now && generation.main != Main::Spawning);
-        let Some((id, plan)) = self.generations.iter().find(late).map(|generation| (generation.id, generation.plan))
-        else {
-            return;
-        };
+        let Some(Generation { id, plan, why, .. }) = self.generations.iter().find(late).cloned() else { return };
         let timeout = self.plan(Some(plan)).policy.startup_timeout;
         actions.push(Action::Log(Note::NotReadyInTime { generation: id, timeout }));
         self.discard_incoming(now, actions);
-        self.boot_failed(id, plan, Outcome::NotReady, now, actions);
+        self.boot_failed(id, plan, Outcome::NotReady, why.as_deref(), now, actions);
     }
 }
