@@ -9,6 +9,7 @@ mod findings;
 mod flags;
 mod granian;
 mod gunicorn;
+pub mod pre_start;
 mod server;
 mod server_args;
 mod surroundings;
@@ -25,6 +26,7 @@ use crate::settings::checks::STOP_RESERVE;
 use crate::settings::value::{Mode, Restart, Server};
 use crate::settings::{Resolution, Settings};
 use findings::Findings;
+use pre_start::PreStart;
 
 /// What will be run, and how it will be looked after.
 #[derive(Debug, Clone)]
@@ -59,6 +61,8 @@ pub struct Plan {
     pub workers: u32,
     /// Whether we stay.
     pub mode: Mode,
+    /// What must succeed before the first generation.
+    pub pre_start: Vec<PreStart>,
     /// How it is looked after.
     pub policy: Policy,
     /// Why the plan is what it is, for `explain` and the start log.
@@ -181,6 +185,7 @@ pub fn plan(resolution: &Resolution, host: &Host) -> Result<Plan, Vec<Problem>> 
         granian_workers: granian_count.number,
     };
     let mut env = environment::environment(&inputs, &mut findings);
+    let pre_start = pre_start::steps(settings, host, &env, &mut findings);
     let app = &app;
     let launch = match server {
         Server::Gunicorn => {
@@ -220,6 +225,7 @@ pub fn plan(resolution: &Resolution, host: &Host) -> Result<Plan, Vec<Problem>> 
         boot_statuses: launch.boot_statuses,
         workers,
         mode: settings.mode.value,
+        pre_start,
         policy: policy(settings, server),
         reasons,
         warnings,

@@ -7,6 +7,8 @@ pub mod listeners;
 pub mod lock;
 pub mod memory;
 pub mod module;
+pub mod notify;
+pub mod prestart;
 pub mod processes;
 pub mod ready;
 pub mod signals;

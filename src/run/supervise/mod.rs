@@ -17,6 +17,7 @@ pub mod state;
 pub mod steps;
 #[cfg(test)]
 mod tests;
+mod tidings;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -31,6 +32,7 @@ use nix::unistd::Pid;
 use tracing::{debug, info};
 
 use super::front::Front;
+use super::notify::Notifier;
 use super::processes::{self, Process};
 use super::ready::{ListenerWatch, Probe};
 use super::signals::{Received, Signals};
@@ -122,6 +124,7 @@ pub struct Supervisor<'a> {
     control: ControlServer,
     termination: TerminationLog,
     last_word: LastWord,
+    notify: Notifier,
     /// Events that actions gave rise to.
     queue: VecDeque<Event>,
     /// When workers are to be counted again, while they are.
@@ -154,6 +157,7 @@ impl<'a> Supervisor<'a> {
             control: ControlServer::default(),
             termination: TerminationLog::default(),
             last_word: LastWord::default(),
+            notify: Notifier::default(),
             queue: VecDeque::new(),
             count_at: Instant::now(),
             exit: None,
@@ -165,6 +169,13 @@ impl<'a> Supervisor<'a> {
     pub fn with_control(mut self, control: ControlServer, termination: TerminationLog) -> Self {
         self.control = control;
         self.termination = termination;
+        self
+    }
+
+    /// Has a service manager told how it goes.
+    #[must_use]
+    pub fn with_notifier(mut self, notify: Notifier) -> Self {
+        self.notify = notify;
         self
     }
 
@@ -180,6 +191,7 @@ impl<'a> Supervisor<'a> {
                 return status;
             }
             let ready = self.wait();
+            self.notify.advance(Instant::now());
             self.read_signals();
             self.ask_readiness();
             self.count_workers();
@@ -275,7 +287,7 @@ impl<'a> Supervisor<'a> {
         fds.extend(handles.into_iter().map(|handle| PollFd::new(handle, PollFlags::POLLIN)));
         let (clients, patience) = self.control.interest();
         fds.extend(clients.into_iter().map(|(fd, events)| PollFd::new(fd, events)));
-        until = until.into_iter().chain(look).chain(patience).min();
+        until = until.into_iter().chain(look).chain(patience).chain(self.notify.next()).min();
         for running in self.running.values() {
             let probe = match &running.readiness {
                 Readiness::Asking(probe) | Readiness::Listening(_, Some(probe)) => probe,
