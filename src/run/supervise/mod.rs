@@ -11,6 +11,7 @@ pub mod generation;
 mod handover;
 mod last_word;
 pub mod leave;
+pub mod liveness;
 mod notes;
 pub mod room;
 pub mod state;
