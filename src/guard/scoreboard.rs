@@ -88,13 +88,13 @@ pub struct Slot {
     pub high_water: u32,
     /// Requests that it has finished, refused ones not counted. Brought up to date with the heartbeat.
     pub served: u64,
-    /// Requests, streams and WebSockets that it refused.
+    /// Requests, streams and web sockets that it refused.
     pub rejected: u64,
     /// By how much its event loop was late the last time.
     pub lag: Duration,
     /// By how much at most.
     pub most_lag: Duration,
-    /// Event streams and WebSockets that are open.
+    /// Event streams and web sockets that are open.
     pub streams: u32,
     /// Whether SIGABRT makes it write where it is (Python's faulthandler).
     pub traceback_on_abort: bool,

@@ -108,6 +108,8 @@ pub enum Inherited {
         /// Its text.
         source: String,
     },
+    /// The [scoreboard](crate::guard::scoreboard) of the generation.
+    Scoreboard,
 }
 
 /// How the server is looked after.

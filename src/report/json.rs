@@ -37,6 +37,7 @@ fn plan_value(resolution: &Resolution, plan: &Plan) -> Value {
     let descriptors = plan.descriptors.iter().map(|descriptor| match &descriptor.what {
         Inherited::Listener => json!({ "number": descriptor.number, "what": "listener" }),
         Inherited::ProbeListener => json!({ "number": descriptor.number, "what": "probe-listener" }),
+        Inherited::Scoreboard => json!({ "number": descriptor.number, "what": "scoreboard" }),
         Inherited::Module { name, .. } => json!({ "number": descriptor.number, "what": "module", "name": name }),
     });
     let (mut set, mut removed) = (Map::new(), Vec::new());

@@ -214,6 +214,7 @@ fn what(inherited: &Inherited) -> String {
     match inherited {
         Inherited::Listener => "the listening socket".into(),
         Inherited::ProbeListener => "a private listening socket for readiness probes".into(),
+        Inherited::Scoreboard => "memory in which the workers tell how they are".into(),
         Inherited::Module { name, .. } => format!("the Python module {name}, in memory"),
     }
 }

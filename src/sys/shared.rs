@@ -47,7 +47,10 @@ impl SharedMemory {
         self.file.as_fd()
     }
 
-    /// The 32-bit word at an offset in bytes; offsets beyond the end or between words are a mistake of the caller's.
+    /// The 32-bit word at an offset in bytes.
+    ///
+    /// # Panics
+    /// When the offset is beyond the end or between words: a mistake of the caller's.
     #[must_use]
     pub fn word(&self, offset: usize) -> u32 {
         assert!(offset.is_multiple_of(4) && offset + 4 <= self.length);
@@ -55,7 +58,10 @@ impl SharedMemory {
         unsafe { AtomicU32::from_ptr(self.start.as_ptr().byte_add(offset).cast()) }.load(Ordering::Relaxed)
     }
 
-    /// The 64-bit word at an offset in bytes, under the same conditions.
+    /// The 64-bit word at an offset in bytes.
+    ///
+    /// # Panics
+    /// As [`Self::word`].
     #[must_use]
     pub fn long(&self, offset: usize) -> u64 {
         assert!(offset.is_multiple_of(8) && offset + 8 <= self.length);
@@ -63,14 +69,20 @@ impl SharedMemory {
         unsafe { AtomicU64::from_ptr(self.start.as_ptr().byte_add(offset).cast()) }.load(Ordering::Relaxed)
     }
 
-    /// Writes the 32-bit word at an offset in bytes, under the same conditions.
+    /// Writes the 32-bit word at an offset in bytes.
+    ///
+    /// # Panics
+    /// As [`Self::word`].
     pub fn set_word(&self, offset: usize, value: u32) {
         assert!(offset.is_multiple_of(4) && offset + 4 <= self.length);
         // SAFETY: as above.
         unsafe { AtomicU32::from_ptr(self.start.as_ptr().byte_add(offset).cast()) }.store(value, Ordering::Relaxed);
     }
 
-    /// Writes the 64-bit word at an offset in bytes, under the same conditions.
+    /// Writes the 64-bit word at an offset in bytes.
+    ///
+    /// # Panics
+    /// As [`Self::word`].
     pub fn set_long(&self, offset: usize, value: u64) {
         assert!(offset.is_multiple_of(8) && offset + 8 <= self.length);
         // SAFETY: as above.

@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::generation::{Action, Event, Main, Outcome, Strength};
 use super::{Readiness, Running, Supervisor, facts};
+use crate::guard::scoreboard::Scoreboard;
 use crate::plan::{Bind, Inherited, Plan};
 use crate::problem::Exit;
 use crate::run::front::{self, Front};
@@ -84,13 +85,13 @@ impl Supervisor<'_> {
             Strength::OneWorker => Cow::Owned(with_one_worker(plan)),
         };
         match start(&plan, generation, &mut self.front, self.inherited) {
-            Ok((pid, readiness)) => {
-                let on_trial = self.state.serving().is_some();
-                if on_trial {
+            Ok(mut running) => {
+                let pid = running.main;
+                running.on_trial = self.state.serving().is_some();
+                if running.on_trial {
                     // A release that takes more memory than was thought must not take the running one down.
                     memory::offer_to_oom_killer(pid);
                 }
-                let running = Running { on_trial, ..Running::new(pid, readiness) };
                 self.running.insert(generation, running);
                 Event::Spawned { generation, pid }
             }
@@ -213,11 +214,12 @@ fn start(
     generation: u32,
     front: &mut Front,
     inherited: crate::sys::SignalState,
-) -> Result<(Pid, Readiness), SpawnError> {
+) -> Result<Running, SpawnError> {
     let prepare = |errno| SpawnError { stage: Stage::Prepare, errno };
     let mut made: BTreeMap<i32, OwnedFd> = BTreeMap::new();
     let mut listener = None;
     let mut private = None;
+    let mut board = None;
     for descriptor in &plan.descriptors {
         match &descriptor.what {
             Inherited::Listener => {
@@ -234,6 +236,14 @@ fn start(
                     .map_err(|error| prepare(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))?;
                 made.insert(descriptor.number, file);
             }
+            Inherited::Scoreboard => match scoreboard(generation, plan.workers) {
+                Ok((made_here, copy)) => {
+                    board = Some(made_here);
+                    made.insert(descriptor.number, copy);
+                }
+                // The guard looks whether it is there, and does without it.
+                Err(errno) => warn!(generation, error = errno.desc(), "no scoreboard: workers cannot be looked at"),
+            },
         }
     }
     if let Some((socket, number)) = listener {
@@ -254,7 +264,14 @@ fn start(
         signals: inherited,
     };
     let pid = spawn(&image, &setup)?;
-    Ok((pid, readiness(plan, private, front, generation)))
+    Ok(Running { board, ..Running::new(pid, readiness(plan, private, front, generation)) })
+}
+
+/// A scoreboard, and the copy of its descriptor that the workers get.
+fn scoreboard(generation: u32, workers: u32) -> nix::Result<(Scoreboard, OwnedFd)> {
+    let board = Scoreboard::new(generation, workers)?;
+    let copy = board.descriptor().try_clone_to_owned().map_err(|_| Errno::EMFILE)?;
+    Ok((board, copy))
 }
 
 /// The plan with one worker: both servers are told their number by the same option.

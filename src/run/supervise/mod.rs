@@ -38,6 +38,7 @@ use super::signals::{Received, Signals};
 use super::termination::TerminationLog;
 use super::workers::Workers;
 use crate::control::server::ControlServer;
+use crate::guard::scoreboard::Scoreboard;
 use crate::plan::{Bind, Inherited, Plan};
 use crate::problem::Problem;
 use crate::settings::value::Server;
@@ -79,6 +80,9 @@ struct Running {
     boot: Option<Duration>,
     /// Whether it was offered to the OOM killer until it is ready.
     on_trial: bool,
+    /// What its workers say of themselves, if the guard is in them.
+    #[allow(dead_code)]
+    board: Option<Scoreboard>,
 }
 
 impl Running {
@@ -91,6 +95,7 @@ impl Running {
             counted: BTreeMap::new(),
             boot: None,
             on_trial: false,
+            board: None,
         }
     }
 }
