@@ -17,6 +17,7 @@ use std::time::Duration;
 use nix::unistd::Pid;
 
 use crate::guard::scoreboard::State;
+use crate::run::condition::Condition;
 
 /// Between two looks at a suspect.
 const STEP: Duration = Duration::from_millis(250);
@@ -75,21 +76,6 @@ pub struct Stamp {
     pub traceback_on_abort: bool,
 }
 
-/// What the kernel says of a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Condition {
-    /// Processor time of all its threads.
-    pub cpu: Duration,
-    /// How long its threads wanted to run and had to wait for a processor.
-    pub delay: Duration,
-    /// Whether one of its threads wants to run.
-    pub is_runnable: bool,
-    /// Whether it was stopped by a signal.
-    pub is_stopped: bool,
-    /// Whether one of its threads waits for somebody to read its output.
-    pub is_writing: bool,
-}
-
 /// What is to be done about a worker, with what is known of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
@@ -105,6 +91,8 @@ pub struct Verdict {
     pub watched: Duration,
     /// The processor time that it took meanwhile.
     pub cpu: Duration,
+    /// Its state in the kernel.
+    pub state: char,
 }
 
 /// What is to be done about a worker.
@@ -222,9 +210,10 @@ impl Liveness {
                 id: worker.id,
                 sentence,
                 is_starting: worker.stamp.is_none_or(|stamp| stamp.state == State::Starting),
-                silent: now - mark,
-                watched: now - suspect.since,
+                silent: now.saturating_sub(mark),
+                watched: now.saturating_sub(suspect.since),
                 cpu: is.cpu.saturating_sub(before.cpu),
+                state: is.state,
             };
             if is.is_writing {
                 if suspect.reported.is_none_or(|at| now >= at + REPORTS) {
@@ -232,14 +221,14 @@ impl Liveness {
                     verdicts.push(verdict(Sentence::Report));
                 }
                 suspect.again = now + EXCUSED;
-            } else if is.is_starved(&before, now - suspect.since) && now < due + allowed {
-                suspect.again = now + STEP;
-            } else if self.ending.is_some() {
+            } else if self.ending.is_some()
+                || is_starved(&is, &before, now.saturating_sub(suspect.since)) && now < due + allowed
+            {
                 suspect.again = now + STEP;
             } else if let Some(at) = may_end_at.filter(|at| now < *at) {
                 suspect.again = at;
             } else {
-                let says_where = worker.stamp.is_some_and(|stamp| stamp.traceback_on_abort) && !is.is_stopped;
+                let says_where = worker.stamp.is_some_and(|stamp| stamp.traceback_on_abort) && !is.is_stopped();
                 let verdict = verdict(if says_where { Sentence::Abort } else { Sentence::Kill });
                 self.ending = Some(Ending { verdict, at: now, kill_at: says_where.then_some(now + LAST_WORDS) });
                 verdicts.push(verdict);
@@ -271,7 +260,7 @@ impl Liveness {
         ending.kill_at.take_if(|at| now >= *at)?;
         Some(Verdict {
             sentence: Sentence::Finish,
-            silent: ending.verdict.silent + (now - ending.at),
+            silent: ending.verdict.silent + now.saturating_sub(ending.at),
             ..ending.verdict
         })
     }
@@ -297,14 +286,10 @@ impl Rules {
     }
 }
 
-impl Condition {
-    /// Whether it has been waiting for a processor rather than for anything else.
-    fn is_starved(&self, before: &Self, elapsed: Duration) -> bool {
-        let delay = self.delay.saturating_sub(before.delay);
-        self.cpu.saturating_sub(before.cpu) < ENOUGH_CPU
-            && !self.is_stopped
-            && (self.is_runnable || delay >= elapsed / 2)
-    }
+/// Whether a worker has been waiting for a processor rather than for anything else.
+fn is_starved(now: &Condition, before: &Condition, elapsed: Duration) -> bool {
+    let delay = now.delay.saturating_sub(before.delay);
+    now.cpu.saturating_sub(before.cpu) < ENOUGH_CPU && !now.is_stopped() && (now.is_runnable || delay >= elapsed / 2)
 }
 
 #[cfg(test)]

@@ -68,8 +68,7 @@ impl World {
         self.births += 1;
         let id = (Pid::from_raw(i32::try_from(self.births).unwrap()), self.births);
         let nothing = Duration::ZERO;
-        let condition =
-            Condition { cpu: nothing, delay: nothing, is_runnable: false, is_stopped: false, is_writing: false };
+        let condition = Condition { cpu: nothing, delay: nothing, state: 'S', is_runnable: false, is_writing: false };
         let state = if habit == Habit::NeverReady { State::Starting } else { State::Ready };
         let stamp = Stamp { state, claimed: self.now, heartbeat: self.now, traceback_on_abort: true };
         let started = self.now;
@@ -134,7 +133,7 @@ impl World {
 impl Worker {
     fn live(&mut self, now: Duration, tick: Duration) {
         let stamp = self.sight.stamp.as_mut().unwrap();
-        self.condition.is_stopped = self.habit == Habit::Stopped;
+        self.condition.state = if self.habit == Habit::Stopped { 'T' } else { 'S' };
         self.condition.is_writing = self.habit == Habit::Writes;
         self.condition.is_runnable = matches!(self.habit, Habit::Spins | Habit::Starves);
         match self.habit {
@@ -156,7 +155,7 @@ fn a_healthy_crowd_is_looked_at_once_in_a_while() {
     let mut world = World::new(&[Habit::Works; 8], 0);
     world.run(Duration::from_hours(1));
     assert_eq!(world.verdicts, []);
-    let often = 3600 / (TIMEOUT - 2 * BEAT).as_secs() + 1;
+    let often = 3600 / TIMEOUT.saturating_sub(2 * BEAT).as_secs() + 1;
     assert!(world.looks as u64 <= often, "{} looks", world.looks);
 }
 
@@ -166,7 +165,7 @@ fn who_does_not_act_on_sigabrt_is_killed_a_second_later() {
     world.run(Duration::from_secs(12));
     let found: Vec<_> = world.verdicts.iter().map(|(_, verdict)| verdict.sentence).collect();
     assert_eq!(found, [Sentence::Abort, Sentence::Finish]);
-    assert_eq!(world.verdicts[1].0 - world.verdicts[0].0, LAST_WORDS);
+    assert_eq!(world.verdicts[1].0.saturating_sub(world.verdicts[0].0), LAST_WORDS);
     let first = world.verdicts[0].1;
     assert!(first.cpu > Duration::from_secs(1) && first.silent >= TIMEOUT && !first.is_starting, "{first:?}");
 }
@@ -189,7 +188,7 @@ fn who_waits_for_his_output_to_be_read_is_reported_now_and_then() {
 #[test]
 fn who_gets_no_processor_has_twice_the_time() {
     let mut world = World::new(&[Habit::Starves, Habit::Works], 0);
-    world.run(TIMEOUT * 2 - Duration::from_millis(100));
+    world.run((TIMEOUT * 2).saturating_sub(Duration::from_millis(100)));
     assert_eq!(world.verdicts, []);
     world.run(Duration::from_secs(2));
     assert_eq!(world.ended().len(), 1);
@@ -224,8 +223,7 @@ fn without_a_slot_it_is_a_worker_only_where_all_take_one() {
         world.watch.rules.all_take_slots = all_take_slots;
         let id = (Pid::from_raw(77), 77);
         let nothing = Duration::ZERO;
-        let idle =
-            Condition { cpu: nothing, delay: nothing, is_runnable: false, is_stopped: false, is_writing: false };
+        let idle = Condition { cpu: nothing, delay: nothing, state: 'S', is_runnable: false, is_writing: false };
         let mut verdicts = Vec::new();
         while world.now < START + Duration::from_secs(25) {
             world.now = world.watch.next().unwrap().max(world.now);
@@ -275,7 +273,7 @@ proptest! {
         let mut times: Vec<Duration> = first.into_values().collect();
         times.sort();
         for pair in times.windows(2) {
-            prop_assert!(pair[1] - pair[0] >= world.boot.max(Duration::from_secs(pace)), "{times:?}");
+            prop_assert!(pair[1].saturating_sub(pair[0]) >= world.boot.max(Duration::from_secs(pace)), "{times:?}");
         }
     }
 
