@@ -1,5 +1,6 @@
 //! Carrying out a plan: becoming the server, or staying with it.
 
+pub mod condition;
 pub mod exec;
 pub mod front;
 pub mod init;

@@ -11,7 +11,9 @@ pub mod generation;
 mod handover;
 mod last_word;
 pub mod leave;
+pub mod liveness;
 mod notes;
+mod pulse;
 pub mod room;
 pub mod state;
 pub mod steps;
@@ -48,6 +50,7 @@ use crate::sys::wait::{Reaped, reap};
 use generation::{Event, Main, Outcome, PlanFacts};
 use last_word::LastWord;
 pub use notes::server_name;
+use pulse::Pulse;
 use state::State;
 
 /// The signals that a supervisor acts upon.
@@ -82,7 +85,6 @@ struct Running {
     /// Whether it was offered to the OOM killer until it is ready.
     on_trial: bool,
     /// What its workers say of themselves, if the guard is in them.
-    #[allow(dead_code)]
     board: Option<Scoreboard>,
 }
 
@@ -121,6 +123,7 @@ pub struct Supervisor<'a> {
     replan: &'a mut Replan<'a>,
     started: Instant,
     workers: Workers,
+    pulse: Option<Pulse>,
     control: ControlServer,
     termination: TerminationLog,
     last_word: LastWord,
@@ -154,6 +157,7 @@ impl<'a> Supervisor<'a> {
             replan,
             started: Instant::now(),
             workers: Workers::default(),
+            pulse: None,
             control: ControlServer::default(),
             termination: TerminationLog::default(),
             last_word: LastWord::default(),
@@ -196,6 +200,7 @@ impl<'a> Supervisor<'a> {
             self.ask_readiness();
             self.count_workers();
             self.watch_workers(&ready);
+            self.feel_pulse();
             self.serve_control(&ready);
         }
     }
@@ -287,7 +292,8 @@ impl<'a> Supervisor<'a> {
         fds.extend(handles.into_iter().map(|handle| PollFd::new(handle, PollFlags::POLLIN)));
         let (clients, patience) = self.control.interest();
         fds.extend(clients.into_iter().map(|(fd, events)| PollFd::new(fd, events)));
-        until = until.into_iter().chain(look).chain(patience).chain(self.notify.next()).min();
+        let pulse = self.pulse.as_ref().and_then(Pulse::next);
+        until = until.into_iter().chain(look).chain(patience).chain(self.notify.next()).chain(pulse).min();
         for running in self.running.values() {
             let probe = match &running.readiness {
                 Readiness::Asking(probe) | Readiness::Listening(_, Some(probe)) => probe,
