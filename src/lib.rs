@@ -126,3 +126,4 @@ pub mod report;
 pub mod run;
 pub mod settings;
 pub mod sys;
+pub mod tls;
