@@ -21,6 +21,7 @@ pub fn exec(plan: &Plan, lock: Option<Lock>, inherited: SignalState) -> Result<E
     if plan.listen_pid {
         image.with_listen_pid();
     }
+    image.with_own_proc_in("PYTHONPATH");
     let mut files = Vec::new();
     for descriptor in &plan.descriptors {
         if let Inherited::Modules(modules) = &descriptor.what {

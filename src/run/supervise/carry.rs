@@ -255,6 +255,7 @@ fn start(
     if plan.listen_pid {
         image.with_listen_pid();
     }
+    image.with_own_proc_in("PYTHONPATH");
     let setup = Setup {
         cwd: plan.cwd.as_deref(),
         descriptors: &descriptors,
