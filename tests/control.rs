@@ -208,6 +208,7 @@ fn a_broken_release_is_told_to_who_asked_for_it() {
     let reload = ask(&running, &["reload"]);
     assert_eq!(reload.code, Some(1), "{reload:?}");
     assert!(reload.problem.contains("the old generation was kept: the new generation failed to start"), "{reload:?}");
+    assert!(reload.problem.contains("RuntimeError: broken release"), "{reload:?}");
     assert_eq!(serving(&running)["id"], 1);
     assert_eq!(get(running.port, "/").unwrap().status, 200);
     assert_eq!(running.stop(), 0);
@@ -506,7 +507,7 @@ fn the_live_plan_is_shown_without_secrets() {
     let argv: Vec<&str> = plan["argv"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
     assert_eq!(
         (argv.first().map(|name| name.ends_with("gunicorn")), argv.last()),
-        (Some(true), Some(&"hello:app")),
+        (Some(true), Some(&"mcp_launch_guard:app")),
         "{plan}"
     );
     assert!(argv.windows(2).any(|words| words == ["--workers", "2"]), "{plan}");
@@ -535,7 +536,8 @@ fn the_cause_of_the_exit_is_in_the_termination_log() {
     let mut running = failing.start();
     assert_eq!(running.wait(), 1);
     let line = std::fs::read_to_string(&log).unwrap();
-    assert!(line.starts_with("exit status=1 cause=boot-failed server=\"exit status 1\" after=1 uptime="), "{line}");
+    let cause = "exit status=1 cause=boot-failed server=\"exit status 1: RuntimeError: IMPORT_FAIL is set\" after=1 ";
+    assert!(line.starts_with(cause), "{line}");
 
     let (invalid, log) = launch("MCP_LAUNCH_BACKOFF_MAX", "soon");
     let mut running = invalid.start();

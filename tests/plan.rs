@@ -72,9 +72,9 @@ impl Site {
     fn run(&self, plan: &Plan) -> Output {
         let mut script = String::from("exec \"$@\"");
         for descriptor in &plan.descriptors {
-            if let Inherited::Module { name, source } = &descriptor.what {
+            if let Inherited::Modules(modules) = &descriptor.what {
                 use std::os::fd::AsRawFd;
-                let memory = memory_file(name, source).unwrap();
+                let memory = memory_file(modules).unwrap();
                 let archive = self.root().join("archive.zip");
                 fs::copy(format!("/proc/self/fd/{}", memory.as_raw_fd()), &archive).unwrap();
                 script += &[" ", &descriptor.number.to_string(), "<", archive.to_str().unwrap()].concat();

@@ -102,6 +102,7 @@ fn announce(plan: &Plan) {
         address = %plan.bind,
         workers = plan.workers,
         because,
+        limit = plan.limit,
         "start"
     );
 }

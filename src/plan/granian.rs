@@ -7,11 +7,12 @@ use std::ffi::OsString;
 
 use super::app::Target;
 use super::flags::{GRANIAN_RLOOP, granian_has, granian_since};
+use super::guard::Around;
 use super::server::install;
-use super::{Bind, Findings, Launch, grace};
+use super::{Bind, Findings, Launch, Module, grace};
 use crate::host::{Host, Version};
 use crate::problem::Problem;
-use crate::settings::value::{ClientVerify, Http, Loop, RuntimeMode, TaskImpl, TlsVersion, Value};
+use crate::settings::value::{ClientVerify, Http, Loop, RuntimeMode, Server, TaskImpl, TlsVersion, Value};
 use crate::settings::{Origin, Resolution, Settings};
 
 /// What Granian's start depends on.
@@ -48,14 +49,13 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
     args.pair("--http", settings.granian_http.word());
     args.pair("--http1-buffer-size", settings.granian_http1_buffer_size.0);
     args.pair("--backlog", settings.granian_backlog.0);
-    args.pair("--backpressure", native_backpressure(settings));
+    let guard = args.guard(&mut launch);
+    args.pair("--backpressure", native_backpressure(settings, guard.is_some()));
     args.pair("--log-level", settings.granian_log_level.word());
     if settings.granian_http1_pipeline_flush.value {
         args.flag("--http1-pipeline-flush");
     }
-    if inputs.app.is_gateway && inputs.host.python.packages.contains_key("setproctitle") {
-        args.default_pair("--process-name", "mcpgateway", "GRANIAN_PROCESS_NAME", &[]);
-    }
+    args.process_name(guard.is_some());
     args.default_flag("--ws", "GRANIAN_WEBSOCKETS", &["--no-ws"]);
     args.respawning();
     args.access_log();
@@ -63,10 +63,16 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
         args.reload();
     }
     launch.tls = args.tls();
-    if inputs.app.factory {
+    launch.target = match &guard {
+        // It calls what it is told to import if somebody says that it is a factory.
+        Some(module) => format!("/{}:{}", module.name, if args.is_told_factory() { "make_app" } else { "app" }),
+        None => inputs.app.text.clone(),
+    };
+    if inputs.app.factory && guard.is_none() {
         args.flag("--factory");
     }
-    args.words.push(inputs.app.text.clone().into());
+    launch.carry(guard.into_iter().collect(), inputs.resolution);
+    args.words.push(launch.target.clone().into());
     args.words.extend(inputs.resolution.server_args.iter().cloned());
     launch.args = args.words;
     launch.boot_statuses = vec![1];
@@ -81,10 +87,12 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
     launch
 }
 
-/// What Granian calls backpressure: connections that a worker has open. It is the limit of requests as long as
-/// nothing else in the worker counts those.
-fn native_backpressure(settings: &Settings) -> u64 {
-    settings.granian_backpressure.value.0
+/// What Granian calls backpressure: connections that a worker has open. Where the guard counts requests it is only to
+/// keep a worker from drowning: idle connections must not keep others out.
+fn native_backpressure(settings: &Settings, guarded: bool) -> u64 {
+    const LEAST: u64 = 1024;
+    let limit = settings.granian_backpressure.value.0;
+    if guarded { (4 * limit).max(LEAST) } else { limit }
 }
 
 /// The arguments under construction.
@@ -132,6 +140,73 @@ impl Args<'_> {
         if !self.is_told(flag, variable, others) {
             self.pair(flag, value);
         }
+    }
+
+    /// The last value that Granian is given for this by its own variable or by a server argument.
+    fn told(&self, flag: &str, variable: &str) -> Option<String> {
+        let Resolution { native, server_args, .. } = self.inputs.resolution;
+        let words: Vec<_> = server_args.iter().map(|word| word.to_string_lossy()).collect();
+        let argument = words.iter().enumerate().rev().find_map(|(at, word)| match word.split_once('=') {
+            Some((name, value)) if name == flag => Some(value.to_owned()),
+            _ if word == flag => words.get(at + 1).map(|value| value.clone().into_owned()),
+            _ => None,
+        });
+        argument.or_else(|| native.iter().find(|native| native.name == variable).map(|native| native.value.clone()))
+    }
+
+    /// Whether Granian is told that what it imports is a factory.
+    fn is_told_factory(&self) -> bool {
+        let Resolution { native, server_args, .. } = self.inputs.resolution;
+        let argument = server_args.iter().rev().find_map(|word| match word.to_str() {
+            Some("--factory") => Some(true),
+            Some("--no-factory") => Some(false),
+            _ => None,
+        });
+        argument.unwrap_or_else(|| {
+            let variable = native.iter().find(|native| native.name == "GRANIAN_FACTORY");
+            let yes = |value: &str| ["1", "true", "t", "yes", "y", "on"].contains(&value);
+            variable.is_some_and(|variable| yes(&variable.value.trim().to_ascii_lowercase()))
+        })
+    }
+
+    /// The guard's module, if it can be there.
+    fn guard(&mut self, launch: &mut Launch) -> Option<Module> {
+        let inputs = self.inputs;
+        let interface = self.told("--interface", "GRANIAN_INTERFACE").unwrap_or_else(|| "asgi".into());
+        let has_lifespan = interface != "asginl";
+        let obstacle = (interface != "asgi" && has_lifespan).then(|| format!("the interface is {interface}"));
+        let app = Target { factory: inputs.app.factory || self.is_told_factory(), ..inputs.app.clone() };
+        let around = Around {
+            server: Server::Granian,
+            app: &app,
+            calls_factories: false,
+            worker_class: None,
+            has_lifespan,
+            obstacle,
+        };
+        launch.guard(around, inputs.resolution, self.findings)
+    }
+
+    /// The name in process lists. Granian's own tells what it imports, which would be the guard.
+    fn process_name(&mut self, guarded: bool) {
+        let inputs = self.inputs;
+        if !inputs.host.python.packages.contains_key("setproctitle") {
+            return;
+        }
+        let own = || {
+            let interface = self.told("--interface", "GRANIAN_INTERFACE").unwrap_or_else(|| "asgi".into());
+            let address = match inputs.bind {
+                Bind::Tcp(address) => address.to_string(),
+                Bind::Unix(path) => format!("unix:{}", path.display()),
+            };
+            format!("granian {interface} {address} {}", inputs.app.text)
+        };
+        let name = match (inputs.app.is_gateway, guarded) {
+            (true, _) => "mcpgateway".to_owned(),
+            (false, true) => own(),
+            (false, false) => return,
+        };
+        self.default_pair("--process-name", name, "GRANIAN_PROCESS_NAME", &[]);
     }
 
     /// The version and when the flag came, for messages.

@@ -22,7 +22,7 @@ fn version(major: u32, minor: u32, patch: u32) -> Host {
     host
 }
 
-/// What the old script passed, but for the task implementation, and with a bound for how long a worker may take.
+/// Without the guard, what the old script passed, but for the task implementation, and with a bound for how long a worker may take.
 #[test]
 fn the_gateway_gets_what_the_old_script_passed() {
     let wanted = [
@@ -48,7 +48,7 @@ fn the_gateway_gets_what_the_old_script_passed() {
         "--ws",
         "mcpgateway.main:app",
     ];
-    assert_eq!(flags_of(&[("GRANIAN_WORKERS", "3")], &installed_host()), wanted);
+    assert_eq!(flags_of(&[("GRANIAN_WORKERS", "3"), ("MCP_LAUNCH_GUARD", "off")], &installed_host()), wanted);
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn server_arguments_come_last_and_replace_our_defaults() {
     resolution.server_args = ["--no-ws", "--static-path-mount", "/srv"].map(Into::into).into();
     let words = argv(&plan(&resolution, &installed_host()).unwrap());
     assert!(!words.contains(&"--ws".to_owned()), "{words:?}");
-    assert_eq!(words[words.len() - 4..], ["mcpgateway.main:app", "--no-ws", "--static-path-mount", "/srv"]);
+    assert_eq!(words[words.len() - 4..], ["/mcp_launch_guard:app", "--no-ws", "--static-path-mount", "/srv"]);
 }
 
 #[test]
@@ -201,7 +201,8 @@ fn a_passphrase_never_is_an_argument() {
 
 #[test]
 fn a_factory_is_announced() {
-    let flags = flags_of(&[("APP_MODULE", "my.app:make()")], &installed_host());
+    let env = [("APP_MODULE", "my.app:make()"), ("MCP_LAUNCH_GUARD", "off")];
+    let flags = flags_of(&env, &installed_host());
     assert!(flags.contains(&"--factory".to_owned()) && flags.contains(&"my.app:make".to_owned()), "{flags:?}");
     assert!(flags.iter().all(|flag| !flag.starts_with("--process-name")), "only for the gateway: {flags:?}");
 }

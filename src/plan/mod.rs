@@ -8,14 +8,16 @@ mod environment;
 mod findings;
 mod flags;
 mod granian;
+mod guard;
 mod gunicorn;
+mod modules;
 pub mod pre_start;
 mod server;
 mod server_args;
 mod surroundings;
 mod workers;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,6 +28,7 @@ use crate::settings::checks::STOP_RESERVE;
 use crate::settings::value::{Mode, Restart, Server};
 use crate::settings::{Resolution, Settings};
 use findings::Findings;
+pub use modules::Module;
 use pre_start::PreStart;
 
 /// What will be run, and how it will be looked after.
@@ -35,8 +38,12 @@ pub struct Plan {
     pub server: Server,
     /// Its version, if it could be found out.
     pub version: Option<Version>,
-    /// The application as the server is told, attribute included.
+    /// The application, attribute included.
     pub app: String,
+    /// What the server is told to import: the application, or the guard around it.
+    pub target: String,
+    /// How many requests the guard lets a worker have in flight.
+    pub limit: Option<u64>,
     /// The file to execute.
     pub program: PathBuf,
     /// Its arguments, the program's name first.
@@ -105,13 +112,8 @@ pub enum Inherited {
     Listener,
     /// A listening socket of this generation alone, which only we know: whoever answers there is it.
     ProbeListener,
-    /// A memory file with this Python module, importable through a path entry (a zip archive).
-    Module {
-        /// The name to import it by.
-        name: String,
-        /// Its text.
-        source: String,
-    },
+    /// A memory file with Python modules, importable through a path entry (a zip archive).
+    Modules(Vec<Module>),
     /// The [scoreboard](crate::guard::scoreboard) of the generation.
     Scoreboard,
 }
@@ -219,6 +221,8 @@ pub fn plan(resolution: &Resolution, host: &Host) -> Result<Plan, Vec<Problem>> 
         server,
         version,
         app: app.text.clone(),
+        target: launch.target,
+        limit: launch.limit,
         program: chosen.program,
         argv: chosen.argv.into_iter().chain(launch.args).collect(),
         env,
@@ -285,6 +289,8 @@ fn grace(settings: &Settings) -> u64 {
 #[derive(Debug)]
 struct Launch {
     args: Vec<OsString>,
+    target: String,
+    limit: Option<u64>,
     /// Variables to set, or to remove.
     env: Vec<(OsString, Option<OsString>)>,
     descriptors: Vec<Descriptor>,
@@ -298,6 +304,8 @@ impl Default for Launch {
     fn default() -> Self {
         Self {
             args: Vec::new(),
+            target: String::new(),
+            limit: None,
             env: Vec::new(),
             descriptors: Vec::new(),
             listen_pid: false,
@@ -305,24 +313,6 @@ impl Default for Launch {
             plain_http: true,
             boot_statuses: Vec::new(),
         }
-    }
-}
-
-impl Launch {
-    /// In exec mode low numbers may be taken: by the lock, and by what systemd hands down (`LISTEN_FDS`).
-    const FIRST_IN_EXEC_MODE: i32 = 64;
-
-    /// Lets the server inherit a Python module, which it can import by its name.
-    fn carry(&mut self, name: &str, source: String, resolution: &Resolution) {
-        let first = if resolution.settings.mode.value == Mode::Exec { Self::FIRST_IN_EXEC_MODE } else { 3 };
-        let number = self.descriptors.iter().map(|descriptor| descriptor.number + 1).fold(first, i32::max);
-        let mut path = OsString::from(format!("/proc/self/fd/{number}"));
-        if let Some(own) = resolution.env.get(OsStr::new("PYTHONPATH")).filter(|own| !own.is_empty()) {
-            path.push(":");
-            path.push(own);
-        }
-        self.env.push(("PYTHONPATH".into(), Some(path)));
-        self.descriptors.push(Descriptor { number, what: Inherited::Module { name: name.into(), source } });
     }
 }
 

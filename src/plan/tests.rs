@@ -66,7 +66,7 @@ pub(super) fn flags(plan: &Plan) -> Vec<String> {
                 if last.starts_with('-')
                     && !last.contains(' ')
                     && (!word.starts_with('-') || word == "-")
-                    && word != plan.app =>
+                    && word != plan.target =>
             {
                 *last = format!("{last} {word}");
             }

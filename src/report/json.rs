@@ -38,7 +38,10 @@ fn plan_value(resolution: &Resolution, plan: &Plan) -> Value {
         Inherited::Listener => json!({ "number": descriptor.number, "what": "listener" }),
         Inherited::ProbeListener => json!({ "number": descriptor.number, "what": "probe-listener" }),
         Inherited::Scoreboard => json!({ "number": descriptor.number, "what": "scoreboard" }),
-        Inherited::Module { name, .. } => json!({ "number": descriptor.number, "what": "module", "name": name }),
+        Inherited::Modules(modules) => {
+            let names: Vec<_> = modules.iter().map(|module| &module.name).collect();
+            json!({ "number": descriptor.number, "what": "modules", "names": names })
+        }
     });
     let (mut set, mut removed) = (Map::new(), Vec::new());
     for change in changes(&resolution.env, &plan.env) {

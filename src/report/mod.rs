@@ -215,7 +215,10 @@ fn what(inherited: &Inherited) -> String {
         Inherited::Listener => "the listening socket".into(),
         Inherited::ProbeListener => "a private listening socket for readiness probes".into(),
         Inherited::Scoreboard => "memory in which the workers tell how they are".into(),
-        Inherited::Module { name, .. } => format!("the Python module {name}, in memory"),
+        Inherited::Modules(modules) => {
+            let names: Vec<_> = modules.iter().map(|module| module.name.as_str()).collect();
+            format!("Python modules in memory: {}", names.join(", "))
+        }
     }
 }
 
@@ -223,7 +226,7 @@ fn what(inherited: &Inherited) -> String {
 fn command(plan: &Plan) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in &plan.argv {
-        let is_app = word.to_str() == Some(&plan.app);
+        let is_app = word.to_str() == Some(&plan.target);
         let word = redact::text(&word.to_string_lossy());
         let quoted = shlex::try_quote(&word).map_or_else(|_| word.clone(), std::borrow::Cow::into_owned);
         match lines.last_mut() {

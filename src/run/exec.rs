@@ -21,10 +21,11 @@ pub fn exec(plan: &Plan, lock: Option<Lock>, inherited: SignalState) -> Result<E
     if plan.listen_pid {
         image.with_listen_pid();
     }
+    image.with_own_proc_in("PYTHONPATH");
     let mut files = Vec::new();
     for descriptor in &plan.descriptors {
-        if let Inherited::Module { name, source } = &descriptor.what {
-            let file = super::module::memory_file(name, source).map_err(|error| {
+        if let Inherited::Modules(modules) = &descriptor.what {
+            let file = super::module::memory_file(modules).map_err(|error| {
                 cannot("a memory file", Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
             })?;
             files.push((file, descriptor.number));

@@ -1,4 +1,4 @@
-//! A Python module in memory: a zip archive in a memory file, which Python imports from through a path entry
+//! Python modules in memory: a zip archive in a memory file, which Python imports from through a path entry
 //! like any other. It needs no directory that could be written to, and is gone with the last process that
 //! holds it.
 
@@ -7,39 +7,47 @@ use std::os::fd::OwnedFd;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use crate::plan::Module;
+
 /// Makes the memory file.
 ///
 /// # Errors
 /// When the kernel has no memory or descriptor for it.
-pub fn memory_file(name: &str, source: &str) -> std::io::Result<OwnedFd> {
+pub fn memory_file(modules: &[Module]) -> std::io::Result<OwnedFd> {
     let fd = memfd_create(c"mcp-launch", MFdFlags::MFD_CLOEXEC)?;
     let mut file = std::fs::File::from(fd);
-    file.write_all(&archive(&format!("{name}.py"), source.as_bytes()))?;
+    file.write_all(&archive(modules))?;
     Ok(file.into())
 }
 
-/// A zip archive with one stored file: local header, data, central directory, its end
+/// A zip archive with stored files: for each a local header and its data, then the central directory, then its end
 /// (PKWARE's APPNOTE, 4.3). Sizes beyond 4 GiB do not occur.
-fn archive(name: &str, data: &[u8]) -> Vec<u8> {
+fn archive(modules: &[Module]) -> Vec<u8> {
     let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes();
-    let name_length = u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes();
-    let no_extra = [0; 2];
-    // Version 2.0, no flags, stored, midnight on the first of January 1980: the earliest that can be written.
-    let common: Vec<u8> = [
-        &[20, 0, 0, 0, 0, 0, 0, 0, 0x21, 0][..],
-        &crc32(data).to_le_bytes(),
-        &length(data),
-        &length(data),
-        &name_length,
-        &no_extra,
-    ]
-    .concat();
-    let local = [b"PK\x03\x04", &common[..], name.as_bytes(), data].concat();
-    // No comment, disk 0, no attributes, the local header at offset 0.
-    let central = [b"PK\x01\x02\x14\x00", &common[..], &[0; 14], name.as_bytes()].concat();
-    let end = [b"PK\x05\x06\x00\x00\x00\x00\x01\x00\x01\x00".as_slice(), &length(&central), &length(&local), &[0; 2]]
+    let (mut locals, mut central) = (Vec::new(), Vec::new());
+    for module in modules {
+        let (name, data) = (format!("{}.py", module.name), module.source.as_bytes());
+        let name_length = u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes();
+        let no_extra = [0; 2];
+        // Version 2.0, no flags, stored, midnight on the first of January 1980: the earliest that can be written.
+        let common: Vec<u8> = [
+            &[20, 0, 0, 0, 0, 0, 0, 0, 0x21, 0][..],
+            &crc32(data).to_le_bytes(),
+            &length(data),
+            &length(data),
+            &name_length,
+            &no_extra,
+        ]
         .concat();
-    [local, central, end].concat()
+        // No comment, disk 0, no attributes, and where the local header is.
+        let start = length(&locals);
+        central.extend([b"PK\x01\x02\x14\x00", &common[..], &[0; 10], &start, name.as_bytes()].concat());
+        locals.extend([b"PK\x03\x04", &common[..], name.as_bytes(), data].concat());
+    }
+    let count = u16::try_from(modules.len()).unwrap_or(u16::MAX).to_le_bytes();
+    let end = [b"PK\x05\x06\x00\x00\x00\x00", &count[..], &count, &length(&central), &length(&locals), &[0; 2]];
+    let end = end.concat();
+    [locals, central, end].concat()
 }
 
 /// The checksum of zip and Ethernet (ISO 3309), bit by bit: the data is a few kilobytes.
@@ -60,10 +68,12 @@ mod tests {
     #[test]
     fn python_imports_from_it() {
         use std::os::fd::AsRawFd;
-        let file = memory_file("in_memory", "ANSWER = 'é' * 2\n").unwrap();
+        let module = |name: &str, source: &str| Module { name: name.into(), source: source.into() };
+        let modules = [module("in_memory", "ANSWER = 'é' * 2\n"), module("beside", "from in_memory import ANSWER\n")];
+        let file = memory_file(&modules).unwrap();
         let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
         let output = std::process::Command::new("python3")
-            .args(["-c", "import in_memory; print(in_memory.ANSWER)"])
+            .args(["-c", "import beside; print(beside.ANSWER)"])
             .env("PYTHONPATH", path)
             .env("PYTHONUTF8", "1")
             .output()

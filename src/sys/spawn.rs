@@ -18,12 +18,20 @@ pub struct Image {
     program: CString,
     argv: Vec<CString>,
     env: Vec<CString>,
-    /// Where `LISTEN_PID=` stands in `env`, if the process is to be told its own number.
-    listen_pid: Option<usize>,
+    /// Where in `env` the process is told its own number.
+    own_number: Vec<Gap>,
 }
 
-/// Room for the largest pid behind `LISTEN_PID=`.
-const LISTEN_PID: &str = "LISTEN_PID=0000000000";
+/// Room for the largest number of a process in a variable, filled up on the left.
+#[derive(Debug)]
+struct Gap {
+    variable: usize,
+    start: usize,
+    fill: u8,
+}
+
+/// Digits of the largest pid.
+const DIGITS: usize = 10;
 
 impl Image {
     /// Prepares a program for execution.
@@ -46,19 +54,47 @@ impl Image {
             program: c(program.as_os_str())?,
             argv: argv.into_iter().map(|argument| c(argument)).collect::<Result<_, _>>()?,
             env: env.into_iter().map(pair).collect::<Result<_, _>>()?,
-            listen_pid: None,
+            own_number: Vec::new(),
         })
     }
 
     /// Tells the process its own number in `LISTEN_PID`, as socket activation wants it.
     pub fn with_listen_pid(&mut self) {
-        self.listen_pid = Some(self.env.len());
-        self.env.push(CString::new(LISTEN_PID).unwrap_or_default());
+        // Leading zeros are read as decimal by every consumer (strtol, Python's int).
+        self.add_gap(self.env.len(), "LISTEN_PID=", b'0', "");
+    }
+
+    /// Where this variable begins with `/proc/self/`, it shall begin with the process's directory by its number: its
+    /// children find the same there, and not what is theirs.
+    pub fn with_own_proc_in(&mut self, variable: &str) {
+        let (before, after) = (format!("{variable}=/proc/self/"), format!("{variable}=/proc/"));
+        let found = self.env.iter().enumerate().find_map(|(index, text)| {
+            let rest = text.to_bytes().strip_prefix(before.as_bytes())?;
+            Some((index, std::ffi::OsStr::from_bytes(rest).to_owned()))
+        });
+        if let Some((index, rest)) = found {
+            let mut end = OsString::from("/");
+            end.push(rest);
+            // A path may have slashes in excess, but no leading zeros.
+            self.add_gap(index, &after, b'/', &end);
+        }
+    }
+
+    fn add_gap(&mut self, variable: usize, before: &str, fill: u8, after: impl AsRef<OsStr>) {
+        let text = [before.as_bytes(), &[fill; DIGITS], after.as_ref().as_bytes()].concat();
+        let text = CString::new(text).unwrap_or_default();
+        match self.env.get_mut(variable) {
+            Some(place) => *place = text,
+            None => self.env.push(text),
+        }
+        self.own_number.push(Gap { variable, start: before.len(), fill });
     }
 
     /// Executes it in place of this process. Allocates, so it is not for the time between fork and exec.
     pub(super) fn execute(&self) -> Errno {
-        Pointers::new(self).execute()
+        let pointers = Pointers::new(self);
+        pointers.fill_own_number();
+        pointers.execute()
     }
 }
 
@@ -82,18 +118,19 @@ impl<'a> Pointers<'a> {
         Self { env: list(&image.env), argv, image, shell }
     }
 
-    /// Writes the process's own number over the zeros of `LISTEN_PID`.
-    fn fill_listen_pid(&self) {
-        let Some(index) = self.image.listen_pid else { return };
-        let digits = LISTEN_PID.len() - "LISTEN_PID=".len();
-        // SAFETY: the string has that many digits behind the name, in memory of our own which nobody else reads
-        // in the forked child. Leading zeros are read as decimal by every consumer (strtol, Python's int).
-        unsafe {
-            let mut pid = libc::getpid();
-            let start = self.env[index].cast_mut().add("LISTEN_PID=".len());
-            for place in (0..digits).rev() {
-                *start.add(place) = libc::c_char::try_from(pid % 10).unwrap_or(0) + b'0'.cast_signed();
-                pid /= 10;
+    /// Writes the process's own number where it is to be.
+    fn fill_own_number(&self) {
+        for gap in &self.image.own_number {
+            // SAFETY: the string has that many bytes from there on, in memory of our own which nobody else reads, be
+            // it in the forked child or right before this process becomes another.
+            unsafe {
+                let mut pid = libc::getpid();
+                let start = self.env[gap.variable].cast_mut().add(gap.start);
+                for place in (0..DIGITS).rev() {
+                    let digit = libc::c_char::try_from(pid % 10).unwrap_or(0) + b'0'.cast_signed();
+                    *start.add(place) = if pid == 0 { gap.fill.cast_signed() } else { digit };
+                    pid /= 10;
+                }
             }
         }
     }
@@ -308,7 +345,7 @@ fn child(
             }
         }
     }
-    pointers.fill_listen_pid();
+    pointers.fill_own_number();
     restore(setup.signals);
     fail(Stage::Exec, pointers.execute())
 }

@@ -19,10 +19,11 @@ use std::ffi::OsString;
 
 use super::app::Target;
 use super::flags::{GUNICORN_NETWORKS, gunicorn_has};
-use super::{Bind, Descriptor, Findings, Inherited, Launch, grace};
+use super::guard::Around;
+use super::{Bind, Descriptor, Findings, Inherited, Launch, Module, grace};
 use crate::host::{Host, Version};
 use crate::problem::Problem;
-use crate::settings::value::{ClientVerify, Mode};
+use crate::settings::value::{ClientVerify, Mode, Server};
 use crate::settings::{Origin, Resolution, Setting, Settings};
 pub(super) use arguments::parse;
 use cmd_args::CmdArgs;
@@ -50,6 +51,11 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
 
     let file = user_file(settings, &cmd_args, host);
     let mut directives = directives(settings, host, version, app, &cmd_args, findings);
+    let around = guarded(resolution, app, &cmd_args);
+    if around.is_possible(settings) && !cmd_args.sets("proc_name") {
+        // Gunicorn's default is what it imports, which is the guard.
+        directives.push(Directive::default_value("proc_name", "--name", text(&app.text)));
+    }
     if server_args_set(resolution, "control_socket") {
         directives.retain(|directive| directive.setting != "control_socket_disable");
     }
@@ -91,14 +97,19 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
         None if host.gunicorn_config.is_some() => Some(Base::Empty),
         None => None,
     };
+    let guard = launch.guard(around, resolution, findings);
+    // With the guard there is one in any case: it has the guard imported before a worker changes its user.
+    let base = base.or(guard.is_some().then_some(Base::Empty));
+    launch.target = guard.as_ref().map_or_else(|| app.text.clone(), |guard| format!("{}:app", guard.name));
     if let Some(base) = base {
-        launch.carry(module::NAME, module::source(&base, &defaults, &forced), resolution);
+        let config = Module { name: module::NAME.into(), source: module::source(&base, &defaults, &forced) };
+        launch.carry([config].into_iter().chain(guard).collect(), resolution);
         launch.args.splice(0..0, ["-c".into(), format!("python:{}", module::NAME).into()]);
     }
     if let Some(rewritten) = cmd_args.rewritten() {
         launch.env.push((cmd_args::NAME.into(), (!rewritten.is_empty()).then_some(rewritten)));
     }
-    launch.args.push(app.text.clone().into());
+    launch.args.push(launch.target.clone().into());
     launch.args.extend(resolution.server_args.iter().cloned());
     launch.tls = settings.ssl.value || cmd_args.sets("certfile");
     launch.boot_statuses = vec![3, 4];
@@ -106,6 +117,23 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
         launch.boot_statuses.push(1);
     }
     launch
+}
+
+/// What the guard is to know of Gunicorn's start. The worker class that only the user's file names is seen when the
+/// guard is imported.
+fn guarded<'a>(resolution: &Resolution, app: &'a Target, cmd_args: &CmdArgs) -> Around<'a> {
+    let setting = &resolution.settings.gunicorn_worker_class;
+    let told = (!setting.value.eq_ignore_ascii_case("auto")).then_some(setting.value.as_str());
+    let class = told.or_else(|| cmd_args.value("worker_class"));
+    let paste = cmd_args.sets("paste") || server_args_set(resolution, "paste");
+    let obstacle = match class {
+        Some(class) if worker_class::is_wsgi(class) => Some(format!("worker class {class} is for WSGI apps")),
+        _ if paste => Some("the app is what a paste file says".to_owned()),
+        _ => None,
+    };
+    let calls_factories = class != Some(worker_class::ASGI);
+    let worker_class = class.map(str::to_owned);
+    Around { server: Server::Gunicorn, app, calls_factories, worker_class, has_lifespan: true, obstacle }
 }
 
 fn server_args_set(resolution: &Resolution, setting: &str) -> bool {

@@ -69,34 +69,19 @@ fn literal(value: &Python) -> String {
         Python::Bool(true) => "True".into(),
         Python::Bool(false) => "False".into(),
         Python::Int(number) => number.to_string(),
-        Python::Text(text) => bytes(text.as_bytes()),
+        Python::Text(text) => crate::guard::literal(text),
     }
 }
 
 fn path(location: &OsStr) -> String {
-    match location.to_str() {
-        Some(text) => bytes(text.as_bytes()),
-        None => format!("__import__(\"os\").fsdecode(b{})", bytes(location.as_bytes())),
+    if let Some(text) = location.to_str() {
+        return crate::guard::literal(text);
     }
-}
-
-/// A literal that is the same in ASCII, whatever the text: of UTF-8 the characters, else the bytes.
-fn bytes(text: &[u8]) -> String {
-    let mut quoted = String::from("\"");
-    match std::str::from_utf8(text) {
-        Ok(text) => {
-            for letter in text.chars() {
-                match letter {
-                    '"' | '\\' => quoted.extend(['\\', letter]),
-                    ' '..='~' => quoted.push(letter),
-                    _ => _ = write!(quoted, "\\U{:08x}", u32::from(letter)),
-                }
-            }
-        }
-        Err(_) => text.iter().for_each(|byte| _ = write!(quoted, "\\x{byte:02x}")),
-    }
-    quoted.push('"');
-    quoted
+    let bytes = location.as_bytes().iter().fold(String::new(), |mut bytes, byte| {
+        let _ = write!(bytes, "\\x{byte:02x}");
+        bytes
+    });
+    format!("__import__(\"os\").fsdecode(b\"{bytes}\")")
 }
 
 #[cfg(test)]

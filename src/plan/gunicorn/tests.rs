@@ -10,16 +10,17 @@ const OTHER_APP: (&str, &str) = ("APP_MODULE", "my.app:app");
 
 fn module(plan: &Plan) -> Option<&str> {
     plan.descriptors.iter().find_map(|descriptor| match &descriptor.what {
-        Inherited::Module { source, .. } => Some(source.as_str()),
+        Inherited::Modules(modules) => modules.first().map(|module| module.source.as_str()),
         _ => None,
     })
 }
 
-/// What the old script passed, but for the differences that are wanted: the worker count, the lock and the trust in
+/// Without the guard, what the old script passed, but for the differences that are wanted: the worker count, the lock and the trust in
 /// every proxy are gone; grace, keep-alive and backlog are honoured; the access log is off and not sent to nowhere.
 #[test]
 fn the_gateway_gets_what_the_old_script_passed() {
-    let plan = planned(&[("GUNICORN_WORKERS", "3"), ("MCP_LAUNCH_MODE", "exec")], &installed_host());
+    let env = [("GUNICORN_WORKERS", "3"), ("MCP_LAUNCH_MODE", "exec"), ("MCP_LAUNCH_GUARD", "off")];
+    let plan = planned(&env, &installed_host());
     assert_eq!(plan.program, std::path::PathBuf::from("/venv/bin/gunicorn"));
     let wanted = [
         "--backlog 2048",
@@ -103,8 +104,8 @@ fn the_users_file_is_the_setting_else_the_argument_else_the_one_found() {
 }
 
 #[test]
-fn without_any_file_an_app_that_is_not_the_gateway_needs_no_module() {
-    let plan = planned(&[OTHER_APP], &installed_host());
+fn without_any_file_and_guard_an_app_that_is_not_the_gateway_needs_no_module() {
+    let plan = planned(&[OTHER_APP, ("MCP_LAUNCH_GUARD", "off")], &installed_host());
     assert!(module(&plan).is_none() && !argv(&plan).contains(&"-c".to_owned()));
     assert!(!plan.env.contains_key(std::ffi::OsStr::new("PYTHONPATH")));
 }
@@ -137,13 +138,13 @@ fn sockets_are_inherited_when_we_stay() {
     let plan = planned(&[], &installed_host());
     let words = argv(&plan).join(" ");
     assert!(words.contains("--bind fd://3 --bind fd://4") && !plan.listen_pid, "{words}");
-    assert_eq!(numbers(&plan), [3, 4, 5]);
-    assert_eq!(plan.env[std::ffi::OsStr::new("PYTHONPATH")], "/proc/self/fd/5");
+    assert_eq!(numbers(&plan), [3, 4, 5, 6]);
+    assert_eq!(plan.env[std::ffi::OsStr::new("PYTHONPATH")], "/proc/self/fd/6");
 
     let plan = planned(&[("MCP_LAUNCH_UDS", "/run/app.sock"), ("PYTHONPATH", "/srv/lib")], &installed_host());
     assert!(argv(&plan).join(" ").contains("--bind unix:/run/app.sock") && plan.listen_pid);
     assert_eq!(plan.env[std::ffi::OsStr::new("LISTEN_FDS")], "2");
-    assert_eq!(plan.env[std::ffi::OsStr::new("PYTHONPATH")], "/proc/self/fd/5:/srv/lib");
+    assert_eq!(plan.env[std::ffi::OsStr::new("PYTHONPATH")], "/proc/self/fd/6:/srv/lib");
 
     let plan = planned(&[("MCP_LAUNCH_MODE", "exec"), ("HOST", "::")], &installed_host());
     assert!(argv(&plan).join(" ").contains("--bind [::]:4444"));

@@ -10,7 +10,8 @@ use crate::settings::Origin;
 
 const UVICORN_WORKER: &str = "uvicorn_worker.UvicornWorker";
 const UVICORN: &str = "uvicorn.workers.UvicornWorker";
-const ASGI: &str = "asgi";
+/// Gunicorn's own.
+pub(super) const ASGI: &str = "asgi";
 
 /// The best class that is installed.
 pub(super) fn best(host: &Host, version: Option<Version>, findings: &mut Findings) -> Option<&'static str> {

@@ -232,8 +232,8 @@ fn start(
                 private = Some(address);
                 made.insert(descriptor.number, socket);
             }
-            Inherited::Module { name, source } => {
-                let file = module::memory_file(name, source)
+            Inherited::Modules(modules) => {
+                let file = module::memory_file(modules)
                     .map_err(|error| prepare(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))?;
                 made.insert(descriptor.number, file);
             }
@@ -256,6 +256,7 @@ fn start(
     if plan.listen_pid {
         image.with_listen_pid();
     }
+    image.with_own_proc_in("PYTHONPATH");
     let setup = Setup {
         cwd: plan.cwd.as_deref(),
         descriptors: &descriptors,

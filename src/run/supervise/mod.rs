@@ -109,6 +109,8 @@ enum Readiness {
     Asking(Probe),
     /// First its listening sockets, then, if nobody else can answer on the address, one request.
     Listening(ListenerWatch, Option<Probe>),
+    /// It answers, and not all of its workers have said yet that they are ready.
+    Counting(Recount),
     Known,
 }
 
@@ -301,6 +303,10 @@ impl<'a> Supervisor<'a> {
                     until = until.into_iter().chain([watch.next()]).min();
                     continue;
                 }
+                Readiness::Counting(recount) => {
+                    until = until.into_iter().chain([recount.next()]).min();
+                    continue;
+                }
                 Readiness::Known => continue,
             };
             let (fd, at) = probe.interest();
@@ -374,6 +380,7 @@ impl<'a> Supervisor<'a> {
                     };
                     watch.advance(members, main, now)
                 }
+                Readiness::Counting(recount) => recount.is_due(now),
             };
             if is_ready {
                 ready.push(*id);
@@ -389,9 +396,12 @@ impl<'a> Supervisor<'a> {
         let alone = self.state.generations().len() == 1;
         let plan = self.state.generations().iter().find(|g| g.id == id).and_then(|g| self.plans.get(&g.plan));
         let probe = plan.and_then(|plan| carry::public_probe(plan, self.front.bind()));
+        let complete = self.is_complete(id);
         let Some(running) = self.running.get_mut(&id) else { return };
         match (&mut running.readiness, probe) {
             (Readiness::Listening(_, asked @ None), Some(probe)) if alone => *asked = Some(probe),
+            (Readiness::Counting(_), _) if !complete => {}
+            (readiness, _) if !complete => *readiness = Readiness::Counting(Recount::new(Instant::now())),
             _ => {
                 running.readiness = Readiness::Known;
                 running.boot = Some(running.started.elapsed());
@@ -401,6 +411,33 @@ impl<'a> Supervisor<'a> {
                 self.tell(Event::Ready { generation: id });
             }
         }
+    }
+}
+
+/// When workers are counted that get ready: again and again, and a little less often each time.
+#[derive(Debug)]
+struct Recount {
+    next: Instant,
+    interval: Duration,
+}
+
+impl Recount {
+    fn new(now: Instant) -> Self {
+        let interval = Duration::from_millis(20);
+        Self { next: now + interval, interval }
+    }
+
+    const fn next(&self) -> Instant {
+        self.next
+    }
+
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.next <= now;
+        if is_due {
+            self.next = now + self.interval;
+            self.interval = (self.interval * 5 / 4).min(Duration::from_millis(250));
+        }
+        is_due
     }
 }
 

@@ -69,6 +69,7 @@ impl Supervisor<'_> {
             server = %server_name(plan),
             address = %self.front.bind(),
             workers,
+            limit = plan.limit,
             boot = boot.unwrap_or_default(),
             "ready"
         );

@@ -9,12 +9,12 @@ use nix::unistd::Pid;
 use tracing::{debug, warn};
 
 use super::Supervisor;
-use super::generation::Main;
+use super::generation::{Main, Strength};
 use super::liveness::{Id, Liveness, Rules, Sentence, Sight, Stamp, Verdict};
 use super::notes::show_rounded;
 use crate::guard::scoreboard::{self, Slot};
 use crate::run::condition::Condition;
-use crate::run::processes::Process;
+use crate::run::processes::{self, Process};
 use crate::run::usage;
 use crate::settings::value::{Server, show_span};
 
@@ -112,6 +112,23 @@ impl Supervisor<'_> {
         let board = self.running.get(&generation).and_then(|running| running.board.as_ref());
         let slots = board.map(scoreboard::Scoreboard::slots).unwrap_or_default();
         pair(&slots, &self.workers.of(generation), scoreboard::now())
+    }
+
+    /// Whether all workers that a starting generation is to have are ready, as far as they can say so. Who has no
+    /// scoreboard, or a server that does not tell the app when it starts, does not say.
+    pub(super) fn is_complete(&self, generation: u32) -> bool {
+        let Some(running) = self.running.get(&generation) else { return true };
+        let Some(found) = self.state.generations().iter().find(|found| found.id == generation) else { return true };
+        let slots = running.board.as_ref().map(scoreboard::Scoreboard::slots).unwrap_or_default();
+        let all = processes::descendants(nix::unistd::getpid());
+        let members = processes::members(&all, running.main, &running.seen);
+        let slots = pair(&slots, &members, scoreboard::now());
+        let wanted = match found.strength {
+            Strength::OneWorker => 1,
+            Strength::Full => self.plans.get(&found.plan).map_or(1, |plan| plan.workers as usize),
+        };
+        let ready = slots.iter().filter(|(_, slot)| slot.state == scoreboard::State::Ready).count();
+        ready >= wanted || slots.iter().all(|(_, slot)| slot.no_lifespan)
     }
 
     fn carry_out_sentence(&mut self, generation: u32, process: &Process, verdict: &Verdict, timeout: Duration) {

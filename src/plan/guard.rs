@@ -1,0 +1,110 @@
+//! The guard around the app: whether it can be there, and what it is told.
+
+use std::time::Duration;
+
+use super::app::Target;
+use super::modules::Module;
+use super::{Descriptor, Findings, Inherited, Launch};
+use crate::guard::{Config, MODULE};
+use crate::settings::value::{Mode, Server};
+use crate::settings::{Resolution, Settings};
+
+/// The longest time between two heartbeats.
+const SLOWEST_BEAT: Duration = Duration::from_secs(1);
+/// The shortest.
+const FASTEST_BEAT: Duration = Duration::from_millis(10);
+/// Heartbeats in the time after which a worker counts as hung.
+const BEATS: u32 = 4;
+
+/// What a server knows of itself, as far as the guard is concerned.
+#[derive(Debug)]
+pub(super) struct Around<'a> {
+    pub server: Server,
+    pub app: &'a Target,
+    /// Whether the app is called to see whether it is a factory.
+    pub calls_factories: bool,
+    /// The worker class that somebody asked for.
+    pub worker_class: Option<String>,
+    /// Whether the server tells the app when it starts and stops.
+    pub has_lifespan: bool,
+    /// Why the guard cannot be there.
+    pub obstacle: Option<String>,
+}
+
+impl Around<'_> {
+    /// Whether it will be there.
+    pub fn is_possible(&self, settings: &Settings) -> bool {
+        settings.guard.value && self.obstacle.is_none()
+    }
+}
+
+/// How many requests a worker may have in flight, as far as somebody or a default says so.
+pub(super) fn limit(settings: &Settings, server: Server) -> Option<u64> {
+    match server {
+        Server::Gunicorn => settings.gunicorn_backpressure.value.map(|limit| limit.0),
+        Server::Granian => Some(settings.granian_backpressure.value.0),
+    }
+}
+
+fn beat(timeout: Option<Duration>) -> Duration {
+    timeout.map_or(SLOWEST_BEAT, |timeout| (timeout / BEATS).clamp(FASTEST_BEAT, SLOWEST_BEAT))
+}
+
+impl Launch {
+    /// Puts the guard around the app, if it can be there: its module, to be carried, is the answer.
+    pub(super) fn guard(
+        &mut self,
+        around: Around,
+        resolution: &Resolution,
+        findings: &mut Findings,
+    ) -> Option<Module> {
+        let settings = &resolution.settings;
+        let why_not = match (&settings.guard.value, around.obstacle) {
+            (false, _) => Some(settings.guard.origin.to_string()),
+            (true, obstacle) => obstacle,
+        };
+        if let Some(why_not) = why_not {
+            findings.decide("guard", "off", why_not);
+            return None;
+        }
+        let limit = limit(settings, around.server);
+        let decision = limit.map_or_else(|| "no limit".to_owned(), |limit| format!("limit {limit}"));
+        findings.decide("guard", decision, because(settings, around.server));
+        self.limit = limit;
+        let board = (settings.mode.value == Mode::Supervise && around.has_lifespan).then(|| {
+            let number = self.next_number(resolution);
+            self.descriptors.push(Descriptor { number, what: Inherited::Scoreboard });
+            number
+        });
+        let config = Config {
+            server: around.server,
+            app: around.app.text.clone(),
+            factory: around.app.factory,
+            calls_factories: around.calls_factories,
+            worker_class: around.worker_class,
+            limit,
+            max_streams: settings.max_streams.value.map(|most| most.0),
+            health_path: settings.health_path.value.0.clone(),
+            exempt: settings.guard_exempt.value.0.iter().map(|prefix| prefix.0.clone()).collect(),
+            board,
+            beat: beat(super::worker_timeout(settings, around.server)),
+            grace: settings.stop_timeout.0,
+        };
+        Some(Module { name: MODULE.into(), source: config.source() })
+    }
+}
+
+fn because(settings: &Settings, server: Server) -> String {
+    match server {
+        Server::Granian => {
+            let setting = &settings.granian_backpressure;
+            format!("{}: one more request in a worker is answered 503 at once", setting.origin)
+        }
+        Server::Gunicorn => match &settings.gunicorn_backpressure {
+            setting if setting.value.is_some() => {
+                format!("{}: one more request in a worker is answered 503 at once", setting.origin)
+            }
+            _ => "GUNICORN_BACKPRESSURE is not set: a worker takes as many requests as come".into(),
+        },
+    }
+}
