@@ -49,7 +49,8 @@ def _accepts(function, count):
 def _is_async(function):
     import inspect
 
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+    call = None if inspect.isclass(function) else getattr(function, "__call__", None)
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
 def _asgi3(inner):

@@ -23,5 +23,6 @@ pub(super) fn limits(root: &Root, notes: &mut Vec<String>) -> Limits {
         number
     });
     let dev_shm_writable = root.is_live() && access("/dev/shm", AccessFlags::W_OK | AccessFlags::X_OK).is_ok();
-    Limits { open_files, open_files_max, somaxconn, dev_shm_writable }
+    let no_own_descriptors = root.is_live() && access("/proc/self/fd", AccessFlags::X_OK).is_err();
+    Limits { open_files, open_files_max, somaxconn, dev_shm_writable, no_own_descriptors }
 }

@@ -221,4 +221,6 @@ pub struct Limits {
     pub somaxconn: Option<u64>,
     /// Whether files can be made in `/dev/shm`.
     pub dev_shm_writable: bool,
+    /// Whether a process cannot open its own descriptors by a path (`/proc/self/fd`).
+    pub no_own_descriptors: bool,
 }

@@ -175,6 +175,7 @@ impl Args<'_> {
         let interface = self.told("--interface", "GRANIAN_INTERFACE").unwrap_or_else(|| "asgi".into());
         let has_lifespan = interface != "asginl";
         let obstacle = (interface != "asgi" && has_lifespan).then(|| format!("the interface is {interface}"));
+        let obstacle = obstacle.or_else(|| Around::obstacle(inputs.host));
         let app = Target { factory: inputs.app.factory || self.is_told_factory(), ..inputs.app.clone() };
         let around = Around {
             server: Server::Granian,

@@ -6,6 +6,7 @@ use super::app::Target;
 use super::modules::Module;
 use super::{Descriptor, Findings, Inherited, Launch};
 use crate::guard::{Config, MODULE};
+use crate::host::Host;
 use crate::settings::value::{Mode, Server};
 use crate::settings::{Resolution, Settings};
 
@@ -16,7 +17,7 @@ const FASTEST_BEAT: Duration = Duration::from_millis(10);
 /// Heartbeats in the time after which a worker counts as hung.
 const BEATS: u32 = 4;
 
-/// What a server knows of itself, as far as the guard is concerned.
+/// What a server knows of itself and its surroundings, as far as the guard is concerned.
 #[derive(Debug)]
 pub(super) struct Around<'a> {
     pub server: Server,
@@ -32,6 +33,12 @@ pub(super) struct Around<'a> {
 }
 
 impl Around<'_> {
+    /// What would keep it from being there, whatever the server.
+    pub fn obstacle(host: &Host) -> Option<String> {
+        // It is imported from a descriptor.
+        host.limits.no_own_descriptors.then(|| "/proc/self/fd is not there to import it from".into())
+    }
+
     /// Whether it will be there.
     pub fn is_possible(&self, settings: &Settings) -> bool {
         settings.guard.value && self.obstacle.is_none()

@@ -51,7 +51,7 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
 
     let file = user_file(settings, &cmd_args, host);
     let mut directives = directives(settings, host, version, app, &cmd_args, findings);
-    let around = guarded(resolution, app, &cmd_args);
+    let around = guarded(resolution, host, app, &cmd_args);
     if around.is_possible(settings) && !cmd_args.sets("proc_name") {
         // Gunicorn's default is what it imports, which is the guard.
         directives.push(Directive::default_value("proc_name", "--name", text(&app.text)));
@@ -121,7 +121,7 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
 
 /// What the guard is to know of Gunicorn's start. The worker class that only the user's file names is seen when the
 /// guard is imported.
-fn guarded<'a>(resolution: &Resolution, app: &'a Target, cmd_args: &CmdArgs) -> Around<'a> {
+fn guarded<'a>(resolution: &Resolution, host: &Host, app: &'a Target, cmd_args: &CmdArgs) -> Around<'a> {
     let setting = &resolution.settings.gunicorn_worker_class;
     let told = (!setting.value.eq_ignore_ascii_case("auto")).then_some(setting.value.as_str());
     let class = told.or_else(|| cmd_args.value("worker_class"));
@@ -129,7 +129,7 @@ fn guarded<'a>(resolution: &Resolution, app: &'a Target, cmd_args: &CmdArgs) -> 
     let obstacle = match class {
         Some(class) if worker_class::is_wsgi(class) => Some(format!("worker class {class} is for WSGI apps")),
         _ if paste => Some("the app is what a paste file says".to_owned()),
-        _ => None,
+        _ => Around::obstacle(host),
     };
     let calls_factories = class != Some(worker_class::ASGI);
     let worker_class = class.map(str::to_owned);

@@ -1,0 +1,52 @@
+//! The guard's Python, without a server, on every interpreter that is here and that it is for.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The versions that the guard is for.
+const VERSIONS: std::ops::RangeInclusive<u32> = 10..=14;
+
+/// One interpreter of each version: those on PATH, that of the test's environment, those that pyenv has made.
+fn interpreters() -> BTreeMap<String, PathBuf> {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let pyenv = std::env::var_os("PYENV_ROOT").map_or_else(|| home.join(".pyenv"), PathBuf::from);
+    let venv = std::env::var_os("MCP_LAUNCH_TEST_VENV").map(|venv| Path::new(&venv).join("bin/python"));
+    let made = std::fs::read_dir(pyenv.join("versions")).into_iter().flatten().flatten();
+    let named = VERSIONS.map(|minor| PathBuf::from(format!("python3.{minor}")));
+    let candidates = venv
+        .into_iter()
+        .chain([PathBuf::from("python3")])
+        .chain(named)
+        .chain(made.map(|version| version.path().join("bin/python")));
+    candidates.filter_map(|path| Some((version(&path)?, path))).collect()
+}
+
+/// `3.11`, if it is one of those.
+fn version(python: &Path) -> Option<String> {
+    let script = "import sys; print('%d.%d' % sys.version_info[:2])";
+    let output = Command::new(python).args(["-c", script]).output().ok().filter(|output| output.status.success())?;
+    let version = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    let minor: u32 = version.strip_prefix("3.")?.parse().ok()?;
+    VERSIONS.contains(&minor).then_some(version)
+}
+
+#[test]
+fn the_guard_keeps_its_promises_on_every_python() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let interpreters = interpreters();
+    assert!(!interpreters.is_empty(), "no Python from 3.{} on", VERSIONS.start());
+    for (version, python) in interpreters {
+        let output = Command::new("timeout")
+            .arg("60")
+            .arg(python)
+            .arg(root.join("tests/guard/guard_test.py"))
+            .arg(root.join("src/guard/guard.py"))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "Python {version}:\n{said}");
+        eprintln!("Python {version}: {}", said.lines().find(|line| line.starts_with("Ran ")).unwrap_or_default());
+    }
+}
