@@ -3,13 +3,11 @@
 
 mod harness;
 
-use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use harness::http::{get, request};
-use harness::{Launch, Running, children, is_alive, venv, wait_until};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use harness::{Launch, Running, is_alive, venv, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -94,48 +92,12 @@ fn a_pause_of_everything_is_no_hang(server: &str) {
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
 
-fn a_worker_that_waits_for_its_standard_error_to_be_read_is_not_killed(server: &str) {
-    let Some(venv) = venv() else { return };
-    let (mut reader, mut writer) = std::io::pipe().unwrap();
-    let launch = Launch::app(&venv, server, &["--workers", "2", "--worker-timeout", TIMEOUT]);
-    let mut running = launch.start_with_stderr(writer.try_clone().unwrap());
-    wait_until("an answer", || get(running.port, "/").is_ok());
-    let flags = OFlag::from_bits_truncate(fcntl(&writer, FcntlArg::F_GETFL).unwrap());
-    let main = running.children()[0];
-    let workers = children(main);
-    // Others share the descriptor, and for a moment they do not wait either.
-    fcntl(&writer, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).unwrap();
-    while writer.write(&[b'x'; 4096]).is_ok() {}
-    while writer.write(b"x").is_ok() {}
-    fcntl(&writer, FcntlArg::F_SETFL(flags)).unwrap();
-    drop(writer);
-    let _client = hang(&running, "/shout");
-    std::thread::sleep(Duration::from_secs(8));
-    assert_eq!(children(main), workers);
-
-    let mut text = Vec::new();
-    let said = b"it is not replaced for that";
-    let deadline = Instant::now() + harness::LONG;
-    while !text.windows(said.len()).any(|window| window == said) {
-        assert!(Instant::now() < deadline, "{}", String::from_utf8_lossy(&text));
-        let mut buffer = [0; 4096];
-        let length = reader.read(&mut buffer).unwrap();
-        text.extend_from_slice(&buffer[..length]);
-    }
-    let drain = std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
-    wait_until("a stretch of answers", || (0..20).all(|_| get(running.port, "/").is_ok()));
-    assert_eq!(children(main), workers);
-    assert_eq!(running.stop(), 0);
-    drain.join().unwrap().unwrap();
-}
-
 for_both_servers!(
     a_blocked_event_loop_is_replaced_and_says_where_it_was,
     an_endless_loop_of_one_of_eight_workers_is_replaced,
     a_deadlock_is_replaced,
     a_stopped_worker_is_replaced,
     a_pause_of_everything_is_no_hang,
-    a_worker_that_waits_for_its_standard_error_to_be_read_is_not_killed,
 );
 
 #[test]

@@ -12,7 +12,6 @@ Paths:
   /block?s=2    the same, with the event loop blocked
   /spin         an endless loop
   /deadlock     waits for a lock that is never free
-  /shout        writes a line to standard error, and waits until somebody reads it
   /sse          an event every 0.1 s until the client leaves
   /crash?status=3  ends the worker (Gunicorn takes 3 and 4 for a failed boot and ends itself)
   /ws           WebSocket: an echo
@@ -62,8 +61,6 @@ async def body_for(scope):
             lock = threading.Lock()
             lock.acquire()
             lock.acquire()
-        case "/shout":
-            os.write(2, b"shouted\n")
         case "/crash":
             os._exit(int(query.get("status", 3)))
     return {}
