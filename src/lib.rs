@@ -87,6 +87,19 @@
 //! the port. One request waits in it until a worker answers. Granian is ready when its workers listen, and, when
 //! nobody else could answer, one request gets an answer below 500.
 //!
+//! ## The guard
+//!
+//! The server does not import the app but a module of ours ([`guard`]), which imports the app and stands in front of
+//! it: a worker that has as many requests in flight as it may have answers 503, before the app sees anything. Each
+//! worker has a slot on the generation's scoreboard, a memory file that it shares with us; it takes the slot after
+//! the fork, by a record lock, so that a slot is free as soon as its owner is gone. A heartbeat in it says that the
+//! event loop turns.
+//!
+//! With it a generation is ready when it answers and all workers that can say so have said that they are. Afterwards
+//! we wake up only when the oldest heartbeat would come of age. Whoever is silent for that long is a suspect, and is
+//! convicted only after we ourselves have been awake for a while: a machine that was paused has no hung workers
+//! (`run/supervise/liveness.rs` has the rules).
+//!
 //! ## Workers
 //!
 //! They are the servers' own to start and to replace. We hold a pidfd of each, so that its end wakes the loop and its
