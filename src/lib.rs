@@ -23,6 +23,12 @@
 //! and exec everything is blocked again, so that nobody's handler runs in the child, and the child gets back exactly
 //! the signal state that it would have had without us.
 //!
+//! ## Before the first generation
+//!
+//! Commands that must succeed first ([`run::prestart`]) run when port and lock are ours and before there is a
+//! supervisor, each to its end, and nothing that it started outlives it. Only signals that mean a stop are read
+//! meanwhile; the others stay blocked and reach the supervisor, so that a reload asked for then comes after the start.
+//!
 //! ## Generations
 //!
 //! A generation is one server, its main process and all that descends from it, started from one plan. Every
@@ -93,6 +99,9 @@
 //! with a bound on length and time, and there is a bound on their number: when a newcomer has no place, the client
 //! goes that has kept us waiting longest.
 //!
+//! A service manager is told by datagrams that never wait ([`run::notify`]): that we are ready, reload or stop. Its
+//! watchdog is fed by the loop itself, so it bites if the loop hangs.
+//!
 //! ## What is ours to end
 //!
 //! We are a subreaper (or PID 1), so whatever loses its parent becomes our child, and having no children means
@@ -117,3 +126,4 @@ pub mod report;
 pub mod run;
 pub mod settings;
 pub mod sys;
+pub mod tls;

@@ -208,6 +208,7 @@ fn a_broken_release_is_told_to_who_asked_for_it() {
     let reload = ask(&running, &["reload"]);
     assert_eq!(reload.code, Some(1), "{reload:?}");
     assert!(reload.problem.contains("the old generation was kept: the new generation failed to start"), "{reload:?}");
+    assert!(reload.problem.contains("RuntimeError: broken release"), "{reload:?}");
     assert_eq!(serving(&running)["id"], 1);
     assert_eq!(get(running.port, "/").unwrap().status, 200);
     assert_eq!(running.stop(), 0);

@@ -23,6 +23,7 @@ pub(super) fn check(flags: FlagLayer) -> Result<u8, Vec<Problem>> {
         super::print(format!("warning: {warning}\n"));
     }
     let mut problems = files(&resolution.settings);
+    problems.extend(crate::run::prestart::problems(&plan.pre_start, plan.cwd.as_deref()));
     if let Some(holder) = own_launcher(&resolution.settings, &resolution.env, &plan.bind) {
         super::print(format!("a launcher (pid {holder}) runs here: lock and port are its own\n"));
     } else {

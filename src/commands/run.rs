@@ -13,6 +13,8 @@ use crate::log::Log;
 use crate::plan::{Bind, Plan};
 use crate::problem::{Exit, Problem};
 use crate::run::lock::Lock;
+use crate::run::notify::Notifier;
+use crate::run::prestart::{self, Outcome};
 use crate::run::signals::Signals;
 use crate::run::supervise::{HANDLED, Supervisor, server_name};
 use crate::run::termination::TerminationLog;
@@ -41,7 +43,8 @@ fn start(
     let settings = &resolution.settings;
     let mut plan = plan?;
     planner.settle_server(plan.server);
-    let problems = preflight::files(settings);
+    let mut problems = preflight::files(settings);
+    problems.extend(prestart::problems(&plan.pre_start, plan.cwd.as_deref()));
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -65,13 +68,26 @@ fn start(
         warn!("{warning}");
     }
     announce(&plan);
+    let mut notify = Notifier::from_environment(&resolution.env);
+    match pre_start(&plan, inherited, &mut notify).map_err(one)? {
+        Outcome::Done => {}
+        Outcome::Stopped(status) => {
+            termination.write(&format!("stopped status={status} before the first start"));
+            return Ok(status);
+        }
+        Outcome::Failed(status, why) => {
+            termination.write(&format!("exit status={status} cause=pre-start-failed {why}"));
+            return Ok(status);
+        }
+    }
     if plan.mode == Mode::Exec {
         drop(front);
         log.flush();
         return crate::run::exec::exec(&plan, lock, inherited).map(Exit::code).map_err(one);
     }
     let control = control(settings, &resolution.env, front.bind());
-    let status = supervise(plan, front, lock, (control, termination), &mut planner, inherited);
+    let ears = (control, termination, notify);
+    let status = supervise(plan, front, lock, ears, &mut planner, inherited);
     drop(log);
     status.map_err(one)
 }
@@ -89,6 +105,13 @@ fn announce(plan: &Plan) {
         limit = plan.limit,
         "start"
     );
+}
+
+/// What must succeed before the first generation.
+fn pre_start(plan: &Plan, inherited: SignalState, notify: &mut Notifier) -> Result<Outcome, Problem> {
+    let mut say = |what: &str| notify.status(what);
+    prestart::run(&plan.pre_start, plan.cwd.as_deref(), plan.policy.stop_timeout, inherited, &mut say)
+        .map_err(|error| Problem::new(Exit::NotExecutable, format!("cannot receive signals: {error}")))
 }
 
 /// The listeners for those who ask. That one of them cannot be had is a pity, and no reason not to serve.
@@ -113,7 +136,7 @@ fn supervise(
     plan: Plan,
     front: crate::run::front::Front,
     lock: Option<Lock>,
-    (control, termination): (ControlServer, TerminationLog),
+    (control, termination, notify): (ControlServer, TerminationLog, Notifier),
     planner: &mut Planner,
     inherited: SignalState,
 ) -> Result<u8, Problem> {
@@ -123,7 +146,7 @@ fn supervise(
     })?;
     let mut replan = |server, workers| planner.replan(server, workers);
     let supervisor = Supervisor::new(plan, front, signals, inherited, &mut replan);
-    let status = supervisor.with_control(control, termination).run();
+    let status = supervisor.with_control(control, termination).with_notifier(notify).run();
     drop(lock);
     Ok(status)
 }

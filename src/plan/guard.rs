@@ -53,18 +53,8 @@ pub(super) fn limit(settings: &Settings, server: Server) -> Option<u64> {
     }
 }
 
-/// After how long a silence of its event loop a worker counts as hung; zero is never.
-pub(super) fn worker_timeout(settings: &Settings, server: Server) -> Duration {
-    match server {
-        Server::Gunicorn if settings.gunicorn_timeout.is_explicit() && !settings.worker_timeout.is_explicit() => {
-            Duration::from_secs(settings.gunicorn_timeout.0)
-        }
-        _ => settings.worker_timeout.0,
-    }
-}
-
-fn beat(timeout: Duration) -> Duration {
-    if timeout.is_zero() { SLOWEST_BEAT } else { (timeout / BEATS).clamp(FASTEST_BEAT, SLOWEST_BEAT) }
+fn beat(timeout: Option<Duration>) -> Duration {
+    timeout.map_or(SLOWEST_BEAT, |timeout| (timeout / BEATS).clamp(FASTEST_BEAT, SLOWEST_BEAT))
 }
 
 impl Launch {
@@ -104,7 +94,7 @@ impl Launch {
             health_path: settings.health_path.value.0.clone(),
             exempt: settings.guard_exempt.value.0.iter().map(|prefix| prefix.0.clone()).collect(),
             board,
-            beat: beat(worker_timeout(settings, around.server)),
+            beat: beat(super::worker_timeout(settings, around.server)),
             grace: settings.stop_timeout.0,
         };
         Some(Module { name: MODULE.into(), source: config.source() })

@@ -11,6 +11,7 @@ mod granian;
 mod guard;
 mod gunicorn;
 mod modules;
+pub mod pre_start;
 mod server;
 mod server_args;
 mod surroundings;
@@ -28,6 +29,7 @@ use crate::settings::value::{Mode, Restart, Server};
 use crate::settings::{Resolution, Settings};
 use findings::Findings;
 pub use modules::Module;
+use pre_start::PreStart;
 
 /// What will be run, and how it will be looked after.
 #[derive(Debug, Clone)]
@@ -66,6 +68,8 @@ pub struct Plan {
     pub workers: u32,
     /// Whether we stay.
     pub mode: Mode,
+    /// What must succeed before the first generation.
+    pub pre_start: Vec<PreStart>,
     /// How it is looked after.
     pub policy: Policy,
     /// Why the plan is what it is, for `explain` and the start log.
@@ -133,6 +137,12 @@ pub struct Policy {
     pub stop_timeout: Duration,
     /// From start to ready.
     pub startup_timeout: Duration,
+    /// How long the event loop of a worker may be silent, if that is watched.
+    pub worker_timeout: Option<Duration>,
+    /// Resident memory in bytes past which a worker is replaced.
+    pub workers_max_rss: Option<u64>,
+    /// Age past which a worker is replaced.
+    pub workers_lifetime: Option<Duration>,
     /// The path that tells whether the app works.
     pub health_path: String,
     /// The length of the accept queue.
@@ -183,6 +193,7 @@ pub fn plan(resolution: &Resolution, host: &Host) -> Result<Plan, Vec<Problem>> 
         granian_workers: granian_count.number,
     };
     let mut env = environment::environment(&inputs, &mut findings);
+    let pre_start = pre_start::steps(settings, host, &env, &mut findings);
     let app = &app;
     let launch = match server {
         Server::Gunicorn => {
@@ -224,6 +235,7 @@ pub fn plan(resolution: &Resolution, host: &Host) -> Result<Plan, Vec<Problem>> 
         boot_statuses: launch.boot_statuses,
         workers,
         mode: settings.mode.value,
+        pre_start,
         policy: policy(settings, server),
         reasons,
         warnings,
@@ -236,6 +248,10 @@ fn policy(settings: &Settings, server: Server) -> Policy {
         Server::Granian => settings.granian_backlog.0,
     };
     let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    let (max_rss, lifetime) = match server {
+        Server::Gunicorn => (&settings.gunicorn_workers_max_rss.value, &settings.gunicorn_workers_lifetime.value),
+        Server::Granian => (&settings.granian_workers_max_rss.value, &settings.granian_workers_lifetime.value),
+    };
     Policy {
         restart: settings.restart.value,
         restart_limit: count(settings.restart_limit.0),
@@ -245,9 +261,22 @@ fn policy(settings: &Settings, server: Server) -> Policy {
         stop_delay: settings.stop_delay.0,
         stop_timeout: settings.stop_timeout.0,
         startup_timeout: settings.startup_timeout.0,
+        worker_timeout: worker_timeout(settings, server),
+        workers_max_rss: max_rss.map(|limit| limit.mebibytes() << 20),
+        workers_lifetime: lifetime.map(|seconds| Duration::from_secs(seconds.0)),
         health_path: settings.health_path.value.0.clone(),
         backlog: count(backlog),
     }
+}
+
+/// How long the event loop of a worker may be silent. Who gave Gunicorn a time for that meant this one.
+fn worker_timeout(settings: &Settings, server: Server) -> Option<Duration> {
+    let (ours, gunicorns) = (&settings.worker_timeout, &settings.gunicorn_timeout);
+    let timeout = match server {
+        Server::Gunicorn if gunicorns.is_explicit() && !ours.is_explicit() => Duration::from_secs(gunicorns.0),
+        _ => ours.0,
+    };
+    (!timeout.is_zero()).then_some(timeout)
 }
 
 /// What the stop budget leaves to the server, in whole seconds, at least one.

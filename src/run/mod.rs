@@ -1,5 +1,6 @@
 //! Carrying out a plan: becoming the server, or staying with it.
 
+pub mod condition;
 pub mod exec;
 pub mod front;
 pub mod init;
@@ -7,6 +8,8 @@ pub mod listeners;
 pub mod lock;
 pub mod memory;
 pub mod module;
+pub mod notify;
+pub mod prestart;
 pub mod processes;
 pub mod ready;
 pub mod signals;

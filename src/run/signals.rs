@@ -62,11 +62,21 @@ impl BlockedSignals {
     /// # Errors
     /// When the kernel has no descriptors left.
     pub fn install(signals: &[i32], inherited: SignalState) -> io::Result<Self> {
+        let taken = Self::take(signals)?;
+        set_mask(signals.iter().fold(inherited.blocked, |mask, signal| mask | 1 << (signal - 1)));
+        Ok(taken)
+    }
+
+    /// Takes these signals in while all are blocked, as they are from the start of the program on; the others wait
+    /// for whoever comes next.
+    ///
+    /// # Errors
+    /// When the kernel has no descriptors left.
+    pub fn take(signals: &[i32]) -> io::Result<Self> {
         let wanted = signals.iter().fold(0, |mask, signal| mask | 1 << (signal - 1));
         let descriptor = sys::signal_descriptor(wanted)?;
         // If our parent ignored it, the kernel would reap our children for us.
         sys::reset(libc::SIGCHLD);
-        set_mask(inherited.blocked | wanted);
         Ok(Self(descriptor))
     }
 

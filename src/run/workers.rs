@@ -77,6 +77,8 @@ pub struct Workers {
     oom: OomWatch,
     /// Ends that were not expected, by cause.
     ends: BTreeMap<&'static str, u64>,
+    /// Counts up whenever one comes or goes.
+    revision: u64,
 }
 
 /// The workers of one generation.
@@ -97,6 +99,8 @@ struct Worker {
     handle: Option<PidFd>,
     /// How it ended, if it became our child and we reaped it.
     status: Option<ExitStatus>,
+    /// Whether we ended it because it was hung.
+    hung: bool,
 }
 
 impl Workers {
@@ -141,6 +145,7 @@ impl Workers {
     pub fn advance(&mut self, ready: &BTreeSet<RawFd>, now: Instant) -> Vec<Death> {
         let mut deaths = Vec::new();
         for crew in self.crews.values_mut() {
+            let before = crew.workers.len();
             let ended = crew.take_ended(ready);
             let buried: Vec<Death> = ended.iter().map(|worker| crew.bury(worker, &mut self.oom, now)).collect();
             // Those that were asked to end are not replaced.
@@ -154,6 +159,7 @@ impl Workers {
                 deaths.extend(crew.look(&mut self.oom, now));
                 crew.search = crew.search.and_then(|search| search.found(crew.workers.len(), now));
             }
+            self.revision += u64::from(crew.workers.len() != before);
         }
         self.count(&deaths);
         deaths
@@ -163,7 +169,9 @@ impl Workers {
     pub fn look(&mut self, now: Instant) -> Vec<Death> {
         let mut deaths = Vec::new();
         for crew in self.crews.values_mut() {
+            let before = crew.workers.len();
             deaths.extend(crew.look(&mut self.oom, now));
+            self.revision += u64::from(crew.workers.len() != before);
         }
         self.count(&deaths);
         deaths
@@ -188,6 +196,27 @@ impl Workers {
         workers.filter_map(|worker| Some((worker.process.pid, Usage::read(&worker.process)?))).collect()
     }
 
+    /// The workers of a generation, as they were when they were found.
+    #[must_use]
+    pub fn of(&self, generation: u32) -> Vec<Process> {
+        let workers = self.crews.get(&generation).into_iter().flat_map(|crew| crew.workers.values());
+        workers.map(|worker| worker.process).collect()
+    }
+
+    /// A number that grows whenever a worker comes or goes.
+    #[must_use]
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// A worker is hung, and will be ended for that.
+    pub fn condemn(&mut self, generation: u32, pid: Pid) {
+        let crew = self.crews.get_mut(&generation);
+        if let Some(worker) = crew.and_then(|crew| crew.workers.get_mut(&pid)) {
+            worker.hung = true;
+        }
+    }
+
     /// How many workers of a generation ended before it was told to leave, and the last of them.
     #[must_use]
     pub fn record(&self, generation: u32) -> (u64, Option<Death>) {
@@ -203,7 +232,7 @@ impl Workers {
     /// Ends that were not expected since the start, by cause; every cause is there.
     #[must_use]
     pub fn ends(&self) -> BTreeMap<String, u64> {
-        let causes = [Cause::Oom, Cause::Signal(0), Cause::Exit(0), Cause::Unknown];
+        let causes = [Cause::Oom, Cause::Hung, Cause::Signal(0), Cause::Exit(0), Cause::Unknown];
         causes.map(|cause| (cause.word().to_owned(), self.ends.get(cause.word()).copied().unwrap_or(0))).into()
     }
 
@@ -211,6 +240,8 @@ impl Workers {
         for death in deaths.iter().filter(|death| !death.expected) {
             *self.ends.entry(death.cause.word()).or_default() += 1;
         }
+        // One may have come in the place of one that went.
+        self.revision += u64::from(!deaths.is_empty());
     }
 }
 
@@ -242,7 +273,7 @@ impl Crew {
             .status
             .or_else(|| usage::unreaped_status(process))
             .or_else(|| worker.handle.as_ref().and_then(PidFd::exit_status));
-        let cause = Cause::of(status, || oom.claim(now));
+        let cause = if worker.hung { Cause::Hung } else { Cause::of(status, || oom.claim(now)) };
         let is_asked_for = matches!(cause, Cause::Exit(0) | Cause::Signal(libc::SIGTERM)) && self.dismissed > 0;
         self.dismissed -= u32::from(is_asked_for);
         let expected = is_asked_for || self.roster.stage == Stage::Leaving;
@@ -284,7 +315,7 @@ impl Crew {
             let held = self.workers.values().filter(|worker| worker.handle.is_some()).count() as u64;
             if !self.workers.contains_key(&process.pid) && !is_pythons_own(process.pid) {
                 let handle = if held < room { open(&process) } else { None };
-                self.workers.insert(process.pid, Worker { process, handle, status: None });
+                self.workers.insert(process.pid, Worker { process, handle, status: None, hung: false });
             }
         }
         deaths

@@ -129,15 +129,24 @@ options! {
     /// The lock file that keeps a second instance from starting.
     lock: AutoPath = "auto", Launcher "lock", ["MCP_LAUNCH_LOCK"], Launcher, flag: Some("lock"),
         default_note: "mcp-launch-PORT.lock beside the socket";
-    /// A command to run before the first start, such as migrations.
+    /// A command to run before the first start, such as migrations; with shell syntax in it /bin/sh runs it.
     pre_start: Option<String> = "", Launcher "pre_start", ["MCP_LAUNCH_PRE_START"], Launcher, flag: Some("pre-start"),
         list: Some(command_line);
-    /// How long one run of that command may take.
+    /// How long one run of a command before the first start may take.
     pre_start_timeout: Span<1, 86_400_000> = "5m", Launcher "pre_start_timeout", ["MCP_LAUNCH_PRE_START_TIMEOUT"],
         Launcher, flag: Some("pre-start-timeout");
-    /// How often that command is tried again.
+    /// How often that command is tried again, with the backoff of a respawn in between.
     pre_start_retries: Int<0, 1000> = "0", Launcher "pre_start_retries", ["MCP_LAUNCH_PRE_START_RETRIES"], Launcher,
         flag: Some("pre-start-retries");
+    /// Install the plugins' requirements with pip before the first start.
+    reload_plugin_requirements_txt: bool = "false", Top "reload_plugin_requirements_txt",
+        ["RELOAD_PLUGIN_REQUIREMENTS_TXT"], Launcher, flag: Some("reload-plugin-requirements-txt");
+    /// The plugins' requirements; the file must lie in the working directory or below it.
+    plugin_requirements_txt_path: PathBuf = "plugins/requirements.txt", Top "plugin_requirements_txt_path",
+        ["PLUGIN_REQUIREMENTS_TXT_PATH"], Launcher, flag: Some("plugin-requirements-txt-path");
+    /// The wait before pip is tried again; it is tried 3 times.
+    plugin_requirements_retry_delay_seconds: Span<0, 3_600_000> = "2s", Top "plugin_requirements_retry_delay_seconds",
+        ["PLUGIN_REQUIREMENTS_RETRY_DELAY_SECONDS"], Launcher, flag: Some("plugin-requirements-retry-delay-seconds");
 
     /// The address to listen on.
     host: BindHost = "0.0.0.0", Top "host", ["HOST"], Bind, flag: Some("host");

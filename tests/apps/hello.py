@@ -10,6 +10,9 @@ Paths:
   /env?name=X   a variable of the worker's environment
   /slow?s=2     answers after so many seconds; the event loop is free meanwhile
   /block?s=2    the same, with the event loop blocked
+  /spin         an endless loop
+  /deadlock     waits for a lock that is never free
+  /shout        writes a line to standard error, and waits until somebody reads it
   /sse          an event every 0.1 s until the client leaves
   /crash?status=3  ends the worker (Gunicorn takes 3 and 4 for a failed boot and ends itself)
   /ws           WebSocket: an echo
@@ -19,6 +22,7 @@ Paths:
 import asyncio
 import json
 import os
+import threading
 import time
 from urllib.parse import parse_qs
 
@@ -51,6 +55,15 @@ async def body_for(scope):
             await asyncio.sleep(float(query.get("s", 1)))
         case "/block":
             time.sleep(float(query.get("s", 1)))
+        case "/spin":
+            while True:
+                pass
+        case "/deadlock":
+            lock = threading.Lock()
+            lock.acquire()
+            lock.acquire()
+        case "/shout":
+            os.write(2, b"shouted\n")
         case "/crash":
             os._exit(int(query.get("status", 3)))
     return {}

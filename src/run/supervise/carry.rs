@@ -66,6 +66,7 @@ impl Supervisor<'_> {
             Action::Log(note) => {
                 self.write(&note);
                 self.remember(&note);
+                self.tell_service_manager(&note);
             }
             Action::Exit(status) => self.exit = Some(status),
         }

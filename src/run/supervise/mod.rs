@@ -11,12 +11,15 @@ pub mod generation;
 mod handover;
 mod last_word;
 pub mod leave;
+pub mod liveness;
 mod notes;
+mod pulse;
 pub mod room;
 pub mod state;
 pub mod steps;
 #[cfg(test)]
 mod tests;
+mod tidings;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -31,6 +34,7 @@ use nix::unistd::Pid;
 use tracing::{debug, info};
 
 use super::front::Front;
+use super::notify::Notifier;
 use super::processes::{self, Process};
 use super::ready::{ListenerWatch, Probe};
 use super::signals::{Received, Signals};
@@ -46,6 +50,7 @@ use crate::sys::wait::{Reaped, reap};
 use generation::{Event, Main, Outcome, PlanFacts};
 use last_word::LastWord;
 pub use notes::server_name;
+use pulse::Pulse;
 use state::State;
 
 /// The signals that a supervisor acts upon.
@@ -80,7 +85,6 @@ struct Running {
     /// Whether it was offered to the OOM killer until it is ready.
     on_trial: bool,
     /// What its workers say of themselves, if the guard is in them.
-    #[allow(dead_code)]
     board: Option<Scoreboard>,
 }
 
@@ -105,6 +109,8 @@ enum Readiness {
     Asking(Probe),
     /// First its listening sockets, then, if nobody else can answer on the address, one request.
     Listening(ListenerWatch, Option<Probe>),
+    /// It answers, and not all of its workers have said yet that they are ready.
+    Counting(Recount),
     Known,
 }
 
@@ -119,9 +125,11 @@ pub struct Supervisor<'a> {
     replan: &'a mut Replan<'a>,
     started: Instant,
     workers: Workers,
+    pulse: Option<Pulse>,
     control: ControlServer,
     termination: TerminationLog,
     last_word: LastWord,
+    notify: Notifier,
     /// Events that actions gave rise to.
     queue: VecDeque<Event>,
     /// When workers are to be counted again, while they are.
@@ -151,9 +159,11 @@ impl<'a> Supervisor<'a> {
             replan,
             started: Instant::now(),
             workers: Workers::default(),
+            pulse: None,
             control: ControlServer::default(),
             termination: TerminationLog::default(),
             last_word: LastWord::default(),
+            notify: Notifier::default(),
             queue: VecDeque::new(),
             count_at: Instant::now(),
             exit: None,
@@ -165,6 +175,13 @@ impl<'a> Supervisor<'a> {
     pub fn with_control(mut self, control: ControlServer, termination: TerminationLog) -> Self {
         self.control = control;
         self.termination = termination;
+        self
+    }
+
+    /// Has a service manager told how it goes.
+    #[must_use]
+    pub fn with_notifier(mut self, notify: Notifier) -> Self {
+        self.notify = notify;
         self
     }
 
@@ -180,10 +197,12 @@ impl<'a> Supervisor<'a> {
                 return status;
             }
             let ready = self.wait();
+            self.notify.advance(Instant::now());
             self.read_signals();
             self.ask_readiness();
             self.count_workers();
             self.watch_workers(&ready);
+            self.feel_pulse();
             self.serve_control(&ready);
         }
     }
@@ -275,12 +294,17 @@ impl<'a> Supervisor<'a> {
         fds.extend(handles.into_iter().map(|handle| PollFd::new(handle, PollFlags::POLLIN)));
         let (clients, patience) = self.control.interest();
         fds.extend(clients.into_iter().map(|(fd, events)| PollFd::new(fd, events)));
-        until = until.into_iter().chain(look).chain(patience).min();
+        let pulse = self.pulse.as_ref().and_then(Pulse::next);
+        until = until.into_iter().chain(look).chain(patience).chain(self.notify.next()).chain(pulse).min();
         for running in self.running.values() {
             let probe = match &running.readiness {
                 Readiness::Asking(probe) | Readiness::Listening(_, Some(probe)) => probe,
                 Readiness::Listening(watch, None) => {
                     until = until.into_iter().chain([watch.next()]).min();
+                    continue;
+                }
+                Readiness::Counting(recount) => {
+                    until = until.into_iter().chain([recount.next()]).min();
                     continue;
                 }
                 Readiness::Known => continue,
@@ -356,6 +380,7 @@ impl<'a> Supervisor<'a> {
                     };
                     watch.advance(members, main, now)
                 }
+                Readiness::Counting(recount) => recount.is_due(now),
             };
             if is_ready {
                 ready.push(*id);
@@ -371,9 +396,12 @@ impl<'a> Supervisor<'a> {
         let alone = self.state.generations().len() == 1;
         let plan = self.state.generations().iter().find(|g| g.id == id).and_then(|g| self.plans.get(&g.plan));
         let probe = plan.and_then(|plan| carry::public_probe(plan, self.front.bind()));
+        let complete = self.is_complete(id);
         let Some(running) = self.running.get_mut(&id) else { return };
         match (&mut running.readiness, probe) {
             (Readiness::Listening(_, asked @ None), Some(probe)) if alone => *asked = Some(probe),
+            (Readiness::Counting(_), _) if !complete => {}
+            (readiness, _) if !complete => *readiness = Readiness::Counting(Recount::new(Instant::now())),
             _ => {
                 running.readiness = Readiness::Known;
                 running.boot = Some(running.started.elapsed());
@@ -383,6 +411,33 @@ impl<'a> Supervisor<'a> {
                 self.tell(Event::Ready { generation: id });
             }
         }
+    }
+}
+
+/// When workers are counted that get ready: again and again, and a little less often each time.
+#[derive(Debug)]
+struct Recount {
+    next: Instant,
+    interval: Duration,
+}
+
+impl Recount {
+    fn new(now: Instant) -> Self {
+        let interval = Duration::from_millis(20);
+        Self { next: now + interval, interval }
+    }
+
+    const fn next(&self) -> Instant {
+        self.next
+    }
+
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.next <= now;
+        if is_due {
+            self.next = now + self.interval;
+            self.interval = (self.interval * 5 / 4).min(Duration::from_millis(250));
+        }
+        is_due
     }
 }
 

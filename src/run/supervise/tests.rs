@@ -24,6 +24,9 @@ pub(super) fn policy() -> Policy {
         stop_delay: Duration::ZERO,
         stop_timeout: SECOND * 25,
         startup_timeout: SECOND * 120,
+        worker_timeout: None,
+        workers_max_rss: None,
+        workers_lifetime: None,
         health_path: "/health".into(),
         backlog: 2048,
     }

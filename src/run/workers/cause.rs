@@ -14,6 +14,8 @@ use crate::host::OomKills;
 pub enum Cause {
     /// The kernel killed it for lack of memory.
     Oom,
+    /// We ended it, because it was hung.
+    Hung,
     /// A signal ended it.
     Signal(i32),
     /// It exited.
@@ -38,6 +40,7 @@ impl Cause {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Oom => "oom",
+            Self::Hung => "hung",
             Self::Signal(_) => "signal",
             Self::Exit(_) => "exit",
             Self::Unknown => "unknown",
@@ -50,7 +53,7 @@ impl Cause {
         let number = match self {
             Self::Oom => libc::SIGKILL,
             Self::Signal(number) => number,
-            Self::Exit(_) | Self::Unknown => return None,
+            Self::Hung | Self::Exit(_) | Self::Unknown => return None,
         };
         Some(Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |signal| signal.to_string()))
     }
@@ -59,7 +62,7 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Oom | Self::Unknown => f.write_str(self.word()),
+            Self::Oom | Self::Hung | Self::Unknown => f.write_str(self.word()),
             Self::Signal(_) => write!(f, "killed by {}", self.signal_name().unwrap_or_default()),
             Self::Exit(status) => write!(f, "exit status {status}"),
         }

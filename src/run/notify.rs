@@ -1,0 +1,242 @@
+//! Telling a service manager how we are: the datagrams of `sd_notify(3)` on `NOTIFY_SOCKET`, and the keep-alive of
+//! `sd_watchdog_enabled(3)`. Nothing here waits: what the socket does not take now is sent again later.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::{Duration, Instant};
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::host::Environment;
+
+/// How soon a message that the socket had no room for is tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// Messages that wait; older ones are of no interest then.
+const MOST_WAITING: usize = 16;
+
+/// The way to a service manager; without one, everything is said to nobody.
+#[derive(Debug, Default)]
+pub struct Notifier {
+    way: Option<(UnixDatagram, SocketAddr)>,
+    waiting: VecDeque<String>,
+    retry_at: Option<Instant>,
+    watchdog: Option<Watchdog>,
+    /// Whether it was told that we are ready, so that a reload which fails leaves us so.
+    told_ready: bool,
+}
+
+#[derive(Debug)]
+struct Watchdog {
+    interval: Duration,
+    next: Instant,
+}
+
+impl Notifier {
+    /// As the environment says. An address that cannot be understood is as good as none.
+    #[must_use]
+    pub fn from_environment(env: &Environment) -> Self {
+        let variable = |name: &str| env.get(OsStr::new(name)).filter(|value| !value.is_empty());
+        let Some(way) = variable("NOTIFY_SOCKET").and_then(|address| way(address)) else { return Self::default() };
+        let number = |name: &str| variable(name).and_then(|value| value.to_str()?.parse::<u64>().ok());
+        // Without a pid it is meant for whoever reads it.
+        let is_ours = variable("WATCHDOG_PID").is_none() || number("WATCHDOG_PID") == Some(std::process::id().into());
+        let limit = number("WATCHDOG_USEC").filter(|limit| is_ours && *limit > 0);
+        let watchdog = limit.map(|limit| Watchdog {
+            interval: Duration::from_micros(limit / 2).max(Duration::from_millis(1)),
+            next: Instant::now(),
+        });
+        Self { way: Some(way), watchdog, ..Self::default() }
+    }
+
+    /// We serve.
+    pub fn ready(&mut self, status: &str) {
+        self.told_ready = true;
+        self.send(format!("READY=1\nSTATUS={}", one_line(status)));
+    }
+
+    /// We serve on as before, if we did.
+    pub fn still_ready(&mut self, status: &str) {
+        if self.told_ready {
+            self.ready(status);
+        } else {
+            self.status(status);
+        }
+    }
+
+    /// We read our settings anew and hand over.
+    pub fn reloading(&mut self) {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+        self.send(format!("RELOADING=1\nMONOTONIC_USEC={}\nSTATUS=reloading", now.as_micros()));
+    }
+
+    /// We are about to end.
+    pub fn stopping(&mut self, status: &str) {
+        self.send(format!("STOPPING=1\nSTATUS={}", one_line(status)));
+    }
+
+    /// How we are, in words.
+    pub fn status(&mut self, status: &str) {
+        self.send(format!("STATUS={}", one_line(status)));
+    }
+
+    /// When [`Self::advance`] has something to do.
+    #[must_use]
+    pub fn next(&self) -> Option<Instant> {
+        self.retry_at.into_iter().chain(self.watchdog.as_ref().map(|watchdog| watchdog.next)).min()
+    }
+
+    /// Sends what waits, and the sign of life if it is time.
+    pub fn advance(&mut self, now: Instant) {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.flush();
+        }
+        if let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.next <= now) {
+            watchdog.next = now + watchdog.interval;
+            self.send("WATCHDOG=1".to_owned());
+        }
+    }
+
+    fn send(&mut self, message: String) {
+        if self.way.is_none() {
+            return;
+        }
+        if self.waiting.len() >= MOST_WAITING {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back(message);
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        let Some((socket, address)) = &self.way else { return };
+        self.retry_at = None;
+        while let Some(message) = self.waiting.front() {
+            match socket.send_to_addr(message.as_bytes(), address) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.retry_at = Some(Instant::now() + RETRY_AFTER);
+                    return;
+                }
+                // Nobody there, or nobody for us: nothing that we could do about it.
+                _ => _ = self.waiting.pop_front(),
+            }
+        }
+    }
+}
+
+/// A path, or behind an `@` a name in the abstract namespace.
+fn way(address: &OsStr) -> Option<(UnixDatagram, SocketAddr)> {
+    let address = match address.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+        [b'/', ..] => SocketAddr::from_pathname(address),
+        _ => return None,
+    };
+    let socket = UnixDatagram::unbound().ok()?;
+    socket.set_nonblocking(true).ok()?;
+    Some((socket, address.ok()?))
+}
+
+/// A line break would begin another assignment.
+fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn notifier(address: &str, more: &[(&str, &str)]) -> Notifier {
+        let pairs = [("NOTIFY_SOCKET", address)].into_iter().chain(more.iter().copied());
+        Notifier::from_environment(&pairs.map(|(name, value)| (name.into(), value.into())).collect())
+    }
+
+    fn received(socket: &UnixDatagram) -> Vec<String> {
+        socket.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 4096];
+        let mut found = Vec::new();
+        while let Ok(length) = socket.recv(&mut buffer) {
+            found.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+        }
+        found
+    }
+
+    fn listener(directory: &tempfile::TempDir) -> (UnixDatagram, String) {
+        let path = directory.path().join("notify");
+        (UnixDatagram::bind(&path).unwrap(), path.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn states_are_told_in_the_words_of_the_protocol() {
+        let directory = tempfile::tempdir().unwrap();
+        let (socket, path) = listener(&directory);
+        let mut notifier = notifier(&path, &[]);
+        notifier.still_ready("starting");
+        notifier.ready("serving\nREADY=0");
+        notifier.still_ready("the reload failed");
+        notifier.stopping("stopping");
+        let expected = [
+            "STATUS=starting",
+            "READY=1\nSTATUS=serving READY=0",
+            "READY=1\nSTATUS=the reload failed",
+            "STOPPING=1\nSTATUS=stopping",
+        ];
+        assert_eq!(received(&socket), expected);
+        notifier.reloading();
+        let told = received(&socket).concat();
+        let stamp = told.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).unwrap();
+        assert!(told.starts_with("RELOADING=1\n") && stamp.parse::<u64>().unwrap() > 0, "{told}");
+    }
+
+    #[test]
+    fn names_in_the_abstract_namespace_work() {
+        let name = format!("mcp-launch-test-notify-{}", std::process::id());
+        let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        notifier(&format!("@{name}"), &[]).status("here");
+        assert_eq!(received(&socket), ["STATUS=here"]);
+    }
+
+    #[test]
+    fn the_watchdog_is_fed_at_half_its_time_if_it_is_ours() {
+        let directory = tempfile::tempdir().unwrap();
+        let (socket, path) = listener(&directory);
+        let limit = ("WATCHDOG_USEC", "2000000");
+        assert_eq!(notifier(&path, &[limit, ("WATCHDOG_PID", "1")]).next(), None);
+        let own = std::process::id().to_string();
+        for pid in [&[][..], &[("WATCHDOG_PID", own.as_str())]] {
+            let mut notifier = notifier(&path, &[&[limit], pid].concat());
+            let start = notifier.next().unwrap();
+            notifier.advance(start);
+            assert_eq!(received(&socket), ["WATCHDOG=1"]);
+            assert_eq!(notifier.next(), Some(start + Duration::from_secs(1)));
+            notifier.advance(start + Duration::from_millis(999));
+            assert_eq!(received(&socket).len(), 0);
+        }
+    }
+
+    #[test]
+    fn a_socket_that_is_full_holds_nothing_up_and_gets_the_rest_later() {
+        let directory = tempfile::tempdir().unwrap();
+        let (socket, path) = listener(&directory);
+        let mut notifier = notifier(&path, &[]);
+        while notifier.waiting.is_empty() {
+            notifier.status("filling");
+        }
+        notifier.ready("serving");
+        received(&socket);
+        notifier.advance(notifier.next().unwrap());
+        assert_eq!(received(&socket).last().unwrap(), "READY=1\nSTATUS=serving");
+        assert_eq!(notifier.next(), None);
+    }
+
+    #[test]
+    fn without_a_manager_nothing_is_said_and_nothing_is_due() {
+        for address in ["", "/nonexistent/notify", "vsock:2:1", "relative"] {
+            let mut notifier = notifier(address, &[("WATCHDOG_USEC", "0")]);
+            notifier.ready("serving");
+            assert_eq!(notifier.next(), None, "{address}");
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! Commands before the first generation: each runs to its end, is tried again if that is wished, and leaves no
+//! process behind. Signals that mean a stop end it; all others wait for the supervisor.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tracing::{error, info, warn};
+
+use super::processes::descendants;
+use super::signals::BlockedSignals;
+use super::supervise::leave::{Leave, Step};
+use super::{adopt_orphans, poll_timeout, signal_all, status_of};
+use crate::host::{Program, find_program};
+use crate::plan::pre_start::PreStart;
+use crate::problem::{Exit, Problem};
+use crate::report::redact;
+use crate::settings::value::show_span;
+use crate::sys::SignalState;
+use crate::sys::spawn::{Group, Image, Setup, SpawnError, Stage, spawn};
+use crate::sys::wait::{Reaped, reap};
+
+/// What a command left behind has this long from TERM to KILL.
+const LEFTOVERS_GRACE: Duration = Duration::from_secs(2);
+/// A command that is out of time has this long from TERM to KILL: a migration may have something to take back.
+const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
+/// What forks while it is killed may leave a child that was not seen: it is killed again after this long.
+const KILL_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+const STOPS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
+
+/// What the commands came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// All succeeded.
+    Done,
+    /// A stop was asked for; the program exits with this status.
+    Stopped(u8),
+    /// One failed for good; the program exits with this status, for this reason.
+    Failed(u8, String),
+}
+
+/// What would keep the commands from being run, all of it.
+#[must_use]
+pub fn problems(steps: &[PreStart], cwd: Option<&Path>) -> Vec<Problem> {
+    steps.iter().flat_map(|step| program(step, cwd).err().into_iter().chain(confined(step, cwd).err())).collect()
+}
+
+/// The program of a command.
+fn program(step: &PreStart, cwd: Option<&Path>) -> Result<PathBuf, Problem> {
+    let name = step.argv.first().map(PathBuf::from).unwrap_or_default();
+    // A relative path counts from the directory that the command will work in.
+    let is_path = name.as_os_str().as_encoded_bytes().contains(&b'/');
+    let name = if is_path { cwd.unwrap_or(Path::new("")).join(name) } else { name };
+    let shown = name.display();
+    let problem = |exit, message| Problem { origin: Some(step.origin.clone()), ..Problem::new(exit, message) };
+    match find_program(name.as_os_str(), &step.env) {
+        Program::Found(path) => Ok(path),
+        Program::NotExecutable { path, why } => {
+            Err(problem(Exit::NotExecutable, format!("{}: {} {why}", step.setting, path.display())))
+        }
+        Program::Missing => Err(problem(Exit::NotFound, format!("{}: there is no command {shown}", step.setting))
+            .hint("give a path, or a name that is on PATH or in the virtual environment")),
+    }
+}
+
+/// Whether the file that a command reads lies where it must. Links are followed: what counts is where they lead.
+fn confined(step: &PreStart, cwd: Option<&Path>) -> Result<(), Problem> {
+    let Some((path, origin)) = &step.confined else { return Ok(()) };
+    let root = cwd.unwrap_or(Path::new("."));
+    let cannot = |error: &io::Error| {
+        let why = if error.kind() == io::ErrorKind::NotFound { "is not there".to_owned() } else { error.to_string() };
+        Problem::setting(format!("the requirements file {} {why}", path.display()), origin)
+            .hint(format!("{} is set: name a file below APP_ROOT, or switch it off", step.setting))
+    };
+    let root = root.canonicalize().map_err(|error| cannot(&error))?;
+    let found = root.join(path).canonicalize().map_err(|error| cannot(&error))?;
+    if !found.starts_with(&root) {
+        let (path, found) = (path.display(), found.display());
+        let message = format!("the requirements file {path} is really {found}, outside {}", root.display());
+        return Err(Problem::setting(message, origin).hint("it must lie in APP_ROOT or below it"));
+    }
+    if !found.is_file() {
+        return Err(cannot(&io::Error::other("is no file")));
+    }
+    Ok(())
+}
+
+/// Runs the commands one after the other. All signals must be blocked, as they are from the start of the program
+/// on. `say` is told what is being done.
+///
+/// # Errors
+/// When there is no descriptor left to read signals from.
+pub fn run(
+    steps: &[PreStart],
+    cwd: Option<&Path>,
+    stop_timeout: Duration,
+    inherited: SignalState,
+    say: &mut dyn FnMut(&str),
+) -> io::Result<Outcome> {
+    if steps.is_empty() {
+        return Ok(Outcome::Done);
+    }
+    adopt_orphans();
+    let wanted = [STOPS.as_slice(), &[libc::SIGCHLD]].concat();
+    let mut runner = Runner {
+        signals: BlockedSignals::take(&wanted)?,
+        cwd,
+        stop_timeout,
+        inherited,
+        stop: Stop::No,
+        killed: false,
+    };
+    let mut outcome = Outcome::Done;
+    for step in steps {
+        say(&format!("{} before the first start", step.setting));
+        outcome = runner.until_it_succeeds(step);
+        if outcome != Outcome::Done {
+            break;
+        }
+    }
+    if nix::unistd::getpid().as_raw() != 1 {
+        // Nobody would reap for a server that takes our place.
+        let _ = nix::sys::prctl::set_child_subreaper(false);
+    }
+    Ok(outcome)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stop {
+    No,
+    Asked,
+    /// A second signal, or SIGQUIT.
+    Now,
+}
+
+struct Runner<'a> {
+    signals: BlockedSignals,
+    cwd: Option<&'a Path>,
+    stop_timeout: Duration,
+    inherited: SignalState,
+    stop: Stop,
+    /// Whether a stop took SIGKILL.
+    killed: bool,
+}
+
+/// How one run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Status(u8),
+    OutOfTime(Duration),
+    NotStarted(SpawnError),
+}
+
+impl End {
+    fn status(self) -> u8 {
+        match self {
+            Self::Status(status) => status,
+            Self::OutOfTime(_) => Exit::NotReady.code(),
+            Self::NotStarted(SpawnError { stage: Stage::Exec, errno: Errno::ENOENT }) => Exit::NotFound.code(),
+            Self::NotStarted(_) => Exit::NotExecutable.code(),
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "exit status {status}"),
+            Self::OutOfTime(timeout) => write!(f, "not done within {}", show_span(*timeout)),
+            Self::NotStarted(error) => write!(f, "could not be started: {error}"),
+        }
+    }
+}
+
+impl Runner<'_> {
+    fn until_it_succeeds(&mut self, step: &PreStart) -> Outcome {
+        let words: Vec<_> = step.argv.iter().map(|word| redact::text(&word.to_string_lossy())).collect();
+        let command = words.join(" ");
+        let mut wait = step.wait;
+        for retries_left in (0..=step.retries).rev() {
+            if let Some(stopped) = self.stopped() {
+                return stopped;
+            }
+            info!(setting = step.setting, command, "pre-start");
+            let start = Instant::now();
+            let end = self.once(step);
+            if let Some(stopped) = self.stopped() {
+                return stopped;
+            }
+            let took = show_span(Duration::from_millis(u64::try_from(start.elapsed().as_millis()).unwrap_or(0)));
+            match end {
+                End::Status(0) => {
+                    info!(setting = step.setting, took, "pre-start done");
+                    return Outcome::Done;
+                }
+                _ if retries_left > 0 => {
+                    let next = show_span(wait);
+                    warn!(setting = step.setting, cause = %end, took, retries_left, next, "pre-start failed");
+                    self.rest(wait);
+                    wait = (wait * 2).min(step.longest_wait.max(step.wait));
+                }
+                _ => {
+                    error!(setting = step.setting, cause = %end, took, "pre-start failed, nothing is started");
+                    return Outcome::Failed(end.status(), format!("{} {end}", step.setting));
+                }
+            }
+        }
+        Outcome::Done
+    }
+
+    fn stopped(&self) -> Option<Outcome> {
+        let status = if self.killed { 128 + 15 } else { Exit::Success.code() };
+        (self.stop > Stop::No).then_some(Outcome::Stopped(status))
+    }
+
+    /// One run, until nothing of it is left.
+    fn once(&mut self, step: &PreStart) -> End {
+        let main = match self.start(step) {
+            Ok(main) => main,
+            Err(error) => return End::NotStarted(error),
+        };
+        let deadline = Instant::now() + step.timeout;
+        let mut ended = None;
+        let mut out_of_time = false;
+        let mut leave: Option<Leave> = None;
+        loop {
+            let alone = reap_all(main, &mut ended);
+            let now = Instant::now();
+            if ended.is_some() {
+                leave.get_or_insert_with(|| Leave::new(now, now + LEFTOVERS_GRACE)).main_gone(now);
+            } else if self.stop > Stop::No && leave.is_none() {
+                leave = Some(Leave::lingering(now, now, now + self.stop_timeout));
+            } else if now >= deadline && leave.is_none() {
+                out_of_time = true;
+                leave = Some(Leave::lingering(now, now, now + TIMEOUT_GRACE));
+            }
+            let Some(leaving) = leave.as_mut().filter(|_| !alone) else {
+                if alone {
+                    break;
+                }
+                self.wait(Some(deadline));
+                continue;
+            };
+            if self.stop == Stop::Now {
+                leaving.hurry(now);
+            }
+            if !carry_out(leaving, main, ended.is_some(), now) {
+                break;
+            }
+            let again = leaving.killed().then(|| now + KILL_AGAIN_AFTER);
+            let next = leaving.next().into_iter().chain(again).min();
+            self.wait(next);
+        }
+        self.killed |= self.stop > Stop::No && leave.is_some_and(|leave| leave.killed());
+        if out_of_time { End::OutOfTime(step.timeout) } else { End::Status(ended.unwrap_or(255)) }
+    }
+
+    fn start(&self, step: &PreStart) -> Result<Pid, SpawnError> {
+        let failed = |stage, errno| SpawnError { stage, errno };
+        let program = program(step, self.cwd).map_err(|problem| {
+            failed(Stage::Exec, if problem.exit == Exit::NotFound { Errno::ENOENT } else { Errno::EACCES })
+        })?;
+        let image = Image::new(&program, &step.argv, &step.env).map_err(|errno| failed(Stage::Prepare, errno))?;
+        let setup = Setup {
+            cwd: self.cwd,
+            descriptors: &[],
+            group: Group::Own,
+            death_signal: Some(Signal::SIGTERM),
+            open_files: None,
+            signals: self.inherited,
+        };
+        spawn(&image, &setup)
+    }
+
+    /// Sleeps for so long, or until a stop is asked for.
+    fn rest(&mut self, wait: Duration) {
+        let until = Instant::now() + wait;
+        while self.stop == Stop::No && Instant::now() < until {
+            self.wait(Some(until));
+        }
+    }
+
+    /// Waits until something happens, and takes note of stops.
+    fn wait(&mut self, until: Option<Instant>) {
+        let wait = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(&self.signals), PollFlags::POLLIN)];
+        let _ = poll(&mut fds, poll_timeout(wait));
+        for signal in self.signals.drain().into_iter().filter(|signal| STOPS.contains(signal)) {
+            info!(signal, "signal");
+            self.stop = if signal == libc::SIGQUIT || self.stop > Stop::No { Stop::Now } else { Stop::Asked };
+        }
+    }
+}
+
+/// Reaps what has ended. Returns whether nothing is left.
+fn reap_all(main: Pid, ended: &mut Option<u8>) -> bool {
+    loop {
+        match reap() {
+            Reaped::Child(pid, status) if pid == main => *ended = Some(status_of(status)),
+            Reaped::Child(..) => {}
+            Reaped::NoneEnded => return false,
+            Reaped::NoChildren => return true,
+        }
+    }
+}
+
+/// Does what the timetable says is due. Returns whether it is worth waiting on.
+fn carry_out(leave: &mut Leave, main: Pid, ended: bool, now: Instant) -> bool {
+    let all = || descendants(nix::unistd::getpid());
+    while let Some(step) = leave.due(now) {
+        match step {
+            Step::Ask if !ended => {
+                signal_all(
+                    &all().into_iter().filter(|process| process.pid == main).collect::<Vec<_>>(),
+                    Signal::SIGTERM,
+                );
+            }
+            // Killing goes on below, for as long as anything lives.
+            Step::Ask | Step::Kill => {}
+            Step::AskRest => {
+                let rest: Vec<_> = all().into_iter().filter(|process| ended || process.pid != main).collect();
+                signal_all(&rest, Signal::SIGTERM);
+            }
+            Step::Abandon => return false,
+        }
+    }
+    if leave.killed() {
+        signal_all(&all(), Signal::SIGKILL);
+    }
+    true
+}

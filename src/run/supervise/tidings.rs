@@ -1,0 +1,34 @@
+//! What a service manager above us (systemd) is told, and when.
+
+use super::Supervisor;
+use super::generation::Note;
+use super::notes::{server_name, show_rounded};
+
+impl Supervisor<'_> {
+    /// Tells what concerns it of what happened.
+    pub(super) fn tell_service_manager(&mut self, note: &Note) {
+        match note {
+            Note::Ready { generation } => {
+                let found = self.state.generations().iter().find(|found| found.id == *generation);
+                let plan = found.and_then(|found| self.plans.get(&found.plan));
+                let server = plan.map(server_name).unwrap_or_default();
+                let status = format!("serving: generation {generation}, {server} on {}", self.front.bind());
+                self.notify.ready(&status);
+            }
+            Note::Reloading => self.notify.reloading(),
+            Note::ReloadFailed { why } => {
+                self.notify.still_ready(&format!("serving: the last reload failed: {why}"));
+            }
+            Note::MainExited { outcome, survivors: false, .. } => {
+                self.notify.status(&format!("the server ended: {outcome}"));
+            }
+            Note::MainExited { outcome, survivors: true, .. } => {
+                self.notify.status(&format!("serving without a main process: {outcome}"));
+            }
+            Note::Respawning { wait, .. } => self.notify.status(&format!("respawn in {}", show_rounded(*wait))),
+            Note::GivingUp { cause, .. } => self.notify.stopping(&format!("giving up: {cause}")),
+            Note::Stopping { .. } => self.notify.stopping("stopping"),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! A worker whose event loop stands still is replaced, and nobody else is disturbed; one that only looks like it is
+//! left alone.
+
+mod harness;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use harness::http::{get, request};
+use harness::{Launch, Running, children, is_alive, venv, wait_until};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Workers are hung after this time.
+const TIMEOUT: &str = "3s";
+
+fn start(server: &str, workers: &str) -> Option<Running> {
+    let arguments = ["--workers", workers, "--worker-timeout", TIMEOUT];
+    let mut running = Launch::app(&venv()?, server, &arguments).start();
+    running.wait_log("ready generation=");
+    Some(running)
+}
+
+/// A worker, as it calls itself.
+fn a_worker(running: &Running) -> Pid {
+    let body = get(running.port, "/pid").unwrap().body;
+    Pid::from_raw(body.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap())
+}
+
+/// Asks for something that never comes.
+fn hang(running: &Running, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", running.port)).unwrap();
+    request(&mut stream, path);
+    stream
+}
+
+/// One worker is replaced, and only it; then the server answers as before.
+fn is_replaced(mut running: Running) {
+    running.wait_log("worker hung generation=1");
+    running.wait_log("cause=hung");
+    wait_until("a stretch of answers", || (0..20).all(|_| get(running.port, "/").is_ok_and(|it| it.status == 200)));
+    assert_eq!(running.log().matches("worker hung").count(), 1, "{}", running.log());
+    assert_eq!(running.log().matches("ready generation=").count(), 1, "{}", running.log());
+    assert_eq!(running.stop(), 0, "{}", running.log());
+    running.assert_nothing_left();
+}
+
+fn a_blocked_event_loop_is_replaced_and_says_where_it_was(server: &str) {
+    let Some(mut running) = start(server, "2") else { return };
+    let _client = hang(&running, "/block?s=1000");
+    running.wait_log("cause=hung");
+    assert!(running.log().contains("hello.py\", line"), "{}", running.log());
+    is_replaced(running);
+}
+
+fn an_endless_loop_of_one_of_eight_workers_is_replaced(server: &str) {
+    let Some(running) = start(server, "8") else { return };
+    let _client = hang(&running, "/spin");
+    is_replaced(running);
+}
+
+fn a_deadlock_is_replaced(server: &str) {
+    let Some(running) = start(server, "2") else { return };
+    let _client = hang(&running, "/deadlock");
+    is_replaced(running);
+}
+
+fn a_stopped_worker_is_replaced(server: &str) {
+    let Some(running) = start(server, "2") else { return };
+    kill(a_worker(&running), Signal::SIGSTOP).unwrap();
+    is_replaced(running);
+}
+
+/// As a laptop whose lid was closed, or a paused machine: everything stands still and goes on.
+fn a_pause_of_everything_is_no_hang(server: &str) {
+    let Some(mut running) = start(server, "2") else { return };
+    let all = [vec![running.pid()], running.descendants()].concat();
+    for pid in &all {
+        kill(*pid, Signal::SIGSTOP).unwrap();
+    }
+    std::thread::sleep(Duration::from_secs(5));
+    for pid in all.iter().rev() {
+        kill(*pid, Signal::SIGCONT).unwrap();
+    }
+    let watched = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < watched {
+        assert_eq!(get(running.port, "/").unwrap().status, 200);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!running.log().contains("worker hung"), "{}", running.log());
+    assert!(all.iter().all(|pid| is_alive(*pid)));
+    assert_eq!(running.stop(), 0, "{}", running.log());
+}
+
+fn a_worker_that_waits_for_its_standard_error_to_be_read_is_not_killed(server: &str) {
+    let Some(venv) = venv() else { return };
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    let launch = Launch::app(&venv, server, &["--workers", "2", "--worker-timeout", TIMEOUT]);
+    let mut running = launch.start_with_stderr(writer.try_clone().unwrap());
+    wait_until("an answer", || get(running.port, "/").is_ok());
+    let flags = OFlag::from_bits_truncate(fcntl(&writer, FcntlArg::F_GETFL).unwrap());
+    let main = running.children()[0];
+    let workers = children(main);
+    // Others share the descriptor, and for a moment they do not wait either.
+    fcntl(&writer, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).unwrap();
+    while writer.write(&[b'x'; 4096]).is_ok() {}
+    while writer.write(b"x").is_ok() {}
+    fcntl(&writer, FcntlArg::F_SETFL(flags)).unwrap();
+    drop(writer);
+    let _client = hang(&running, "/shout");
+    std::thread::sleep(Duration::from_secs(8));
+    assert_eq!(children(main), workers);
+
+    let mut text = Vec::new();
+    let said = b"it is not replaced for that";
+    let deadline = Instant::now() + harness::LONG;
+    while !text.windows(said.len()).any(|window| window == said) {
+        assert!(Instant::now() < deadline, "{}", String::from_utf8_lossy(&text));
+        let mut buffer = [0; 4096];
+        let length = reader.read(&mut buffer).unwrap();
+        text.extend_from_slice(&buffer[..length]);
+    }
+    let drain = std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+    wait_until("a stretch of answers", || (0..20).all(|_| get(running.port, "/").is_ok()));
+    assert_eq!(children(main), workers);
+    assert_eq!(running.stop(), 0);
+    drain.join().unwrap().unwrap();
+}
+
+for_both_servers!(
+    a_blocked_event_loop_is_replaced_and_says_where_it_was,
+    an_endless_loop_of_one_of_eight_workers_is_replaced,
+    a_deadlock_is_replaced,
+    a_stopped_worker_is_replaced,
+    a_pause_of_everything_is_no_hang,
+    a_worker_that_waits_for_its_standard_error_to_be_read_is_not_killed,
+);
+
+#[test]
+fn without_a_timeout_nobody_is_replaced() {
+    let Some(venv) = venv() else { return };
+    let mut running = Launch::app(&venv, "gunicorn", &["--workers", "2", "--worker-timeout", "0"]).start();
+    running.wait_log("ready generation=");
+    let _client = hang(&running, "/block?s=6");
+    let blocked = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < blocked {
+        assert_eq!(get(running.port, "/").unwrap().status, 200);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!running.log().contains("worker hung"), "{}", running.log());
+    assert_eq!(running.stop(), 0);
+}
