@@ -89,11 +89,24 @@
 //!
 //! ## The guard
 //!
-//! The server does not import the app but a module of ours ([`guard`]), which imports the app and stands in front of
-//! it: a worker that has as many requests in flight as it may have answers 503, before the app sees anything. Each
-//! worker has a slot on the generation's scoreboard, a memory file that it shares with us; it takes the slot after
-//! the fork, by a record lock, so that a slot is free as soon as its owner is gone. A heartbeat in it says that the
-//! event loop turns.
+//! Inside each worker is a piece of Python of ours, [`guard`], which the server imports in place of the app. It calls
+//! the app for each request, counts those that are being worked on, and answers 503 itself when there are as many as
+//! a worker may have. Its constants are part of its text, and it travels with Gunicorn's generated configuration in an
+//! archive in a memory file, found through `PYTHONPATH`; the first of these modules to be imported takes the entry away
+//! and reads the others ahead (`plan/modules.py`), so the app never sees it, and workers that have changed their user
+//! need not open it. The entry names the main process by its number, because a worker that is spawned and not forked
+//! has another `/proc/self`.
+//!
+//! It imports the app in the moment in which the server would have, through the server's own function: the same forms
+//! of APP, the same errors and exit statuses, and with preloading in the same process. Everything else begins with the
+//! first call, which is after the fork. Then the worker takes a slot on the scoreboard of its generation
+//! ([`guard::scoreboard`]), a memory file too, and writes there with plain stores how it is; a timer in its event loop
+//! proves again and again that the loop turns. The slot is the worker's by a record lock, which no end of the process
+//! can leave behind. The same timer sees when launcher and main process are both gone, and ends the worker.
+//!
+//! A request counts until the app's coroutine has ended, however it ends; a stream until its response has begun, a
+//! web socket until it is accepted. Nothing is awaited between counting and calling, so that no cancellation can come
+//! between.
 //!
 //! With it a generation is ready when it answers and all workers that can say so have said that they are. Afterwards
 //! we wake up only when the oldest heartbeat would come of age. Whoever is silent for that long is a suspect, and is

@@ -170,13 +170,6 @@ async def _gone():
     raise ConnectionResetError("refused: too many open streams")
 
 
-def _is_event_stream(message):
-    for name, value in message.get("headers", ()):
-        if len(name) == 12 and name.lower() == b"content-type":
-            return value[:17].lower() == b"text/event-stream"
-    return False
-
-
 def _guard(inner):
     """The app with the guard around it. All that a worker knows is in here; it begins with the first call, which is
     after the fork."""
@@ -261,13 +254,17 @@ def _guard(inner):
 
         def watch(message):
             nonlocal role
-            if message["type"] == "http.response.start":
-                if role == _COUNTED and _is_event_stream(message):
-                    role = open_stream()
-                    if role == _REFUSED:
-                        return refuse(scope, send)
-            if role == _REFUSED:
-                return _gone()
+            if role:
+                if role == _REFUSED:
+                    return _gone()
+            elif message["type"] == "http.response.start":
+                for name, value in message.get("headers", ()):
+                    if name == b"content-type" or name == b"Content-Type":
+                        if value[:17] == b"text/event-stream":
+                            role = open_stream()
+                            if role == _REFUSED:
+                                return refuse(scope, send)
+                        break
             return send(message)
 
         try:
@@ -277,7 +274,12 @@ def _guard(inner):
             if role != _REFUSED:
                 raise
         finally:
-            close(role)
+            if role:
+                close(role)
+            else:
+                busy -= 1
+                words[_IN_FLIGHT] = busy
+                served += 1
 
     async def other(scope, receive, send):
         if not begun and scope["type"] == "websocket":
