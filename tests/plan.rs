@@ -202,6 +202,7 @@ fn granian_has_every_flag_that_it_is_given() {
         .collect();
     let everything = [
         ("HTTP_SERVER", "granian"),
+        ("MCP_LAUNCH_MODE", "exec"),
         ("GRANIAN_WORKERS_MAX_RSS", "500"),
         ("GRANIAN_WORKERS_LIFETIME", "1h"),
         ("GRANIAN_DEV_MODE", "true"),
@@ -224,6 +225,7 @@ fn granian_takes_the_environment_that_it_is_given() {
     let Some(site) = Site::new() else { return };
     let env = [
         ("HTTP_SERVER", "granian"),
+        ("MCP_LAUNCH_MODE", "exec"),
         ("GRANIAN_WORKERS", "auto"),
         ("GRANIAN_HTTP1_BUFFER_SIZE", "512K"),
         ("GRANIAN_WORKERS_MAX_RSS", "1G"),

@@ -6,10 +6,14 @@ use super::launcher::Directions;
 use super::unexpected;
 use crate::cli::Probe;
 use crate::control::get::{Response, Target};
-use crate::control::protocol::{Answer, Request};
+use crate::control::protocol::{Answer, Live, Request};
 use crate::problem::{Exit, Problem};
 use crate::settings::FlagLayer;
 use crate::settings::value::Mode;
+
+/// Event loops are heard of every second at least. When the last time was longer ago than this, in seconds, the app is
+/// asked.
+const FRESH: f64 = 3.0;
 
 pub(super) fn health(flags: &FlagLayer, probe: Probe, timeout: Duration, url: Option<&str>) -> Result<u8, Problem> {
     if let Some(url) = url {
@@ -36,6 +40,11 @@ pub(super) fn health(flags: &FlagLayer, probe: Probe, timeout: Duration, url: Op
         },
         Probe::Live => match launcher.ask(Request::Live, Some(left))? {
             Answer::Live(live) if !live.server => Ok(report(&Err(format!("not live: no server ({})", live.phase)))),
+            // A start that takes too long is ended by the launcher itself; nobody else need kill it.
+            Answer::Live(live) if live.phase == "starting" => Ok(report(&Ok("live: starting".to_owned()))),
+            Answer::Live(Live { heartbeat_seconds_ago: Some(ago), .. }) if ago <= FRESH => {
+                Ok(report(&Ok(format!("live: the event loop of a worker ran {ago:.1} s ago"))))
+            }
             Answer::Live(live) => {
                 let target = Target::at(&live.address, &live.path).ok_or_else(unexpected)?;
                 let left = deadline.saturating_duration_since(Instant::now());

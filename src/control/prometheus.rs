@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write};
 
-use super::protocol::{Generation, Status};
+use super::protocol::{Generation, Load, Status, Worker};
 
 /// The whole text.
 #[must_use]
@@ -18,6 +18,9 @@ pub fn metrics(status: &Status) -> String {
     for (cause, count) in &status.worker_exits {
         text.sample(&[("cause", cause)], count);
     }
+    text.counter("requests_total", "Requests, by what became of them, as far as workers tell.");
+    text.sample(&[("outcome", "served")], status.requests.served);
+    text.sample(&[("outcome", "rejected")], status.requests.rejected);
     for_generations(&mut text, &status.generations);
     for_workers(&mut text, &status.generations);
     text.0
@@ -42,6 +45,12 @@ fn for_generations(text: &mut Exposition, generations: &[Generation]) {
     each(text, generations, |generation| generation.workers.len());
     text.gauge("workers_planned", "Worker processes that there should be.");
     each(text, generations, |generation| generation.workers_planned);
+    text.gauge("worker_requests_limit", "Requests that a worker may have in flight before it answers 503.");
+    for generation in generations {
+        if let Some(limit) = generation.limit {
+            text.sample(&[("generation", &generation.id.to_string())], limit);
+        }
+    }
     text.counter("generation_worker_exits_total", "Workers of a generation that ended while it served.");
     each(text, generations, |generation| generation.restarts);
 }
@@ -52,23 +61,62 @@ fn each<V: Display>(text: &mut Exposition, generations: &[Generation], value: im
     }
 }
 
+/// A metric that each worker has, if it can tell: name, help, value. A name that ends in `_total` is a counter's.
+type OfWorker = (&'static str, &'static str, fn(&Worker) -> Option<f64>);
+
+#[allow(clippy::cast_precision_loss, reason = "the format's numbers are of this kind")]
+const OF_WORKER: [OfWorker; 12] = [
+    ("worker_age_seconds", "Time since the start of a worker.", |worker| Some(worker.age_seconds)),
+    ("worker_resident_memory_bytes", "Resident memory of a worker, shared pages included.", |worker| {
+        Some(worker.rss_bytes as f64)
+    }),
+    ("worker_cpu_seconds_total", "Processor time of a worker, user and system.", |worker| Some(worker.cpu_seconds)),
+    ("worker_ready", "Whether the app of a worker has started and was not told to end.", |worker| {
+        load(worker, |load| f64::from(u8::from(load.state == "ready")))
+    }),
+    ("worker_heartbeat_age_seconds", "Time since the event loop of a worker last ran.", |worker| {
+        load(worker, |load| load.heartbeat_seconds_ago)
+    }),
+    ("worker_event_loop_lag_seconds", "By how much the event loop of a worker was late the last time.", |worker| {
+        load(worker, |load| load.lag_seconds)
+    }),
+    ("worker_event_loop_lag_max_seconds", "By how much the event loop of a worker was late at most.", |worker| {
+        load(worker, |load| load.most_lag_seconds)
+    }),
+    ("worker_requests_in_flight", "Requests that a worker is working on.", |worker| {
+        load(worker, |load| f64::from(load.in_flight))
+    }),
+    ("worker_requests_in_flight_max", "The most requests that a worker ever worked on at a time.", |worker| {
+        load(worker, |load| f64::from(load.high_water))
+    }),
+    ("worker_streams", "Event streams and web sockets that a worker has open.", |worker| {
+        load(worker, |load| f64::from(load.streams))
+    }),
+    ("worker_requests_served_total", "Requests that a worker has finished.", |worker| {
+        load(worker, |load| load.requests.served as f64)
+    }),
+    ("worker_requests_rejected_total", "Requests that a worker has answered 503, being full.", |worker| {
+        load(worker, |load| load.requests.rejected as f64)
+    }),
+];
+
+fn load(worker: &Worker, value: impl FnOnce(&Load) -> f64) -> Option<f64> {
+    worker.load.as_ref().map(value)
+}
+
 fn for_workers(text: &mut Exposition, generations: &[Generation]) {
     let workers: Vec<_> = generations
         .iter()
         .flat_map(|generation| generation.workers.iter().map(move |worker| (generation.id.to_string(), worker)))
         .map(|(generation, worker)| (generation, worker.pid.to_string(), worker))
         .collect();
-    text.gauge("worker_age_seconds", "Time since the start of a worker.");
-    for (generation, pid, worker) in &workers {
-        text.sample(&[("generation", generation), ("pid", pid)], worker.age_seconds);
-    }
-    text.gauge("worker_resident_memory_bytes", "Resident memory of a worker, shared pages included.");
-    for (generation, pid, worker) in &workers {
-        text.sample(&[("generation", generation), ("pid", pid)], worker.rss_bytes);
-    }
-    text.counter("worker_cpu_seconds_total", "Processor time of a worker, user and system.");
-    for (generation, pid, worker) in &workers {
-        text.sample(&[("generation", generation), ("pid", pid)], worker.cpu_seconds);
+    for (name, help, value) in OF_WORKER {
+        text.family(name, if name.ends_with("_total") { "counter" } else { "gauge" }, help);
+        for (generation, pid, worker) in &workers {
+            if let Some(value) = value(worker) {
+                text.sample(&[("generation", generation), ("pid", pid)], value);
+            }
+        }
     }
 }
 
@@ -135,7 +183,15 @@ mod tests {
                 value.parse::<f64>().unwrap();
             }
         }
-        assert!(samples.contains("mcp_launch_worker_resident_memory_bytes{generation=\"2\",pid=\"42\"}"), "{text}");
+        for line in [
+            "mcp_launch_worker_resident_memory_bytes{generation=\"2\",pid=\"42\"} 125829120\n",
+            "mcp_launch_worker_requests_in_flight{generation=\"2\",pid=\"42\"} 7\n",
+            "mcp_launch_worker_ready{generation=\"2\",pid=\"42\"} 1\n",
+            "mcp_launch_worker_requests_limit{generation=\"2\"} 64\n",
+            "mcp_launch_requests_total{outcome=\"rejected\"} 11\n",
+        ] {
+            assert!(text.contains(line), "no {line} in {text}");
+        }
         assert!(text.ends_with('\n'));
     }
 

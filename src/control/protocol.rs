@@ -66,11 +66,14 @@ pub enum Answer {
     },
 }
 
-/// Where to ask whether workers answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Whether workers live, as far as they say so themselves, and where to ask whether they answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Live {
     /// Whether there is a server at all.
     pub server: bool,
+    /// How long ago the event loop of a worker last ran, of the one that ran last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat_seconds_ago: Option<f64>,
     /// What the launcher is doing, in a word.
     pub phase: String,
     /// Where it serves: `127.0.0.1:4444`, `unix:/path`.
@@ -94,6 +97,8 @@ pub struct Status {
     pub failures: u64,
     /// Workers that ended while their generation served, by cause, since the start.
     pub worker_exits: BTreeMap<String, u64>,
+    /// What all workers together did with requests since the start, as far as they tell.
+    pub requests: Requests,
     /// The generations there are, oldest first.
     pub generations: Vec<Generation>,
 }
@@ -113,6 +118,15 @@ pub struct Launcher {
     pub ready: bool,
 }
 
+/// What became of requests. Event streams and web sockets are among them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requests {
+    /// Those that the app has finished. Up to date within a second.
+    pub served: u64,
+    /// Those that were answered 503 because the worker had as many as it may have.
+    pub rejected: u64,
+}
+
 /// A server's life from one start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Generation {
@@ -130,6 +144,8 @@ pub struct Generation {
     pub main_pid: Option<i32>,
     /// How many workers there should be.
     pub workers_planned: u32,
+    /// How many requests a worker may have in flight, if there is a limit.
+    pub limit: Option<u64>,
     /// The workers there are.
     pub workers: Vec<Worker>,
     /// Workers that ended while it served.
@@ -149,6 +165,31 @@ pub struct Worker {
     pub rss_bytes: u64,
     /// Processor time, user and system.
     pub cpu_seconds: f64,
+    /// What it says of itself, if the guard is in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<Load>,
+}
+
+/// What a worker says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Load {
+    /// `starting`, `ready` or `stopping`.
+    pub state: String,
+    /// How long ago its event loop last ran. Some more than a second is a loop that stands still.
+    pub heartbeat_seconds_ago: f64,
+    /// By how much its event loop was late the last time.
+    pub lag_seconds: f64,
+    /// By how much at most.
+    pub most_lag_seconds: f64,
+    /// Requests that it is working on.
+    pub in_flight: u32,
+    /// The most that there ever were at a time.
+    pub high_water: u32,
+    /// Event streams and web sockets that are open.
+    pub streams: u32,
+    /// What became of its requests.
+    #[serde(flatten)]
+    pub requests: Requests,
 }
 
 /// How a worker ended.
@@ -156,7 +197,7 @@ pub struct Worker {
 pub struct WorkerExit {
     /// Its process, which is gone.
     pub pid: i32,
-    /// `exit`, `signal`, `oom` or `unknown`.
+    /// `exit`, `signal`, `oom`, `hung`, `rss` or `age` (replaced for being past that limit), or `unknown`.
     pub cause: String,
     /// Its exit status, if it exited.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::protocol::{Generation, Status, WorkerExit};
+use super::protocol::{Generation, Load, Status, WorkerExit};
 
 /// The whole text.
 #[must_use]
@@ -11,7 +11,8 @@ pub fn table(status: &Status) -> String {
     let launcher = &status.launcher;
     let ready = if launcher.ready { "ready" } else { "not ready" };
     let mut text = format!(
-        "mcp-launch {}  pid {}  up {}  {}, {ready}\naddress {}  restarts left {}  failures {}\n",
+        "mcp-launch {}  pid {}  up {}  {}, {ready}\n\
+         address {}  restarts left {}  failures {}  served {}  rejected {}\n",
         launcher.version,
         launcher.pid,
         span(launcher.uptime_seconds),
@@ -19,6 +20,8 @@ pub fn table(status: &Status) -> String {
         status.address,
         status.restarts_left,
         status.failures,
+        status.requests.served,
+        status.requests.rejected,
     );
     for generation in &status.generations {
         text.push('\n');
@@ -47,22 +50,63 @@ pub(super) fn generation_lines(generation: &Generation) -> String {
         let (pid, age, ago) = (exit.pid, span(exit.age_seconds), span(exit.seconds_ago));
         let _ = writeln!(text, "  last worker exit: pid {pid}, {}, after {age}, {ago} ago", cause(exit));
     }
-    if !generation.workers.is_empty() {
-        let _ = writeln!(text, "  {:>8}  {:>8}  {:>8}  {:>8}", "WORKER", "AGE", "RSS", "CPU");
+    let has_loads = generation.workers.iter().any(|worker| worker.load.is_some());
+    let rows = generation.workers.iter().map(|worker| {
+        let load = has_loads.then(|| worker.load.as_ref().map_or_else(|| LOAD.map(|_| "-".to_owned()), load_cells));
+        let cpu = format!("{:.2}s", worker.cpu_seconds);
+        let cells = [worker.pid.to_string(), span(worker.age_seconds), size(worker.rss_bytes), cpu];
+        cells.into_iter().chain(load.into_iter().flatten()).collect()
+    });
+    let head = PROCESS.into_iter().chain(LOAD.into_iter().filter(|_| has_loads)).map(str::to_owned).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+    if rows.len() > 1 {
+        text += &columns(&rows);
     }
-    for worker in &generation.workers {
-        let (age, memory, cpu) = (span(worker.age_seconds), size(worker.rss_bytes), worker.cpu_seconds);
-        let _ = writeln!(text, "  {:>8}  {age:>8}  {memory:>8}  {cpu:>7.2}s", worker.pid);
+    text
+}
+
+/// What the kernel says of a worker.
+const PROCESS: [&str; 4] = ["WORKER", "AGE", "RSS", "CPU"];
+/// What it says of itself: its state, requests in flight and the most that there ever were, open streams, requests
+/// that were served and rejected, how late its event loop was the last time, and when that ran.
+const LOAD: [&str; 8] = ["STATE", "BUSY", "PEAK", "STREAMS", "SERVED", "REJECTED", "LAG", "SEEN"];
+
+fn load_cells(load: &Load) -> [String; 8] {
+    let Load { state, in_flight, high_water, streams, requests, .. } = load;
+    [
+        state.clone(),
+        in_flight.to_string(),
+        high_water.to_string(),
+        streams.to_string(),
+        requests.served.to_string(),
+        requests.rejected.to_string(),
+        format!("{:.0}ms", load.lag_seconds * 1000.0),
+        format!("{} ago", span(load.heartbeat_seconds_ago)),
+    ]
+}
+
+/// Rows of cells, aligned to the right.
+fn columns(rows: &[Vec<String>]) -> String {
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
+    let mut text = String::new();
+    for row in rows {
+        for (column, cell) in row.iter().enumerate() {
+            let _ = write!(text, "  {cell:>width$}", width = width(column));
+        }
+        text.push('\n');
     }
     text
 }
 
 fn cause(exit: &WorkerExit) -> String {
-    match (&exit.signal, exit.status) {
-        _ if exit.cause == "oom" => "killed for lack of memory (oom)".to_owned(),
-        (Some(signal), _) => format!("killed by {signal}"),
-        (None, Some(status)) => format!("exit status {status}"),
-        (None, None) => "cause unknown".to_owned(),
+    match (exit.cause.as_str(), &exit.signal, exit.status) {
+        ("oom", ..) => "killed for lack of memory (oom)".to_owned(),
+        ("hung", ..) => "hung, ended for that".to_owned(),
+        ("rss", ..) => "too big, replaced for that".to_owned(),
+        ("age", ..) => "too old, replaced for that".to_owned(),
+        (_, Some(signal), _) => format!("killed by {signal}"),
+        (_, None, Some(status)) => format!("exit status {status}"),
+        (_, None, None) => "cause unknown".to_owned(),
     }
 }
 
@@ -96,7 +140,7 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::control::protocol::{Launcher, Worker};
+    use crate::control::protocol::{Launcher, Requests, Worker};
 
     /// A launcher in the middle of a reload.
     pub(in crate::control) fn status() -> Status {
@@ -108,7 +152,14 @@ pub(super) mod tests {
             age_seconds: 3700.0,
             main_pid: Some(pid),
             workers_planned: 2,
-            workers: vec![Worker { pid: pid + 1, age_seconds: 59.94, rss_bytes: 120 << 20, cpu_seconds: 3.21 }],
+            limit: Some(64),
+            workers: vec![Worker {
+                pid: pid + 1,
+                age_seconds: 59.94,
+                rss_bytes: 120 << 20,
+                cpu_seconds: 3.21,
+                load: Some(load()),
+            }],
             restarts: 1,
             last_exit: Some(WorkerExit {
                 pid: 7,
@@ -131,7 +182,21 @@ pub(super) mod tests {
             restarts_left: 5,
             failures: 0,
             worker_exits: [("signal".to_owned(), 1), ("oom".to_owned(), 0)].into(),
+            requests: Requests { served: 200_000, rejected: 11 },
             generations: vec![generation(1, "draining", 31), generation(2, "serving", 41)],
+        }
+    }
+
+    fn load() -> Load {
+        Load {
+            state: "ready".into(),
+            heartbeat_seconds_ago: 0.44,
+            lag_seconds: 0.0012,
+            most_lag_seconds: 0.25,
+            in_flight: 7,
+            high_water: 64,
+            streams: 3,
+            requests: Requests { served: 123_456, rejected: 8 },
         }
     }
 
@@ -140,13 +205,22 @@ pub(super) mod tests {
         let text = table(&status());
         for part in [
             "mcp-launch 0.1.0  pid 1  up 1h2m  serving, ready\n",
-            "address 0.0.0.0:4444  restarts left 5  failures 0\n",
+            "address 0.0.0.0:4444  restarts left 5  failures 0  served 200000  rejected 11\n",
             "generation 2  granian/2.8.7  serving  age 1h1m  main 41  workers 1/2  restarts 1\n",
             "  last worker exit: pid 7, killed by SIGKILL, after 1m1s, 2d7h ago\n",
-            "        42     59.9s    120.0M     3.21s\n",
+            "  WORKER    AGE     RSS    CPU  STATE  BUSY  PEAK  STREAMS  SERVED  REJECTED  LAG      SEEN\n",
+            "      42  59.9s  120.0M  3.21s  ready     7    64        3  123456         8  1ms  0.4s ago\n",
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }
+    }
+
+    #[test]
+    fn without_the_guard_there_is_what_the_kernel_says() {
+        let mut status = status();
+        status.generations.iter_mut().for_each(|generation| generation.workers[0].load = None);
+        let text = table(&status);
+        assert!(text.contains("  WORKER    AGE     RSS    CPU\n      42  59.9s  120.0M  3.21s\n"), "{text}");
     }
 
     #[test]

@@ -394,7 +394,7 @@ def _guard(inner):
         async def hear():
             message = await receive()
             if message["type"] == "lifespan.shutdown":
-                words[_STATE] = _STOPPING
+                words[_STATE], longs[_SERVED] = _STOPPING, served
             return message
 
         if not begun:

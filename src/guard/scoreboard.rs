@@ -74,6 +74,18 @@ pub enum State {
     Stopping,
 }
 
+impl State {
+    /// The state in a word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
 /// What a worker says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {

@@ -8,7 +8,7 @@ use super::app::Target;
 use super::{Bind, Findings};
 use crate::host::{Environment, Host};
 use crate::problem::Problem;
-use crate::settings::value::{MebiSize, Mode, Seconds, Server, Value};
+use crate::settings::value::{Lifetime, MebiSize, Mode, Server, Value};
 use crate::settings::{OPTIONS, Origin, Resolution, Settings};
 
 /// What the environment depends on.
@@ -85,7 +85,7 @@ fn exports(inputs: &Inputs) -> Vec<Export> {
     let given = |name, value: String| Export { name, value: Some(value), always: false };
     let always = |name, value: String, always| Export { name, value: Some(value), always };
     let perhaps = |name, value: Option<String>| Export { name, value, always: false };
-    let seconds = |value: &Option<Seconds<60, 31_536_000>>| value.map(|seconds| seconds.0.to_string());
+    let seconds = |value: &Option<Lifetime>| value.map(|seconds| seconds.0.to_string());
     let mebibytes = |value: &Option<MebiSize>| value.map(|size| size.mebibytes().to_string());
     let port = match bind {
         Bind::Tcp(address) => address.port().into(),

@@ -9,10 +9,10 @@ use super::app::Target;
 use super::flags::{GRANIAN_RLOOP, granian_has, granian_since};
 use super::guard::Around;
 use super::server::install;
-use super::{Bind, Findings, Launch, Module, grace};
+use super::{Bind, Findings, Launch, Limits, Module, grace};
 use crate::host::{Host, Version};
 use crate::problem::Problem;
-use crate::settings::value::{ClientVerify, Http, Loop, RuntimeMode, Server, TaskImpl, TlsVersion, Value};
+use crate::settings::value::{ClientVerify, Http, Loop, Mode, RuntimeMode, Server, TaskImpl, TlsVersion, Value};
 use crate::settings::{Origin, Resolution, Settings};
 
 /// What Granian's start depends on.
@@ -29,6 +29,8 @@ pub(super) struct Inputs<'a> {
 const MOST_SINGLE_THREADED: u32 = 8;
 /// What Granian allows for `--workers-kill-timeout`, in seconds.
 const KILL_TIMEOUT: std::ops::RangeInclusive<u64> = 1..=1800;
+/// The least that Granian takes for `--workers-lifetime`, in seconds.
+const SHORTEST_LIFETIME: u64 = 60;
 
 const RESPAWN: &str = "--respawn-failed-workers";
 const NO_RESPAWN: &str = "--no-respawn-failed-workers";
@@ -57,7 +59,7 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
     }
     args.process_name(guard.is_some());
     args.default_flag("--ws", "GRANIAN_WEBSOCKETS", &["--no-ws"]);
-    args.respawning();
+    let limits = args.respawning();
     args.access_log();
     if settings.granian_dev_mode.value {
         args.reload();
@@ -77,6 +79,12 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
     launch.args = args.words;
     launch.boot_statuses = vec![1];
     launch.plain_http = settings.granian_http.value != Http::V2;
+    if let Some(limits) = limits {
+        launch.limits = limits;
+        for name in ["GRANIAN_WORKERS_LIFETIME", "GRANIAN_WORKERS_MAX_RSS"] {
+            launch.env.push((name.into(), None));
+        }
+    }
     // Ours when it starts, and canonical: Granian reads these too.
     launch.env.push(("GRANIAN_RUNTIME_MODE".into(), Some(runtime_mode.word().into())));
     launch.env.push(("GRANIAN_LOOP".into(), Some(event_loop.word().into())));
@@ -319,11 +327,12 @@ impl Args<'_> {
         }
     }
 
-    fn respawning(&mut self) {
+    /// What happens to workers that end, or have become too big or too old. The limits are ours to keep, unless
+    /// Granian ends with the first worker that does.
+    fn respawning(&mut self) -> Option<Limits> {
         let settings = self.settings();
         let respawn = settings.granian_respawn_failed.clone();
-        let (max_rss, lifetime) =
-            (settings.granian_workers_max_rss.clone(), settings.granian_workers_lifetime.clone());
+        let keeps_limits = settings.mode.value == Mode::Supervise;
         let kill_timeout = grace(settings).clamp(*KILL_TIMEOUT.start(), *KILL_TIMEOUT.end());
         let told = self.is_told(RESPAWN, "GRANIAN_RESPAWN_FAILED_WORKERS", &[NO_RESPAWN]);
         match (respawn.value, respawn.is_explicit()) {
@@ -336,8 +345,29 @@ impl Args<'_> {
         if self.has("--workers-kill-timeout") {
             self.default_pair("--workers-kill-timeout", kill_timeout, "GRANIAN_WORKERS_KILL_TIMEOUT", &[]);
         }
-        if let Some(lifetime) = lifetime.value {
-            self.pair("--workers-lifetime", lifetime.0);
+        if keeps_limits && respawn.value && (respawn.is_explicit() || !told) {
+            let settings = self.settings();
+            let (max_rss, lifetime) = (&settings.granian_workers_max_rss, &settings.granian_workers_lifetime);
+            return Some(Limits::new(max_rss.value, lifetime.value));
+        }
+        self.own_limits();
+        None
+    }
+
+    /// Granian keeps the limits by itself.
+    fn own_limits(&mut self) {
+        let settings = self.settings();
+        let (max_rss, lifetime) =
+            (settings.granian_workers_max_rss.clone(), settings.granian_workers_lifetime.clone());
+        if let Some(wanted) = lifetime.value {
+            let seconds = wanted.0.max(SHORTEST_LIFETIME);
+            if seconds > wanted.0 {
+                self.findings.warn(format!(
+                    "workers_lifetime = {} (from {}): where Granian keeps it by itself it is at least {seconds} s",
+                    wanted.0, lifetime.origin
+                ));
+            }
+            self.pair("--workers-lifetime", seconds);
         }
         if let Some(limit) = max_rss.value {
             if self.has("--workers-max-rss") {

@@ -182,7 +182,8 @@ fn older_versions_get_the_older_names() {
 
 #[test]
 fn what_an_older_version_lacks_is_a_warning_or_where_it_protects_a_problem() {
-    let plan = planned(&[GRANIAN, ("GRANIAN_WORKERS_MAX_RSS", "300")], &version(2, 4, 2));
+    let plan =
+        planned(&[GRANIAN, ("MCP_LAUNCH_MODE", "exec"), ("GRANIAN_WORKERS_MAX_RSS", "300")], &version(2, 4, 2));
     assert!(!argv(&plan).contains(&"--workers-max-rss".to_owned()));
     assert!(plan.warnings.iter().any(|warning| warning.contains("granian 2.4.2 has no --workers-max-rss")));
     assert!(problems_of(&[("GRANIAN_UDS", "/run/a.sock")], &version(2, 4, 2)).contains("--uds"));
@@ -205,4 +206,20 @@ fn a_factory_is_announced() {
     let flags = flags_of(&env, &installed_host());
     assert!(flags.contains(&"--factory".to_owned()) && flags.contains(&"my.app:make".to_owned()), "{flags:?}");
     assert!(flags.iter().all(|flag| !flag.starts_with("--process-name")), "only for the gateway: {flags:?}");
+}
+
+#[test]
+fn limits_of_workers_are_ours_to_keep_unless_granian_would_end_with_the_worker() {
+    let limits = [GRANIAN, ("GRANIAN_WORKERS_MAX_RSS", "1G"), ("GRANIAN_WORKERS_LIFETIME", "20")];
+    let ours = planned(&limits, &installed_host());
+    assert!(!argv(&ours).join(" ").contains("--workers-max-rss"));
+    assert!(!ours.env.contains_key(OsStr::new("GRANIAN_WORKERS_LIFETIME")), "Granian reads it, and refuses it");
+    let policy = |plan: &crate::plan::Plan| (plan.policy.workers_max_rss, plan.policy.workers_lifetime);
+    assert_eq!(policy(&ours), (Some(1 << 30), Some(std::time::Duration::from_secs(20))));
+    for its_own in [("MCP_LAUNCH_MODE", "exec"), ("GRANIAN_RESPAWN_FAILED", "false")] {
+        let plan = planned(&[&limits[..], &[its_own]].concat(), &installed_host());
+        assert!(argv(&plan).join(" ").contains("--workers-lifetime 60 --workers-max-rss 1024"), "{its_own:?}");
+        assert_eq!(policy(&plan), (None, None));
+        assert!(plan.warnings.iter().any(|warning| warning.contains("at least 60 s")), "{:?}", plan.warnings);
+    }
 }

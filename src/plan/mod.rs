@@ -25,7 +25,7 @@ use std::time::Duration;
 use crate::host::{Environment, Host, Version};
 use crate::problem::Problem;
 use crate::settings::checks::STOP_RESERVE;
-use crate::settings::value::{Mode, Restart, Server};
+use crate::settings::value::{Lifetime, MebiSize, Mode, Restart, Server};
 use crate::settings::{Resolution, Settings};
 use findings::Findings;
 pub use modules::Module;
@@ -139,9 +139,9 @@ pub struct Policy {
     pub startup_timeout: Duration,
     /// How long the event loop of a worker may be silent, if that is watched.
     pub worker_timeout: Option<Duration>,
-    /// Resident memory in bytes past which a worker is replaced.
+    /// Resident memory in bytes past which we have a worker replaced.
     pub workers_max_rss: Option<u64>,
-    /// Age past which a worker is replaced.
+    /// Age past which we have a worker replaced.
     pub workers_lifetime: Option<Duration>,
     /// The path that tells whether the app works.
     pub health_path: String,
@@ -236,22 +236,18 @@ pub fn plan(resolution: &Resolution, host: &Host) -> Result<Plan, Vec<Problem>> 
         workers,
         mode: settings.mode.value,
         pre_start,
-        policy: policy(settings, server),
+        policy: policy(settings, server, &launch.limits),
         reasons,
         warnings,
     })
 }
 
-fn policy(settings: &Settings, server: Server) -> Policy {
+fn policy(settings: &Settings, server: Server, limits: &Limits) -> Policy {
     let backlog = match server {
         Server::Gunicorn => settings.gunicorn_backlog.0,
         Server::Granian => settings.granian_backlog.0,
     };
     let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-    let (max_rss, lifetime) = match server {
-        Server::Gunicorn => (&settings.gunicorn_workers_max_rss.value, &settings.gunicorn_workers_lifetime.value),
-        Server::Granian => (&settings.granian_workers_max_rss.value, &settings.granian_workers_lifetime.value),
-    };
     Policy {
         restart: settings.restart.value,
         restart_limit: count(settings.restart_limit.0),
@@ -262,8 +258,8 @@ fn policy(settings: &Settings, server: Server) -> Policy {
         stop_timeout: settings.stop_timeout.0,
         startup_timeout: settings.startup_timeout.0,
         worker_timeout: worker_timeout(settings, server),
-        workers_max_rss: max_rss.map(|limit| limit.mebibytes() << 20),
-        workers_lifetime: lifetime.map(|seconds| Duration::from_secs(seconds.0)),
+        workers_max_rss: limits.max_rss,
+        workers_lifetime: limits.lifetime,
         health_path: settings.health_path.value.0.clone(),
         backlog: count(backlog),
     }
@@ -298,6 +294,24 @@ struct Launch {
     tls: bool,
     plain_http: bool,
     boot_statuses: Vec<u8>,
+    /// How big and how old workers may get, as far as that is ours to see to.
+    limits: Limits,
+}
+
+/// How big and how old a worker may get.
+#[derive(Debug, Default)]
+struct Limits {
+    max_rss: Option<u64>,
+    lifetime: Option<Duration>,
+}
+
+impl Limits {
+    fn new(max_rss: Option<MebiSize>, lifetime: Option<Lifetime>) -> Self {
+        Self {
+            max_rss: max_rss.map(|limit| limit.mebibytes() << 20),
+            lifetime: lifetime.map(|seconds| Duration::from_secs(seconds.0)),
+        }
+    }
 }
 
 impl Default for Launch {
@@ -312,6 +326,7 @@ impl Default for Launch {
             tls: false,
             plain_http: true,
             boot_statuses: Vec::new(),
+            limits: Limits::default(),
         }
     }
 }

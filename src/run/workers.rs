@@ -99,8 +99,8 @@ struct Worker {
     handle: Option<PidFd>,
     /// How it ended, if it became our child and we reaped it.
     status: Option<ExitStatus>,
-    /// Whether we ended it because it was hung.
-    hung: bool,
+    /// Why we had it end, if we did.
+    sentence: Option<Cause>,
 }
 
 impl Workers {
@@ -209,11 +209,11 @@ impl Workers {
         self.revision
     }
 
-    /// A worker is hung, and will be ended for that.
-    pub fn condemn(&mut self, generation: u32, pid: Pid) {
+    /// A worker will be ended by us, and for this.
+    pub fn condemn(&mut self, generation: u32, pid: Pid, cause: Cause) {
         let crew = self.crews.get_mut(&generation);
         if let Some(worker) = crew.and_then(|crew| crew.workers.get_mut(&pid)) {
-            worker.hung = true;
+            worker.sentence = Some(cause);
         }
     }
 
@@ -232,7 +232,8 @@ impl Workers {
     /// Ends that were not expected since the start, by cause; every cause is there.
     #[must_use]
     pub fn ends(&self) -> BTreeMap<String, u64> {
-        let causes = [Cause::Oom, Cause::Hung, Cause::Signal(0), Cause::Exit(0), Cause::Unknown];
+        let causes =
+            [Cause::Oom, Cause::Hung, Cause::Rss, Cause::Age, Cause::Signal(0), Cause::Exit(0), Cause::Unknown];
         causes.map(|cause| (cause.word().to_owned(), self.ends.get(cause.word()).copied().unwrap_or(0))).into()
     }
 
@@ -273,7 +274,7 @@ impl Crew {
             .status
             .or_else(|| usage::unreaped_status(process))
             .or_else(|| worker.handle.as_ref().and_then(PidFd::exit_status));
-        let cause = if worker.hung { Cause::Hung } else { Cause::of(status, || oom.claim(now)) };
+        let cause = worker.sentence.unwrap_or_else(|| Cause::of(status, || oom.claim(now)));
         let is_asked_for = matches!(cause, Cause::Exit(0) | Cause::Signal(libc::SIGTERM)) && self.dismissed > 0;
         self.dismissed -= u32::from(is_asked_for);
         let expected = is_asked_for || self.roster.stage == Stage::Leaving;
@@ -315,7 +316,7 @@ impl Crew {
             let held = self.workers.values().filter(|worker| worker.handle.is_some()).count() as u64;
             if !self.workers.contains_key(&process.pid) && !is_pythons_own(process.pid) {
                 let handle = if held < room { open(&process) } else { None };
-                self.workers.insert(process.pid, Worker { process, handle, status: None, hung: false });
+                self.workers.insert(process.pid, Worker { process, handle, status: None, sentence: None });
             }
         }
         deaths

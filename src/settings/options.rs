@@ -9,9 +9,9 @@ use super::layers::Layers;
 pub use super::opt::{Entry, Heading, JoinList, Opt, Section};
 use super::origin::Setting;
 use super::value::{
-    App, AutoPath, BindHost, ClientVerify, Cpus, GranianLogLevel, GunicornLogLevel, Http, Int, ListenAddress,
-    LogFormat, LogLevel, Loop, MebiSize, Mode, PathPrefixes, Restart, RuntimeMode, Seconds, Secret, ServerChoice,
-    Size, Span, TaskImpl, TlsVersion, UrlPath, Value, Workers,
+    App, AutoPath, BindHost, ClientVerify, Cpus, GranianLogLevel, GunicornLogLevel, Http, Int, Lifetime,
+    ListenAddress, LogFormat, LogLevel, Loop, MebiSize, Mode, PathPrefixes, Restart, RuntimeMode, Seconds, Secret,
+    ServerChoice, Size, Span, TaskImpl, TlsVersion, UrlPath, Value, Workers,
 };
 
 /// What a row is without what it says itself.
@@ -227,7 +227,7 @@ options! {
     gunicorn_workers_max_rss: Option<MebiSize> = "", Gunicorn "workers_max_rss", ["GUNICORN_WORKERS_MAX_RSS"],
         Gunicorn, flag: Some("workers-max-rss");
     /// A worker that gets older than this is replaced.
-    gunicorn_workers_lifetime: Option<Seconds<60, 31_536_000>> = "", Gunicorn "workers_lifetime",
+    gunicorn_workers_lifetime: Option<Lifetime> = "", Gunicorn "workers_lifetime",
         ["GUNICORN_WORKERS_LIFETIME"], Gunicorn, flag: Some("workers-lifetime");
 
     /// Granian's workers.
@@ -268,7 +268,7 @@ options! {
     granian_workers_max_rss: Option<MebiSize> = "", Granian "workers_max_rss", ["GRANIAN_WORKERS_MAX_RSS"], Granian,
         flag: Some("workers-max-rss");
     /// A worker that gets older than this is replaced.
-    granian_workers_lifetime: Option<Seconds<60, 31_536_000>> = "", Granian "workers_lifetime",
+    granian_workers_lifetime: Option<Lifetime> = "", Granian "workers_lifetime",
         ["GRANIAN_WORKERS_LIFETIME"], Granian, flag: Some("workers-lifetime");
     /// Reload when the code changes; at most 2 workers; needs granian[reload].
     granian_dev_mode: bool = "false", Granian "dev_mode", ["GRANIAN_DEV_MODE"], Granian, flag: Some("dev-mode");

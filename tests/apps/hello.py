@@ -12,7 +12,9 @@ Paths:
   /block?s=2    the same, with the event loop blocked
   /spin         an endless loop
   /deadlock     waits for a lock that is never free
+  /grow?mb=64   the worker takes so much more memory, for ever
   /sse          an event every 0.1 s until the client leaves
+  /shout?mb=1   writes so much to standard error
   /crash?status=3  ends the worker (Gunicorn takes 3 and 4 for a failed boot and ends itself)
   /ws           WebSocket: an echo
   anything else, /health included: an empty JSON object
@@ -21,6 +23,7 @@ Paths:
 import asyncio
 import json
 import os
+import sys
 import threading
 import time
 from urllib.parse import parse_qs
@@ -28,6 +31,9 @@ from urllib.parse import parse_qs
 time.sleep(float(os.environ.get("IMPORT_SLEEP") or 0))
 if os.environ.get("IMPORT_FAIL") == "1":
     raise RuntimeError("IMPORT_FAIL is set")
+
+
+GROWN = []
 
 
 async def app(scope, receive, send):
@@ -61,6 +67,12 @@ async def body_for(scope):
             lock = threading.Lock()
             lock.acquire()
             lock.acquire()
+        case "/grow":
+            # Not zeros, which the kernel would not give memory for.
+            GROWN.append(b"x" * (int(query["mb"]) << 20))
+            return {"pid": os.getpid()}
+        case "/shout":
+            sys.stderr.write(("x" * 1023 + "\n") * (int(query["mb"]) << 10))
         case "/crash":
             os._exit(int(query.get("status", 3)))
     return {}

@@ -4,6 +4,7 @@
 
 #![allow(dead_code, missing_docs)]
 
+pub mod ask;
 pub mod fake;
 pub mod http;
 
@@ -237,6 +238,11 @@ impl Running {
         self.out.text()
     }
 
+    /// From now on its standard error, a pipe that was given to it, is read.
+    pub fn read_log_from(&mut self, pipe: impl Read + Send + 'static) {
+        self.log = Output::collect(pipe);
+    }
+
     /// Waits for a piece of its log.
     #[track_caller]
     pub fn wait_log(&mut self, text: &str) {
@@ -370,6 +376,12 @@ pub fn state(pid: Pid) -> Option<char> {
 /// Whether a process is there and no zombie.
 pub fn is_alive(pid: Pid) -> bool {
     state(pid).is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
+
+/// Whether it is in the middle of writing to its standard error.
+pub fn waits_to_write(pid: Pid) -> bool {
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    call.starts_with(&format!("{} 0x2 ", libc::SYS_write))
 }
 
 /// A line of `/proc/PID/status`.

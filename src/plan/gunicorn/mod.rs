@@ -20,7 +20,7 @@ use std::ffi::OsString;
 use super::app::Target;
 use super::flags::{GUNICORN_NETWORKS, gunicorn_has};
 use super::guard::Around;
-use super::{Bind, Descriptor, Findings, Inherited, Launch, Module, grace};
+use super::{Bind, Descriptor, Findings, Inherited, Launch, Limits, Module, grace};
 use crate::host::{Host, Version};
 use crate::problem::Problem;
 use crate::settings::value::{ClientVerify, Mode, Server};
@@ -113,6 +113,13 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
     launch.args.extend(resolution.server_args.iter().cloned());
     launch.tls = settings.ssl.value || cmd_args.sets("certfile");
     launch.boot_statuses = vec![3, 4];
+    match settings.mode.value {
+        Mode::Supervise => {
+            launch.limits =
+                Limits::new(settings.gunicorn_workers_max_rss.value, settings.gunicorn_workers_lifetime.value);
+        }
+        Mode::Exec => limits_without_effect(settings).into_iter().for_each(|warning| findings.warn(warning)),
+    }
     if preloads(settings) || cmd_args.sets("preload_app") {
         launch.boot_statuses.push(1);
     }
@@ -134,6 +141,17 @@ fn guarded<'a>(resolution: &Resolution, host: &Host, app: &'a Target, cmd_args: 
     let calls_factories = class != Some(worker_class::ASGI);
     let worker_class = class.map(str::to_owned);
     Around { server: Server::Gunicorn, app, calls_factories, worker_class, has_lifespan: true, obstacle }
+}
+
+/// Gunicorn knows no limits of memory and age: without us nobody keeps them.
+fn limits_without_effect(settings: &Settings) -> Vec<String> {
+    let (max_rss, lifetime) = (&settings.gunicorn_workers_max_rss, &settings.gunicorn_workers_lifetime);
+    let set = [
+        max_rss.value.is_some().then_some(("workers_max_rss", &max_rss.origin)),
+        lifetime.value.is_some().then_some(("workers_lifetime", &lifetime.origin)),
+    ];
+    let warning = |(name, origin)| format!("{name} (from {origin}) has no effect with Gunicorn in exec mode");
+    set.into_iter().flatten().map(warning).collect()
 }
 
 fn server_args_set(resolution: &Resolution, setting: &str) -> bool {

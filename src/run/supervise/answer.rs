@@ -4,12 +4,18 @@ use std::collections::BTreeSet;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
+use nix::unistd::Pid;
+
 use super::generation::{self, Event, Main};
 use super::{Supervisor, server_name};
 use crate::control::prometheus;
-use crate::control::protocol::{Answer, Generation, Launcher, Live, LivePlan, Request, Status, Worker, WorkerExit};
+use crate::control::protocol::{
+    Answer, Generation, Launcher, Live, LivePlan, Load, Request, Requests, Status, Worker, WorkerExit,
+};
 use crate::control::server::{ClientId, Wish};
+use crate::guard::scoreboard::{self, Slot};
 use crate::plan::Plan;
+use crate::run::usage::Usage;
 use crate::run::workers::{Cause, Death};
 
 impl Supervisor<'_> {
@@ -56,9 +62,11 @@ impl Supervisor<'_> {
             Request::Ready => Answer::Ready { ready: self.state.is_ready(), phase },
             Request::Explain => self.live_plan(),
             Request::Live => {
+                let heartbeat_seconds_ago = self.latest_heartbeat();
                 let plan = self.plan_in_force();
                 Answer::Live(Live {
                     server: !self.state.generations().is_empty(),
+                    heartbeat_seconds_ago,
                     phase,
                     address: self.front.bind().to_string(),
                     path: plan.map_or_else(|| "/".to_owned(), |plan| plan.policy.health_path.clone()),
@@ -67,6 +75,15 @@ impl Supervisor<'_> {
             }
             Request::Reload { .. } => Answer::Refused { why: "a reload is answered when it is decided".into() },
         }
+    }
+
+    /// How long ago the event loop of a worker ran that can answer: of the one that ran last.
+    fn latest_heartbeat(&mut self) -> Option<f64> {
+        self.look_at_workers();
+        let now = scoreboard::now();
+        let slots = self.state.generations().iter().flat_map(|generation| self.slots(generation.id));
+        let answering = slots.filter(|(_, slot)| slot.state != scoreboard::State::Starting);
+        answering.map(|(_, slot)| now.saturating_sub(slot.heartbeat)).min().map(seconds)
     }
 
     fn live_plan(&mut self) -> Answer {
@@ -82,6 +99,9 @@ impl Supervisor<'_> {
     fn status(&mut self) -> Status {
         let (restarts_left, failures) = self.state.restarts(Instant::now());
         let generations = self.generation_list();
+        for generation in &generations {
+            self.count_requests(generation.id);
+        }
         Status {
             launcher: Launcher {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -94,6 +114,7 @@ impl Supervisor<'_> {
             restarts_left,
             failures,
             worker_exits: self.workers.ends(),
+            requests: self.tally.total(),
             generations,
         }
     }
@@ -106,11 +127,13 @@ impl Supervisor<'_> {
     fn describe(&self, generation: &generation::Generation) -> Option<Generation> {
         let (running, plan) = (self.running.get(&generation.id)?, self.plans.get(&generation.plan)?);
         let (restarts, last) = self.workers.record(generation.id);
-        let worker = |(pid, usage): (nix::unistd::Pid, crate::run::usage::Usage)| Worker {
+        let slots = self.slots(generation.id);
+        let worker = |(pid, usage): (Pid, Usage)| Worker {
             pid: pid.as_raw(),
             age_seconds: seconds(usage.age),
             rss_bytes: usage.rss,
             cpu_seconds: seconds(usage.cpu),
+            load: slots.iter().find(|(process, _)| process.pid == pid).map(|(_, slot)| load(slot)),
         };
         Some(Generation {
             id: generation.id,
@@ -120,6 +143,7 @@ impl Supervisor<'_> {
             age_seconds: seconds(running.started.elapsed()),
             main_pid: if let Main::Alive(pid) = generation.main { Some(pid.as_raw()) } else { None },
             workers_planned: self.workers.planned(generation.id).unwrap_or(plan.workers),
+            limit: plan.limit,
             workers: self.workers.usage(generation.id).into_iter().map(worker).collect(),
             restarts,
             last_exit: last.map(worker_exit),
@@ -146,6 +170,19 @@ fn worker_exit(death: Death) -> WorkerExit {
         signal: death.cause.signal_name(),
         age_seconds: seconds(death.age),
         seconds_ago: seconds(death.at.elapsed()),
+    }
+}
+
+fn load(slot: &Slot) -> Load {
+    Load {
+        state: slot.state.word().to_owned(),
+        heartbeat_seconds_ago: seconds(scoreboard::now().saturating_sub(slot.heartbeat)),
+        lag_seconds: slot.lag.as_secs_f64(),
+        most_lag_seconds: slot.most_lag.as_secs_f64(),
+        in_flight: slot.in_flight,
+        high_water: slot.high_water,
+        streams: slot.streams,
+        requests: Requests { served: slot.served, rejected: slot.rejected },
     }
 }
 

@@ -186,6 +186,8 @@ pub enum Event {
         /// Workers more or fewer than now, until the next change of settings.
         workers: i32,
     },
+    /// The generation that serves is to be replaced by one of the same plan, because its only worker is past a limit.
+    Renew,
     /// A signal for the main process of the server that serves.
     Forward(Signal),
     /// The settings were read anew, as [`Action::Replan`] asked.

@@ -150,6 +150,12 @@ impl Liveness {
         self.next
     }
 
+    /// Whether a worker was ended, and there is no other in its place yet.
+    #[must_use]
+    pub const fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
     /// Looks at the workers, of which so many should be ready. `condition` asks the kernel about one of them, and is
     /// called for suspects only; none when it is gone.
     pub fn look(

@@ -11,12 +11,15 @@ pub mod generation;
 mod handover;
 mod last_word;
 pub mod leave;
+pub mod limits;
 pub mod liveness;
 mod notes;
 mod pulse;
+mod retire;
 pub mod room;
 pub mod state;
 pub mod steps;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod tidings;
@@ -51,7 +54,9 @@ use generation::{Event, Main, Outcome, PlanFacts};
 use last_word::LastWord;
 pub use notes::server_name;
 use pulse::Pulse;
+use retire::Retirement;
 use state::State;
+use tally::Tally;
 
 /// The signals that a supervisor acts upon.
 pub const HANDLED: [i32; 10] = [
@@ -126,6 +131,8 @@ pub struct Supervisor<'a> {
     started: Instant,
     workers: Workers,
     pulse: Option<Pulse>,
+    retirement: Option<Retirement>,
+    tally: Tally,
     control: ControlServer,
     termination: TerminationLog,
     last_word: LastWord,
@@ -160,6 +167,8 @@ impl<'a> Supervisor<'a> {
             started: Instant::now(),
             workers: Workers::default(),
             pulse: None,
+            retirement: None,
+            tally: Tally::default(),
             control: ControlServer::default(),
             termination: TerminationLog::default(),
             last_word: LastWord::default(),
@@ -203,6 +212,7 @@ impl<'a> Supervisor<'a> {
             self.count_workers();
             self.watch_workers(&ready);
             self.feel_pulse();
+            self.keep_limits();
             self.serve_control(&ready);
         }
     }
@@ -254,6 +264,8 @@ impl<'a> Supervisor<'a> {
         let live: Vec<u32> = self.state.generations().iter().map(|generation| generation.id).collect();
         let gone: Vec<u32> = self.running.keys().copied().filter(|id| !live.contains(id)).collect();
         for generation in gone {
+            self.count_requests(generation);
+            self.tally.forget(generation);
             self.running.remove(&generation);
             self.end_handover(generation);
         }
@@ -295,7 +307,9 @@ impl<'a> Supervisor<'a> {
         let (clients, patience) = self.control.interest();
         fds.extend(clients.into_iter().map(|(fd, events)| PollFd::new(fd, events)));
         let pulse = self.pulse.as_ref().and_then(Pulse::next);
-        until = until.into_iter().chain(look).chain(patience).chain(self.notify.next()).chain(pulse).min();
+        let limits = self.retirement.as_ref().map(Retirement::next);
+        let others = look.into_iter().chain(patience).chain(self.notify.next()).chain(pulse).chain(limits);
+        until = until.into_iter().chain(others).min();
         for running in self.running.values() {
             let probe = match &running.readiness {
                 Readiness::Asking(probe) | Readiness::Listening(_, Some(probe)) => probe,

@@ -16,10 +16,11 @@ use crate::guard::scoreboard::{self, Slot};
 use crate::run::condition::Condition;
 use crate::run::processes::{self, Process};
 use crate::run::usage;
+use crate::run::workers::Cause;
 use crate::settings::value::{Server, show_span};
 
 /// Granian ends everything when a worker's place fails twice within 5.5 s.
-const GRANIANS_PACE: Duration = Duration::from_secs(6);
+pub(super) const GRANIANS_PACE: Duration = Duration::from_secs(6);
 /// What the kernel tells of the time of a start is as fine as this.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -36,6 +37,11 @@ impl Pulse {
     /// When to look, in our own time.
     pub(super) fn next(&self) -> Option<Instant> {
         Some(Instant::now() + self.liveness.next()?.saturating_sub(scoreboard::now()))
+    }
+
+    /// Whether a hung worker was ended, and there is no other in its place yet.
+    pub(super) const fn is_ending(&self) -> bool {
+        self.liveness.is_ending()
     }
 }
 
@@ -153,7 +159,7 @@ impl Supervisor<'_> {
                 warn!(generation, %pid, silent, timeout, %state, cpu, last = watched, in_flight, "worker hung");
             }
         }
-        self.workers.condemn(generation, pid);
+        self.workers.condemn(generation, pid, Cause::Hung);
         let signal = if *sentence == Sentence::Abort { Signal::SIGABRT } else { Signal::SIGKILL };
         if let Err(errno) = process.signal(signal) {
             debug!(%pid, %signal, errno = errno.desc(), "not signalled");

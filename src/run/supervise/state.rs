@@ -123,6 +123,13 @@ impl State {
         matches!(self.phase, Phase::Ending { .. })
     }
 
+    /// Whether one whole generation serves, and nothing is on its way that would replace it.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let nothing_comes = self.reload.is_none() && self.queued.is_none() && self.resize.is_none();
+        self.is_ready() && self.is_intact() && self.generations.len() == 1 && nothing_comes && self.pending.is_none()
+    }
+
     /// The phase in a word.
     #[must_use]
     pub fn phase_word(&self) -> &'static str {
@@ -166,6 +173,7 @@ impl State {
             Event::Stop => self.stop(now, &mut actions),
             Event::Quit => self.quit(now, &mut actions),
             Event::Reload { request, server, workers } => self.ask_reload(request, server, workers, &mut actions),
+            Event::Renew => self.renew(),
             Event::Forward(signal) => actions.extend(self.forward(signal)),
             Event::Measured { room, workers } => self.measured(room, workers, now, &mut actions),
             Event::Counted { generation, workers } => self.seen(generation, workers, now, &mut actions),

@@ -18,14 +18,30 @@ impl Supervisor<'_> {
         let now = Instant::now();
         self.workers.follow(&self.rosters(), now);
         let deaths = self.workers.advance(ready, now);
-        deaths.iter().for_each(write_death);
+        self.take_note(&deaths);
     }
 
     /// Looks for workers now, for somebody who asks.
     pub(super) fn look_at_workers(&mut self) {
         let now = Instant::now();
         self.workers.follow(&self.rosters(), now);
-        self.workers.look(now).iter().for_each(write_death);
+        let deaths = self.workers.look(now);
+        self.take_note(&deaths);
+    }
+
+    fn take_note(&mut self, deaths: &[Death]) {
+        for death in deaths {
+            // Before its successor has its slot.
+            self.count_requests(death.generation);
+            write_death(death);
+        }
+    }
+
+    /// What the workers of a generation have done with requests until now is added to the whole.
+    pub(super) fn count_requests(&mut self, generation: u32) {
+        if let Some(board) = self.running.get(&generation).and_then(|running| running.board.as_ref()) {
+            self.tally.note(generation, &board.slots());
+        }
     }
 
     /// Gunicorn's main process changes the number of its workers on these signals.
@@ -67,8 +83,8 @@ fn write_death(death: &Death) {
     let age = show_rounded(age);
     match cause {
         _ if *expected => debug!(generation, %pid, %cause, age, "worker exit, as it should"),
-        // Servers replace their workers now and then (a number of requests, an age).
-        Cause::Exit(0) => info!(generation, %pid, %cause, age, restarts, "worker exit"),
+        // Servers replace their workers now and then (a number of requests), and so do we.
+        Cause::Exit(0) | Cause::Rss | Cause::Age => info!(generation, %pid, %cause, age, restarts, "worker exit"),
         _ => warn!(generation, %pid, %cause, age, restarts, "worker exit"),
     }
 }

@@ -16,6 +16,10 @@ pub enum Cause {
     Oom,
     /// We ended it, because it was hung.
     Hung,
+    /// We had it replaced, because it had become too big.
+    Rss,
+    /// We had it replaced, because it had become too old.
+    Age,
     /// A signal ended it.
     Signal(i32),
     /// It exited.
@@ -41,6 +45,8 @@ impl Cause {
         match self {
             Self::Oom => "oom",
             Self::Hung => "hung",
+            Self::Rss => "rss",
+            Self::Age => "age",
             Self::Signal(_) => "signal",
             Self::Exit(_) => "exit",
             Self::Unknown => "unknown",
@@ -53,7 +59,7 @@ impl Cause {
         let number = match self {
             Self::Oom => libc::SIGKILL,
             Self::Signal(number) => number,
-            Self::Hung | Self::Exit(_) | Self::Unknown => return None,
+            Self::Hung | Self::Rss | Self::Age | Self::Exit(_) | Self::Unknown => return None,
         };
         Some(Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |signal| signal.to_string()))
     }
@@ -62,7 +68,7 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Oom | Self::Hung | Self::Unknown => f.write_str(self.word()),
+            Self::Oom | Self::Hung | Self::Rss | Self::Age | Self::Unknown => f.write_str(self.word()),
             Self::Signal(_) => write!(f, "killed by {}", self.signal_name().unwrap_or_default()),
             Self::Exit(status) => write!(f, "exit status {status}"),
         }

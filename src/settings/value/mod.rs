@@ -15,7 +15,7 @@ pub use choice::{
     ClientVerify, GranianLogLevel, GunicornLogLevel, Http, LogFormat, LogLevel, Loop, Mode, Restart, RuntimeMode,
     Server, ServerChoice, TaskImpl, TlsVersion,
 };
-pub use quantity::{Cpus, Int, MOST_WORKERS, MebiSize, Seconds, Size, Span, Workers, show_span};
+pub use quantity::{Cpus, Int, Lifetime, MOST_WORKERS, MebiSize, Seconds, Size, Span, Workers, show_size, show_span};
 
 /// A type that a setting can have.
 pub trait Value: Sized + Clone + fmt::Debug + PartialEq {

@@ -99,8 +99,10 @@ fn size(text: &str, plain: u64) -> Option<u64> {
     digits(number)?.checked_mul(unit)
 }
 
-/// Always with a unit, so that the reader need not know which one a plain number has.
-fn show_size(bytes: u64) -> String {
+/// A size in the largest unit that divides it. Always with a unit, so that the reader need not know which one a plain
+/// number has.
+#[must_use]
+pub fn show_size(bytes: u64) -> String {
     for (unit, letter) in [(1 << 30, 'G'), (1 << 20, 'M'), (1 << 10, 'K')] {
         if bytes >= unit && bytes.is_multiple_of(unit) {
             return format!("{}{letter}", bytes / unit);
@@ -129,6 +131,9 @@ impl<const MIN: u64, const MAX: u64> Value for Span<MIN, MAX> {
         show_span(self.0)
     }
 }
+
+/// How old a worker may get, in seconds: ten seconds to a year.
+pub type Lifetime = Seconds<10, 31_536_000>;
 
 /// A span of time that the server counts in whole seconds, from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -57,6 +57,13 @@ impl State {
         wish.workers += workers;
     }
 
+    /// A reload without a new plan.
+    pub(super) fn renew(&mut self) {
+        if let Some(plan) = self.serving().filter(|_| self.is_settled()).map(|serving| serving.plan) {
+            self.reload = Some(Reload { requests: Vec::new(), stage: ReloadStage::Planned(plan) });
+        }
+    }
+
     pub(super) fn planned(&mut self, plan: Result<PlanFacts, String>, actions: &mut Vec<Action>) {
         let Some(reload) = self.reload.as_mut().filter(|reload| matches!(reload.stage, ReloadStage::Planning)) else {
             return;

@@ -1,0 +1,46 @@
+//! Asking a running launcher.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use super::{PROGRAM, Running};
+
+/// Another shell in the same container.
+pub fn ask(running: &Running, arguments: &[&str]) -> Answer {
+    command(running, arguments).output().unwrap().into()
+}
+
+/// The same, not started yet.
+pub fn command(running: &Running, arguments: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command
+        .env_clear()
+        .env("XDG_RUNTIME_DIR", running.directory.path())
+        .env("PORT", running.port.to_string())
+        .env("HOST", "127.0.0.1")
+        .args(arguments);
+    command
+}
+
+/// What the launcher or the user is told.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: Option<i32>,
+    pub out: String,
+    pub problem: String,
+}
+
+impl From<Output> for Answer {
+    fn from(output: Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { code: output.status.code(), out: text(&output.stdout), problem: text(&output.stderr) }
+    }
+}
+
+impl Answer {
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
