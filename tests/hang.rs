@@ -6,6 +6,7 @@ mod harness;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use harness::ask::ask;
 use harness::http::{get, request};
 use harness::{Launch, Running, is_alive, venv, wait_until};
 use nix::sys::signal::{Signal, kill};
@@ -92,7 +93,29 @@ fn a_pause_of_everything_is_no_hang(server: &str) {
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
 
+/// As under a log collector that has stopped reading. Killing the worker would not help the next one.
+fn a_worker_that_waits_for_its_output_to_be_read_is_reported_and_left_alone(server: &str) {
+    let Some(venv) = venv() else { return };
+    let (reader, writer) = std::io::pipe().unwrap();
+    let arguments = ["--workers", "2", "--worker-timeout", TIMEOUT];
+    let mut running = Launch::app(&venv, server, &arguments).start_with_stderr(writer);
+    wait_until("all workers to be ready", || ask(&running, &["health"]).code == Some(0));
+    let workers = harness::children(running.children()[0]);
+    let _client = hang(&running, "/shout?mb=1");
+    wait_until("a worker to be stuck", || workers.iter().any(|pid| harness::waits_to_write(*pid)));
+    // Time enough for a verdict; our own log waits in the same pipe.
+    std::thread::sleep(Duration::from_secs(6));
+    assert!(workers.iter().all(|pid| is_alive(*pid)));
+    running.read_log_from(reader);
+    wait_until("a report", || running.log().contains("worker waits for its standard output or standard error"));
+    assert!(!running.log().contains("worker hung"));
+    wait_until("a stretch of answers", || (0..20).all(|_| get(running.port, "/").is_ok_and(|it| it.status == 200)));
+    assert!(workers.iter().all(|pid| is_alive(*pid)));
+    assert_eq!(running.stop(), 0);
+}
+
 for_both_servers!(
+    a_worker_that_waits_for_its_output_to_be_read_is_reported_and_left_alone,
     a_blocked_event_loop_is_replaced_and_says_where_it_was,
     an_endless_loop_of_one_of_eight_workers_is_replaced,
     a_deadlock_is_replaced,
