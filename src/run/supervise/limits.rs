@@ -3,7 +3,8 @@
 //!
 //! The worker is told to leave, finishes its requests and ends, and its main process starts another. That is done
 //! with one worker at a time, and only while all of them are ready: the others carry its load. Where there is no other
-//! it is the generation that is replaced, by a new one of the same plan that serves before the old one leaves.
+//! it is the generation that is replaced, by a new one of the same plan that serves before the old one leaves. If that
+//! cannot be (no memory for two, a boot that fails), the old one stays, and it is tried again later.
 //!
 //! All times are on the clock of the scoreboard.
 
@@ -17,7 +18,8 @@ const STEP: Duration = Duration::from_millis(500);
 const YOUNG: Duration = Duration::from_mins(10);
 /// So much less often, to begin with at once and from then on after this.
 const YOUNG_PAUSE: Duration = Duration::from_mins(1);
-/// After a generation was to be replaced: if it is still there, its successor failed.
+
+/// From one try to replace a generation to the next.
 const RENEWAL_PAUSE: Duration = Duration::from_mins(10);
 
 /// The limits, and how long what may take.
@@ -100,8 +102,9 @@ impl Limits {
         self.next
     }
 
-    /// Looks at the workers, of which so many should be ready.
-    pub fn look(&mut self, now: Duration, planned: usize, workers: &[Sight]) -> Option<Order> {
+    /// Looks at the workers, of which so many should be ready. While another one is being ended for being hung, nobody
+    /// is told to leave.
+    pub fn look(&mut self, now: Duration, planned: usize, workers: &[Sight], one_is_hung: bool) -> Option<Order> {
         let ready = workers.iter().filter(|worker| worker.is_ready).count();
         if let Some(leaving) = &mut self.leaving {
             self.next = now + STEP;
@@ -114,7 +117,7 @@ impl Limits {
             self.leaving = None;
         }
         self.next = self.due(now, workers);
-        if ready < planned {
+        if ready < planned || one_is_hung {
             self.next = now + self.rules.interval;
             return None;
         }
@@ -186,14 +189,14 @@ mod tests {
     #[test]
     fn who_is_within_the_limits_is_left_alone_and_looked_at_now_and_then() {
         let mut limits = Limits::new(rules(), START);
-        assert_eq!(limits.look(START, 2, &[worker(1, 60, 100), worker(2, 1799, 500)]), None);
+        assert_eq!(limits.look(START, 2, &[worker(1, 60, 100), worker(2, 1799, 500)], false), None);
         assert_eq!(limits.next(), START + rules().interval);
     }
 
     #[test]
     fn without_a_limit_of_memory_the_next_look_is_when_the_first_one_comes_of_age() {
         let mut limits = Limits::new(Rules { rss: None, ..rules() }, START);
-        assert_eq!(limits.look(START, 2, &[worker(1, 60, 900), worker(2, 1700, 900)]), None);
+        assert_eq!(limits.look(START, 2, &[worker(1, 60, 900), worker(2, 1700, 900)], false), None);
         assert_eq!(limits.next(), START + Duration::from_secs(100));
     }
 
@@ -201,40 +204,53 @@ mod tests {
     fn the_oldest_goes_first_and_the_next_when_there_is_another_in_its_place() {
         let mut limits = Limits::new(rules(), START);
         let (old, older, big) = (worker(1, 1801, 1), worker(2, 1805, 1), worker(3, 700, 900));
-        assert_eq!(limits.look(START, 3, &[old, older, big]), Some(Order::Dismiss(older, Excess::Age)));
-        assert_eq!(limits.look(START + STEP, 3, &[old, older, big]), None, "it leaves");
-        assert_eq!(limits.look(START + STEP * 2, 3, &[old, big]), None, "it is gone");
+        assert_eq!(limits.look(START, 3, &[old, older, big], false), Some(Order::Dismiss(older, Excess::Age)));
+        assert_eq!(limits.look(START + STEP, 3, &[old, older, big], false), None, "it leaves");
+        assert_eq!(limits.look(START + STEP * 2, 3, &[old, big], false), None, "it is gone");
         let starting = Sight { is_ready: false, ..worker(4, 1, 1) };
-        assert_eq!(limits.look(START + STEP * 3, 3, &[old, big, starting]), None, "its successor starts");
+        assert_eq!(limits.look(START + STEP * 3, 3, &[old, big, starting], false), None, "its successor starts");
         let all = [old, big, worker(4, 2, 1)];
-        assert_eq!(limits.look(START + STEP * 4, 3, &all), Some(Order::Dismiss(old, Excess::Age)));
+        assert_eq!(limits.look(START + STEP * 4, 3, &all, false), Some(Order::Dismiss(old, Excess::Age)));
     }
 
     #[test]
     fn who_does_not_finish_in_time_is_killed_once() {
         let mut limits = Limits::new(rules(), START);
         let workers = [worker(1, 9, 900), worker(2, 9, 1)];
-        assert_eq!(limits.look(START, 2, &workers), Some(Order::Dismiss(workers[0], Excess::Rss)));
+        assert_eq!(limits.look(START, 2, &workers, false), Some(Order::Dismiss(workers[0], Excess::Rss)));
         let late = START + rules().grace;
-        assert_eq!(limits.look(START + STEP, 2, &workers), None);
-        assert_eq!(limits.look(late, 2, &workers), Some(Order::Kill(workers[0].id)));
-        assert_eq!(limits.look(late + STEP, 2, &workers), None);
+        assert_eq!(limits.look(START + STEP, 2, &workers, false), None);
+        assert_eq!(limits.look(late, 2, &workers, false), Some(Order::Kill(workers[0].id)));
+        assert_eq!(limits.look(late + STEP, 2, &workers, false), None);
     }
 
     #[test]
     fn nobody_goes_while_another_is_missing_or_too_young() {
         let mut limits = Limits::new(rules(), START);
-        assert_eq!(limits.look(START, 2, &[worker(1, 60, 900)]), None);
-        assert_eq!(limits.look(START, 2, &[worker(1, 5, 900), worker(2, 5, 100)]), None, "Granian would give up");
+        assert_eq!(limits.look(START, 2, &[worker(1, 60, 900)], false), None);
+        assert_eq!(
+            limits.look(START, 2, &[worker(1, 5, 900), worker(2, 5, 100)], false),
+            None,
+            "Granian would give up"
+        );
     }
 
     #[test]
     fn the_only_worker_is_replaced_with_its_generation_and_not_again_and_again() {
         let mut limits = Limits::new(rules(), START);
         let only = worker(1, 1900, 900);
-        assert_eq!(limits.look(START, 1, &[only]), Some(Order::Renew(only, Excess::Age)));
-        assert_eq!(limits.look(START + Duration::from_mins(1), 1, &[only]), None);
-        assert!(limits.look(START + RENEWAL_PAUSE, 1, &[only]).is_some());
+        assert_eq!(limits.look(START, 1, &[only], false), Some(Order::Renew(only, Excess::Age)));
+        assert_eq!(limits.look(START + Duration::from_mins(1), 1, &[only], false), None);
+        assert!(limits.look(START + RENEWAL_PAUSE, 1, &[only], false).is_some());
+    }
+
+    #[test]
+    fn nobody_is_told_to_leave_while_a_hung_worker_is_being_ended() {
+        let mut limits = Limits::new(rules(), START);
+        let workers = [worker(1, 60, 900), worker(2, 60, 1)];
+        assert_eq!(limits.look(START, 2, &workers, true), None);
+        assert!(limits.next() > START);
+        assert!(limits.look(limits.next(), 2, &workers, false).is_some());
     }
 
     #[test]
@@ -244,7 +260,7 @@ mod tests {
         let (mut now, mut number) = (START, 2);
         let mut workers = vec![worker(1, 10, 900), worker(2, 10, 900)];
         while now < START + Duration::from_hours(1) {
-            if let Some(Order::Dismiss(gone, _)) = limits.look(now, 2, &workers) {
+            if let Some(Order::Dismiss(gone, _)) = limits.look(now, 2, &workers, false) {
                 dismissed += 1;
                 number += 1;
                 workers.retain(|worker| worker.id != gone.id);
@@ -271,7 +287,7 @@ mod tests {
                 .map(|((age, size, is_ready), number)| Sight { is_ready: *is_ready, ..worker(number, *age, *size) })
                 .collect();
             let mut limits = Limits::new(rules(), START);
-            match limits.look(START, planned, &workers) {
+            match limits.look(START, planned, &workers, false) {
                 Some(Order::Dismiss(gone, _)) => {
                     prop_assert!(planned > 1 && gone.is_ready);
                     let others = workers.iter().filter(|worker| worker.is_ready && worker.id != gone.id).count();

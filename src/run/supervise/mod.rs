@@ -307,7 +307,7 @@ impl<'a> Supervisor<'a> {
         let (clients, patience) = self.control.interest();
         fds.extend(clients.into_iter().map(|(fd, events)| PollFd::new(fd, events)));
         let pulse = self.pulse.as_ref().and_then(Pulse::next);
-        let limits = self.retirement.as_ref().map(Retirement::next);
+        let limits = self.next_retirement();
         let others = look.into_iter().chain(patience).chain(self.notify.next()).chain(pulse).chain(limits);
         until = until.into_iter().chain(others).min();
         for running in self.running.values() {

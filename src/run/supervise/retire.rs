@@ -13,7 +13,7 @@ use super::generation::{Event, Main};
 use super::limits::{Excess, Limits, Order, Rules, Sight};
 use super::liveness::Id;
 use super::notes::show_rounded;
-use super::pulse::GRANIANS_PACE;
+use super::pulse::{GRANIANS_PACE, Pulse};
 use crate::guard::scoreboard::{self, State};
 use crate::plan::{Plan, Policy};
 use crate::run::listeners;
@@ -36,36 +36,32 @@ pub(super) struct Retirement {
     revision: u64,
 }
 
-impl Retirement {
-    /// When to look, in our own time.
-    pub(super) fn next(&self) -> Instant {
-        Instant::now() + self.limits.next().saturating_sub(scoreboard::now())
-    }
-}
-
 impl Supervisor<'_> {
     /// Replaces workers that have become too big or too old, where it is time to.
     pub(super) fn keep_limits(&mut self) {
-        let Some((generation, rules)) = self.to_be_limited() else {
-            self.retirement = None;
-            return;
-        };
-        let now = scoreboard::now();
-        let revision = self.workers.revision();
-        let mut retirement = match self.retirement.take() {
-            Some(retirement) if retirement.generation == generation => retirement,
-            _ => Retirement { generation, limits: Limits::new(rules, now), revision },
-        };
-        let is_due = revision != retirement.revision || retirement.limits.next() <= now;
-        if is_due && !self.pulse.as_ref().is_some_and(super::pulse::Pulse::is_ending) {
-            retirement.revision = revision;
-            let planned = self.workers.planned(generation).unwrap_or(1) as usize;
-            let workers = self.workers.of(generation);
-            if let Some(order) = retirement.limits.look(now, planned, &self.sizes(generation, &workers)) {
-                self.obey(generation, order, &workers);
+        let serving = self.state.serving().map(|serving| serving.id);
+        let mut retirement = self.retirement.take().filter(|it| Some(it.generation) == serving);
+        if let Some((generation, rules)) = self.to_be_limited() {
+            let (now, revision) = (scoreboard::now(), self.workers.revision());
+            let new = || Retirement { generation, limits: Limits::new(rules, now), revision };
+            let Retirement { limits, revision: seen, .. } = retirement.get_or_insert_with(new);
+            if revision != *seen || limits.next() <= now {
+                *seen = revision;
+                let planned = self.workers.planned(generation).unwrap_or(1) as usize;
+                let workers = self.workers.of(generation);
+                let one_is_hung = self.pulse.as_ref().is_some_and(Pulse::is_ending);
+                if let Some(order) = limits.look(now, planned, &self.sizes(generation, &workers), one_is_hung) {
+                    self.obey(generation, order, &workers);
+                }
             }
         }
-        self.retirement = Some(retirement);
+        self.retirement = retirement;
+    }
+
+    /// When to look at what workers take, while nothing else goes on.
+    pub(super) fn next_retirement(&self) -> Option<Instant> {
+        let retirement = self.retirement.as_ref().filter(|_| self.to_be_limited().is_some())?;
+        Some(Instant::now() + retirement.limits.next().saturating_sub(scoreboard::now()))
     }
 
     fn to_be_limited(&self) -> Option<(u32, Rules)> {

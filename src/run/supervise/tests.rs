@@ -265,6 +265,19 @@ fn a_reload_retires_the_old_generation_only_when_the_new_one_is_ready() {
 }
 
 #[test]
+fn a_generation_whose_only_worker_is_past_a_limit_is_handed_over_to_one_of_the_same_plan() {
+    let mut run = serving(policy());
+    let actions = run.tell(Event::Renew);
+    assert!(actions.iter().any(|it| matches!(it, Action::Spawn { generation: 2, plan: 0, .. })), "{actions:?}");
+    assert_eq!(spawned(&run.tell(Event::Renew)), [0; 0], "once");
+    run.exited(2, Outcome::Exited(1), false);
+    assert_eq!(run.state.serving().unwrap().id, 1, "a boot that fails takes nobody down");
+    run.tell(Event::Renew);
+    run.tell(Event::Ready { generation: 3 });
+    assert_eq!(run.wait(SECOND), [Action::Signal { generation: 1, signal: Signal::SIGTERM }]);
+}
+
+#[test]
 fn a_broken_release_is_discarded_and_the_old_one_serves_on() {
     let mut run = serving(policy());
     run.reload(5);
@@ -586,6 +599,7 @@ enum Fate {
     Quit,
     Reload,
     BadReload,
+    Renew,
     Ready(u32),
     Exit(u32, u8, bool),
     Killed(u32, bool),
@@ -606,6 +620,7 @@ fn fate() -> impl Strategy<Value = Fate> {
         1 => Just(Fate::Quit),
         4 => Just(Fate::Reload),
         2 => Just(Fate::BadReload),
+        1 => Just(Fate::Renew),
         8 => (0..2u32).prop_map(Fate::Ready),
         4 => (0..2u32, prop_oneof![Just(0u8), Just(1), Just(3), Just(77)], any::<bool>()).prop_map(|(g, s, l)| Fate::Exit(g, s, l)),
         4 => (0..2u32, any::<bool>()).prop_map(|(g, l)| Fate::Killed(g, l)),
@@ -643,6 +658,7 @@ proptest! {
                 Fate::Stop => { stop_asked.get_or_insert(run.now); (Event::Stop, true) }
                 Fate::Quit => { stop_asked.get_or_insert(run.now); (Event::Quit, true) }
                 Fate::Reload => (Event::Reload { request: None, server: None, workers: 0 }, false),
+                Fate::Renew => (Event::Renew, false),
                 Fate::BadReload => { bad_reload = true; (Event::Reload { request: None, server: None, workers: 0 }, false) }
                 Fate::Ready(g) => (Event::Ready { generation: nth(g) }, false),
                 Fate::Exit(g, status, survivors) => (Event::Exited { pid: Run::pid(nth(g)), outcome: Outcome::Exited(status), survivors }, true),
