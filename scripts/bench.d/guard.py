@@ -1,0 +1,341 @@
+"""What the guard costs, and what it is good for: rows for scripts/bench, with the real servers.
+
+Contestants take turns, each on one worker, with wrk on the other core. A ratio is the median of the ratios within a
+turn. What happens under overload is shown side by side: a server by itself, and the same behind mcp-launch.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from launcher import progress
+
+LIMIT = 60  # seconds that anything may take to start or to end
+CAPACITY = 8  # requests that a worker may have in flight, where overload is shown
+CLIENTS = 3 * CAPACITY
+SLOW = 0.5  # seconds that a request takes then
+PATIENCE = 2.0  # seconds that a client waits
+
+APP = '''
+import asyncio
+
+HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"2")]
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    if scope["path"] == "/slow":
+        await asyncio.sleep(SLOW)
+    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+    await send({"type": "http.response.body", "body": b"ok"})
+'''
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """A server with one worker, behind mcp-launch or by itself, that answers."""
+
+    def __init__(self, argv, environment, directory, port):
+        self.port = port
+        self.process = subprocess.Popen(
+            argv,
+            env=environment,
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + LIMIT
+        while status_of(port, "/health") != 200:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                sys.exit(f"bench: it does not start: {' '.join(argv)}")
+            time.sleep(0.05)
+
+    def memory(self):
+        """Proportional set size of all its processes, in bytes."""
+        pids, found = [self.process.pid], []
+        while pids:
+            pid = pids.pop()
+            found.append(pid)
+            for task in Path(f"/proc/{pid}/task").glob("*/children"):
+                pids += task.read_text().split()
+        sizes = [re.search(r"^Pss: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M) for pid in found]
+        return sum(int(size.group(1)) * 1024 for size in sizes if size)
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def status_of(port, path):
+    """The status of one answer, none if there is none."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode())
+            return int(client.recv(64).split()[1])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+class Field:
+    """All that is needed to start a contestant."""
+
+    def __init__(self, options, directory):
+        self.options = options
+        self.directory = directory
+        (Path(directory) / "bench_app.py").write_text(APP.replace("SLOW", str(SLOW)))
+
+    def environment(self, port, **more):
+        venv = self.options.venv
+        return {
+            "PATH": f"{venv}/bin:/usr/local/bin:/usr/bin:/bin",
+            "HOME": self.directory,
+            "VIRTUAL_ENV": venv,
+            "XDG_RUNTIME_DIR": self.directory,
+            "HOST": "127.0.0.1",
+            "PORT": str(port),
+            **more,
+        }
+
+    def launched(self, server, app="bench_app:app", **settings):
+        """Behind mcp-launch, with one worker."""
+        port = free_port()
+        argv = [self.options.binary, "--server", server, "--workers", "1", app]
+        return Server(argv, self.environment(port, **settings), self.directory, port)
+
+    def alone(self, server):
+        """As one would start it by hand, with one worker; Granian told of the capacity in its own way."""
+        port = free_port()
+        if server == "gunicorn":
+            own = ["--worker-class", "uvicorn_worker.UvicornWorker", "--bind", f"127.0.0.1:{port}"]
+        else:
+            own = ["--interface", "asgi", "--host", "127.0.0.1", "--port", str(port), "--backpressure", str(CAPACITY)]
+        argv = [f"{self.options.venv}/bin/{server}", "--workers", "1", *own, "bench_app:app"]
+        return Server(argv, {**self.environment(port), "PYTHONPATH": self.directory}, self.directory, port)
+
+
+def throughput(port, path, connections, seconds):
+    """Requests per second and the 99th percentile in milliseconds, as wrk finds them."""
+    argv = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s", "--latency"]
+    output = subprocess.run([*argv, f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True, check=True)
+    text = output.stdout
+    if "Non-2xx" in text:
+        sys.exit(f"bench: {path} is not answered 200:\n{text}")
+    number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", text).groups()
+    return float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1)), float(number) * {"us": 1e-3, "ms": 1, "s": 1e3}[unit]
+
+
+def cost(field, app, path, rounds, seconds, **settings):
+    """With the guard and without, both servers, turn by turn."""
+    servers = {}
+    try:
+        for server in ["gunicorn", "granian"]:
+            for guard in ["on", "off"]:
+                more = {"GUNICORN_BACKPRESSURE": "512"} if guard == "on" else {}
+                servers[server, guard] = field.launched(server, app, MCP_LAUNCH_GUARD=guard, **more, **settings)
+        taken = {name: [] for name in servers}
+        for turn in range(-1, rounds):
+            order = list(servers)
+            random.shuffle(order)
+            for name in order:
+                found = throughput(servers[name].port, path, 32, seconds)
+                if turn >= 0:
+                    taken[name].append(found)
+            progress(f"guard, {app} {path}", turn + 1, rounds)
+    finally:
+        for running in servers.values():
+            running.stop()
+    result = {}
+    for server in ["gunicorn", "granian"]:
+        pairs = list(zip(taken[server, "on"], taken[server, "off"], strict=True))
+        result[server] = {
+            "with_requests_per_second": statistics.median(one[0] for one, _ in pairs),
+            "without_requests_per_second": statistics.median(other[0] for _, other in pairs),
+            "throughput_ratio": statistics.median(one[0] / other[0] for one, other in pairs),
+            "with_p99_ms": statistics.median(one[1] for one, _ in pairs),
+            "without_p99_ms": statistics.median(other[1] for _, other in pairs),
+            "p99_ratio": statistics.median(one[1] / other[1] for one, other in pairs),
+        }
+    return result
+
+
+async def ask(port, path, patience=PATIENCE):
+    """One request on a connection of its own: status (none: no answer in time) and seconds."""
+    start = time.monotonic()
+    writer = None
+    try:
+        async with asyncio.timeout(patience):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode())
+            status = int((await reader.readline()).split()[1])
+    except (TimeoutError, OSError, IndexError, ValueError):
+        status = None
+    finally:
+        if writer is not None:
+            writer.close()
+    return status, time.monotonic() - start
+
+
+async def crowd(port, seconds):
+    """Three times as many clients as there is capacity ask again and again; one asks for the health meanwhile."""
+    until = time.monotonic() + seconds
+    answers, health = [], []
+
+    async def client():
+        while time.monotonic() < until:
+            answer = await ask(port, "/slow")
+            answers.append(answer)
+            if answer[0] == 503:
+                # As Retry-After asks it to, on the scale of this test.
+                await asyncio.sleep(SLOW / 5)
+
+    async def prober():
+        while time.monotonic() < until:
+            health.append(await ask(port, "/health"))
+            await asyncio.sleep(0.1)
+
+    await asyncio.gather(prober(), *(client() for _ in range(CLIENTS)))
+    return answers, health
+
+
+def percentile(values, share):
+    ordered = sorted(values)
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)] * 1000 if ordered else None
+
+
+def overload(field, seconds):
+    """What becomes of requests beyond the capacity, for each server by itself and behind mcp-launch."""
+    limits = {"GUNICORN_BACKPRESSURE": str(CAPACITY), "GRANIAN_BACKPRESSURE": str(CAPACITY)}
+    contestants = {
+        "gunicorn alone": lambda: field.alone("gunicorn"),
+        "gunicorn, mcp-launch": lambda: field.launched("gunicorn", **limits),
+        "granian alone": lambda: field.alone("granian"),
+        "granian, mcp-launch": lambda: field.launched("granian", **limits),
+    }
+    result = {}
+    for done, (name, start) in enumerate(contestants.items()):
+        progress("overload", done, len(contestants))
+        server = start()
+        try:
+            answers, health = asyncio.run(crowd(server.port, seconds))
+            memory = server.memory()
+        finally:
+            server.stop()
+        answered = [took for status, took in answers if status == 200]
+        rejected = [took for status, took in answers if status == 503]
+        result[name] = {
+            "answered": len(answered),
+            "rejected": len(rejected),
+            "timed_out": sum(status is None for status, _ in answers),
+            "p50_ms": percentile(answered, 0.5),
+            "p99_ms": percentile(answered, 0.99),
+            "rejected_p50_ms": percentile(rejected, 0.5),
+            "rejected_p99_ms": percentile(rejected, 0.99),
+            "health_p99_ms": percentile([took for _, took in health], 0.99),
+            "health_failed": sum(status != 200 for status, _ in health),
+            "memory_bytes": memory,
+        }
+    progress("overload", len(contestants), len(contestants))
+    return result
+
+
+def gateway_settings():
+    return {
+        "JWT_SECRET_KEY": os.urandom(32).hex(),
+        "AUTH_ENCRYPTION_SECRET": os.urandom(32).hex(),
+        "PLATFORM_ADMIN_PASSWORD": os.urandom(16).hex() + "-Aa1",
+        "RATE_LIMITING_ENABLED": "false",
+        "CACHE_TYPE": "memory",
+        "LOG_LEVEL": "ERROR",
+    }
+
+
+def measure(options):
+    """All rows: what scripts/bench puts into its result under `guard`."""
+    missing = [name for name in ["wrk"] if not shutil.which(name)]
+    if missing:
+        print(f"bench: the guard is left out: no {missing[0]} (apt-get install wrk)", file=sys.stderr)
+        return None
+    if not Path(options.venv, "bin/granian").exists():
+        print("bench: the guard is left out: no servers in .cache/venv (scripts/test makes it)", file=sys.stderr)
+        return None
+    with tempfile.TemporaryDirectory() as directory:
+        field = Field(options, directory)
+        empty = cost(field, "bench_app:app", "/", options.guard_rounds, 3)
+        database = {"DATABASE_URL": f"sqlite:///{directory}/mcp.db", **gateway_settings()}
+        # The first start makes the database, alone.
+        field.launched("granian", "mcpgateway.main:app", **database).stop()
+        gateway = cost(field, "mcpgateway.main:app", "/health", max(options.guard_rounds // 2, 3), 3, **database)
+        return {"empty_app": empty, "gateway_health": gateway, "overload": overload(field, 10)}
+
+
+def table(result):
+    """The figures for people."""
+    lines = ["", "| the guard's cost, one worker | without | with | ratio | p99 without | with | ratio |", "|---|---|---|---|---|---|---|"]
+    for key, title in [("empty_app", "empty app"), ("gateway_health", "gateway, /health")]:
+        for server, row in result[key].items():
+            rates = f"{row['without_requests_per_second']:.0f}/s | {row['with_requests_per_second']:.0f}/s"
+            tails = f"{row['without_p99_ms']:.2f} ms | {row['with_p99_ms']:.2f} ms"
+            lines.append(
+                f"| {title}, {server} | {rates} | {row['throughput_ratio']:.3f} | {tails} | {row['p99_ratio']:.2f} |"
+            )
+    lines += [
+        "",
+        f"| {CLIENTS} clients, capacity {CAPACITY} | answered | rejected | timed out | p50 | p99 | 503 p50 | p99"
+        " | /health p99 | failed | memory |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+
+    def span(value):
+        return "" if value is None else f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms"
+
+    for name, row in result["overload"].items():
+        spans = [span(row[key]) for key in ["p50_ms", "p99_ms", "rejected_p50_ms", "rejected_p99_ms", "health_p99_ms"]]
+        counts = f"{row['answered']} | {row['rejected']} | {row['timed_out']}"
+        memory = f"{row['memory_bytes'] / 2**20:.0f} MiB"
+        lines.append(f"| {name} | {counts} | {' | '.join(spans)} | {row['health_failed']} | {memory} |")
+    return "\n".join(lines)
+
+
+def main():
+    """For this part alone."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--venv", required=True)
+    parser.add_argument("--guard-rounds", type=int, default=9)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    result = measure(options)
+    if result:
+        print(json.dumps(result, indent=2) if options.json else table(result))
+
+
+if __name__ == "__main__":
+    main()
