@@ -48,8 +48,8 @@
 //! us, one for each generation, in one group that shares the port (`SO_REUSEPORT`). A classic BPF program on the
 //! group says who gets new connections, so a newcomer gets none before it is ready, and the old one gets none while
 //! it finishes what it has. When nothing serves, clients wait in the queue of the socket that we keep. Granian's
-//! workers listen for themselves in the same group; a copy of one of their sockets serves to steer, where the kernel
-//! lets us have one (`run/supervise/handover.rs` tells the order in which members change their numbers, on which
+//! workers listen for themselves in the same group; a copy of one of their sockets serves to steer, which we take where
+//! the kernel lets us and which the guard lends us otherwise (`run/supervise/handover.rs` tells the order in which members change their numbers, on which
 //! all this rests). Generations on a Unix socket bind a name of their own, which is renamed to the one that clients
 //! know.
 //!
@@ -112,6 +112,10 @@
 //! we wake up only when the oldest heartbeat would come of age. Whoever is silent for that long is a suspect, and is
 //! convicted only after we ourselves have been awake for a while: a machine that was paused has no hung workers
 //! (`run/supervise/liveness.rs` has the rules).
+//!
+//! Limits of memory and age are kept in the same way on both servers (`run/supervise/limits.rs` has the rules): one
+//! worker at a time is told to leave, while all others are ready, and its main process starts another. An only worker
+//! is replaced with its generation.
 //!
 //! ## Workers
 //!

@@ -153,6 +153,68 @@ def _claim_slot():
     return None
 
 
+def _listener(port):
+    """A copy of the socket that this process listens on; none if it does not, or not yet."""
+    import socket
+
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found = socket.socket(fileno=os.dup(int(name)))
+        except OSError:
+            continue
+        try:
+            is_internet = found.family in (socket.AF_INET, socket.AF_INET6)
+            if is_internet and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and found.getsockname()[1] == port:
+                return found
+        except OSError:
+            pass
+        found.close()
+    return None
+
+
+def _lend_listener(loop, launcher):
+    """Answers the launcher, which asks for a copy of a worker's listening socket to steer clients by.
+
+    All workers of the generation hear it, and the first one answers. Spawned workers have not inherited the line, and
+    the number may mean something else there.
+    """
+    import socket
+    import struct
+
+    try:
+        line = socket.socket(fileno=os.dup(LINE))
+    except OSError:
+        return
+    try:
+        maker = struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        if line.family != socket.AF_UNIX or maker != launcher:
+            raise OSError
+        os.set_inheritable(LINE, False)
+    except OSError:
+        line.close()
+        return
+
+    def answer():
+        try:
+            port = int(line.recv(16, socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return
+        except (OSError, ValueError):
+            loop.remove_reader(line)
+            return
+        listener = _listener(port)
+        try:
+            if listener is None:
+                line.send(b"-", socket.MSG_DONTWAIT)
+            else:
+                with listener:
+                    socket.send_fds(line, [b"+"], [listener.fileno()], socket.MSG_DONTWAIT)
+        except OSError:
+            pass
+
+    loop.add_reader(line, answer)
+
+
 def _trace_on_abort():
     """Has SIGABRT write where the worker is. Whether it does."""
     import faulthandler
@@ -229,6 +291,8 @@ def _guard(inner):
             words, longs = memoryview(bytearray(_LINE)).cast("I"), memoryview(bytearray(_LINE)).cast("Q")
 
         loop.call_later(BEAT, beat)
+        if LINE is not None:
+            _lend_listener(loop, launcher)
         # The slot is not that of a process which this one forks.
         os.register_at_fork(after_in_child=forget)
 

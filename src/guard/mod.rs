@@ -38,6 +38,8 @@ pub struct Config {
     pub exempt: Vec<String>,
     /// The number of the [scoreboard](scoreboard)'s descriptor, if there is one.
     pub board: Option<i32>,
+    /// The number of the descriptor over which the launcher asks for a copy of a listening socket, if it does.
+    pub line: Option<i32>,
     /// The time between two heartbeats.
     pub beat: Duration,
     /// How long a worker may finish its requests when nobody is left to end it.
@@ -49,6 +51,7 @@ impl Config {
     #[must_use]
     pub fn source(&self) -> String {
         let number = |number: Option<u64>| number.map_or_else(|| "None".to_owned(), |number| number.to_string());
+        let descriptor = |number: Option<i32>| number.map_or_else(|| "None".to_owned(), |number| number.to_string());
         let truth = |truth| if truth { "True" } else { "False" };
         let exempt: String = self.exempt.iter().map(|prefix| literal(prefix) + ", ").collect();
         let constants = [
@@ -61,7 +64,8 @@ impl Config {
             ("MAX_STREAMS", number(self.max_streams)),
             ("HEALTH_PATH", literal(&self.health_path)),
             ("EXEMPT", format!("({exempt})")),
-            ("BOARD", self.board.map_or_else(|| "None".to_owned(), |number| number.to_string())),
+            ("BOARD", descriptor(self.board)),
+            ("LINE", descriptor(self.line)),
             ("BEAT", self.beat.as_secs_f64().to_string()),
             ("GRACE", self.grace.as_secs_f64().to_string()),
         ];

@@ -11,6 +11,7 @@ fn config() -> Config {
         max_streams: None,
         health_path: "/health".into(),
         exempt: vec!["/a".into(), "/b\"\\\n".into()],
+        line: None,
         board: Some(5),
         beat: Duration::from_millis(250),
         grace: Duration::from_secs(25),

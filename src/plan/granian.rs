@@ -191,6 +191,7 @@ impl Args<'_> {
             calls_factories: false,
             worker_class: None,
             has_lifespan,
+            own_listeners: matches!(inputs.bind, Bind::Tcp(_)),
             obstacle,
         };
         launch.guard(around, inputs.resolution, self.findings)

@@ -28,6 +28,8 @@ pub(super) struct Around<'a> {
     pub worker_class: Option<String>,
     /// Whether the server tells the app when it starts and stops.
     pub has_lifespan: bool,
+    /// Whether the workers open listening sockets of their own, of which we want copies to steer clients by.
+    pub own_listeners: bool,
     /// Why the guard cannot be there.
     pub obstacle: Option<String>,
 }
@@ -83,6 +85,11 @@ impl Launch {
             self.descriptors.push(Descriptor { number, what: Inherited::Scoreboard });
             number
         });
+        let line = (board.is_some() && around.own_listeners).then(|| {
+            let number = self.next_number(resolution);
+            self.descriptors.push(Descriptor { number, what: Inherited::Line });
+            number
+        });
         let config = Config {
             server: around.server,
             app: around.app.text.clone(),
@@ -94,6 +101,7 @@ impl Launch {
             health_path: settings.health_path.value.0.clone(),
             exempt: settings.guard_exempt.value.0.iter().map(|prefix| prefix.0.clone()).collect(),
             board,
+            line,
             beat: beat(super::worker_timeout(settings, around.server)),
             grace: settings.stop_timeout.0,
         };

@@ -116,6 +116,8 @@ pub enum Inherited {
     Modules(Vec<Module>),
     /// The [scoreboard](crate::guard::scoreboard) of the generation.
     Scoreboard,
+    /// The workers' end of the line over which we ask for a copy of a listening socket.
+    Line,
 }
 
 /// How the server is looked after.

@@ -4,6 +4,7 @@ pub mod condition;
 pub mod exec;
 pub mod front;
 pub mod init;
+pub mod line;
 pub mod listeners;
 pub mod lock;
 pub mod memory;

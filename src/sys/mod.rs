@@ -6,6 +6,7 @@
 
 pub mod pidfd;
 pub mod reuseport;
+pub mod scm;
 pub mod shared;
 pub mod spawn;
 pub mod wait;

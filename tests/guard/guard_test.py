@@ -10,6 +10,7 @@ import io
 import os
 import random
 import signal
+import socket
 import struct
 import sys
 import time
@@ -30,6 +31,7 @@ DEFAULTS = {
     "HEALTH_PATH": "/health",
     "EXEMPT": (),
     "BOARD": None,
+    "LINE": None,
     "BEAT": 0.01,
     "GRACE": 25,
 }
@@ -354,6 +356,37 @@ class GuardTest(unittest.IsolatedAsyncioTestCase):
         self.assertGreaterEqual(state.most_lag, 50_000)
         self.assertEqual(state.served, 1)
         self.assertEqual(state.flags & 1, 1, "SIGABRT shows where it is")
+
+    async def test_a_copy_of_the_listening_socket_is_lent_to_who_asks_for_it(self):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with ours, theirs, socket.create_server(("127.0.0.1", 0)) as listener:
+            ours.setblocking(False)
+            gate = Gate()
+            gate.open.set()
+            app = guard(gate, BOARD=self.board, LINE=theirs.fileno()).app
+            await Client(app).call
+            port = listener.getsockname()[1]
+            loop = asyncio.get_running_loop()
+            for asked, lent in [(port, True), (1, False)]:
+                await loop.sock_sendall(ours, str(asked).encode())
+                while True:
+                    try:
+                        text, descriptors, _, _ = socket.recv_fds(ours, 16, 1)
+                        break
+                    except BlockingIOError:
+                        await asyncio.sleep(0.001)
+                self.assertEqual((text, len(descriptors)), (b"+" if lent else b"-", int(lent)))
+                for descriptor in descriptors:
+                    self.assertEqual(os.fstat(descriptor).st_ino, os.fstat(listener.fileno()).st_ino)
+                    os.close(descriptor)
+            self.assertFalse(os.get_inheritable(theirs.fileno()), "what the app starts does not have it")
+
+    async def test_a_number_that_means_something_else_here_is_no_line(self):
+        gate = Gate()
+        gate.open.set()
+        with open(os.devnull, "rb") as other:
+            await Client(guard(gate, BOARD=self.board, LINE=other.fileno()).app).call
+        await Client(guard(gate, BOARD=self.board, LINE=9999).app).call
 
     async def test_a_process_that_a_worker_forks_leaves_its_slot_alone(self):
         gate = Gate()

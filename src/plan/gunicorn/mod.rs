@@ -140,7 +140,15 @@ fn guarded<'a>(resolution: &Resolution, host: &Host, app: &'a Target, cmd_args: 
     };
     let calls_factories = class != Some(worker_class::ASGI);
     let worker_class = class.map(str::to_owned);
-    Around { server: Server::Gunicorn, app, calls_factories, worker_class, has_lifespan: true, obstacle }
+    Around {
+        server: Server::Gunicorn,
+        app,
+        calls_factories,
+        worker_class,
+        has_lifespan: true,
+        own_listeners: false,
+        obstacle,
+    }
 }
 
 /// Gunicorn knows no limits of memory and age: without us nobody keeps them.

@@ -18,6 +18,7 @@ use crate::guard::scoreboard::Scoreboard;
 use crate::plan::{Bind, Inherited, Plan};
 use crate::problem::Exit;
 use crate::run::front::{self, Front};
+use crate::run::line::Line;
 use crate::run::processes::{self, Process};
 use crate::run::ready::{ListenerWatch, Probe, Target};
 use crate::run::{memory, module, signal_all};
@@ -220,7 +221,7 @@ fn start(
     let mut made: BTreeMap<i32, OwnedFd> = BTreeMap::new();
     let mut listener = None;
     let mut private = None;
-    let mut board = None;
+    let (mut board, mut line) = (None, None);
     for descriptor in &plan.descriptors {
         match &descriptor.what {
             Inherited::Listener => {
@@ -245,6 +246,12 @@ fn start(
                 // The guard looks whether it is there, and does without it.
                 Err(errno) => warn!(generation, error = errno.desc(), "no scoreboard: workers cannot be looked at"),
             },
+            Inherited::Line => {
+                if let Ok((ours, theirs)) = Line::open() {
+                    line = Some(ours);
+                    made.insert(descriptor.number, theirs);
+                }
+            }
         }
     }
     if let Some((socket, number)) = listener {
@@ -266,7 +273,7 @@ fn start(
         signals: inherited,
     };
     let pid = spawn(&image, &setup)?;
-    Ok(Running { board, ..Running::new(pid, readiness(plan, private, front, generation)) })
+    Ok(Running { board, line, ..Running::new(pid, readiness(plan, private, front, generation)) })
 }
 
 /// A scoreboard, and the copy of its descriptor that the workers get.

@@ -1,12 +1,14 @@
 //! Steering new clients from one generation to the next, when the sockets are the server's own.
 //!
 //! Granian's workers each listen for themselves. A copy of the socket of one of them is enough to steer the whole
-//! group; where the kernel does not give us one, the choice stays with its hash, and of the clients that connect in
-//! the moment in which the old listeners close a few are lost (`net.ipv4.tcp_migrate_req=1` helps).
+//! group. Where the kernel does not let us take one (Docker's seccomp profile), a worker is asked for it. Without
+//! either, the choice stays with the kernel's hash, and of the clients that connect in the moment in which the old
+//! listeners close a few are lost (`net.ipv4.tcp_migrate_req=1` helps).
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
+use nix::errno::Errno;
 use tracing::debug;
 
 use super::Supervisor;
@@ -97,8 +99,14 @@ impl Supervisor<'_> {
             .collect();
         let inodes: BTreeSet<u64> = found.iter().map(|(.., inode)| *inode).collect();
         let (pid, descriptor, _) = found.first()?;
-        let handle = PidFd::open(*pid).and_then(|worker| worker.take_copy(*descriptor));
-        let handle = handle.inspect_err(|errno| debug!(error = errno.desc(), "no copy of a worker's socket")).ok()?;
+        let taken = PidFd::open(*pid).and_then(|worker| worker.take_copy(*descriptor));
+        let lent = |errno: Errno| {
+            let line = self.running.get(&generation)?.line.as_ref();
+            let handle = line.and_then(|line| line.ask(address.port(), &inodes));
+            debug!(taken = errno.desc(), lent = handle.is_some(), "no copy of a worker's socket by force");
+            handle
+        };
+        let handle = taken.map_or_else(lent, Some)?;
         Some(Own { others: group.len() - inodes.len(), count: inodes.len(), handle })
     }
 }

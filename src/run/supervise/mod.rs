@@ -37,6 +37,7 @@ use nix::unistd::Pid;
 use tracing::{debug, info};
 
 use super::front::Front;
+use super::line::Line;
 use super::notify::Notifier;
 use super::processes::{self, Process};
 use super::ready::{ListenerWatch, Probe};
@@ -91,6 +92,8 @@ struct Running {
     on_trial: bool,
     /// What its workers say of themselves, if the guard is in them.
     board: Option<Scoreboard>,
+    /// Where its workers can be asked for a copy of a listening socket.
+    line: Option<Line>,
 }
 
 impl Running {
@@ -104,6 +107,7 @@ impl Running {
             boot: None,
             on_trial: false,
             board: None,
+            line: None,
         }
     }
 }
