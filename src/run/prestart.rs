@@ -92,7 +92,7 @@ fn confined(step: &PreStart, cwd: Option<&Path>) -> Result<(), Problem> {
 }
 
 /// Runs the commands one after the other. All signals must be blocked, as they are from the start of the program
-/// on. `say` is told what is being done.
+/// on. `say` is told what is being done, and how long it may be until the next word of it.
 ///
 /// # Errors
 /// When there is no descriptor left to read signals from.
@@ -101,7 +101,7 @@ pub fn run(
     cwd: Option<&Path>,
     stop_timeout: Duration,
     inherited: SignalState,
-    say: &mut dyn FnMut(&str),
+    say: &mut dyn FnMut(&str, Duration),
 ) -> io::Result<Outcome> {
     if steps.is_empty() {
         return Ok(Outcome::Done);
@@ -118,8 +118,7 @@ pub fn run(
     };
     let mut outcome = Outcome::Done;
     for step in steps {
-        say(&format!("{} before the first start", step.setting));
-        outcome = runner.until_it_succeeds(step);
+        outcome = runner.until_it_succeeds(step, say);
         if outcome != Outcome::Done {
             break;
         }
@@ -179,7 +178,7 @@ impl fmt::Display for End {
 }
 
 impl Runner<'_> {
-    fn until_it_succeeds(&mut self, step: &PreStart) -> Outcome {
+    fn until_it_succeeds(&mut self, step: &PreStart, say: &mut dyn FnMut(&str, Duration)) -> Outcome {
         let words: Vec<_> = step.argv.iter().map(|word| redact::text(&word.to_string_lossy())).collect();
         let command = words.join(" ");
         let mut wait = step.wait;
@@ -188,6 +187,8 @@ impl Runner<'_> {
                 return stopped;
             }
             info!(setting = step.setting, command, "pre-start");
+            let at_most = step.timeout + TIMEOUT_GRACE.max(self.stop_timeout) + wait;
+            say(&format!("{} before the first start", step.setting), at_most);
             let start = Instant::now();
             let end = self.once(step);
             if let Some(stopped) = self.stopped() {
