@@ -45,7 +45,7 @@ fn complaints(text: &str) -> String {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() || !said.is_empty(), "{output:?}");
     // It looks at the machine's own units as well.
-    said.lines().filter(|line| line.contains("mcp-launch")).map(|line| format!("{line}\n")).collect()
+    said.lines().filter(|line| line.contains("mcp-launch")).collect::<Vec<_>>().join("\n")
 }
 
 #[test]

@@ -197,9 +197,9 @@ mod tests {
         let (socket, path) = listener(&directory);
         let mut notifier = notifier(&path, &[]);
         notifier.still_ready("starting");
-        notifier.starting("migrating", Duration::from_secs(300));
+        notifier.starting("migrating", Duration::from_mins(5));
         notifier.ready("serving\nREADY=0");
-        notifier.starting("respawn", Duration::from_secs(300));
+        notifier.starting("respawn", Duration::from_mins(5));
         notifier.still_ready("the reload failed");
         notifier.stopping("stopping", Duration::from_secs(25));
         let expected = [
@@ -211,7 +211,7 @@ mod tests {
             "STOPPING=1\nSTATUS=stopping\nEXTEND_TIMEOUT_USEC=30000000",
         ];
         assert_eq!(received(&socket), expected);
-        notifier.reloading(Duration::from_secs(120));
+        notifier.reloading(Duration::from_mins(2));
         let told = received(&socket).concat();
         let stamp = told.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).unwrap();
         assert!(told.starts_with("RELOADING=1\n") && stamp.parse::<u64>().unwrap() > 0, "{told}");
