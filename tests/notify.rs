@@ -126,6 +126,16 @@ fn the_manager_is_asked_for_the_time_that_the_settings_allow() {
 }
 
 #[test]
+fn a_stop_before_the_first_start_is_told() {
+    let env = [("MCP_LAUNCH_PRE_START", "sleep 60"), ("MCP_LAUNCH_STOP_TIMEOUT", "3m")];
+    let (mut manager, mut running) = start("serve", &env);
+    running.wait_log("pre-start");
+    running.signal(Signal::SIGTERM);
+    assert!(patience(&mut manager, "STOPPING=1") >= 3 * 60);
+    assert_eq!(running.wait(), 0, "{}", running.log());
+}
+
+#[test]
 fn the_watchdog_is_fed_while_nothing_else_happens() {
     let (mut manager, mut running) = start("serve", &[("WATCHDOG_USEC", "400000")]);
     manager.wait("READY=1");

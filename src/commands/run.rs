@@ -110,8 +110,7 @@ fn announce(plan: &Plan) {
 
 /// What must succeed before the first generation.
 fn pre_start(plan: &Plan, inherited: SignalState, notify: &mut Notifier) -> Result<Outcome, Problem> {
-    let mut say = |what: &str, at_most| notify.starting(what, at_most);
-    prestart::run(&plan.pre_start, plan.cwd.as_deref(), plan.policy.stop_timeout, inherited, &mut say)
+    prestart::run(&plan.pre_start, plan.cwd.as_deref(), plan.policy.stop_timeout, inherited, notify)
         .map_err(|error| Problem::new(Exit::NotExecutable, format!("cannot receive signals: {error}")))
 }
 
