@@ -271,7 +271,7 @@ fn the_probes_are_commands_that_end_in_time() {
         assert!(probe["timeoutSeconds"].as_u64().unwrap() > own.parse().unwrap(), "{name}");
         let words: Vec<_> = probe["exec"]["command"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         assert_eq!(words[0], "mcp-launch");
-        let nobody = harness::Launch::new(&words[1..]).finish();
+        let nobody = harness::Launch::new(&words[1..]).without_launcher().finish();
         assert_eq!(nobody.code, i32::from(Exit::NoLauncher.code()), "{name}: {}", nobody.log);
     }
 }

@@ -78,6 +78,6 @@ fn its_commands_are_ones_that_the_program_has() {
     let reload = value("ExecReload");
     let words: Vec<&str> = reload.split(' ').collect();
     assert_eq!(words[0], PROGRAM);
-    let nobody = harness::Launch::new(&words[1..]).finish();
+    let nobody = harness::Launch::new(&words[1..]).without_launcher().finish();
     assert_eq!(nobody.code, i32::from(Exit::NoLauncher.code()), "{}", nobody.log);
 }

@@ -145,6 +145,12 @@ impl Launch {
         self
     }
 
+    /// Finds no launcher. Unless a socket is named, the only one on the machine, whosever it is, would be it.
+    pub fn without_launcher(self) -> Self {
+        let nowhere = self.directory.path().join("nobody.sock");
+        self.env("MCP_LAUNCH_SOCKET", nowhere)
+    }
+
     pub fn without(mut self, name: &str) -> Self {
         self.command.env_remove(name);
         self
