@@ -6,6 +6,9 @@ CACHE=$ROOT/.cache
 # shellcheck disable=SC2034 # read by the scripts
 VENV=$CACHE/venv
 REQUIREMENTS=$ROOT/scripts/requirements.txt
+# What builds the wheel and checks files, apart from what is run and tested.
+TOOLS=$CACHE/tools
+TOOL_REQUIREMENTS=$ROOT/scripts/tool-requirements.txt
 SECRETS=$CACHE/serve.env
 
 say() {
@@ -88,32 +91,42 @@ sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'; then
     return 1
 }
 
+# venv_is_complete FOLDER REQUIREMENTS
 venv_is_complete() {
-    [[ -x $VENV/bin/python ]] && cmp -s "$REQUIREMENTS" "$VENV/requirements.txt"
+    [[ -x $1/bin/python ]] && cmp -s "$2" "$1/requirements.txt"
 }
 
 # uv brings its own Python where there is none.
 check_python() {
-    venv_is_complete || have uv || find_python >/dev/null ||
+    venv_is_complete "$VENV" "$REQUIREMENTS" || have uv || find_python >/dev/null ||
         missing "Python 3.11, 3.12 or 3.13 with venv" "apt-get install -y python3 python3-venv"
 }
 
+# make_venv FOLDER REQUIREMENTS
 make_venv() {
-    rm -rf "$VENV"
+    rm -rf "$1"
     mkdir -p "$CACHE"
     if have uv; then
-        uv venv --quiet --python '>=3.11,<3.14' "$VENV"
-        uv pip install --python "$VENV/bin/python" --requirement "$REQUIREMENTS"
+        uv venv --quiet --python '>=3.11,<3.14' "$1"
+        uv pip install --python "$1/bin/python" --requirement "$2"
     else
-        "$(find_python)" -m venv "$VENV"
-        "$VENV/bin/python" -m pip install --disable-pip-version-check --requirement "$REQUIREMENTS"
+        "$(find_python)" -m venv "$1"
+        "$1/bin/python" -m pip install --disable-pip-version-check --requirement "$2"
     fi
     # Last: a virtual environment without it is made anew.
-    cp "$REQUIREMENTS" "$VENV/requirements.txt"
+    cp "$2" "$1/requirements.txt"
 }
 
 ensure_venv() {
-    venv_is_complete || step "Python environment with the gateway, Gunicorn and Granian, in .cache/venv" make_venv
+    venv_is_complete "$VENV" "$REQUIREMENTS" ||
+        step "Python environment with the gateway, Gunicorn and Granian, in .cache/venv" \
+            make_venv "$VENV" "$REQUIREMENTS"
+}
+
+ensure_tools() {
+    venv_is_complete "$TOOLS" "$TOOL_REQUIREMENTS" ||
+        step "Python environment with maturin and a validator of Kubernetes files, in .cache/tools" \
+            make_venv "$TOOLS" "$TOOL_REQUIREMENTS"
 }
 
 # Where cargo leaves the release, which .cargo/config.toml puts in a folder named after the target.

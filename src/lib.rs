@@ -129,8 +129,9 @@
 //! with a bound on length and time, and there is a bound on their number: when a newcomer has no place, the client
 //! goes that has kept us waiting longest.
 //!
-//! A service manager is told by datagrams that never wait ([`run::notify`]): that we are ready, reload or stop. Its
-//! watchdog is fed by the loop itself, so it bites if the loop hangs.
+//! A service manager is told by datagrams that never wait ([`run::notify`]): that we are ready, reload or stop. Where
+//! our own settings bound how long that takes, it is asked for as much time, so that its limit need not be known here
+//! nor ours there. Its watchdog is fed by the loop itself, so it bites if the loop hangs.
 //!
 //! ## What is ours to end
 //!

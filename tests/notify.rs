@@ -92,6 +92,49 @@ fn a_server_that_does_not_start_is_never_ready() {
     assert_eq!(manager.heard("READY=1"), 0);
 }
 
+/// The time in seconds that the manager was asked to wait, in the first message with this text.
+#[track_caller]
+fn patience(manager: &mut Manager, text: &str) -> u64 {
+    let message = wait_for(text, || {
+        manager.listen();
+        manager.heard.iter().find(|message| message.contains(text)).cloned()
+    });
+    let asked = message.lines().find_map(|line| line.strip_prefix("EXTEND_TIMEOUT_USEC="));
+    asked.unwrap_or_else(|| panic!("no time is asked for: {message}")).parse::<u64>().unwrap() / 1_000_000
+}
+
+#[test]
+fn the_manager_is_asked_for_the_time_that_the_settings_allow() {
+    let (mut manager, mut running) = start(
+        "serve",
+        &[
+            ("MCP_LAUNCH_PRE_START", "true"),
+            ("MCP_LAUNCH_PRE_START_TIMEOUT", "20m"),
+            ("MCP_LAUNCH_STARTUP_TIMEOUT", "10m"),
+            ("MCP_LAUNCH_STOP_TIMEOUT", "3m"),
+        ],
+    );
+    manager.wait("READY=1");
+    assert!(patience(&mut manager, "before the first start") >= 20 * 60);
+    assert!(patience(&mut manager, "STATUS=starting the server") >= 10 * 60);
+    running.signal(Signal::SIGHUP);
+    assert!(patience(&mut manager, "RELOADING=1") >= 10 * 60);
+    manager.wait_count("READY=1", 2);
+    running.signal(Signal::SIGTERM);
+    assert!(patience(&mut manager, "STOPPING=1") >= 3 * 60);
+    assert_eq!(running.wait(), 0, "{}", running.log());
+}
+
+#[test]
+fn a_stop_before_the_first_start_is_told() {
+    let env = [("MCP_LAUNCH_PRE_START", "sleep 60"), ("MCP_LAUNCH_STOP_TIMEOUT", "3m")];
+    let (mut manager, mut running) = start("serve", &env);
+    running.wait_log("pre-start");
+    running.signal(Signal::SIGTERM);
+    assert!(patience(&mut manager, "STOPPING=1") >= 3 * 60);
+    assert_eq!(running.wait(), 0, "{}", running.log());
+}
+
 #[test]
 fn the_watchdog_is_fed_while_nothing_else_happens() {
     let (mut manager, mut running) = start("serve", &[("WATCHDOG_USEC", "400000")]);

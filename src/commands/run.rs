@@ -85,6 +85,7 @@ fn start(
         log.flush();
         return crate::run::exec::exec(&plan, lock, inherited).map(Exit::code).map_err(one);
     }
+    notify.starting("starting the server", plan.policy.startup_timeout + plan.policy.stop_timeout);
     let control = control(settings, &resolution.env, front.bind());
     let ears = (control, termination, notify);
     let status = supervise(plan, front, lock, ears, &mut planner, inherited);
@@ -109,8 +110,7 @@ fn announce(plan: &Plan) {
 
 /// What must succeed before the first generation.
 fn pre_start(plan: &Plan, inherited: SignalState, notify: &mut Notifier) -> Result<Outcome, Problem> {
-    let mut say = |what: &str| notify.status(what);
-    prestart::run(&plan.pre_start, plan.cwd.as_deref(), plan.policy.stop_timeout, inherited, &mut say)
+    prestart::run(&plan.pre_start, plan.cwd.as_deref(), plan.policy.stop_timeout, inherited, notify)
         .map_err(|error| Problem::new(Exit::NotExecutable, format!("cannot receive signals: {error}")))
 }
 

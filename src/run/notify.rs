@@ -17,6 +17,10 @@ use crate::host::Environment;
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Messages that wait; older ones are of no interest then.
 const MOST_WAITING: usize = 16;
+/// The sign of life.
+const ALIVE: &str = "WATCHDOG=1";
+/// What we ask for beyond the time that something may take by its settings, for what lies between the steps.
+const MARGIN: Duration = Duration::from_secs(5);
 
 /// The way to a service manager; without one, everything is said to nobody.
 #[derive(Debug, Default)]
@@ -67,15 +71,26 @@ impl Notifier {
         }
     }
 
-    /// We read our settings anew and hand over.
-    pub fn reloading(&mut self) {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
-        self.send(format!("RELOADING=1\nMONOTONIC_USEC={}\nSTATUS=reloading", now.as_micros()));
+    /// A step on the way to being ready begins, and may take so long: the manager's own limit must not cut it short.
+    /// Once we were ready there is no such limit, and these are words only.
+    pub fn starting(&mut self, status: &str, within: Duration) {
+        if self.told_ready {
+            self.status(status);
+        } else {
+            self.send(format!("STATUS={}\n{}", one_line(status), patience(within)));
+        }
     }
 
-    /// We are about to end.
-    pub fn stopping(&mut self, status: &str) {
-        self.send(format!("STOPPING=1\nSTATUS={}", one_line(status)));
+    /// We read our settings anew and hand over.
+    pub fn reloading(&mut self, within: Duration) {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+        let patience = patience(within);
+        self.send(format!("RELOADING=1\nMONOTONIC_USEC={}\nSTATUS=reloading\n{patience}", now.as_micros()));
+    }
+
+    /// We are about to end, and may take so long.
+    pub fn stopping(&mut self, status: &str, within: Duration) {
+        self.send(format!("STOPPING=1\nSTATUS={}\n{}", one_line(status), patience(within)));
     }
 
     /// How we are, in words.
@@ -96,7 +111,10 @@ impl Notifier {
         }
         if let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.next <= now) {
             watchdog.next = now + watchdog.interval;
-            self.send("WATCHDOG=1".to_owned());
+            // One that waits is enough: more of them would crowd out what matters.
+            if !self.waiting.iter().any(|message| message == ALIVE) {
+                self.send(ALIVE.to_owned());
+            }
         }
     }
 
@@ -139,6 +157,11 @@ fn way(address: &OsStr) -> Option<(UnixDatagram, SocketAddr)> {
     Some((socket, address.ok()?))
 }
 
+/// The assignment that makes the manager's limit for what goes on at least so long.
+fn patience(within: Duration) -> String {
+    format!("EXTEND_TIMEOUT_USEC={}", (within + MARGIN).as_micros())
+}
+
 /// A line break would begin another assignment.
 fn one_line(text: &str) -> String {
     text.replace(['\n', '\r'], " ")
@@ -174,17 +197,21 @@ mod tests {
         let (socket, path) = listener(&directory);
         let mut notifier = notifier(&path, &[]);
         notifier.still_ready("starting");
+        notifier.starting("migrating", Duration::from_mins(5));
         notifier.ready("serving\nREADY=0");
+        notifier.starting("respawn", Duration::from_mins(5));
         notifier.still_ready("the reload failed");
-        notifier.stopping("stopping");
+        notifier.stopping("stopping", Duration::from_secs(25));
         let expected = [
             "STATUS=starting",
+            "STATUS=migrating\nEXTEND_TIMEOUT_USEC=305000000",
             "READY=1\nSTATUS=serving READY=0",
+            "STATUS=respawn",
             "READY=1\nSTATUS=the reload failed",
-            "STOPPING=1\nSTATUS=stopping",
+            "STOPPING=1\nSTATUS=stopping\nEXTEND_TIMEOUT_USEC=30000000",
         ];
         assert_eq!(received(&socket), expected);
-        notifier.reloading();
+        notifier.reloading(Duration::from_mins(2));
         let told = received(&socket).concat();
         let stamp = told.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).unwrap();
         assert!(told.starts_with("RELOADING=1\n") && stamp.parse::<u64>().unwrap() > 0, "{told}");
@@ -229,6 +256,28 @@ mod tests {
         notifier.advance(notifier.next().unwrap());
         assert_eq!(received(&socket).last().unwrap(), "READY=1\nSTATUS=serving");
         assert_eq!(notifier.next(), None);
+    }
+
+    #[test]
+    fn signs_of_life_that_nobody_reads_do_not_crowd_out_that_we_are_ready() {
+        let directory = tempfile::tempdir().unwrap();
+        let (socket, path) = listener(&directory);
+        let mut notifier = notifier(&path, &[("WATCHDOG_USEC", "2000000")]);
+        let mut now = notifier.next().unwrap();
+        while notifier.waiting.is_empty() {
+            notifier.status("filling");
+        }
+        notifier.ready("serving");
+        for _ in 0..2 * MOST_WAITING {
+            now += Duration::from_secs(1);
+            notifier.retry_at = None;
+            notifier.advance(now);
+        }
+        received(&socket);
+        notifier.flush();
+        let told = received(&socket);
+        assert!(told.iter().any(|message| message.starts_with("READY=1")), "{told:?}");
+        assert_eq!(told.iter().filter(|message| *message == ALIVE).count(), 1);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tracing::{error, info, warn};
 
+use super::notify::Notifier;
 use super::processes::descendants;
 use super::signals::BlockedSignals;
 use super::supervise::leave::{Leave, Step};
@@ -92,7 +93,7 @@ fn confined(step: &PreStart, cwd: Option<&Path>) -> Result<(), Problem> {
 }
 
 /// Runs the commands one after the other. All signals must be blocked, as they are from the start of the program
-/// on. `say` is told what is being done.
+/// on. The service manager is told what is being done, and how long that may take.
 ///
 /// # Errors
 /// When there is no descriptor left to read signals from.
@@ -101,7 +102,7 @@ pub fn run(
     cwd: Option<&Path>,
     stop_timeout: Duration,
     inherited: SignalState,
-    say: &mut dyn FnMut(&str),
+    notify: &mut Notifier,
 ) -> io::Result<Outcome> {
     if steps.is_empty() {
         return Ok(Outcome::Done);
@@ -113,12 +114,12 @@ pub fn run(
         cwd,
         stop_timeout,
         inherited,
+        notify,
         stop: Stop::No,
         killed: false,
     };
     let mut outcome = Outcome::Done;
     for step in steps {
-        say(&format!("{} before the first start", step.setting));
         outcome = runner.until_it_succeeds(step);
         if outcome != Outcome::Done {
             break;
@@ -144,6 +145,7 @@ struct Runner<'a> {
     cwd: Option<&'a Path>,
     stop_timeout: Duration,
     inherited: SignalState,
+    notify: &'a mut Notifier,
     stop: Stop,
     /// Whether a stop took SIGKILL.
     killed: bool,
@@ -188,6 +190,8 @@ impl Runner<'_> {
                 return stopped;
             }
             info!(setting = step.setting, command, "pre-start");
+            let within = step.timeout + TIMEOUT_GRACE + wait;
+            self.notify.starting(&format!("{} before the first start", step.setting), within);
             let start = Instant::now();
             let end = self.once(step);
             if let Some(stopped) = self.stopped() {
@@ -293,6 +297,9 @@ impl Runner<'_> {
         let _ = poll(&mut fds, poll_timeout(wait));
         for signal in self.signals.drain().into_iter().filter(|signal| STOPS.contains(signal)) {
             info!(signal, "signal");
+            if self.stop == Stop::No {
+                self.notify.stopping("stopping", self.stop_timeout);
+            }
             self.stop = if signal == libc::SIGQUIT || self.stop > Stop::No { Stop::Now } else { Stop::Asked };
         }
     }

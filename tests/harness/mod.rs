@@ -49,13 +49,37 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     wait_for(what, || condition().then_some(()));
 }
 
-/// The virtual environment with the real servers, which `scripts/test` makes.
+/// The virtual environment with the real servers.
 pub fn venv() -> Option<PathBuf> {
-    let path = std::env::var_os("MCP_LAUNCH_TEST_VENV").map(PathBuf::from);
+    made_by_scripts_test("MCP_LAUNCH_TEST_VENV")
+}
+
+/// The virtual environment with what checks files.
+pub fn tools() -> Option<PathBuf> {
+    made_by_scripts_test("MCP_LAUNCH_TEST_TOOLS")
+}
+
+/// The folder with what `scripts/release` has made.
+pub fn release() -> Option<PathBuf> {
+    made_by_scripts_test("MCP_LAUNCH_TEST_RELEASE")
+}
+
+fn made_by_scripts_test(variable: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(variable).map(PathBuf::from);
     if path.is_none() {
-        eprintln!("SKIPPED: MCP_LAUNCH_TEST_VENV is not set; scripts/test makes the environment and sets it");
+        eprintln!("SKIPPED: {variable} is not set; scripts/test makes what it names, and sets it");
     }
     path
+}
+
+/// Whether this machine has a program; if not, the test says that it is skipped.
+pub fn has(program: &str) -> bool {
+    let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .any(|folder| folder.join(program).is_file());
+    if !found {
+        eprintln!("SKIPPED: there is no {program} on this machine");
+    }
+    found
 }
 
 /// Makes a test of each function, for each server: `gunicorn::NAME` and `granian::NAME`.
@@ -120,6 +144,12 @@ impl Launch {
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
+    }
+
+    /// Finds no launcher. Unless a socket is named, the only one on the machine, whosever it is, would be it.
+    pub fn without_launcher(self) -> Self {
+        let nowhere = self.directory.path().join("nobody.sock");
+        self.env("MCP_LAUNCH_SOCKET", nowhere)
     }
 
     pub fn without(mut self, name: &str) -> Self {

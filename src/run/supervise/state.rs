@@ -197,7 +197,7 @@ impl State {
     }
 
     /// The policy of the plan that is in force.
-    fn policy(&self) -> &Policy {
+    pub(super) fn policy(&self) -> &Policy {
         let plan = self.serving().or_else(|| self.generations.last()).map(|generation| generation.plan);
         &self.plan(plan.or_else(|| self.pending.map(|pending| pending.plan))).policy
     }

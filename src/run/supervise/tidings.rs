@@ -15,7 +15,7 @@ impl Supervisor<'_> {
                 let status = format!("serving: generation {generation}, {server} on {}", self.front.bind());
                 self.notify.ready(&status);
             }
-            Note::Reloading => self.notify.reloading(),
+            Note::Reloading => self.notify.reloading(self.state.policy().startup_timeout),
             Note::ReloadFailed { why } => {
                 self.notify.still_ready(&format!("serving: the last reload failed: {why}"));
             }
@@ -25,9 +25,14 @@ impl Supervisor<'_> {
             Note::MainExited { outcome, survivors: true, .. } => {
                 self.notify.status(&format!("serving without a main process: {outcome}"));
             }
-            Note::Respawning { wait, .. } => self.notify.status(&format!("respawn in {}", show_rounded(*wait))),
-            Note::GivingUp { cause, .. } => self.notify.stopping(&format!("giving up: {cause}")),
-            Note::Stopping { .. } => self.notify.stopping("stopping"),
+            Note::Respawning { wait, .. } => {
+                let within = *wait + self.state.policy().startup_timeout;
+                self.notify.starting(&format!("respawn in {}", show_rounded(*wait)), within);
+            }
+            Note::GivingUp { cause, .. } => {
+                self.notify.stopping(&format!("giving up: {cause}"), self.state.policy().stop_timeout);
+            }
+            Note::Stopping { budget, .. } => self.notify.stopping("stopping", *budget),
             _ => {}
         }
     }
