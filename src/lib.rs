@@ -147,6 +147,7 @@ pub mod guard;
 pub mod host;
 pub mod log;
 pub mod plan;
+pub mod probe;
 pub mod problem;
 pub mod report;
 pub mod run;

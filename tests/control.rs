@@ -463,8 +463,8 @@ fn health_asks_a_url() {
     assert_eq!(ask(&running, &["health", &url("/health")]).code, Some(0));
     let refused = ask(&running, &["health", &format!("http://127.0.0.1:{}/", free_port())]);
     assert!(refused.code == Some(1) && refused.out.contains("connection refused"), "{refused:?}");
-    let tls = ask(&running, &["health", "https://localhost/"]);
-    assert!(tls.code == Some(2) && tls.problem.contains("https is not spoken"), "{tls:?}");
+    let other = ask(&running, &["health", "ftp://localhost/"]);
+    assert!(other.code == Some(2) && other.problem.contains("ftp is not spoken"), "{other:?}");
 }
 
 #[test]

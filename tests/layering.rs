@@ -14,7 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("settings", &["problem", "host"]),
     ("guard", &["sys", "guard::scoreboard", "host", "settings", "problem"]),
     ("tls", &["sys", "settings", "problem"]),
-    ("plan", &["settings", "problem", "host", "guard"]),
+    ("plan", &["settings", "problem", "host", "guard", "tls"]),
 ];
 
 #[test]

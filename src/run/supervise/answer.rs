@@ -62,7 +62,8 @@ impl Supervisor<'_> {
                     phase,
                     address: self.front.bind().to_string(),
                     path: plan.map_or_else(|| "/".to_owned(), |plan| plan.policy.health_path.clone()),
-                    plain_http: plan.is_none_or(|plan| plan.plain_http),
+                    tls: plan.is_some_and(|plan| plan.tls),
+                    h2c: plan.is_some_and(|plan| plan.h2c),
                 })
             }
             Request::Reload { .. } => Answer::Refused { why: "a reload is answered when it is decided".into() },

@@ -33,6 +33,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tracing::{debug, info};
 
+use super::credentials::FilesInMemory;
 use super::front::Front;
 use super::notify::Notifier;
 use super::processes::{self, Process};
@@ -86,6 +87,8 @@ struct Running {
     on_trial: bool,
     /// What its workers say of themselves, if the guard is in them.
     board: Option<Scoreboard>,
+    /// What it serves TLS with, if it reads that from files: they are there for as long as it lives.
+    _files: Option<FilesInMemory>,
 }
 
 impl Running {
@@ -99,6 +102,7 @@ impl Running {
             boot: None,
             on_trial: false,
             board: None,
+            _files: None,
         }
     }
 }
