@@ -11,6 +11,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("guard::scoreboard", &["sys"]),
     ("host", &["sys"]),
     ("problem", &["settings", "host"]),
+    ("probe", &[]),
     ("settings", &["problem", "host"]),
     ("guard", &["sys", "guard::scoreboard", "host", "settings", "problem"]),
     ("tls", &["sys", "settings", "problem"]),

@@ -1,5 +1,6 @@
 //! Carrying out a plan: becoming the server, or staying with it.
 
+pub mod certificates;
 pub mod condition;
 pub mod credentials;
 pub mod exec;

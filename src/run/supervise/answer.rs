@@ -133,7 +133,7 @@ impl Supervisor<'_> {
     }
 
     /// The plan of what serves, else of what was started last, else the newest.
-    fn plan_in_force(&self) -> Option<&Plan> {
+    pub(super) fn plan_in_force(&self) -> Option<&Plan> {
         let generation = self.state.serving().or_else(|| self.state.generations().last());
         generation.map_or_else(|| self.plans.values().next_back(), |generation| self.plans.get(&generation.plan))
     }

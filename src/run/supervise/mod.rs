@@ -7,6 +7,7 @@ mod answer;
 pub mod backoff;
 mod carry;
 mod census;
+mod certificates;
 pub mod generation;
 mod handover;
 mod last_word;
@@ -33,6 +34,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tracing::{debug, info};
 
+use super::certificates::Watch;
 use super::credentials::FilesInMemory;
 use super::front::Front;
 use super::notify::Notifier;
@@ -48,6 +50,7 @@ use crate::problem::Problem;
 use crate::settings::value::Server;
 use crate::sys::SignalState;
 use crate::sys::wait::{Reaped, reap};
+use certificates::Certificates;
 use generation::{Event, Main, Outcome, PlanFacts};
 use last_word::LastWord;
 pub use notes::server_name;
@@ -130,6 +133,7 @@ pub struct Supervisor<'a> {
     started: Instant,
     workers: Workers,
     pulse: Option<Pulse>,
+    certificates: Certificates,
     control: ControlServer,
     termination: TerminationLog,
     last_word: LastWord,
@@ -164,6 +168,7 @@ impl<'a> Supervisor<'a> {
             started: Instant::now(),
             workers: Workers::default(),
             pulse: None,
+            certificates: Certificates::default(),
             control: ControlServer::default(),
             termination: TerminationLog::default(),
             last_word: LastWord::default(),
@@ -207,6 +212,7 @@ impl<'a> Supervisor<'a> {
             self.count_workers();
             self.watch_workers(&ready);
             self.feel_pulse();
+            self.watch_certificates(&ready);
             self.serve_control(&ready);
         }
     }
@@ -299,7 +305,11 @@ impl<'a> Supervisor<'a> {
         let (clients, patience) = self.control.interest();
         fds.extend(clients.into_iter().map(|(fd, events)| PollFd::new(fd, events)));
         let pulse = self.pulse.as_ref().and_then(Pulse::next);
+        let certificates = self.certificates.watch();
+        fds.extend(certificates.and_then(Watch::descriptor).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let certificates = certificates.and_then(Watch::next);
         until = until.into_iter().chain(look).chain(patience).chain(self.notify.next()).chain(pulse).min();
+        until = until.into_iter().chain(certificates).min();
         for running in self.running.values() {
             let probe = match &running.readiness {
                 Readiness::Asking(probe) | Readiness::Listening(_, Some(probe)) => probe,
