@@ -24,7 +24,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// A renewal is complete by then, or has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks where the kernel does not tell.
-const RARELY: Duration = Duration::from_secs(60);
+const RARELY: Duration = Duration::from_mins(1);
 /// As many symlinks as the kernel follows.
 const MOST_LINKS: usize = 40;
 

@@ -8,7 +8,8 @@ use crate::harness::{Launch, Running, venv};
 /// Runs openssl in a directory; the words are separated by white space.
 #[track_caller]
 pub fn openssl(directory: &Path, arguments: &str) {
-    let made = Command::new("openssl").args(arguments.split_ascii_whitespace()).current_dir(directory).output().unwrap();
+    let made =
+        Command::new("openssl").args(arguments.split_ascii_whitespace()).current_dir(directory).output().unwrap();
     assert!(made.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&made.stderr));
 }
 

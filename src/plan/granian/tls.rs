@@ -5,12 +5,16 @@ use std::sync::Arc;
 use super::super::server::install;
 use super::super::{Credentials, Launch, tls};
 use super::Args;
+use crate::host::Version;
 use crate::problem::Problem;
 use crate::settings::Origin;
 use crate::settings::value::{ClientVerify, TlsVersion};
 
 /// Granian's own variables for what it is given as arguments, and for a passphrase that it does not need.
 const OWN_FILES: [&str; 3] = ["GRANIAN_SSL_CERTIFICATE", "GRANIAN_SSL_KEYFILE", "GRANIAN_SSL_KEYFILE_PASSWORD"];
+
+/// The first release of Granian that accepts TLS 1.3 alone, until it got a flag to say otherwise.
+const ONLY_1_3: Version = Version(2, 0, 0);
 
 impl Args<'_> {
     /// Whether it speaks TLS.
@@ -44,6 +48,11 @@ impl Args<'_> {
             }
         } else if least.value == TlsVersion::V1_3 {
             self.too_old("ssl_min_version", "--ssl-protocol-min", &least.origin);
+        } else if let Some(version) = self.inputs.version.filter(|version| *version >= ONLY_1_3) {
+            self.findings.warn(format!(
+                "granian {version} accepts TLS 1.3 alone, and older clients are turned away; {}",
+                install(&self.inputs.host.python, "-U granian")
+            ));
         }
         if settings.ssl_ca_file.value.is_some() {
             if self.has("--ssl-ca") {
