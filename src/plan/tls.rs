@@ -31,7 +31,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// The files of a generation that has this directory: what the arguments name, where it lies and what it holds.
+    /// The files of a generation, if it reads files.
     #[must_use]
     pub fn files(&self) -> Option<Files> {
         let directory = self.directory.as_ref()?.join(DIRECTORY);
@@ -90,15 +90,17 @@ pub(super) fn directory(settings: &Settings, host: &Host, pair: &Pair, findings:
         findings.problem(Problem::setting(message, &settings.key_file.origin).hint(hint));
         return None;
     }
-    let obstacle = match (settings.mode.value, &host.memory_directory) {
+    let (obstacle, remedy) = match (settings.mode.value, &host.memory_directory) {
         (Mode::Supervise, Some(directory)) => return Some(directory.clone()),
-        (Mode::Supervise, None) => "none of /dev/shm, /run and /tmp is a tmpfs that can be written to",
-        (Mode::Exec, _) => "in exec mode nobody would remove a file with the clear key",
+        (Mode::Supervise, None) => {
+            ("none of /dev/shm, /run and /tmp is a tmpfs that can be written to", "mount a tmpfs on /dev/shm")
+        }
+        (Mode::Exec, _) => ("in exec mode nobody would remove a file with the clear key", "use supervise mode"),
     };
     if pair.key.form != Form::Pkcs8 {
         let name = settings.key_file.value.show();
         let message = format!("Granian reads no key like {name}, and it cannot be converted in memory: {obstacle}");
-        let hint = format!("mount a tmpfs on /dev/shm, use --server gunicorn, or convert the key: {}", tls::CONVERT);
+        let hint = format!("{remedy}, use --server gunicorn, or convert the key: {}", tls::CONVERT);
         findings.problem(Problem::setting(message, &settings.key_file.origin).hint(hint));
     }
     None

@@ -96,11 +96,12 @@ fn config(asked: Arc<AskedForCertificate>) -> Result<ClientConfig, Error> {
     Ok(config)
 }
 
-/// What is needed by a client that has no key and checks no signature: the rest would be half a megabyte.
+/// What is needed by a client that has no key and checks no signature. Every server knows X25519, and one that is
+/// forbidden to use it (FIPS) says so, which is a sign of life too; the tables of another curve are large.
 fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: DEFAULT_CIPHER_SUITES.to_vec(),
-        kx_groups: vec![kx_group::X25519, kx_group::SECP256R1],
+        kx_groups: vec![kx_group::X25519],
         signature_verification_algorithms: WebPkiSupportedAlgorithms { all: &[], mapping: &[] },
         secure_random: &Ring,
         key_provider: &Ring,

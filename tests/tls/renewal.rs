@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use nix::sys::signal::{Signal, kill};
 
-use crate::certificates::{ask, launch, pair, serves};
+use crate::certificates::{ask, in_memory, launch, pair, serves};
 use crate::for_both_servers;
 use crate::harness::{Running, children, wait_until};
 
@@ -52,6 +52,8 @@ fn a_renewed_secret_is_served_by_itself_and_no_request_is_lost(server: &str) {
         running.wait_log_count(" ready ", renewal + 1);
         running.wait_log_count(" gone ", renewal);
         assert!(serves(&running, &format!("{version}/tls.crt")), "{}", running.log());
+        let files = in_memory(running.pid().as_raw());
+        assert_eq!(files.len(), usize::from(server == "granian"), "those of the old generation are gone: {files:?}");
     }
     let (answered, failures) = load.finish();
     assert!(answered > 20 && failures.is_empty(), "{answered} answered, {failures:?}\n{}", running.log());

@@ -29,6 +29,9 @@ impl Certificates {
 impl Supervisor<'_> {
     /// Looks at the files when they have changed, and asks for a reload when the new ones are complete.
     pub(super) fn watch_certificates(&mut self, ready: &BTreeSet<RawFd>) {
+        if self.state.is_ending() {
+            return;
+        }
         let now = Instant::now();
         let Some(plan) = self.plan_in_force() else { return };
         let (wanted, served) = (plan.watched.clone(), fingerprint(plan));
