@@ -8,10 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConnection, ResolvesClientCert};
 use rustls::crypto::ring::{DEFAULT_CIPHER_SUITES, kx_group};
-use rustls::crypto::{CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms};
+use rustls::crypto::{
+    ActiveKeyExchange, CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, SupportedKxGroup,
+    WebPkiSupportedAlgorithms,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SigningKey};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, NamedGroup, SignatureScheme};
 
 use super::Response;
 
@@ -96,15 +99,31 @@ fn config(asked: Arc<AskedForCertificate>) -> Result<ClientConfig, Error> {
     Ok(config)
 }
 
-/// What is needed by a client that has no key and checks no signature. Every server knows X25519, and one that is
-/// forbidden to use it (FIPS) says so, which is a sign of life too; the tables of another curve are large.
+/// What is needed by a client that has no key and checks no signature.
 fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: DEFAULT_CIPHER_SUITES.to_vec(),
-        kx_groups: vec![kx_group::X25519],
+        kx_groups: vec![kx_group::X25519, kx_group::SECP256R1, &FOR_CERTIFICATES[0], &FOR_CERTIFICATES[1]],
         signature_verification_algorithms: WebPkiSupportedAlgorithms { all: &[], mapping: &[] },
         secure_random: &Ring,
         key_provider: &Ring,
+    }
+}
+
+/// Up to TLS 1.2 the list of curves also says which ones the server's certificate may have (RFC 8422, 5.1.1).
+static FOR_CERTIFICATES: [Announced; 2] = [Announced(NamedGroup::secp384r1), Announced(NamedGroup::secp521r1)];
+
+/// A curve on which no key is exchanged.
+#[derive(Debug)]
+struct Announced(NamedGroup);
+
+impl SupportedKxGroup for Announced {
+    fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, Error> {
+        Err(Error::General("no key is exchanged on this curve".into()))
+    }
+
+    fn name(&self) -> NamedGroup {
+        self.0
     }
 }
 

@@ -92,6 +92,8 @@ fn what_a_configuration_file_of_gunicorn_says_of_tls_counts_too() {
     let mut running = launch.start();
     running.wait_log(" ready ");
     assert!(running.log().contains("a hook of the user"), "{}", running.log());
+    let (code, said) = ask(&running, &["health", "--live"]);
+    assert!(code == 0 && said.contains("answered 200"), "{said}");
     for (arguments, welcome) in [
         (&["-tls1_3"][..], false),
         (&["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"], false),
