@@ -249,7 +249,8 @@ fn judge_time(file: &File, chain: &[Certificate], now: SystemTime, force: bool, 
         } else if force {
             findings.warnings.push(format!("the certificate {} {wrong}; FORCE_START goes on", shown(file)));
         } else {
-            let hint = "renew it; FORCE_START=true starts all the same";
+            let remedy = if now < one.not_before { "is the clock right?" } else { "renew it;" };
+            let hint = format!("{remedy} FORCE_START=true starts all the same");
             let message = format!("the certificate {name} {wrong}");
             findings.problems.push(Problem::setting(message, &file.origin).hint(hint));
         }
