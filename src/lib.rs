@@ -87,6 +87,24 @@
 //! the port. One request waits in it until a worker answers. Granian is ready when its workers listen, and, when
 //! nobody else could answer, one request gets an answer below 500.
 //!
+//! ## Certificates and keys
+//!
+//! They are read and judged when a plan is made ([`tls`]), so that a renewal that is broken is a reload that is
+//! refused. A generation serves with the copy that its plan has of them: one file with the chain and the key, which is
+//! made in the clear form that both servers read and is never on a disk ([`run::credentials`]). A worker that is
+//! replaced later has what the others have, whatever the files have become meanwhile.
+//!
+//! Gunicorn inherits it as a memory file, and its main process makes one context of it for all workers
+//! (`plan/gunicorn/tls.py`): there is no other way to have the oldest version that is accepted hold for uvicorn's
+//! workers, and workers need not open a file that they may not read. Granian resolves the path that it is given, and
+//! each worker reads it: it gets a file in a file system in memory, removed with the generation.
+//!
+//! Whoever watches the files ([`run::certificates`]) lets the kernel tell, looks when the writer is through, and asks
+//! for a reload when what is there fits together.
+//!
+//! Our own requests ([`probe`]) are a state machine over bytes, for whoever moves them: HTTP/1 or HTTP/2, in clear or
+//! over TLS. They take any certificate, and a server that wants one of ours is a server that answers.
+//!
 //! ## The guard
 //!
 //! Inside each worker is a piece of Python of ours, [`guard`], which the server imports in place of the app. It calls
@@ -152,6 +170,7 @@ pub mod guard;
 pub mod host;
 pub mod log;
 pub mod plan;
+pub mod probe;
 pub mod problem;
 pub mod report;
 pub mod run;

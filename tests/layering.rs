@@ -11,10 +11,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("guard::scoreboard", &["sys"]),
     ("host", &["sys"]),
     ("problem", &["settings", "host"]),
+    ("probe", &[]),
     ("settings", &["problem", "host"]),
     ("guard", &["sys", "guard::scoreboard", "host", "settings", "problem"]),
     ("tls", &["sys", "settings", "problem"]),
-    ("plan", &["settings", "problem", "host", "guard"]),
+    ("plan", &["settings", "problem", "host", "guard", "tls"]),
 ];
 
 #[test]

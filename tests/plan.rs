@@ -65,7 +65,8 @@ impl Site {
     fn plan(&self, env: &[(&str, &str)], server_args: &[&str]) -> Plan {
         let resolution = self.resolve(env, server_args);
         assert!(resolution.problems.is_empty(), "{:?}", resolution.problems);
-        plan(&resolution, &self.look()).unwrap_or_else(|problems| panic!("{problems:?}"))
+        plan(&resolution, &self.look(), &mcp_launch::tls::Findings::default())
+            .unwrap_or_else(|problems| panic!("{problems:?}"))
     }
 
     /// Runs the plan's command with its module, but without its sockets: to be asked for its configuration only.

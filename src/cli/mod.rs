@@ -171,7 +171,9 @@ fn explain() -> Command {
 }
 
 fn health() -> Command {
-    let url = Arg::new("URL").value_hint(ValueHint::Url).help("Ask this address, not the running launcher");
+    let url = Arg::new("URL")
+        .value_hint(ValueHint::Url)
+        .help("Ask this address (http or https, any certificate will do), not the running launcher");
     finding_options(Command::new("health").about("Probe once: 0 is yes, 1 is no, 3 is no launcher there"))
         .arg(switch("ready", "Ask whether it may serve (the default)").conflicts_with("live"))
         .arg(switch("live", "Ask whether it still works"))

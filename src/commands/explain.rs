@@ -9,6 +9,8 @@ use crate::report;
 use crate::settings::FlagLayer;
 
 pub(super) fn explain(flags: FlagLayer, json: bool) -> u8 {
+    // A private key may pass through here, and no core file is to have it.
+    let _ = nix::sys::prctl::set_dumpable(false);
     let Prepared { resolution, host, plan } = Planner::new(flags).prepare();
     let plan = plan.as_ref().map_err(Vec::as_slice);
     super::print(if json {

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use super::launcher::Directions;
 use super::unexpected;
 use crate::cli::Probe;
-use crate::control::get::{Response, Target};
+use crate::control::get::Target;
 use crate::control::protocol::{Answer, Live, Request};
+use crate::probe::Speech;
 use crate::problem::{Exit, Problem};
-use crate::settings::FlagLayer;
-use crate::settings::value::Mode;
+use crate::settings::value::{Http, Mode, ServerChoice};
+use crate::settings::{FlagLayer, Settings};
 
 /// Event loops are heard of every second at least. When the last time was longer ago than this, in seconds, the app is
 /// asked.
@@ -19,16 +20,15 @@ pub(super) fn health(flags: &FlagLayer, probe: Probe, timeout: Duration, url: Op
     if let Some(url) = url {
         let target = Target::url(url)
             .map_err(|why| Problem::new(Exit::Usage, format!("the URL {url:?} cannot be asked: {why}")))?;
-        return Ok(report(&ask(&target, true, timeout)));
+        return Ok(report(&ask(&target, timeout)));
     }
     let deadline = Instant::now() + timeout;
     let directions = Directions::read(flags);
     if directions.settings.mode.value == Mode::Exec {
         // There is no launcher any more. The app itself is all that can be asked.
         let settings = &directions.settings;
-        let target = Target::at(&directions.bind().to_string(), &settings.health_path.value.0);
-        let target = target.ok_or_else(unexpected)?;
-        return Ok(report(&ask(&target, !settings.ssl.value, timeout)));
+        let target = Target::at(&directions.bind().to_string(), &settings.health_path.value.0, speech(settings));
+        return Ok(report(&ask(&target.ok_or_else(unexpected)?, timeout)));
     }
     let launcher = directions.find(timeout)?;
     let left = deadline.saturating_duration_since(Instant::now());
@@ -46,22 +46,27 @@ pub(super) fn health(flags: &FlagLayer, probe: Probe, timeout: Duration, url: Op
                 Ok(report(&Ok(format!("live: the event loop of a worker ran {ago:.1} s ago"))))
             }
             Answer::Live(live) => {
-                let target = Target::at(&live.address, &live.path).ok_or_else(unexpected)?;
-                let left = deadline.saturating_duration_since(Instant::now());
-                Ok(report(&ask(&target, live.plain_http, left)))
+                let speech = Speech { tls: live.tls, h2c: live.h2c };
+                let target = Target::at(&live.address, &live.path, speech).ok_or_else(unexpected)?;
+                Ok(report(&ask(&target, deadline.saturating_duration_since(Instant::now()))))
             }
             _ => Err(unexpected()),
         },
     }
 }
 
-/// Asks once. Everything below 500 is a life sign: a path that is not there, or a client that asks too often.
-fn ask(target: &Target, plain: bool, timeout: Duration) -> Result<String, String> {
+/// How a server that was started with these settings is spoken to, if no launcher can tell.
+fn speech(settings: &Settings) -> Speech {
+    let tls = settings.ssl.value;
+    let granian = settings.http_server.value == ServerChoice::Granian;
+    Speech { tls, h2c: granian && !tls && settings.granian_http.value == Http::V2 }
+}
+
+/// Asks once.
+fn ask(target: &Target, timeout: Duration) -> Result<String, String> {
     match target.get(timeout) {
-        Ok(Response::Status(status @ ..500)) => Ok(format!("live: {target} answered {status}")),
-        Ok(Response::Status(status)) if plain => Err(format!("not live: {target} answered {status}")),
-        Ok(_) if !plain => Ok(format!("live: {target} answered")),
-        Ok(_) => Err(format!("not live: {target} does not speak HTTP/1")),
+        Ok(response) if response.is_sign_of_life() => Ok(format!("live: {target} {response}")),
+        Ok(response) => Err(format!("not live: {target} {response}")),
         Err(why) => Err(format!("not live: {target}: {why}")),
     }
 }

@@ -1,6 +1,6 @@
 //! What would fail later, tried before anything starts.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::host::Environment;
 use crate::plan::{Bind, Plan};
@@ -14,6 +14,8 @@ use super::prepare::{Planner, Prepared};
 
 /// `check`: everything that `run` does before it starts something.
 pub(super) fn check(flags: FlagLayer) -> Result<u8, Vec<Problem>> {
+    // A private key may pass through here, and no core file is to have it.
+    let _ = nix::sys::prctl::set_dumpable(false);
     let Prepared { resolution, plan, host } = Planner::new(flags).prepare();
     for warning in resolution.warnings.iter().chain(&host.notes) {
         super::print(format!("warning: {warning}\n"));
@@ -22,8 +24,7 @@ pub(super) fn check(flags: FlagLayer) -> Result<u8, Vec<Problem>> {
     for warning in &plan.warnings {
         super::print(format!("warning: {warning}\n"));
     }
-    let mut problems = files(&resolution.settings);
-    problems.extend(crate::run::prestart::problems(&plan.pre_start, plan.cwd.as_deref()));
+    let mut problems = crate::run::prestart::problems(&plan.pre_start, plan.cwd.as_deref());
     if let Some(holder) = own_launcher(&resolution.settings, &resolution.env, &plan.bind) {
         super::print(format!("a launcher (pid {holder}) runs here: lock and port are its own\n"));
     } else {
@@ -44,48 +45,6 @@ pub(super) fn check(flags: FlagLayer) -> Result<u8, Vec<Problem>> {
 /// Takes the place where clients arrive.
 pub(super) fn claim(plan: &Plan) -> Result<Front, Problem> {
     Front::claim(&plan.bind)
-}
-
-/// Files that the server will need.
-pub(super) fn files(settings: &Settings) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    if !settings.ssl.value {
-        return problems;
-    }
-    let needed = [
-        (&settings.cert_file.value, &settings.cert_file.origin, "CERTIFICATE", "certificate"),
-        (&settings.key_file.value, &settings.key_file.origin, "PRIVATE KEY", "private key"),
-    ];
-    let root = settings.app_root.value.as_deref();
-    let authority = settings.ssl_ca_file.value.as_ref();
-    let authority = authority.map(|path| (path, &settings.ssl_ca_file.origin, "CERTIFICATE", "CA certificate"));
-    for (path, origin, label, what) in needed.into_iter().chain(authority) {
-        if let Err(why) = pem(&root.unwrap_or(Path::new("")).join(path), label) {
-            let message = format!("the {what} file {} {why}", path.display());
-            problems
-                .push(Problem::setting(message, origin).hint("TLS is on (SSL): name a PEM file, or set SSL=false"));
-        }
-    }
-    problems
-}
-
-/// Whether a file holds a PEM block of that kind.
-fn pem(path: &Path, label: &str) -> Result<(), String> {
-    let text = std::fs::read(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => "does not exist".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "is not readable for this user".to_owned(),
-        _ => format!("cannot be read: {error}"),
-    })?;
-    let text = String::from_utf8_lossy(&text);
-    let labels: Vec<&str> =
-        text.lines().filter_map(|line| line.trim().strip_prefix("-----BEGIN ")?.strip_suffix("-----")).collect();
-    if labels.iter().any(|found| found.ends_with(label)) {
-        Ok(())
-    } else if labels.is_empty() {
-        Err("is no PEM file".into())
-    } else {
-        Err(format!("holds {}, not a {label}: are the two files swapped?", labels.join(", ")))
-    }
 }
 
 /// Takes the lock of the settings; none when it is off, or held while `FORCE_START` says to go on.

@@ -1,12 +1,14 @@
 //! From the command line and the environment to a plan.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use crate::host::{self, Environment, Host, Program, Query};
 use crate::plan::{self, Plan};
 use crate::problem::Problem;
 use crate::settings::value::{Int, Server, ServerChoice, Value, Workers};
 use crate::settings::{self, FlagLayer, Origin, Resolution};
+use crate::tls;
 
 /// What plans are made from: what was given at the start and cannot change, and what was decided since.
 #[derive(Debug)]
@@ -72,8 +74,10 @@ impl Planner {
         let mut resolution = settings::resolve(&self.flags, &self.env, &|path: &Path| std::fs::read(path));
         self.decided.apply(&mut resolution);
         let host = look(&resolution);
+        let certificates = tls::read(&resolution.settings)
+            .map(|files| tls::check(&files, SystemTime::now(), resolution.settings.force_start.value));
         let mut problems = resolution.problems.clone();
-        let plan = match plan::plan(&resolution, &host) {
+        let plan = match plan::plan(&resolution, &host, &certificates.unwrap_or_default()) {
             Ok(plan) if problems.is_empty() => Ok(plan),
             Ok(_) => Err(problems),
             Err(more) => {

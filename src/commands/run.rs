@@ -43,8 +43,7 @@ fn start(
     let settings = &resolution.settings;
     let mut plan = plan?;
     planner.settle_server(plan.server);
-    let mut problems = preflight::files(settings);
-    problems.extend(prestart::problems(&plan.pre_start, plan.cwd.as_deref()));
+    let problems = prestart::problems(&plan.pre_start, plan.cwd.as_deref());
     if !problems.is_empty() {
         return Err(problems);
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::socket::Place;
+use crate::probe::{Exchange, Response, Speech};
 use crate::settings::value::{BindHost, Value};
 
 /// What is asked for, and where.
@@ -16,6 +17,7 @@ pub struct Target {
     /// What goes into `Host:`.
     host: String,
     path: String,
+    speech: Speech,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,38 +26,29 @@ enum Destination {
     Unix(PathBuf),
 }
 
-/// What came back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Response {
-    /// An HTTP status.
-    Status(u16),
-    /// Something that is no HTTP/1, the end of the connection included: there is somebody.
-    Other,
-}
-
 impl Target {
     /// A path at an address as the launcher names it: `0.0.0.0:4444`, `unix:/path`. Where it listens on every
     /// address, it is asked on the loopback one.
     #[must_use]
-    pub fn at(address: &str, path: &str) -> Option<Self> {
+    pub fn at(address: &str, path: &str, speech: Speech) -> Option<Self> {
         let place = match address.strip_prefix("unix:") {
             Some(path) => Destination::Unix(path.into()),
             None => Destination::Tcp(reachable(address.parse().ok()?)),
         };
-        Some(Self { place, host: "localhost".into(), path: path.into() })
+        Some(Self { place, host: "localhost".into(), path: path.into(), speech })
     }
 
-    /// A URL: `http://127.0.0.1:4444/health`.
+    /// A URL: `http://127.0.0.1:4444/health`. Any certificate will do for `https`.
     ///
     /// # Errors
     /// Why it cannot be asked for.
     pub fn url(url: &str) -> Result<Self, String> {
         let (scheme, rest) = url.split_once("://").ok_or("it has no scheme; use http://ADDRESS:PORT/PATH")?;
-        match scheme.to_ascii_lowercase().as_str() {
-            "http" => {}
-            "https" => return Err("https is not spoken here; leave the URL out to ask the launcher itself".into()),
+        let (tls, default_port) = match scheme.to_ascii_lowercase().as_str() {
+            "http" => (false, 80),
+            "https" => (true, 443),
             _ => return Err(format!("{scheme} is not spoken here; use http://ADDRESS:PORT/PATH")),
-        }
+        };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         let path = path.split('#').next().unwrap_or_default();
@@ -67,11 +60,12 @@ impl Target {
             Some((host, port)) if !port.ends_with(']') => {
                 (host, port.parse().map_err(|_| format!("{port:?} is no port"))?)
             }
-            _ => (authority, 80),
+            _ => (authority, default_port),
         };
         let ip =
             BindHost::parse(host).map_err(|_| format!("{host:?} is no IP address, and names are not resolved"))?.0;
-        Ok(Self { place: Destination::Tcp(reachable(SocketAddr::new(ip, port))), host: authority.to_owned(), path })
+        let place = Destination::Tcp(reachable(SocketAddr::new(ip, port)));
+        Ok(Self { place, host: authority.to_owned(), path, speech: Speech { tls, h2c: false } })
     }
 
     /// Asks once.
@@ -91,28 +85,30 @@ impl Target {
             Duration::ZERO => Err(ErrorKind::TimedOut.into()),
             left => Ok::<_, io::Error>(left),
         };
-        let request = format!(
-            "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: mcp-launch\r\nAccept: */*\r\nConnection: close\r\n\r\n",
-            self.path, self.host
-        );
         let mut stream: Stream = match &self.place {
             Destination::Tcp(address) => Stream::Tcp(TcpStream::connect_timeout(address, left()?)?),
             Destination::Unix(path) => Stream::Unix(Place::Path(path.clone()).connect(left()?)?),
         };
-        stream.write_all(request.as_bytes(), left()?)?;
-        let mut answer = Vec::new();
-        let mut buffer = [0; 512];
+        let mut exchange = Exchange::new(self.speech, &self.host, &self.path);
+        let mut buffer = [0; 4096];
         loop {
+            let sent = stream.write_all(exchange.outgoing(), left()?);
+            if sent.as_ref().is_err_and(is_closed) {
+                return Ok(exchange.ended());
+            }
+            sent?;
+            exchange.sent(exchange.outgoing().len());
             let length = match stream.read(&mut buffer, left()?) {
                 Ok(length) => length,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                // Who resets what it does not understand is there.
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => 0,
+                Err(error) if is_closed(&error) => 0,
                 Err(error) => return Err(error),
             };
-            answer.extend_from_slice(&buffer[..length]);
-            if length == 0 || answer.contains(&b'\n') || answer.len() > 4096 {
-                return Ok(status(&answer).map_or(Response::Other, Response::Status));
+            if length == 0 {
+                return Ok(exchange.ended());
+            }
+            if let Some(response) = exchange.received(&buffer[..length]) {
+                return Ok(response);
             }
         }
     }
@@ -121,7 +117,9 @@ impl Target {
 impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.place {
-            Destination::Tcp(address) => write!(f, "http://{address}{}", self.path),
+            Destination::Tcp(address) => {
+                write!(f, "http{}://{address}{}", if self.speech.tls { "s" } else { "" }, self.path)
+            }
             Destination::Unix(path) => write!(f, "unix:{} {}", path.display(), self.path),
         }
     }
@@ -137,12 +135,9 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// The status in the first line of an answer.
-fn status(answer: &[u8]) -> Option<u16> {
-    let line = std::str::from_utf8(answer.split(|byte| *byte == b'\n').next()?).ok()?;
-    let mut words = line.split_ascii_whitespace();
-    words.next().filter(|word| word.starts_with("HTTP/1."))?;
-    words.next()?.parse().ok()
+/// Whether the other side has gone.
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
 }
 
 enum Stream {
@@ -179,17 +174,18 @@ mod tests {
             ("http://[::1]:80?a=b#c", "http://[::1]:80/?a=b"),
             ("http://[::1]/", "http://[::1]:80/"),
             ("http://0.0.0.0:1/", "http://127.0.0.1:1/"),
+            ("https://[::]/a", "https://[::1]:443/a"),
         ] {
             assert_eq!(Target::url(url).map(|target| target.to_string()), Ok(shown.to_owned()), "{url}");
         }
-        assert_eq!(Target::at("[::]:80", "/x").unwrap().to_string(), "http://[::1]:80/x");
-        assert_eq!(Target::at("unix:/a", "/x").unwrap().to_string(), "unix:/a /x");
+        let at = |address| Target::at(address, "/x", Speech::default()).unwrap().to_string();
+        assert_eq!([at("[::]:80"), at("unix:/a")], ["http://[::1]:80/x", "unix:/a /x"]);
     }
 
     #[test]
     fn what_cannot_be_asked_is_said() {
         for (url, why) in [
-            ("https://localhost/", "https"),
+            ("ftp://localhost/", "ftp"),
             ("localhost:80", "scheme"),
             ("http://example.com/", "not resolved"),
             ("http://127.0.0.1:port/", "no port"),
@@ -205,10 +201,10 @@ mod tests {
         for (answer, response) in [
             ("HTTP/1.1 503 Busy\r\n\r\n", Response::Status(503)),
             ("nonsense\r\n", Response::Other),
-            ("", Response::Other),
+            ("", Response::Nothing),
         ] {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let target = Target::at(&listener.local_addr().unwrap().to_string(), "/").unwrap();
+            let target = Target::at(&listener.local_addr().unwrap().to_string(), "/", Speech::default()).unwrap();
             let server = std::thread::spawn(move || {
                 let (mut client, _) = listener.accept().unwrap();
                 let _ = client.read(&mut [0; 1024]).unwrap();
@@ -222,7 +218,7 @@ mod tests {
     #[test]
     fn nobody_there_and_nobody_answering_are_errors() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let target = Target::at(&listener.local_addr().unwrap().to_string(), "/").unwrap();
+        let target = Target::at(&listener.local_addr().unwrap().to_string(), "/", Speech::default()).unwrap();
         assert_eq!(target.get(Duration::from_millis(50)), Err("no answer in time".to_owned()));
         drop(listener);
         assert_eq!(target.get(Duration::from_secs(20)), Err("connection refused".to_owned()));

@@ -80,8 +80,10 @@ pub struct Live {
     pub address: String,
     /// The path to ask for.
     pub path: String,
-    /// Whether it answers HTTP/1 in clear; if not, any sign of life must do.
-    pub plain_http: bool,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// Whether it speaks HTTP/2 alone, in clear.
+    pub h2c: bool,
 }
 
 /// What the launcher does.

@@ -51,6 +51,7 @@ pub fn probe(query: &Query) -> Host {
         python,
         app,
         limits: limits::limits(&root, &mut notes),
+        memory_directory: limits::memory_directory(&root),
         gunicorn_config: query.gunicorn_config(),
         notes,
         arch: std::env::consts::ARCH,
@@ -83,6 +84,8 @@ pub struct Host {
     pub app: AppFacts,
     /// Open files and the accept queue.
     pub limits: Limits,
+    /// A directory in memory (tmpfs) where files can be made that never reach a disk.
+    pub memory_directory: Option<PathBuf>,
     /// The Gunicorn configuration file that is found where Gunicorn's users and the gateway keep it.
     pub gunicorn_config: Option<PathBuf>,
     /// What could not be read and what was taken in its place, for the log and for `explain`.

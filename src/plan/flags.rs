@@ -35,7 +35,8 @@ const GRANIAN: &[Lifetime] = &[
 ];
 
 /// Releases 20 to 27.
-const GUNICORN: &[Lifetime] = &[since("--no-control-socket", Version(25, 1, 0))];
+const GUNICORN: &[Lifetime] =
+    &[since("--no-control-socket", Version(25, 1, 0)), since("--http-protocols", Version(25, 0, 0))];
 
 /// The first release of Gunicorn with a worker class `asgi`.
 pub(super) const GUNICORN_ASGI: Version = Version(24, 0, 0);

@@ -3,7 +3,10 @@
 //! What somebody asked for is a flag. So are our defaults, except where a variable of Granian's own or a server
 //! argument says the same thing: Granian reads the variable, and the last flag counts.
 
+mod tls;
+
 use std::ffi::OsString;
+use std::sync::Arc;
 
 use super::app::Target;
 use super::flags::{GRANIAN_RLOOP, granian_has, granian_since};
@@ -12,8 +15,9 @@ use super::server::install;
 use super::{Bind, Findings, Launch, Limits, Module, grace};
 use crate::host::{Host, Version};
 use crate::problem::Problem;
-use crate::settings::value::{ClientVerify, Http, Loop, Mode, RuntimeMode, Server, TaskImpl, TlsVersion, Value};
-use crate::settings::{Origin, Resolution, Settings};
+use crate::settings::value::{Http, Loop, Mode, RuntimeMode, Server, TaskImpl};
+use crate::settings::{Resolution, Settings};
+use crate::tls::Pair;
 
 /// What Granian's start depends on.
 pub(super) struct Inputs<'a> {
@@ -23,6 +27,7 @@ pub(super) struct Inputs<'a> {
     pub app: &'a Target,
     pub bind: &'a Bind,
     pub workers: u32,
+    pub pair: Option<&'a Arc<Pair>>,
 }
 
 /// More workers than this share their work between threads better than they do alone.
@@ -64,7 +69,7 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
     if settings.granian_dev_mode.value {
         args.reload();
     }
-    launch.tls = args.tls();
+    launch.tls = args.tls(&mut launch);
     launch.target = match &guard {
         // It calls what it is told to import if somebody says that it is a factory.
         Some(module) => format!("/{}:{}", module.name, if args.is_told_factory() { "make_app" } else { "app" }),
@@ -78,7 +83,7 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
     args.words.extend(inputs.resolution.server_args.iter().cloned());
     launch.args = args.words;
     launch.boot_statuses = vec![1];
-    launch.plain_http = settings.granian_http.value != Http::V2;
+    launch.h2c = settings.granian_http.value == Http::V2;
     if let Some(limits) = limits {
         launch.limits = limits;
         for name in ["GRANIAN_WORKERS_LIFETIME", "GRANIAN_WORKERS_MAX_RSS"] {
@@ -88,10 +93,6 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
     // Ours when it starts, and canonical: Granian reads these too.
     launch.env.push(("GRANIAN_RUNTIME_MODE".into(), Some(runtime_mode.word().into())));
     launch.env.push(("GRANIAN_LOOP".into(), Some(event_loop.word().into())));
-    if let (true, Some(passphrase)) = (settings.ssl.value, &settings.key_file_password.value) {
-        // Granian takes it from an argument, which everybody can see, or from here.
-        launch.env.push(("GRANIAN_SSL_KEYFILE_PASSWORD".into(), Some(passphrase.reveal().into())));
-    }
     launch
 }
 
@@ -398,52 +399,6 @@ impl Args<'_> {
             self.findings.problem(problem);
         }
         self.flag("--reload");
-    }
-
-    /// Whether it speaks TLS.
-    fn tls(&mut self) -> bool {
-        let settings = self.settings().clone();
-        if !settings.ssl.value {
-            let own = |name: &str| self.inputs.resolution.native.iter().any(|native| native.name == name);
-            return own("GRANIAN_SSL_CERTIFICATE") && own("GRANIAN_SSL_KEYFILE");
-        }
-        self.pair("--ssl-certificate", settings.cert_file.value.show());
-        self.pair("--ssl-keyfile", settings.key_file.value.show());
-        let least = &settings.ssl_min_version;
-        let told = !least.is_explicit() && self.is_told("--ssl-protocol-min", "GRANIAN_SSL_PROTOCOL_MIN", &[]);
-        if self.has("--ssl-protocol-min") {
-            let word = if least.value == TlsVersion::V1_3 { "tls1.3" } else { "tls1.2" };
-            if !told {
-                self.pair("--ssl-protocol-min", word);
-            }
-        } else if least.value == TlsVersion::V1_3 {
-            self.too_old("ssl_min_version", "--ssl-protocol-min", &least.origin);
-        }
-        if let Some(authority) = &settings.ssl_ca_file.value {
-            if self.has("--ssl-ca") {
-                self.pair("--ssl-ca", authority.show());
-            } else {
-                self.too_old("ssl_ca_file", "--ssl-ca", &settings.ssl_ca_file.origin);
-            }
-        }
-        match settings.ssl_client_verify.value {
-            ClientVerify::None => {}
-            ClientVerify::Required => self.flag("--ssl-client-verify"),
-            ClientVerify::Optional => {
-                let message = "Granian cannot check a client's certificate only if it shows one";
-                let origin = &settings.ssl_client_verify.origin;
-                let hint = "use required or none, or --server gunicorn";
-                self.findings.problem(Problem::setting(message, origin).hint(hint));
-            }
-        }
-        true
-    }
-
-    /// Something that protects must not silently be left out.
-    fn too_old(&mut self, setting: &str, flag: &str, origin: &Origin) {
-        let message = format!("{setting} needs a newer Granian: {}", self.lacks(flag));
-        let hint = install(&self.inputs.host.python, "-U granian");
-        self.findings.problem(Problem::setting(message, origin).hint(hint));
     }
 }
 

@@ -2,7 +2,7 @@ use std::ffi::OsStr;
 
 use crate::host::{Host, Version};
 use crate::plan::plan;
-use crate::plan::tests::{argv, flags, installed_host, planned, problems, resolution};
+use crate::plan::tests::{argv, certificates, flags, installed_host, planned, problems, resolution};
 
 const GRANIAN: (&str, &str) = ("HTTP_SERVER", "granian");
 
@@ -75,10 +75,10 @@ fn what_is_asked_for_is_passed() {
         "--workers-max-rss 1024",
         "--http1-buffer-size 524288",
         "--access-log",
-        "--ssl-certificate certs/cert.pem",
-        "--ssl-keyfile certs/key.pem",
+        "--ssl-certificate /dev/shm/mcp-launch-GENERATION/pair.pem",
+        "--ssl-keyfile /dev/shm/mcp-launch-GENERATION/pair.pem",
         "--ssl-protocol-min tls1.3",
-        "--ssl-ca ca.pem",
+        "--ssl-ca /dev/shm/mcp-launch-GENERATION/ca.pem",
         "--ssl-client-verify",
         "--host ::",
     ] {
@@ -121,7 +121,7 @@ fn granians_own_variables_beat_our_defaults() {
 fn server_arguments_come_last_and_replace_our_defaults() {
     let mut resolution = resolution(&[GRANIAN]);
     resolution.server_args = ["--no-ws", "--static-path-mount", "/srv"].map(Into::into).into();
-    let words = argv(&plan(&resolution, &installed_host()).unwrap());
+    let words = argv(&plan(&resolution, &installed_host(), &crate::tls::Findings::default()).unwrap());
     assert!(!words.contains(&"--ws".to_owned()), "{words:?}");
     assert_eq!(words[words.len() - 4..], ["/mcp_launch_guard:app", "--no-ws", "--static-path-mount", "/srv"]);
 }
@@ -196,7 +196,8 @@ fn a_passphrase_never_is_an_argument() {
     let plan = planned(&[GRANIAN, ("SSL", "1"), ("KEY_FILE_PASSWORD", "hunter2")], &installed_host());
     assert!(!argv(&plan).join(" ").contains("hunter2"));
     assert!(!plan.env.contains_key(OsStr::new("KEY_FILE_PASSWORD")));
-    assert_eq!(plan.env[OsStr::new("GRANIAN_SSL_KEYFILE_PASSWORD")], "hunter2");
+    let env = [("GRANIAN_SSL_KEYFILE_PASSWORD", "hunter2"), GRANIAN, ("SSL", "1")];
+    assert!(!format!("{:?}", planned(&env, &installed_host()).env).contains("hunter2"));
     assert!(!format!("{:?}", plan.reasons).contains("hunter2"));
 }
 
@@ -222,4 +223,28 @@ fn limits_of_workers_are_ours_to_keep_unless_granian_would_end_with_the_worker()
         assert_eq!(policy(&plan), (None, None));
         assert!(plan.warnings.iter().any(|warning| warning.contains("at least 60 s")), "{:?}", plan.warnings);
     }
+}
+
+#[test]
+fn what_granian_cannot_do_about_tls_is_a_problem_and_never_less() {
+    let host = installed_host();
+    let required = [("SSL", "1"), ("SSL_CA_FILE", "ca.pem"), ("SSL_CLIENT_VERIFY", "optional")];
+    assert!(problems_of(&required, &host).contains("use required or none, or --server gunicorn"));
+    assert!(problems_of(&[("SSL", "1"), ("SSL_CIPHERS", "HIGH")], &host).contains("ciphers cannot be chosen"));
+}
+
+#[test]
+fn without_a_file_system_in_memory_granian_reads_the_files_themselves_if_it_can() {
+    let host = Host { memory_directory: None, ..installed_host() };
+    let on_disk = "--ssl-keyfile certs/key.pem".to_owned();
+    assert!(flags_of(&[("SSL", "1")], &host).contains(&on_disk));
+    assert!(flags_of(&[("SSL", "1"), ("MCP_LAUNCH_MODE", "exec")], &installed_host()).contains(&on_disk));
+    let resolution = resolution(&[GRANIAN, ("SSL", "1")]);
+    let mut found = certificates(&resolution);
+    let mut pair = std::sync::Arc::into_inner(found.pair.take().unwrap()).unwrap();
+    pair.key.form = crate::tls::Form::Encrypted;
+    found.pair = Some(std::sync::Arc::new(pair));
+    let problems = plan(&resolution, &host, &found).unwrap_err();
+    assert!(problems[0].to_string().contains("mount a tmpfs on /dev/shm"), "{problems:?}");
+    assert!(plan(&resolution, &installed_host(), &found).is_ok());
 }

@@ -15,6 +15,7 @@ pub mod pre_start;
 mod server;
 mod server_args;
 mod surroundings;
+mod tls;
 mod workers;
 
 use std::ffi::OsString;
@@ -27,9 +28,11 @@ use crate::problem::Problem;
 use crate::settings::checks::STOP_RESERVE;
 use crate::settings::value::{Lifetime, MebiSize, Mode, Restart, Server};
 use crate::settings::{Resolution, Settings};
+use crate::tls::Findings as TlsFindings;
 use findings::Findings;
 pub use modules::Module;
 use pre_start::PreStart;
+pub use tls::{Credentials, Files};
 
 /// What will be run, and how it will be looked after.
 #[derive(Debug, Clone)]
@@ -58,8 +61,12 @@ pub struct Plan {
     pub bind: Bind,
     /// Whether it speaks TLS there.
     pub tls: bool,
-    /// Whether it answers HTTP/1 in clear, as a probe speaks it.
-    pub plain_http: bool,
+    /// Whether it speaks nothing but HTTP/2 without TLS.
+    pub h2c: bool,
+    /// What it serves TLS with, if that is ours to give it.
+    pub credentials: Option<Credentials>,
+    /// Files whose change calls for a reload.
+    pub watched: Vec<PathBuf>,
     /// Whether it is told its own number in `LISTEN_PID`.
     pub listen_pid: bool,
     /// Exit statuses that mean "cannot boot" when they come before readiness.
@@ -112,6 +119,10 @@ pub enum Inherited {
     Listener,
     /// A listening socket of this generation alone, which only we know: whoever answers there is it.
     ProbeListener,
+    /// A memory file with the chain and the key of [`Plan::credentials`].
+    Pair,
+    /// A memory file with the certificates that clients' are checked against.
+    Authority,
     /// A memory file with Python modules, importable through a path entry (a zip archive).
     Modules(Vec<Module>),
     /// The [scoreboard](crate::guard::scoreboard) of the generation.
@@ -162,12 +173,12 @@ pub struct Reason {
     pub because: String,
 }
 
-/// Works out the plan.
+/// Works out the plan. `tls` is what was found out about certificates and keys.
 ///
 /// # Errors
 /// Everything that keeps it from being carried out, together. What could not be resolved is not repeated here; it is
 /// in [`Resolution::problems`], and the settings concerned have their defaults.
-pub fn plan(resolution: &Resolution, host: &Host) -> Result<Plan, Vec<Problem>> {
+pub fn plan(resolution: &Resolution, host: &Host, tls: &TlsFindings) -> Result<Plan, Vec<Problem>> {
     let settings = &resolution.settings;
     let mut findings = Findings::default();
     let chosen = server::choose(settings, host, &mut findings);
@@ -184,6 +195,7 @@ pub fn plan(resolution: &Resolution, host: &Host) -> Result<Plan, Vec<Problem>> 
     let workers = count.number;
     count.report(&mut findings);
     server_args::check(server, &resolution.server_args, &mut findings);
+    tls::judge(settings, tls, &mut findings);
 
     let inputs = environment::Inputs {
         resolution,
@@ -196,14 +208,14 @@ pub fn plan(resolution: &Resolution, host: &Host) -> Result<Plan, Vec<Problem>> 
     };
     let mut env = environment::environment(&inputs, &mut findings);
     let pre_start = pre_start::steps(settings, host, &env, &mut findings);
-    let app = &app;
+    let (app, pair) = (&app, tls.pair.as_ref());
     let launch = match server {
         Server::Gunicorn => {
-            let inputs = gunicorn::Inputs { resolution, host, version, app, bind: &bind, workers, cmd_args };
+            let inputs = gunicorn::Inputs { resolution, host, version, app, bind: &bind, workers, cmd_args, pair };
             gunicorn::launch(inputs, &mut findings)
         }
         Server::Granian => {
-            let inputs = granian::Inputs { resolution, host, version, app, bind: &bind, workers };
+            let inputs = granian::Inputs { resolution, host, version, app, bind: &bind, workers, pair };
             granian::launch(&inputs, &mut findings)
         }
     };
@@ -232,7 +244,9 @@ pub fn plan(resolution: &Resolution, host: &Host) -> Result<Plan, Vec<Problem>> 
         descriptors: launch.descriptors,
         bind,
         tls: launch.tls,
-        plain_http: launch.plain_http && !launch.tls,
+        h2c: launch.h2c && !launch.tls,
+        credentials: launch.credentials,
+        watched: tls::watched(settings),
         listen_pid: launch.listen_pid,
         boot_statuses: launch.boot_statuses,
         workers,
@@ -284,7 +298,7 @@ fn grace(settings: &Settings) -> u64 {
 }
 
 /// How a server is started: what follows the program's name, and what goes with it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Launch {
     args: Vec<OsString>,
     target: String,
@@ -294,7 +308,8 @@ struct Launch {
     descriptors: Vec<Descriptor>,
     listen_pid: bool,
     tls: bool,
-    plain_http: bool,
+    h2c: bool,
+    credentials: Option<Credentials>,
     boot_statuses: Vec<u8>,
     /// How big and how old workers may get, as far as that is ours to see to.
     limits: Limits,
@@ -312,23 +327,6 @@ impl Limits {
         Self {
             max_rss: max_rss.map(|limit| limit.mebibytes() << 20),
             lifetime: lifetime.map(|seconds| Duration::from_secs(seconds.0)),
-        }
-    }
-}
-
-impl Default for Launch {
-    fn default() -> Self {
-        Self {
-            args: Vec::new(),
-            target: String::new(),
-            limit: None,
-            env: Vec::new(),
-            descriptors: Vec::new(),
-            listen_pid: false,
-            tls: false,
-            plain_http: true,
-            boot_statuses: Vec::new(),
-            limits: Limits::default(),
         }
     }
 }

@@ -35,20 +35,32 @@ pub(super) fn installed_host() -> Host {
     ] {
         host.python.packages.insert(package.into(), version);
     }
+    host.memory_directory = Some("/dev/shm".into());
     host.app.file = Some("/venv/lib/python3.11/site-packages/mcpgateway/main.py".into());
     host
+}
+
+/// Files that are as they should be, where they are needed.
+pub(super) fn certificates(resolution: &Resolution) -> TlsFindings {
+    let made = || {
+        let mut pair = crate::tls::example(tempfile::tempdir().unwrap().path());
+        pair.authority = pair.authority.filter(|_| resolution.settings.ssl_ca_file.value.is_some());
+        std::sync::Arc::new(pair)
+    };
+    TlsFindings { pair: resolution.settings.ssl.value.then(made), ..TlsFindings::default() }
 }
 
 /// The plan for this environment on that machine.
 pub(super) fn planned(env: &[(&str, &str)], host: &Host) -> Plan {
     let resolution = resolution(env);
     assert_eq!(resolution.problems, [], "{env:?}");
-    plan(&resolution, host).unwrap_or_else(|problems| panic!("{env:?}: {problems:?}"))
+    plan(&resolution, host, &certificates(&resolution)).unwrap_or_else(|problems| panic!("{env:?}: {problems:?}"))
 }
 
 /// The problems of a plan that there is none of.
 pub(super) fn problems(env: &[(&str, &str)], host: &Host) -> Vec<String> {
-    let plan = plan(&resolution(env), host);
+    let resolution = resolution(env);
+    let plan = plan(&resolution, host, &certificates(&resolution));
     plan.err().unwrap_or_default().iter().map(ToString::to_string).collect()
 }
 
@@ -83,7 +95,7 @@ fn problems_of_every_part_are_reported_together() {
     host.python.granian = Program::Missing;
     host.python.packages.remove("granian");
     let env = [("HTTP_SERVER", "granian"), ("RUST_MCP_MODE", "shadow"), ("APP_MODULE", "a.b:make(1)")];
-    let problems = plan(&resolution(&env), &host).unwrap_err();
+    let problems = plan(&resolution(&env), &host, &TlsFindings::default()).unwrap_err();
     assert_eq!(problems.len(), 3, "{problems:?}");
     assert_eq!(crate::problem::exit_for(&problems), Exit::Settings);
 }

@@ -39,6 +39,8 @@ fn plan_value(resolution: &Resolution, plan: &Plan) -> Value {
         Inherited::ProbeListener => json!({ "number": descriptor.number, "what": "probe-listener" }),
         Inherited::Scoreboard => json!({ "number": descriptor.number, "what": "scoreboard" }),
         Inherited::Line => json!({ "number": descriptor.number, "what": "line" }),
+        Inherited::Pair => json!({ "number": descriptor.number, "what": "certificate-and-key" }),
+        Inherited::Authority => json!({ "number": descriptor.number, "what": "certificate-authority" }),
         Inherited::Modules(modules) => {
             let names: Vec<_> = modules.iter().map(|module| &module.name).collect();
             json!({ "number": descriptor.number, "what": "modules", "names": names })

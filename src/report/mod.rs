@@ -216,6 +216,8 @@ fn what(inherited: &Inherited) -> String {
         Inherited::ProbeListener => "a private listening socket for readiness probes".into(),
         Inherited::Scoreboard => "memory in which the workers tell how they are".into(),
         Inherited::Line => "a line over which workers are asked for a copy of their listening socket".into(),
+        Inherited::Pair => "certificate chain and private key, in memory".into(),
+        Inherited::Authority => "certificates that clients' are checked against, in memory".into(),
         Inherited::Modules(modules) => {
             let names: Vec<_> = modules.iter().map(|module| module.name.as_str()).collect();
             format!("Python modules in memory: {}", names.join(", "))

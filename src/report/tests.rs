@@ -36,7 +36,7 @@ fn resolution(env: &[(&str, &str)]) -> Resolution {
 
 fn both(env: &[(&str, &str)], host: &Host) -> (String, String) {
     let resolution = resolution(env);
-    let plan = plan(&resolution, host);
+    let plan = plan(&resolution, host, &crate::tls::Findings::default());
     let plan = plan.as_ref().map_err(Vec::as_slice);
     (explain(&resolution, host, plan, false), explain_json(&resolution, host, plan))
 }
@@ -89,7 +89,7 @@ fn programs_find_the_same_facts_under_stable_keys() {
 #[test]
 fn colour_is_used_only_if_wanted() {
     let resolution = resolution(&[]);
-    let plan = plan(&resolution, &host());
+    let plan = plan(&resolution, &host(), &crate::tls::Findings::default());
     let plan = plan.as_ref().map_err(Vec::as_slice);
     assert!(!explain(&resolution, &host(), plan, false).contains('\u{1b}'));
     assert!(explain(&resolution, &host(), plan, true).contains('\u{1b}'));

@@ -24,12 +24,16 @@ pub fn exec(plan: &Plan, lock: Option<Lock>, inherited: SignalState) -> Result<E
     image.with_own_proc_in("PYTHONPATH");
     let mut files = Vec::new();
     for descriptor in &plan.descriptors {
-        if let Inherited::Modules(modules) = &descriptor.what {
-            let file = super::module::memory_file(modules).map_err(|error| {
-                cannot("a memory file", Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
-            })?;
-            files.push((file, descriptor.number));
-        }
+        let file = match &descriptor.what {
+            Inherited::Modules(modules) => super::module::memory_file(modules),
+            what @ (Inherited::Pair | Inherited::Authority) => {
+                super::credentials::memory_file(plan.credentials.as_ref(), what)
+            }
+            Inherited::Listener | Inherited::ProbeListener | Inherited::Scoreboard | Inherited::Line => continue,
+        };
+        let file = file
+            .map_err(|error| cannot("a memory file", Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))?;
+        files.push((file, descriptor.number));
     }
     if let Some(cwd) = &plan.cwd {
         std::env::set_current_dir(cwd)

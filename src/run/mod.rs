@@ -1,6 +1,8 @@
 //! Carrying out a plan: becoming the server, or staying with it.
 
+pub mod certificates;
 pub mod condition;
+pub mod credentials;
 pub mod exec;
 pub mod front;
 pub mod init;

@@ -19,6 +19,7 @@ use nix::unistd::Pid;
 
 use super::listeners;
 use super::processes::Process;
+use crate::probe::{Exchange, Response, Speech};
 
 /// Between two attempts.
 const RETRY: Duration = Duration::from_millis(100);
@@ -38,27 +39,22 @@ pub enum Target {
 #[derive(Debug)]
 pub struct Probe {
     target: Target,
-    request: String,
-    /// Whether the server speaks HTTP/1 in clear; if not, any sign of life must do.
-    plain: bool,
+    path: String,
+    speech: Speech,
     attempt: Attempt,
 }
 
 #[derive(Debug)]
 enum Attempt {
     Waiting { until: Instant },
-    Sending { socket: OwnedFd, since: Instant },
-    Receiving { socket: OwnedFd, since: Instant, answer: Vec<u8> },
+    Exchanging { socket: OwnedFd, since: Instant, exchange: Exchange },
 }
 
 impl Probe {
     /// A probe that starts at once.
     #[must_use]
-    pub fn new(target: Target, path: &str, plain: bool, now: Instant) -> Self {
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: mcp-launch\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-        );
-        Self { target, request, plain, attempt: Attempt::Waiting { until: now } }
+    pub fn new(target: Target, path: &str, speech: Speech, now: Instant) -> Self {
+        Self { target, path: path.to_owned(), speech, attempt: Attempt::Waiting { until: now } }
     }
 
     /// What to wait for: a descriptor and its events, and a time.
@@ -66,72 +62,61 @@ impl Probe {
     pub fn interest(&self) -> (Option<(BorrowedFd<'_>, PollFlags)>, Instant) {
         match &self.attempt {
             Attempt::Waiting { until } => (None, *until),
-            Attempt::Sending { socket, since } => (Some((socket.as_fd(), PollFlags::POLLOUT)), *since + ATTEMPT),
-            Attempt::Receiving { socket, since, .. } => (Some((socket.as_fd(), PollFlags::POLLIN)), *since + ATTEMPT),
+            Attempt::Exchanging { socket, since, exchange } => {
+                let is_sending = !exchange.outgoing().is_empty();
+                let events = if is_sending { PollFlags::POLLOUT } else { PollFlags::POLLIN };
+                (Some((socket.as_fd(), events)), *since + ATTEMPT)
+            }
         }
     }
 
     /// Goes on as far as it can without waiting, and says whether the answer was good.
     pub fn advance(&mut self, now: Instant) -> bool {
         loop {
-            let attempt = std::mem::replace(&mut self.attempt, Attempt::Waiting { until: now + RETRY });
-            self.attempt = match attempt {
-                Attempt::Waiting { until } if until > now => Attempt::Waiting { until },
-                Attempt::Waiting { .. } => match connect_to(&self.target) {
-                    Ok(socket) => Attempt::Sending { socket, since: now },
-                    Err(_) => return false,
+            let again = Attempt::Waiting { until: now + RETRY };
+            match &mut self.attempt {
+                Attempt::Waiting { until } if *until > now => return false,
+                Attempt::Waiting { .. } => {
+                    self.attempt = connect_to(&self.target).map_or(again, |socket| {
+                        let exchange = Exchange::new(self.speech, "localhost", &self.path);
+                        Attempt::Exchanging { socket, since: now, exchange }
+                    });
+                }
+                Attempt::Exchanging { since, .. } if now >= *since + ATTEMPT => {
+                    self.attempt = Attempt::Waiting { until: now };
+                }
+                Attempt::Exchanging { socket, exchange, .. } => match advance(socket, exchange) {
+                    None => return false,
+                    Some(response) if response.is_sign_of_life() => return true,
+                    Some(_) => self.attempt = again,
                 },
-                Attempt::Sending { since, .. } | Attempt::Receiving { since, .. } if now >= since + ATTEMPT => {
-                    Attempt::Waiting { until: now }
-                }
-                Attempt::Sending { socket, since } => {
-                    match send(socket.as_raw_fd(), self.request.as_bytes(), MsgFlags::MSG_NOSIGNAL) {
-                        // The request is far smaller than any socket buffer: it is sent whole or not at all.
-                        Ok(_) => Attempt::Receiving { socket, since, answer: Vec::new() },
-                        Err(Errno::EAGAIN | Errno::ENOTCONN) => {
-                            self.attempt = Attempt::Sending { socket, since };
-                            return false;
-                        }
-                        Err(_) => return false,
-                    }
-                }
-                Attempt::Receiving { socket, since, mut answer } => {
-                    let mut buffer = [0; 512];
-                    match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                        Err(Errno::EAGAIN) => {
-                            self.attempt = Attempt::Receiving { socket, since, answer };
-                            return false;
-                        }
-                        // Who refuses what it does not understand is there.
-                        _ if !self.plain => return true,
-                        Ok(0) | Err(_) => return false,
-                        Ok(length) => {
-                            answer.extend_from_slice(&buffer[..length]);
-                            match status(&answer) {
-                                Some(status) => return status < 500,
-                                None => Attempt::Receiving { socket, since, answer },
-                            }
-                        }
-                    }
-                }
-            };
-            if matches!(&self.attempt, Attempt::Waiting { until } if *until > now) {
-                return false;
             }
         }
     }
 }
 
-/// The status of an answer as soon as its first line is there; 599 for what is no HTTP.
-fn status(answer: &[u8]) -> Option<u16> {
-    const NOT_HTTP: u16 = 599;
-    let line = answer.split(|byte| *byte == b'\n').next()?;
-    if line.len() == answer.len() {
-        return (answer.len() > 256).then_some(NOT_HTTP);
+/// Moves bytes as far as that is possible without waiting, until there is an answer.
+fn advance(socket: &OwnedFd, exchange: &mut Exchange) -> Option<Response> {
+    let mut buffer = [0; 4096];
+    loop {
+        while !exchange.outgoing().is_empty() {
+            match send(socket.as_raw_fd(), exchange.outgoing(), MsgFlags::MSG_NOSIGNAL) {
+                Ok(length) => exchange.sent(length),
+                Err(Errno::EAGAIN | Errno::ENOTCONN) => return None,
+                Err(_) => return Some(exchange.ended()),
+            }
+        }
+        match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            Err(Errno::EAGAIN) => return None,
+            Ok(0) | Err(_) => return Some(exchange.ended()),
+            Ok(length) => {
+                let response = exchange.received(&buffer[..length]);
+                if response.is_some() {
+                    return response;
+                }
+            }
+        }
     }
-    let words: Vec<&str> = std::str::from_utf8(line).ok()?.split_ascii_whitespace().collect();
-    let status = words.get(1).filter(|_| words[0].starts_with("HTTP/")).and_then(|status| status.parse().ok());
-    Some(status.unwrap_or(NOT_HTTP))
 }
 
 fn connect_to(target: &Target) -> nix::Result<OwnedFd> {
@@ -234,21 +219,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let target = Target::Tcp(listener.local_addr().unwrap());
         serve(listener, &["HTTP/1.1 503 Busy\r\n\r\n", "", "nonsense\r\n", "HTTP/1.1 404 Not Found\r\n\r\n"]);
-        assert!(wait_for(&mut Probe::new(target, "/health", true, Instant::now())));
-    }
-
-    #[test]
-    fn an_answer_in_pieces_is_put_together() {
-        assert_eq!(status(b"HTTP/1.1 20"), None);
-        assert_eq!(status(b"HTTP/1.1 204 No Content\r\n"), Some(204));
-        assert_eq!(status(b"\x15\x03\x01\n"), Some(599));
+        assert!(wait_for(&mut Probe::new(target, "/health", Speech::default(), Instant::now())));
     }
 
     #[test]
     fn nobody_there_is_not_ready_and_says_when_to_ask_again() {
         let target = Target::Unix("/nonexistent/socket".into());
         let now = Instant::now();
-        let mut probe = Probe::new(target, "/", true, now);
+        let mut probe = Probe::new(target, "/", Speech::default(), now);
         assert!(!probe.advance(now));
         assert!(probe.interest().0.is_none() && probe.interest().1 > now);
     }

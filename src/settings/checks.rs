@@ -22,6 +22,7 @@ pub(super) fn check(settings: &Settings, flags: &FlagLayer, problems: &mut Vec<P
         problems.push(beyond("backoff_initial", &settings.backoff_initial, "backoff_max", &settings.backoff_max));
     }
     client_verify(settings, problems, warnings);
+    warnings.extend(watched_in_vain(settings));
     if may_run(settings, Server::Granian) && settings.granian_blocking_threads.value != Int(1) {
         let threads = &settings.granian_blocking_threads;
         let message = format!("blocking_threads = {} is not for an ASGI app", threads.value.show());
@@ -94,6 +95,16 @@ fn client_verify(settings: &Settings, problems: &mut Vec<Problem>, warnings: &mu
     }
 }
 
+fn watched_in_vain(settings: &Settings) -> Option<String> {
+    let watch = &settings.watch_certs;
+    let why = match (settings.ssl.value, settings.mode.value) {
+        (false, _) => "without TLS; set SSL=true",
+        (true, Mode::Exec) => "in exec mode: nobody is there to watch",
+        (true, Mode::Supervise) => return None,
+    };
+    watch.value.then(|| format!("watch_certs (from {}) has no effect {why}", watch.origin))
+}
+
 #[cfg(test)]
 mod tests {
     use crate::problem::Exit;
@@ -151,6 +162,14 @@ mod tests {
         assert_eq!(with(&[verify], &[]).warnings.len(), 1);
         assert_eq!(problems(&[verify, ("SSL", "true")]).len(), 1);
         assert!(problems(&[verify, ("SSL", "true"), ("SSL_CA_FILE", "ca.pem")]).is_empty());
+    }
+
+    #[test]
+    fn watching_certificates_in_vain_is_pointed_out() {
+        let watch = ("MCP_LAUNCH_WATCH_CERTS", "true");
+        assert_eq!(with(&[watch], &[]).warnings.len(), 1);
+        assert_eq!(with(&[watch, ("SSL", "1"), ("MCP_LAUNCH_MODE", "exec")], &[]).warnings.len(), 1);
+        assert!(with(&[watch, ("SSL", "1")], &[]).warnings.is_empty());
     }
 
     #[test]

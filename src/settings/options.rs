@@ -180,7 +180,7 @@ options! {
         flag: Some("ssl-min-version");
     /// Ciphers for TLS 1.2, as OpenSSL writes them; Gunicorn only.
     ssl_ciphers: Option<String> = "", Tls "ssl_ciphers", ["SSL_CIPHERS"], Tls, flag: Some("ssl-ciphers");
-    /// Reload when a certificate file changes.
+    /// Reload when a certificate file changes and the new ones fit together.
     watch_certs: bool = "false", Launcher "watch_certs", ["MCP_LAUNCH_WATCH_CERTS"], Tls, flag: Some("watch-certs");
 
     /// Gunicorn's workers.
@@ -242,7 +242,7 @@ options! {
     /// Blocking threads of a worker; an ASGI app takes 1.
     granian_blocking_threads: Int<1, 1024> = "1", Granian "blocking_threads", ["GRANIAN_BLOCKING_THREADS"], Granian,
         flag: Some("blocking-threads");
-    /// HTTP versions to speak.
+    /// HTTP versions to speak. Gunicorn speaks HTTP/2 over TLS with its own worker class asgi, if this is set.
     granian_http: Http = "auto", Granian "http", ["GRANIAN_HTTP"], Granian, flag: Some("http");
     /// The event loop; one that is not installed falls back to asyncio unless it was asked for.
     granian_loop: Loop = "uvloop", Granian "loop", ["GRANIAN_LOOP"], Granian, flag: Some("loop");

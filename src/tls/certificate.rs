@@ -6,7 +6,7 @@ use der::Decode;
 use x509_cert::certificate::{CertificateInner, Raw};
 
 use super::key::{self, Public};
-use super::pem::Block;
+use super::pem::{self, Block};
 
 /// A certificate, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Certificate {
     pub not_after: SystemTime,
     /// Its public key; none of a kind that is not known here.
     pub public: Option<Public>,
+    /// As it was signed, in DER.
+    der: Vec<u8>,
 }
 
 impl Certificate {
@@ -83,7 +85,13 @@ fn certificate(data: &[u8]) -> der::Result<Certificate> {
         not_before: time(parsed.validity().not_before),
         not_after: time(parsed.validity().not_after),
         public: key::public_of(info.algorithm.oid, parameters, bits),
+        der: data.to_vec(),
     })
+}
+
+/// The text of a file with these certificates and nothing else.
+pub(super) fn to_pem(certificates: &[Certificate]) -> Vec<u8> {
+    certificates.iter().flat_map(|one| pem::write("CERTIFICATE", &one.der).to_vec()).collect()
 }
 
 /// `1st`, `2nd` … from an index.

@@ -2,6 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use zeroize::Zeroizing;
@@ -56,21 +57,44 @@ pub struct Files {
 /// A certificate chain and its key, with which a server can start.
 #[derive(Debug, Clone)]
 pub struct Pair {
-    /// The file of the chain, as it was read.
-    pub chain: Vec<u8>,
+    /// The certificate of the server itself, the first of the chain.
+    pub leaf: Certificate,
+    /// The chain, as a file has it.
+    chain: Vec<u8>,
     /// The key.
     pub key: Key,
     /// Which setting named the key.
     pub key_origin: Origin,
+    /// The certificates that clients' are checked against, as a file has them.
+    pub authority: Option<Vec<u8>>,
     /// Changes when any of the files does.
     pub fingerprint: u64,
+}
+
+impl Pair {
+    /// The text of a file with all that a server needs to start: the chain, and the key in the clear.
+    #[must_use]
+    pub fn to_pem(&self) -> Zeroizing<Vec<u8>> {
+        let key = self.key.to_pem();
+        // Never moved while it grows: a copy that is left behind would not be wiped.
+        let mut text = Zeroizing::new(Vec::with_capacity(self.chain.len() + key.len()));
+        text.extend_from_slice(&self.chain);
+        text.extend_from_slice(&key);
+        text
+    }
+
+    /// The certificate and its time, in a few words.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        format!("{}, {}, until {}", self.leaf.subject, self.key.kind, date(self.leaf.not_after))
+    }
 }
 
 /// What came to light.
 #[derive(Debug, Clone, Default)]
 pub struct Findings {
     /// The pair, if there is no problem.
-    pub pair: Option<Pair>,
+    pub pair: Option<Arc<Pair>>,
     /// What keeps a server from starting.
     pub problems: Vec<Problem>,
     /// What does not.
@@ -83,16 +107,7 @@ pub fn check(files: &Files, now: SystemTime, force: bool) -> Findings {
     let mut findings = Findings::default();
     let chain = read_chain(&files.certificate, "certificate", &mut findings);
     let key = read_key(files, &mut findings);
-    if let Some(authority) = &files.authority
-        && let Some(found) = read_chain(authority, "CA certificate", &mut findings)
-    {
-        let expired = found.iter().find(|one| one.validity(now) == Validity::Expired);
-        findings.warnings.extend(
-            expired.map(|one| {
-                format!("{} holds {}, which expired {}", shown(authority), one.subject, date(one.not_after))
-            }),
-        );
-    }
+    let authority = files.authority.as_ref().and_then(|file| read_authority(file, now, &mut findings));
     if let Some(chain) = &chain {
         judge_time(&files.certificate, chain, now, force, &mut findings);
         judge_order(&files.certificate, chain, &mut findings);
@@ -106,16 +121,32 @@ pub fn check(files: &Files, now: SystemTime, force: bool) -> Findings {
             "the private key {name} can be read by every user; chmod 600 it (Kubernetes: defaultMode: 0400)"
         ));
     }
-    if let (Ok(chain), Some(key), []) = (&files.certificate.content, key, findings.problems.as_slice()) {
-        let key_origin = files.key.origin.clone();
-        findings.pair = Some(Pair { chain: chain.to_vec(), key, key_origin, fingerprint: fingerprint(files) });
+    if let (Some(chain), Some(key), []) = (chain, key, findings.problems.as_slice())
+        && let Some(leaf) = chain.first()
+    {
+        findings.pair = Some(Arc::new(Pair {
+            leaf: leaf.clone(),
+            chain: certificate::to_pem(&chain),
+            key,
+            key_origin: files.key.origin.clone(),
+            authority: authority.as_deref().map(certificate::to_pem),
+            fingerprint: fingerprint(files),
+        }));
     }
     findings
 }
 
+fn read_authority(file: &File, now: SystemTime, findings: &mut Findings) -> Option<Vec<Certificate>> {
+    let found = read_chain(file, "CA certificate", findings)?;
+    if let Some(one) = found.iter().find(|one| one.validity(now) == Validity::Expired) {
+        let (name, subject) = (shown(file), &one.subject);
+        findings.warnings.push(format!("{name} holds {subject}, which expired {}", date(one.not_after)));
+    }
+    Some(found)
+}
+
 /// Changes when any of the files does.
-#[must_use]
-pub fn fingerprint(files: &Files) -> u64 {
+fn fingerprint(files: &Files) -> u64 {
     let mut hasher = DefaultHasher::new();
     let files_of = [Some(&files.certificate), Some(&files.key), files.authority.as_ref()];
     let contents = files_of.into_iter().map(|file| file.and_then(|file| file.content.as_ref().ok()));
@@ -218,7 +249,8 @@ fn judge_time(file: &File, chain: &[Certificate], now: SystemTime, force: bool, 
         } else if force {
             findings.warnings.push(format!("the certificate {} {wrong}; FORCE_START goes on", shown(file)));
         } else {
-            let hint = "renew it; FORCE_START=true starts all the same";
+            let remedy = if now < one.not_before { "is the clock right?" } else { "renew it;" };
+            let hint = format!("{remedy} FORCE_START=true starts all the same");
             let message = format!("the certificate {name} {wrong}");
             findings.problems.push(Problem::setting(message, &file.origin).hint(hint));
         }
@@ -274,3 +306,5 @@ fn judge_match(files: &Files, chain: &[Certificate], key: &Key, findings: &mut F
 #[cfg(test)]
 #[path = "check_tests.rs"]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::example;

@@ -3,6 +3,16 @@ use std::process::Command;
 
 use super::*;
 
+/// A pair that a server could start with, and a certificate of an authority.
+pub(crate) fn example(directory: &Path) -> Pair {
+    std::fs::create_dir_all(directory).unwrap();
+    let (certificate, key) = made(directory, "localhost", 365);
+    let mut files = files(&certificate, &key);
+    files.authority = Some(file("ca.pem", "SSL_CA_FILE", &certificate));
+    let found = check(&files, in_days(1), false);
+    Arc::into_inner(found.pair.unwrap()).unwrap()
+}
+
 /// A certificate that is valid for so many days from now, and its key.
 fn made(directory: &Path, name: &str, days: u32) -> (Vec<u8>, Vec<u8>) {
     let at = |kind: &str| directory.join(format!("{name}.{kind}"));
@@ -50,7 +60,10 @@ fn a_pair_that_fits_is_taken_without_a_word() {
     let (certificate, key) = made(directory.path(), "a", 365);
     let found = check(&files(&certificate, &key), in_days(1), false);
     assert_eq!((problems(&found), found.warnings), (String::new(), Vec::new()));
-    assert_eq!(found.pair.unwrap().chain, certificate);
+    let pair = found.pair.unwrap();
+    assert_eq!(pair.chain, certificate);
+    let text = String::from_utf8(pair.to_pem().to_vec()).unwrap();
+    assert!(text.ends_with("-----END PRIVATE KEY-----\n") && text.starts_with("-----BEGIN CERTIFICATE-----\n"));
 }
 
 #[test]

@@ -29,7 +29,7 @@ const OTHERS: &[(ObjectIdentifier, &str)] = &[
 ];
 
 /// The command that makes of any key what can be read here.
-pub(super) const CONVERT: &str = "openssl pkcs8 -topk8 -nocrypt -in OLD.pem -out NEW.pem";
+pub const CONVERT: &str = "openssl pkcs8 -topk8 -nocrypt -in OLD.pem -out NEW.pem";
 
 /// A private key in the clear. It is wiped from memory when it is dropped.
 #[derive(Clone)]

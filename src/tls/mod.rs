@@ -1,5 +1,5 @@
 //! Certificates and keys: reads what the settings name and judges whether a server can start with it, and makes of
-//! any common key the clear PKCS#8 that both servers read. Nothing calls it yet.
+//! any common key the clear PKCS#8 that both servers read.
 //!
 //! [`read`] is the thin shell that reads the files; [`check`] judges what they hold, and is pure.
 
@@ -11,6 +11,8 @@ pub mod read;
 mod traditional;
 
 pub use certificate::Certificate;
+#[cfg(test)]
+pub(crate) use check::example;
 pub use check::{Findings, Pair, check};
-pub use key::{Form, Key, Kind};
-pub use read::read;
+pub use key::{CONVERT, Form, Key, Kind};
+pub use read::{paths, read};

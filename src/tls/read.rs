@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -57,8 +57,13 @@ fn file(root: Option<&Path>, path: &Path, origin: &Origin) -> File {
 }
 
 fn content(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let file = fs::File::open(path)?;
-    let length = file.metadata()?.len();
+    // A pipe would keep us waiting for whoever writes to it.
+    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let length = metadata.len();
     if length > LARGEST {
         return Err(io::Error::other(format!("it is larger than {LARGEST} bytes")));
     }

@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use super::super::{Interpreter, Query, Version};
 
 /// The packages that a plan may depend on, under their normalized names.
-const PACKAGES: [&str; 9] = [
+const PACKAGES: [&str; 10] = [
     "granian",
     "gunicorn",
+    "h2",
     "mcp-contextforge-gateway",
     "rloop",
     "setproctitle",

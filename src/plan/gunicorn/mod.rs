@@ -13,9 +13,11 @@ mod arguments;
 pub(super) mod cmd_args;
 mod directive;
 mod module;
+mod tls;
 mod worker_class;
 
 use std::ffi::OsString;
+use std::sync::Arc;
 
 use super::app::Target;
 use super::flags::{GUNICORN_NETWORKS, gunicorn_has};
@@ -23,8 +25,9 @@ use super::guard::Around;
 use super::{Bind, Descriptor, Findings, Inherited, Launch, Limits, Module, grace};
 use crate::host::{Host, Version};
 use crate::problem::Problem;
-use crate::settings::value::{ClientVerify, Mode, Server};
+use crate::settings::value::{Mode, Server};
 use crate::settings::{Origin, Resolution, Setting, Settings};
+use crate::tls::Pair;
 pub(super) use arguments::parse;
 use cmd_args::CmdArgs;
 use directive::{Directive, Python};
@@ -39,11 +42,12 @@ pub(super) struct Inputs<'a> {
     pub bind: &'a Bind,
     pub workers: u32,
     pub cmd_args: CmdArgs,
+    pub pair: Option<&'a Arc<Pair>>,
 }
 
 /// Works out the arguments, the descriptors and what changes in the environment.
 pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
-    let Inputs { resolution, host, version, app, bind, workers, mut cmd_args } = inputs;
+    let Inputs { resolution, host, version, app, bind, workers, mut cmd_args, pair } = inputs;
     let settings = &resolution.settings;
     let mut launch = Launch::default();
     listen(settings, bind, &mut launch);
@@ -51,6 +55,11 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
 
     let file = user_file(settings, &cmd_args, host);
     let mut directives = directives(settings, host, version, app, &cmd_args, findings);
+    directives.extend(tls::tls(&mut launch, pair, resolution));
+    let class = directives.iter().find(|directive| directive.setting == "worker_class");
+    let class = class.and_then(Directive::text).or_else(|| cmd_args.value("worker_class"));
+    let http = tls::http(resolution, host, version, class, findings);
+    directives.extend(http);
     let around = guarded(resolution, host, app, &cmd_args);
     if around.is_possible(settings) && !cmd_args.sets("proc_name") {
         // Gunicorn's default is what it imports, which is the guard.
@@ -99,10 +108,11 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
     };
     let guard = launch.guard(around, resolution, findings);
     // With the guard there is one in any case: it has the guard imported before a worker changes its user.
-    let base = base.or(guard.is_some().then_some(Base::Empty));
+    let base = base.or((guard.is_some() || settings.ssl.value).then_some(Base::Empty));
     launch.target = guard.as_ref().map_or_else(|| app.text.clone(), |guard| format!("{}:app", guard.name));
     if let Some(base) = base {
-        let config = Module { name: module::NAME.into(), source: module::source(&base, &defaults, &forced) };
+        let least = settings.ssl.value.then_some(settings.ssl_min_version.value);
+        let config = Module { name: module::NAME.into(), source: module::source(&base, &defaults, &forced, least) };
         launch.carry([config].into_iter().chain(guard).collect(), resolution);
         launch.args.splice(0..0, ["-c".into(), format!("python:{}", module::NAME).into()]);
     }
@@ -239,7 +249,6 @@ fn directives(
         let value = Python::Bool(true);
         directives.push(Directive::default_value("control_socket_disable", "--no-control-socket", value));
     }
-    directives.extend(tls(settings));
     directives
 }
 
@@ -330,33 +339,6 @@ fn proxies(settings: &Settings, version: Option<Version>, findings: &mut Finding
         findings.problem(Problem::setting(message, &setting.origin).hint("list addresses, or use a newer gunicorn"));
     }
     Some(Directive::explicit("forwarded_allow_ips", "--forwarded-allow-ips", text(proxies)))
-}
-
-/// TLS. The oldest version that is accepted has no flag of Gunicorn's: it takes an `ssl_context` hook in a
-/// configuration. A passphrase has none either.
-fn tls(settings: &Settings) -> Vec<Directive> {
-    if !settings.ssl.value {
-        return Vec::new();
-    }
-    let path = |path: &std::path::Path| text(path.to_string_lossy());
-    let mut directives = vec![
-        Directive::explicit("certfile", "--certfile", path(&settings.cert_file.value)),
-        Directive::explicit("keyfile", "--keyfile", path(&settings.key_file.value)),
-    ];
-    if let Some(authority) = &settings.ssl_ca_file.value {
-        directives.push(Directive::explicit("ca_certs", "--ca-certs", path(authority)));
-    }
-    // The numbers of Python's ssl.VerifyMode.
-    let verify = match settings.ssl_client_verify.value {
-        ClientVerify::None => None,
-        ClientVerify::Optional => Some(1),
-        ClientVerify::Required => Some(2),
-    };
-    directives.extend(verify.map(|mode| Directive::explicit("cert_reqs", "--cert-reqs", Python::Int(mode))));
-    if let Some(ciphers) = &settings.ssl_ciphers.value {
-        directives.push(Directive::explicit("ciphers", "--ciphers", text(ciphers)));
-    }
-    directives
 }
 
 #[cfg(test)]

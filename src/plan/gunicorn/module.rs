@@ -9,11 +9,14 @@ use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 
 use super::directive::{Directive, Python};
+use crate::settings::value::TlsVersion;
 
 /// The name to import it by.
 pub(in super::super) const NAME: &str = "mcp_launch_gunicorn_config";
 
 const CARRIED: &str = include_str!("carried.py");
+/// One TLS context for all workers.
+const TLS: &str = include_str!("tls.py");
 const USER_FILE: &str = include_str!("user_file.py");
 /// What the gateway needs if its user has no file.
 const GATEWAY: &str = include_str!("../../../config/gunicorn.conf.py");
@@ -33,8 +36,8 @@ pub(super) enum Base<'a> {
     Empty,
 }
 
-/// The module's text. `defaults` come before the base, `forced` after it.
-pub(super) fn source(base: &Base, defaults: &[Directive], forced: &[Directive]) -> String {
+/// The module's text. `defaults` come before the base, `forced` after it. With TLS, `least` is the oldest version.
+pub(super) fn source(base: &Base, defaults: &[Directive], forced: &[Directive], least: Option<TlsVersion>) -> String {
     let mut text = CARRIED.to_owned();
     assign(&mut text, "Defaults.", defaults);
     match base {
@@ -50,6 +53,14 @@ pub(super) fn source(base: &Base, defaults: &[Directive], forced: &[Directive]) 
     }
     text.push_str(ALWAYS);
     assign(&mut text, "Settings that no flag can express.", forced);
+    if let Some(least) = least {
+        let name = match least {
+            TlsVersion::V1_2 => "TLSv1_2",
+            TlsVersion::V1_3 => "TLSv1_3",
+        };
+        text.push_str(TLS);
+        let _ = writeln!(text, "_serve_tls(globals(), {name:?})");
+    }
     text
 }
 
@@ -99,10 +110,11 @@ mod tests {
     fn the_order_is_defaults_user_always_forced() {
         let default = Directive::default_value("timeout", "--timeout", Python::Int(600));
         let forced = Directive::explicit("preload_app", "--preload", Python::Bool(false));
-        let text = source(&Base::User(OsStr::new("/app/conf.py")), &[default], &[forced]);
+        let text = source(&Base::User(OsStr::new("/app/conf.py")), &[default], &[forced], Some(TlsVersion::V1_3));
         let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part} in {text}"));
         assert!(at("timeout = 600") < at("_settings_of(\"/app/conf.py\")"));
         assert!(at("_settings_of(\"/app/conf.py\")") < at("reuse_port = False"));
         assert!(at("reuse_port = False") < at("preload_app = False"));
+        assert!(at("preload_app = False") < at("_serve_tls(globals(), \"TLSv1_3\")"));
     }
 }

@@ -58,9 +58,9 @@ fn tls_logs_and_proxies_are_passed_when_asked_for() {
     let plan = planned(&env, &installed_host());
     let flags = flags(&plan);
     for flag in [
-        "--certfile certs/cert.pem",
-        "--keyfile certs/key.pem",
-        "--ca-certs ca.pem",
+        "--certfile /proc/self/fd/5",
+        "--keyfile /proc/self/fd/5",
+        "--ca-certs /proc/self/fd/6",
         "--cert-reqs 2",
         "--access-logfile -",
         "--forwarded-allow-ips *",
@@ -68,7 +68,10 @@ fn tls_logs_and_proxies_are_passed_when_asked_for() {
         assert!(flags.iter().any(|found| found == flag), "{flag} in {flags:?}");
     }
     assert!(flags.iter().all(|flag| !flag.starts_with("--preload")), "{flags:?}");
-    assert!(plan.tls && !plan.plain_http);
+    assert!(plan.tls && plan.credentials.is_some());
+    let inherited = |number| plan.descriptors.iter().find(|found| found.number == number).map(|found| &found.what);
+    assert_eq!((inherited(5), inherited(6)), (Some(&Inherited::Pair), Some(&Inherited::Authority)));
+    assert!(module(&plan).unwrap().ends_with("_serve_tls(globals(), \"TLSv1_2\")\n"));
 }
 
 #[test]

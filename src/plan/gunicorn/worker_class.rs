@@ -63,6 +63,11 @@ pub(super) fn check(
     }
 }
 
+/// Whether it is Gunicorn's own for ASGI apps.
+pub(super) fn is_own_asgi(class: &str) -> bool {
+    [ASGI, "gunicorn.workers.gasgi.ASGIWorker"].contains(&class)
+}
+
 /// Whether Gunicorn's class serves WSGI apps.
 pub(super) fn is_wsgi(class: &str) -> bool {
     const MODULES: [&str; 5] = ["sync", "gthread", "geventlet", "ggevent", "gtornado"];

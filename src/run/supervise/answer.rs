@@ -70,7 +70,8 @@ impl Supervisor<'_> {
                     phase,
                     address: self.front.bind().to_string(),
                     path: plan.map_or_else(|| "/".to_owned(), |plan| plan.policy.health_path.clone()),
-                    plain_http: plan.is_none_or(|plan| plan.plain_http),
+                    tls: plan.is_some_and(|plan| plan.tls),
+                    h2c: plan.is_some_and(|plan| plan.h2c),
                 })
             }
             Request::Reload { .. } => Answer::Refused { why: "a reload is answered when it is decided".into() },
@@ -156,7 +157,7 @@ impl Supervisor<'_> {
     }
 
     /// The plan of what serves, else of what was started last, else the newest.
-    fn plan_in_force(&self) -> Option<&Plan> {
+    pub(super) fn plan_in_force(&self) -> Option<&Plan> {
         let generation = self.state.serving().or_else(|| self.state.generations().last());
         generation.map_or_else(|| self.plans.values().next_back(), |generation| self.plans.get(&generation.plan))
     }

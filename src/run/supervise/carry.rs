@@ -16,7 +16,9 @@ use super::generation::{Action, Event, Main, Outcome, Strength};
 use super::{Readiness, Running, Supervisor, facts};
 use crate::guard::scoreboard::Scoreboard;
 use crate::plan::{Bind, Inherited, Plan};
+use crate::probe::Speech;
 use crate::problem::Exit;
+use crate::run::credentials::{self, FilesInMemory};
 use crate::run::front::{self, Front};
 use crate::run::line::Line;
 use crate::run::processes::{self, Process};
@@ -218,6 +220,9 @@ fn start(
     inherited: crate::sys::SignalState,
 ) -> Result<Running, SpawnError> {
     let prepare = |errno| SpawnError { stage: Stage::Prepare, errno };
+    let failed = |error: std::io::Error| prepare(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
+    let written = plan.credentials.as_ref().map(|credentials| FilesInMemory::write(credentials, generation));
+    let files = written.transpose().map_err(failed)?.flatten();
     let mut made: BTreeMap<i32, OwnedFd> = BTreeMap::new();
     let mut listener = None;
     let mut private = None;
@@ -234,8 +239,10 @@ fn start(
                 made.insert(descriptor.number, socket);
             }
             Inherited::Modules(modules) => {
-                let file = module::memory_file(modules)
-                    .map_err(|error| prepare(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))?;
+                made.insert(descriptor.number, module::memory_file(modules).map_err(failed)?);
+            }
+            what @ (Inherited::Pair | Inherited::Authority) => {
+                let file = credentials::memory_file(plan.credentials.as_ref(), what).map_err(failed)?;
                 made.insert(descriptor.number, file);
             }
             Inherited::Scoreboard => match scoreboard(generation, plan.workers) {
@@ -258,7 +265,10 @@ fn start(
         made.insert(number, socket);
     }
     let descriptors: Vec<_> = made.iter().map(|(number, fd)| (fd, *number)).collect();
-    let argv = with_own_path(plan, generation, front);
+    let mut argv = with_own_path(plan, generation, front);
+    if let Some(files) = &files {
+        files.put_into(&mut argv);
+    }
     let mut image = Image::new(&plan.program, &argv, &plan.env).map_err(prepare)?;
     if plan.listen_pid {
         image.with_listen_pid();
@@ -273,7 +283,7 @@ fn start(
         signals: inherited,
     };
     let pid = spawn(&image, &setup)?;
-    Ok(Running { board, line, ..Running::new(pid, readiness(plan, private, front, generation)) })
+    Ok(Running { board, line, _files: files, ..Running::new(pid, readiness(plan, private, front, generation)) })
 }
 
 /// A scoreboard, and the copy of its descriptor that the workers get.
@@ -302,7 +312,7 @@ fn with_own_path(plan: &Plan, generation: u32, front: &Front) -> Vec<OsString> {
 
 fn readiness(plan: &Plan, private: Option<SocketAddr>, front: &Front, generation: u32) -> Readiness {
     let now = Instant::now();
-    let ask = |target| Readiness::Asking(Probe::new(target, &plan.policy.health_path, plan.plain_http, now));
+    let ask = |target| Readiness::Asking(Probe::new(target, &plan.policy.health_path, speech(plan), now));
     match (private, front.bind()) {
         (Some(address), _) => ask(Target::Tcp(address)),
         (None, Bind::Unix(path)) => ask(Target::Unix(front.own_path(generation).unwrap_or_else(|| path.clone()))),
@@ -310,6 +320,11 @@ fn readiness(plan: &Plan, private: Option<SocketAddr>, front: &Front, generation
             Readiness::Listening(ListenerWatch::new(address.port(), plan.workers as usize, now), None)
         }
     }
+}
+
+/// How the plan's server is spoken to.
+pub(super) const fn speech(plan: &Plan) -> Speech {
+    Speech { tls: plan.tls, h2c: plan.h2c }
 }
 
 /// A request to where clients go, for when only one generation can answer there.
@@ -321,5 +336,5 @@ pub(super) fn public_probe(plan: &Plan, bind: &Bind) -> Option<Probe> {
         ip => ip,
     };
     let target = Target::Tcp(SocketAddr::new(ip, address.port()));
-    Some(Probe::new(target, &plan.policy.health_path, plan.plain_http, Instant::now()))
+    Some(Probe::new(target, &plan.policy.health_path, speech(plan), Instant::now()))
 }

@@ -7,6 +7,7 @@ mod answer;
 pub mod backoff;
 mod carry;
 mod census;
+mod certificates;
 pub mod generation;
 mod handover;
 mod last_word;
@@ -36,6 +37,8 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tracing::{debug, info};
 
+use super::certificates::Watch;
+use super::credentials::FilesInMemory;
 use super::front::Front;
 use super::line::Line;
 use super::notify::Notifier;
@@ -51,6 +54,7 @@ use crate::problem::Problem;
 use crate::settings::value::Server;
 use crate::sys::SignalState;
 use crate::sys::wait::{Reaped, reap};
+use certificates::Certificates;
 use generation::{Event, Main, Outcome, PlanFacts};
 use last_word::LastWord;
 pub use notes::server_name;
@@ -94,6 +98,8 @@ struct Running {
     board: Option<Scoreboard>,
     /// Where its workers can be asked for a copy of a listening socket.
     line: Option<Line>,
+    /// What it serves TLS with, if it reads that from files: they are there for as long as it lives.
+    _files: Option<FilesInMemory>,
 }
 
 impl Running {
@@ -108,6 +114,7 @@ impl Running {
             on_trial: false,
             board: None,
             line: None,
+            _files: None,
         }
     }
 }
@@ -137,6 +144,7 @@ pub struct Supervisor<'a> {
     pulse: Option<Pulse>,
     retirement: Option<Retirement>,
     tally: Tally,
+    certificates: Certificates,
     control: ControlServer,
     termination: TerminationLog,
     last_word: LastWord,
@@ -173,6 +181,7 @@ impl<'a> Supervisor<'a> {
             pulse: None,
             retirement: None,
             tally: Tally::default(),
+            certificates: Certificates::default(),
             control: ControlServer::default(),
             termination: TerminationLog::default(),
             last_word: LastWord::default(),
@@ -217,6 +226,7 @@ impl<'a> Supervisor<'a> {
             self.watch_workers(&ready);
             self.feel_pulse();
             self.keep_limits();
+            self.watch_certificates(&ready);
             self.serve_control(&ready);
         }
     }
@@ -311,9 +321,12 @@ impl<'a> Supervisor<'a> {
         let (clients, patience) = self.control.interest();
         fds.extend(clients.into_iter().map(|(fd, events)| PollFd::new(fd, events)));
         let pulse = self.pulse.as_ref().and_then(Pulse::next);
+        let certificates = self.certificates.watch();
+        fds.extend(certificates.and_then(Watch::descriptor).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let certificates = certificates.and_then(Watch::next);
         let limits = self.next_retirement();
-        let others = look.into_iter().chain(patience).chain(self.notify.next()).chain(pulse).chain(limits);
-        until = until.into_iter().chain(others).min();
+        let others = [look, patience, self.notify.next(), pulse, limits, certificates];
+        until = until.into_iter().chain(others.into_iter().flatten()).min();
         for running in self.running.values() {
             let probe = match &running.readiness {
                 Readiness::Asking(probe) | Readiness::Listening(_, Some(probe)) => probe,

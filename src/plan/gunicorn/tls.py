@@ -1,0 +1,86 @@
+
+
+def _serve_tls(settings, oldest):
+    """Has every worker serve with one TLS context, made in the main process of what Gunicorn has resolved.
+
+    Workers are forks of it: none opens a file again, not one that has changed its user either, and a session that
+    was begun with one is resumed with another. The class decides how it takes the context: Gunicorn's own ask the
+    hook for it; uvicorn's make one by themselves, without the oldest version, and get this one instead.
+    """
+    import os
+    import ssl
+    import sys
+
+    user = {name: settings.get(name) for name in ("on_starting", "post_worker_init", "ssl_context")}
+    shared = []
+
+    def make(conf):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(conf.certfile, conf.keyfile)
+        context.verify_mode = ssl.VerifyMode(conf.cert_reqs)
+        if conf.ca_certs:
+            context.load_verify_locations(conf.ca_certs)
+        if conf.ciphers:
+            context.set_ciphers(conf.ciphers)
+        return context
+
+    def restrict(context):
+        context.minimum_version = max(context.minimum_version, ssl.TLSVersion[oldest])
+        return context
+
+    def on_starting(server):
+        conf = server.cfg
+        try:
+            for path in {conf.certfile, conf.keyfile, conf.ca_certs}:
+                if path and path.startswith("/proc/self/fd/"):
+                    # What the app executes has no business with the key.
+                    os.set_inheritable(int(path.rsplit("/", 1)[1]), False)
+            context = user["ssl_context"](conf, lambda: make(conf)) if user["ssl_context"] else make(conf)
+            shared.append(restrict(context))
+        except (OSError, ValueError) as error:
+            print("TLS cannot be set up: %s" % error, file=sys.stderr, flush=True)
+            sys.exit(3)
+        if user["on_starting"]:
+            user["on_starting"](server)
+
+    def ssl_context(conf, default):
+        context = shared[0]
+        protocols = getattr(conf, "http_protocols", None) or ()
+        if "h2" in protocols:
+            names = {"h1": "http/1.1", "h2": "h2"}
+            context.set_alpn_protocols([names[protocol] for protocol in protocols if protocol in names])
+        return context
+
+    def give_to_uvicorn(config):
+        load = config.load
+
+        def load_with_context():
+            files = config.ssl_certfile, config.ssl_keyfile
+            config.ssl_certfile = config.ssl_keyfile = None
+            try:
+                load()
+            finally:
+                config.ssl_certfile, config.ssl_keyfile = files
+            if config.ssl is None:
+                config.ssl = shared[0]
+                protocols = getattr(config.http_protocol_class, "alpn_protocols", None)
+                if protocols:
+                    config.ssl.set_alpn_protocols(protocols)
+            else:  # a subclass has a factory of its own
+                restrict(config.ssl)
+
+        config.load = load_with_context
+
+    def post_worker_init(worker):
+        config = getattr(worker, "config", None)
+        if hasattr(config, "ssl_certfile") and hasattr(config, "load"):
+            give_to_uvicorn(config)
+        elif not type(worker).__module__.startswith("gunicorn."):
+            name = type(worker).__qualname__
+            worker.log.warning("worker class %s is not known here: the oldest TLS version may be its own choice", name)
+        if user["post_worker_init"]:
+            user["post_worker_init"](worker)
+
+    settings.update(on_starting=on_starting, post_worker_init=post_worker_init, ssl_context=ssl_context)
+
+

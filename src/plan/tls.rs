@@ -1,0 +1,113 @@
+//! How the server gets certificate and key.
+//!
+//! A generation has its own copy of the chain, the key and the certificates of the authority, made when its plan was:
+//! a worker that it replaces later starts with what the others have, whatever has become of the files meanwhile. The
+//! copy is one file with chain and key, so that nobody can read one without the other, and it is never on a disk.
+//! Gunicorn inherits a memory file. Granian resolves the path that it is given, which no memory file has, and every
+//! worker reads it again: it gets a file in a file system in memory, for as long as the generation lives.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Descriptor, Findings, Inherited, Launch};
+use crate::host::Host;
+use crate::problem::Problem;
+use crate::settings::value::{ClientVerify, Mode, Value};
+use crate::settings::{Resolution, Settings};
+use crate::tls::{self, Form, Kind, Pair};
+
+/// The name of a generation's directory in the plan, where its number is not known yet.
+const DIRECTORY: &str = "mcp-launch-GENERATION";
+const PAIR: &str = "pair.pem";
+const AUTHORITY: &str = "ca.pem";
+
+/// What a generation serves with.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// Certificates and key.
+    pub pair: Arc<Pair>,
+    /// The directory in memory in which the generation gets a directory of its own, if it reads them from files.
+    pub directory: Option<PathBuf>,
+}
+
+impl Credentials {
+    /// The files of a generation, if it reads files.
+    #[must_use]
+    pub fn files(&self) -> Option<Files> {
+        let directory = self.directory.as_ref()?.join(DIRECTORY);
+        Some(Files { pair: directory.join(PAIR), authority: directory.join(AUTHORITY), directory })
+    }
+}
+
+/// Paths as the arguments have them, before the generation has its number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// The directory.
+    pub directory: PathBuf,
+    /// The chain and the key.
+    pub pair: PathBuf,
+    /// The certificates of the authority.
+    pub authority: PathBuf,
+}
+
+/// Takes over what was found out about the files, and tells it.
+pub(super) fn judge(settings: &Settings, found: &tls::Findings, findings: &mut Findings) {
+    findings.problems.extend(found.problems.iter().cloned());
+    findings.warnings.extend(found.warnings.iter().cloned());
+    let Some(pair) = &found.pair else { return };
+    let because = format!(
+        "{} (from {}) and {} (from {})",
+        settings.cert_file.value.show(),
+        settings.cert_file.origin,
+        settings.key_file.value.show(),
+        settings.key_file.origin
+    );
+    findings.decide("certificate", pair.summary(), because);
+    let verify = settings.ssl_client_verify.value;
+    if verify != ClientVerify::None {
+        let authority = settings.ssl_ca_file.value.as_ref().map(Value::show).unwrap_or_default();
+        let because = format!("{}; checked against {authority}", settings.ssl_client_verify.origin);
+        findings.decide("client-certificates", verify.word(), because);
+    }
+}
+
+/// Gunicorn's: the descriptors, as paths that can be opened.
+pub(super) fn descriptors(launch: &mut Launch, pair: &Pair, resolution: &Resolution) -> (String, Option<String>) {
+    let mut inherit = |what: Inherited| {
+        let number = launch.next_number(resolution);
+        launch.descriptors.push(Descriptor { number, what });
+        format!("/proc/self/fd/{number}")
+    };
+    (inherit(Inherited::Pair), pair.authority.as_ref().map(|_| inherit(Inherited::Authority)))
+}
+
+/// Granian's: a directory in memory. None, if it must read the user's own files, or there is a problem.
+pub(super) fn directory(settings: &Settings, host: &Host, pair: &Pair, findings: &mut Findings) -> Option<PathBuf> {
+    if let kind @ (Kind::P521 | Kind::Other(_)) = &pair.key.kind {
+        let name = settings.key_file.value.show();
+        let message = format!("Granian cannot serve with the private key {name}: it is {kind}");
+        let hint = "use one of RSA, EC P-256, EC P-384 or Ed25519, or --server gunicorn";
+        findings.problem(Problem::setting(message, &settings.key_file.origin).hint(hint));
+        return None;
+    }
+    let (obstacle, remedy) = match (settings.mode.value, &host.memory_directory) {
+        (Mode::Supervise, Some(directory)) => return Some(directory.clone()),
+        (Mode::Supervise, None) => {
+            ("none of /dev/shm, /run and /tmp is a tmpfs that can be written to", "mount a tmpfs on /dev/shm")
+        }
+        (Mode::Exec, _) => ("in exec mode nobody would remove a file with the clear key", "use supervise mode"),
+    };
+    if pair.key.form != Form::Pkcs8 {
+        let name = settings.key_file.value.show();
+        let message = format!("Granian reads no key like {name}, and it cannot be converted in memory: {obstacle}");
+        let hint = format!("{remedy}, use --server gunicorn, or convert the key: {}", tls::CONVERT);
+        findings.problem(Problem::setting(message, &settings.key_file.origin).hint(hint));
+    }
+    None
+}
+
+/// The paths that the settings name, if they are to be watched.
+pub(super) fn watched(settings: &Settings) -> Vec<PathBuf> {
+    let wanted = settings.ssl.value && settings.watch_certs.value && settings.mode.value == Mode::Supervise;
+    if wanted { tls::paths(settings) } else { Vec::new() }
+}

@@ -1,0 +1,157 @@
+//! One request, to see whether somebody answers: HTTP/1 or HTTP/2, in clear or over TLS.
+//!
+//! [`Exchange`] is a state machine over bytes: whoever has the connection moves them, waiting or not.
+
+mod http1;
+mod http2;
+mod tls;
+
+use std::fmt;
+
+use tls::Tls;
+
+/// How a server is spoken to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Speech {
+    /// Over TLS; which HTTP is then negotiated.
+    pub tls: bool,
+    /// HTTP/2 in clear, which has to be known beforehand (RFC 9113, 3.3).
+    pub h2c: bool,
+}
+
+/// What came back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Response {
+    /// An HTTP status.
+    Status(u16),
+    /// No HTTP, but a server that knows what it refuses: it wants a certificate that we do not have. Why, in words.
+    Refused(String),
+    /// Something that is no HTTP.
+    Other,
+    /// Nothing: the connection was closed.
+    Nothing,
+}
+
+impl Response {
+    /// Whether there is a server that works: a path that is not there, or a client that asks too often, is no fault
+    /// of its.
+    #[must_use]
+    pub const fn is_sign_of_life(&self) -> bool {
+        matches!(self, Self::Status(..500) | Self::Refused(_))
+    }
+}
+
+impl fmt::Display for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "answered {status}"),
+            Self::Refused(why) => f.write_str(why),
+            Self::Other => f.write_str("did not answer in the protocol that was expected"),
+            Self::Nothing => f.write_str("closed the connection without an answer"),
+        }
+    }
+}
+
+/// A request and its answer.
+#[derive(Debug)]
+pub struct Exchange {
+    request: Request,
+    tls: Option<Box<Tls>>,
+    http: Http,
+    outgoing: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Request {
+    host: String,
+    path: String,
+    scheme: &'static str,
+}
+
+/// The HTTP that is spoken.
+#[derive(Debug)]
+enum Http {
+    /// Not yet negotiated.
+    Undecided,
+    V1(http1::Answer),
+    V2(http2::Answer),
+}
+
+impl Exchange {
+    /// A request for this path; `host` is what goes into `Host:`.
+    #[must_use]
+    pub fn new(speech: Speech, host: &str, path: &str) -> Self {
+        let scheme = if speech.tls { "https" } else { "http" };
+        let request = Request { host: host.into(), path: path.into(), scheme };
+        let tls = speech.tls.then(|| Box::new(Tls::new()));
+        let mut exchange = Self { request, tls, http: Http::Undecided, outgoing: Vec::new() };
+        match &mut exchange.tls {
+            Some(tls) => tls.flush(&mut exchange.outgoing),
+            None => exchange.outgoing = exchange.begin(speech.h2c),
+        }
+        exchange
+    }
+
+    /// What is to be sent.
+    #[must_use]
+    pub fn outgoing(&self) -> &[u8] {
+        &self.outgoing
+    }
+
+    /// So much of it was sent.
+    pub fn sent(&mut self, length: usize) {
+        self.outgoing.drain(..length);
+    }
+
+    /// Takes what came in; an answer ends the exchange.
+    pub fn received(&mut self, bytes: &[u8]) -> Option<Response> {
+        let Some(mut tls) = self.tls.take() else { return self.http.received(bytes) };
+        let taken = tls.received(bytes);
+        let mut response = None;
+        match taken {
+            Ok(None) => {}
+            Ok(Some(clear)) => {
+                if matches!(self.http, Http::Undecided) {
+                    let request = self.begin(tls.speaks_http2());
+                    tls.send(&request);
+                }
+                response = self.http.received(&clear);
+            }
+            Err(refused) => response = Some(refused),
+        }
+        tls.flush(&mut self.outgoing);
+        self.tls = Some(tls);
+        response
+    }
+
+    /// What it means that the connection has ended here.
+    #[must_use]
+    pub fn ended(&self) -> Response {
+        match &self.tls {
+            Some(tls) if tls.wants_certificate() => tls::without_certificate(),
+            _ => Response::Nothing,
+        }
+    }
+
+    /// Chooses the HTTP and makes the request.
+    fn begin(&mut self, http2: bool) -> Vec<u8> {
+        let Request { host, path, scheme } = &self.request;
+        if http2 {
+            self.http = Http::V2(http2::Answer::default());
+            http2::request(scheme, host, path)
+        } else {
+            self.http = Http::V1(http1::Answer::default());
+            http1::request(host, path)
+        }
+    }
+}
+
+impl Http {
+    fn received(&mut self, bytes: &[u8]) -> Option<Response> {
+        match self {
+            Self::Undecided => None,
+            Self::V1(answer) => answer.received(bytes),
+            Self::V2(answer) => answer.received(bytes),
+        }
+    }
+}

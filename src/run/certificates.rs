@@ -1,0 +1,271 @@
+//! Watching certificate files for changes, through whatever symlinks lead to them.
+//!
+//! The kernel tells of changes (`inotify(7)`), of the files and of every directory in which one of their names is
+//! looked up: a Kubernetes secret is renewed by one symlink in the middle that changes its target. Only where it
+//! cannot tell, the files are looked at now and then. Files come one after the other, so a pair that does not fit is
+//! waited for.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+/// Nothing has changed for this long: whoever writes is through.
+const SETTLED: Duration = Duration::from_millis(500);
+/// Who never stops writing is not waited for.
+const UNSETTLED: Duration = Duration::from_secs(5);
+/// Between two looks at files that are of no use.
+const AGAIN: Duration = Duration::from_secs(1);
+/// A renewal is complete by then, or has failed.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks where the kernel does not tell.
+const RARELY: Duration = Duration::from_mins(1);
+/// As many symlinks as the kernel follows.
+const MOST_LINKS: usize = 40;
+
+/// What tells one state of a file from another without reading it: its device and number, length and last changes.
+type Identity = (u64, u64, u64, i64, i64, i64, i64);
+
+/// A watch over files.
+#[derive(Debug)]
+pub struct Watch {
+    paths: Vec<PathBuf>,
+    inotify: Option<Inotify>,
+    seen: Vec<Option<Identity>>,
+    /// When to look at the files, and since when that has been put off.
+    due: Option<(Instant, Instant)>,
+    /// Since when they have been of no use.
+    unfit: Option<Instant>,
+}
+
+/// What is to be done about files that are of no use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    /// Nothing: they may be half of a renewal.
+    Wait,
+    /// It is to be said. They are looked at again when they change.
+    Report,
+}
+
+impl Watch {
+    /// A watch that begins with a look: the files were read some time ago.
+    #[must_use]
+    pub fn new(paths: &[PathBuf], now: Instant) -> Self {
+        Self { paths: paths.to_owned(), inotify: None, seen: Vec::new(), due: Some((now, now)), unfit: None }
+    }
+
+    /// What is watched.
+    #[must_use]
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
+    /// What becomes readable when there is news.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.inotify.as_ref().map(AsFd::as_fd)
+    }
+
+    /// When there is something to do whether or not there is news.
+    #[must_use]
+    pub fn next(&self) -> Option<Instant> {
+        self.due.map(|(due, _)| due)
+    }
+
+    /// Takes in the news, and says whether the files are to be looked at now.
+    pub fn is_due(&mut self, ready: &BTreeSet<RawFd>, now: Instant) -> bool {
+        let news = self.inotify.as_ref().filter(|inotify| ready.contains(&inotify.as_fd().as_raw_fd()));
+        if let Some(inotify) = news {
+            while inotify.read_events().is_ok_and(|events| !events.is_empty()) {}
+            // Other files of the same directories are none of our business.
+            if identities(&self.paths) != self.seen {
+                let since = self.due.map_or(now, |(_, since)| since);
+                self.due = Some(((now + SETTLED).min(since + UNSETTLED), since));
+                self.unfit = None;
+            }
+        }
+        if self.due.is_none_or(|(due, _)| due > now) {
+            return false;
+        }
+        // First the watch, then the look: what changes in between is news.
+        self.inotify = watch(&self.paths);
+        self.seen = identities(&self.paths);
+        self.due = self.inotify.is_none().then_some((now + RARELY, now));
+        true
+    }
+
+    /// The files are good.
+    pub fn found_fit(&mut self) {
+        self.unfit = None;
+    }
+
+    /// The files are of no use.
+    pub fn found_unfit(&mut self, now: Instant) -> Unfit {
+        let since = *self.unfit.get_or_insert(now);
+        if now < since + PATIENCE {
+            self.due = Some((now + AGAIN, now));
+            return Unfit::Wait;
+        }
+        Unfit::Report
+    }
+}
+
+fn identities(paths: &[PathBuf]) -> Vec<Option<Identity>> {
+    let identity = |found: fs::Metadata| {
+        let (changed, written) = ((found.ctime(), found.ctime_nsec()), (found.mtime(), found.mtime_nsec()));
+        (found.dev(), found.ino(), found.len(), changed.0, changed.1, written.0, written.1)
+    };
+    paths.iter().map(|path| fs::metadata(path).ok().map(identity)).collect()
+}
+
+/// Has the kernel tell; none if it cannot.
+fn watch(paths: &[PathBuf]) -> Option<Inotify> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
+    let of_directories = AddWatchFlags::IN_ONLYDIR
+        | AddWatchFlags::IN_CREATE
+        | AddWatchFlags::IN_DELETE
+        | AddWatchFlags::IN_MOVED_TO
+        | AddWatchFlags::IN_CLOSE_WRITE
+        | AddWatchFlags::IN_ATTRIB;
+    for directory in paths.iter().flat_map(|path| lookups(path)).collect::<BTreeSet<_>>() {
+        inotify.add_watch(&directory, of_directories).ok()?;
+    }
+    // A file that is mounted by itself belongs to another directory than the one where it is seen.
+    let of_files = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ATTRIB;
+    for path in paths {
+        let _ = inotify.add_watch(path, of_files);
+    }
+    Some(inotify)
+}
+
+/// The directories in which a name is looked up that may be given another meaning: each that has a symlink on the way
+/// to the file, and the one that has the file, or would have what is missing.
+fn lookups(path: &Path) -> BTreeSet<PathBuf> {
+    let owned = |path: &Path| path.components().map(|part| part.as_os_str().to_owned()).collect::<Vec<OsString>>();
+    let mut rest: VecDeque<OsString> = owned(path).into();
+    let (mut at, mut links) = (PathBuf::from("/"), 0);
+    let mut found = BTreeSet::new();
+    while let Some(name) = rest.pop_front() {
+        match Path::new(&name).components().next() {
+            Some(Component::RootDir) => at = PathBuf::from("/"),
+            Some(Component::ParentDir) => _ = at.pop(),
+            Some(Component::Normal(name)) => {
+                let next = at.join(name);
+                if let Ok(target) = fs::read_link(&next) {
+                    found.insert(at.clone());
+                    links += 1;
+                    if links > MOST_LINKS {
+                        break;
+                    }
+                    owned(&target).into_iter().rev().for_each(|part| rest.push_front(part));
+                } else if rest.is_empty() || !next.exists() {
+                    found.insert(at);
+                    break;
+                } else {
+                    at = next;
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// Waits for news, and until it is time to look.
+    fn looks_after(watch: &mut Watch, change: impl FnOnce()) -> bool {
+        change();
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < deadline {
+            let fd = watch.descriptor().unwrap();
+            let mut fds = [nix::poll::PollFd::new(fd, nix::poll::PollFlags::POLLIN)];
+            let until = watch.next().unwrap_or(deadline).saturating_duration_since(Instant::now());
+            nix::poll::poll(&mut fds, u16::try_from(until.as_millis() + 1).unwrap()).unwrap();
+            let ready = fds[0].any().unwrap().then(|| fd.as_raw_fd()).into_iter().collect();
+            if watch.is_due(&ready, Instant::now()) {
+                return true;
+            }
+            if watch.next().is_none() {
+                return false;
+            }
+        }
+        false
+    }
+
+    fn begun(path: &Path) -> Watch {
+        let mut watch = Watch::new(&[path.to_owned()], Instant::now());
+        assert!(watch.is_due(&BTreeSet::new(), Instant::now()), "it begins with a look");
+        assert!(watch.next().is_none(), "and then sleeps");
+        watch
+    }
+
+    #[test]
+    fn a_secret_that_changes_by_a_symlink_in_the_middle_is_noticed_time_and_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for version in ["v1", "v2", "v3"] {
+            fs::create_dir(at(version)).unwrap();
+            fs::write(at(version).join("tls.crt"), version).unwrap();
+        }
+        symlink("v1", at("..data")).unwrap();
+        symlink("..data/tls.crt", at("tls.crt")).unwrap();
+        let mut watch = begun(&at("tls.crt"));
+        for version in ["v2", "v3"] {
+            assert!(looks_after(&mut watch, || {
+                symlink(version, at("..tmp")).unwrap();
+                fs::rename(at("..tmp"), at("..data")).unwrap();
+            }));
+        }
+    }
+
+    #[test]
+    fn other_files_of_the_directory_are_no_reason_to_look() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cert.pem");
+        fs::write(&path, "a").unwrap();
+        let mut watch = begun(&path);
+        assert!(!looks_after(&mut watch, || fs::write(directory.path().join("other"), "b").unwrap()));
+        assert!(looks_after(&mut watch, || fs::write(&path, "bb").unwrap()));
+        assert!(looks_after(&mut watch, || fs::remove_file(&path).unwrap()));
+        assert!(looks_after(&mut watch, || fs::write(&path, "c").unwrap()));
+    }
+
+    #[test]
+    fn half_a_renewal_is_waited_for_and_what_stays_is_reported_once() {
+        let start = Instant::now();
+        let mut watch = Watch::new(&[], start);
+        assert!(watch.is_due(&BTreeSet::new(), start));
+        let (mut now, mut waits) = (start, 0);
+        while watch.found_unfit(now) == Unfit::Wait {
+            waits += 1;
+            now = watch.next().unwrap();
+            assert!(watch.is_due(&BTreeSet::new(), now));
+        }
+        assert_eq!(waits, 10);
+        assert!(watch.next().is_none(), "nothing more to be done until there is news");
+    }
+
+    #[test]
+    fn every_directory_is_known_in_which_a_name_is_looked_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(directory.path()).unwrap();
+        fs::create_dir_all(root.join("real/deep")).unwrap();
+        fs::create_dir(root.join("links")).unwrap();
+        symlink("../real", root.join("links/current")).unwrap();
+        symlink(root.join("real/deep/file"), root.join("real/alias")).unwrap();
+        let expected = ["links", "real", "real/deep"].map(|name| root.join(name));
+        assert_eq!(lookups(&root.join("links/current/alias")), BTreeSet::from(expected));
+        assert_eq!(lookups(&root.join("real/none/file")), BTreeSet::from([root.join("real")]));
+        symlink("loop", root.join("loop")).unwrap();
+        assert_eq!(lookups(&root.join("loop")), BTreeSet::from([root]));
+    }
+}
