@@ -202,13 +202,18 @@ check_openssl() {
 }
 
 # The program that builds and runs images: CONTAINER_ENGINE, else what is installed.
-container_engine() {
+find_container_engine() {
     local engine
     for engine in ${CONTAINER_ENGINE:+"$CONTAINER_ENGINE"} docker podman; do
         if have "$engine"; then
             printf '%s\n' "$engine"
-            return
+            # With the status, which in a trap is another one by default.
+            return 0
         fi
     done
-    die "there is neither docker nor podman (apt-get install -y podman)"
+    return 1
+}
+
+container_engine() {
+    find_container_engine || die "there is neither docker nor podman (apt-get install -y podman)"
 }

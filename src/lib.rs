@@ -28,6 +28,7 @@
 //! Commands that must succeed first ([`run::prestart`]) run when port and lock are ours and before there is a
 //! supervisor, each to its end, and nothing that it started outlives it. Only signals that mean a stop are read
 //! meanwhile; the others stay blocked and reach the supervisor, so that a reload asked for then comes after the start.
+//! The control socket is there already: who asks is told that we are not ready, and live.
 //!
 //! ## Generations
 //!

@@ -33,7 +33,7 @@ fn status(running: &Running) -> String {
 }
 
 fn grow(running: &Running, mebibytes: u32) -> Pid {
-    let body = get(running.port, &format!("/grow?mb={mebibytes}")).unwrap().body;
+    let body = get(running.port, &format!("/grow?mib={mebibytes}")).unwrap().body;
     Pid::from_raw(body.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap())
 }
 

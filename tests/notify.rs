@@ -115,7 +115,7 @@ fn the_manager_is_asked_for_the_time_that_the_settings_allow() {
         ],
     );
     manager.wait("READY=1");
-    assert!(patience(&mut manager, "before the first start") >= 20 * 60);
+    assert!(patience(&mut manager, "starting, pre_start runs") >= 20 * 60);
     assert!(patience(&mut manager, "STATUS=starting the server") >= 10 * 60);
     running.signal(Signal::SIGHUP);
     assert!(patience(&mut manager, "RELOADING=1") >= 10 * 60);

@@ -171,6 +171,47 @@ fn a_reload_that_is_asked_for_meanwhile_comes_after_the_start() {
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
 
+/// Another shell in the same container asks: the exit status, and the line on standard output or error.
+fn ask(running: &Running, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(harness::PROGRAM);
+    command.args(arguments).env_clear().env("XDG_RUNTIME_DIR", running.directory.path());
+    let output = command.env("PORT", running.port.to_string()).output().unwrap();
+    let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn who_asks_meanwhile_is_answered() {
+    let mut running = with_command("until test -e $OUT/go; do sleep 0.01; done", &[]).start();
+    running.wait_log("pre-start");
+    let ready = (Some(1), "not ready: starting, pre_start runs\n".to_owned());
+    assert_eq!(ask(&running, &["health"]), ready);
+    // Whoever restarts what is not live must not cut a migration off.
+    assert_eq!(ask(&running, &["health", "--live"]), (Some(0), "live: starting, pre_start runs\n".to_owned()));
+    let (code, status) = ask(&running, &["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!((code, &status["launcher"]["phase"]), (Some(0), &"starting".into()));
+    assert_eq!(status["generations"].as_array().unwrap().len(), 0);
+    let (code, plan) = ask(&running, &["explain", "--running"]);
+    assert!(code == Some(0) && plan.contains("pre-start"), "{plan}");
+    let (code, refused) = ask(&running, &["reload"]);
+    assert!(code == Some(1) && refused.contains("nothing serves yet"), "{refused}");
+    fs::write(running.directory.path().join("go"), "").unwrap();
+    running.wait_log("ready generation=1");
+    assert_eq!(ask(&running, &["health"]), (Some(0), "ready: serving\n".to_owned()));
+    assert_eq!(running.stop(), 0, "{}", running.log());
+}
+
+#[test]
+fn who_asks_between_two_tries_is_answered_too() {
+    let arguments = ["--pre-start-retries", "1", "--backoff-initial", "1h", "--backoff-max", "1h"];
+    let mut running = with_command("exit 1", &arguments).start();
+    running.wait_log("pre-start failed");
+    assert_eq!(ask(&running, &["health"]).0, Some(1));
+    assert_eq!(running.stop(), 0, "{}", running.log());
+    assert_eq!(ask(&running, &["health"]).0, Some(3), "the socket goes with the launcher");
+}
+
 #[test]
 fn the_launchers_death_ends_it() {
     let mut running = with_command("sleep 600", &[]).start();

@@ -30,6 +30,8 @@ TARGETS = {
     "anonymous": ("MiB", 1.0),
     "wake-ups": ("count", 0),
     "respawn": ("ms", 2.0),
+    "health --ready": ("ms", 5.0),
+    "health --live": ("ms", 5.0),
 }
 
 
@@ -199,7 +201,7 @@ def main():
     parser.add_argument("--iterations", type=int, default=300, help="turns of the start-up runs (300)")
     parser.add_argument("--respawns", type=int, default=100, help="main processes to kill (100)")
     parser.add_argument("--reloads", type=int, default=20, help="reloads to wait for (20)")
-    parser.add_argument("--questions", type=int, default=200, help="times to ask for the status (200)")
+    parser.add_argument("--questions", type=int, default=200, help="times to ask for the status, and for health (200)")
     parser.add_argument("--idle", type=int, default=10, metavar="SECONDS", help="time to watch it idle (10)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     options = parser.parse_args()
@@ -214,6 +216,7 @@ def main():
             "respawn by runsv": supervision.respawn_runit(options, installation),
             "reload": supervision.reload(options, installation),
             "status of 64 workers": supervision.status(options, installation),
+            **supervision.probes(options, installation),
         }
     result = summarize(options, times, figures, taken)
     if options.json:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -104,3 +105,36 @@ def status(options, installation):
                 raise SystemExit(f"bench: status does not show all workers: {answer[:200]}")
             progress("status", turn + 1, options.questions)
     return times
+
+
+def probes(options, installation):
+    """Nanoseconds that one probe takes from its start to its end, by what is asked with. They take turns."""
+    curl = shutil.which("curl")
+    with Supervisor(options, installation) as supervisor:
+        [path] = installation.root.glob("mcp-launch-*.sock")
+        port = path.stem.rsplit("-", 1)[1]
+        environment = {**supervisor.environment, "PORT": port}
+        field = {
+            "health --ready": [options.binary, "health", "--ready"],
+            "health --live": [options.binary, "health", "--live"],
+        }
+        if curl:
+            field["a probe by curl"] = [curl, "-fsS", "-o", "/dev/null", f"http://127.0.0.1:{port}/health"]
+        times = {name: [] for name in field}
+        for turn in range(options.questions):
+            for name in random.sample(list(field), len(field)):
+                times[name].append(time_to_end(name, field[name], environment))
+            progress("probes", turn + 1, options.questions)
+    return times
+
+
+def time_to_end(name, argv, environment):
+    """Nanoseconds from before the start of a command until it has ended well."""
+    actions = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    start = now()
+    pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions)
+    _, status = os.waitpid(pid, 0)
+    took = now() - start
+    if status != 0:
+        raise SystemExit(f"bench: {name} failed with status {os.waitstatus_to_exitcode(status)}")
+    return took

@@ -10,9 +10,11 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, ValueParser};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use clap_complete::Shell;
 
+use crate::host::{Program, find_program};
 use crate::settings::FlagLayer;
 use crate::settings::value::{Server, Span, Value};
 use flags::Texts;
@@ -252,9 +254,23 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, cla
     let args: Vec<OsString> = args.into_iter().collect();
     let matches = match parse_quickly(&args) {
         Some(matches) => matches,
-        None => command().try_get_matches_from(args)?,
+        None => command().try_get_matches_from(&args).map_err(|error| with_tip(error, &args))?,
     };
     Ok(invocation_of(matches))
+}
+
+/// Who has a container run another program than this one, `docker run IMAGE ls -l`, is told how.
+fn with_tip(mut error: clap::Error, args: &[OsString]) -> clap::Error {
+    let is_error = !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let program = args.get(1).filter(|first| is_error && command().find_subcommand(first).is_none());
+    let env = || std::env::vars_os().collect();
+    if program.is_some_and(|name| matches!(find_program(name, &env()), Program::Found(_))) {
+        let words: Vec<_> = args[1..].iter().map(|word| word.to_string_lossy()).collect();
+        let words = shlex::try_join(words.iter().map(AsRef::as_ref)).unwrap_or_else(|_| words.join(" "));
+        let tip = format!("to run it under this init: mcp-launch init -- {words}");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
 }
 
 fn invocation_of(mut matches: ArgMatches) -> Invocation {

@@ -180,6 +180,18 @@ fn what_cannot_be_understood_is_a_usage_error() {
 }
 
 #[test]
+fn another_program_in_place_of_an_app_is_answered_with_the_form_that_runs_it() {
+    for (args, form) in
+        [(["sh", "-c", "exit 3", "x"], "init -- sh -c 'exit 3' x"), (["ls", "-l", "/", "/"], "init -- ls -l / /")]
+    {
+        let error = try_parse(&args).unwrap_err().to_string();
+        assert!(error.contains(&format!("mcp-launch {form}")), "{error}");
+    }
+    let error = try_parse(&["my.app:app", "--workrs", "2"]).unwrap_err().to_string();
+    assert!(!error.contains("init --") && error.contains("--workers"), "{error}");
+}
+
+#[test]
 fn help_lists_every_heading_with_defaults_and_variables() {
     let help = command().render_long_help().to_string();
     for heading in crate::settings::options::Heading::ALL {

@@ -39,6 +39,7 @@ pub(super) fn health(flags: &FlagLayer, probe: Probe, timeout: Duration, url: Op
             _ => Err(unexpected()),
         },
         Probe::Live => match launcher.ask(Request::Live, Some(left))? {
+            Answer::Preparing { phase } => Ok(report(&Ok(format!("live: {phase}")))),
             Answer::Live(live) if !live.server => Ok(report(&Err(format!("not live: no server ({})", live.phase)))),
             // A start that takes too long is ended by the launcher itself; nobody else need kill it.
             Answer::Live(live) if live.phase == "starting" => Ok(report(&Ok("live: starting".to_owned()))),

@@ -68,7 +68,12 @@ fn start(
     }
     announce(&plan);
     let mut notify = Notifier::from_environment(&resolution.env);
-    match pre_start(&plan, inherited, &mut notify).map_err(one)? {
+    // A server that takes our place would leave nobody to answer.
+    let mut control = match plan.mode {
+        Mode::Exec => ControlServer::default(),
+        Mode::Supervise => control(settings, &resolution.env, front.bind()),
+    };
+    match pre_start(&plan, inherited, &mut control, &mut notify).map_err(one)? {
         Outcome::Done => {}
         Outcome::Stopped(status) => {
             termination.write(&format!("stopped status={status} before the first start"));
@@ -85,7 +90,6 @@ fn start(
         return crate::run::exec::exec(&plan, lock, inherited).map(Exit::code).map_err(one);
     }
     notify.starting("starting the server", plan.policy.startup_timeout + plan.policy.stop_timeout);
-    let control = control(settings, &resolution.env, front.bind());
     let ears = (control, termination, notify);
     let status = supervise(plan, front, lock, ears, &mut planner, inherited);
     drop(log);
@@ -108,8 +112,13 @@ fn announce(plan: &Plan) {
 }
 
 /// What must succeed before the first generation.
-fn pre_start(plan: &Plan, inherited: SignalState, notify: &mut Notifier) -> Result<Outcome, Problem> {
-    prestart::run(&plan.pre_start, plan.cwd.as_deref(), plan.policy.stop_timeout, inherited, notify)
+fn pre_start(
+    plan: &Plan,
+    inherited: SignalState,
+    control: &mut ControlServer,
+    notify: &mut Notifier,
+) -> Result<Outcome, Problem> {
+    prestart::run(plan, inherited, control, notify)
         .map_err(|error| Problem::new(Exit::NotExecutable, format!("cannot receive signals: {error}")))
 }
 

@@ -54,11 +54,16 @@ pub enum Answer {
     Ready {
         /// Yes or no.
         ready: bool,
-        /// What the launcher is doing, in a word.
+        /// What the launcher is doing, in a word or a few.
         phase: String,
     },
     /// To [`Request::Live`].
     Live(Live),
+    /// To [`Request::Live`], before the first start: there is no worker yet that could answer.
+    Preparing {
+        /// What is being done.
+        phase: String,
+    },
     /// To what was not understood or is not allowed.
     Refused {
         /// Why.

@@ -1,8 +1,12 @@
 //! Commands before the first generation: each runs to its end, is tried again if that is wished, and leaves no
-//! process behind. Signals that mean a stop end it; all others wait for the supervisor.
+//! process behind. Signals that mean a stop end it; all others wait for the supervisor. Whoever asks is answered.
 
+mod meanwhile;
+
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,7 +21,9 @@ use super::processes::descendants;
 use super::signals::BlockedSignals;
 use super::supervise::leave::{Leave, Step};
 use super::{adopt_orphans, poll_timeout, signal_all, status_of};
+use crate::control::server::ControlServer;
 use crate::host::{Program, find_program};
+use crate::plan::Plan;
 use crate::plan::pre_start::PreStart;
 use crate::problem::{Exit, Problem};
 use crate::report::redact;
@@ -25,6 +31,7 @@ use crate::settings::value::show_span;
 use crate::sys::SignalState;
 use crate::sys::spawn::{Group, Image, Setup, SpawnError, Stage, spawn};
 use crate::sys::wait::{Reaped, reap};
+use meanwhile::Meanwhile;
 
 /// What a command left behind has this long from TERM to KILL.
 const LEFTOVERS_GRACE: Duration = Duration::from_secs(2);
@@ -92,34 +99,33 @@ fn confined(step: &PreStart, cwd: Option<&Path>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Runs the commands one after the other. All signals must be blocked, as they are from the start of the program
-/// on. The service manager is told what is being done, and how long that may take.
+/// Runs the commands of a plan one after the other. All signals must be blocked, as they are from the start of the
+/// program on. The service manager is told what is being done, and how long that may take.
 ///
 /// # Errors
 /// When there is no descriptor left to read signals from.
 pub fn run(
-    steps: &[PreStart],
-    cwd: Option<&Path>,
-    stop_timeout: Duration,
+    plan: &Plan,
     inherited: SignalState,
+    control: &mut ControlServer,
     notify: &mut Notifier,
 ) -> io::Result<Outcome> {
-    if steps.is_empty() {
+    if plan.pre_start.is_empty() {
         return Ok(Outcome::Done);
     }
     adopt_orphans();
     let wanted = [STOPS.as_slice(), &[libc::SIGCHLD]].concat();
     let mut runner = Runner {
         signals: BlockedSignals::take(&wanted)?,
-        cwd,
-        stop_timeout,
+        cwd: plan.cwd.as_deref(),
+        stop_timeout: plan.policy.stop_timeout,
         inherited,
-        notify,
+        meanwhile: Meanwhile::new(plan, control, notify),
         stop: Stop::No,
         killed: false,
     };
     let mut outcome = Outcome::Done;
-    for step in steps {
+    for step in &plan.pre_start {
         outcome = runner.until_it_succeeds(step);
         if outcome != Outcome::Done {
             break;
@@ -145,7 +151,7 @@ struct Runner<'a> {
     cwd: Option<&'a Path>,
     stop_timeout: Duration,
     inherited: SignalState,
-    notify: &'a mut Notifier,
+    meanwhile: Meanwhile<'a>,
     stop: Stop,
     /// Whether a stop took SIGKILL.
     killed: bool,
@@ -191,7 +197,7 @@ impl Runner<'_> {
             }
             info!(setting = step.setting, command, "pre-start");
             let within = step.timeout + TIMEOUT_GRACE + wait;
-            self.notify.starting(&format!("{} before the first start", step.setting), within);
+            self.meanwhile.begin(step.setting, within);
             let start = Instant::now();
             let end = self.once(step);
             if let Some(stopped) = self.stopped() {
@@ -290,17 +296,29 @@ impl Runner<'_> {
         }
     }
 
-    /// Waits until something happens, and takes note of stops.
+    /// Waits until something happens, answers who asks, and takes note of stops.
     fn wait(&mut self, until: Option<Instant>) {
-        let wait = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(&self.signals), PollFlags::POLLIN)];
-        let _ = poll(&mut fds, poll_timeout(wait));
+        let ready = self.poll(until);
+        self.meanwhile.advance(&ready);
         for signal in self.signals.drain().into_iter().filter(|signal| STOPS.contains(signal)) {
             info!(signal, "signal");
             if self.stop == Stop::No {
-                self.notify.stopping("stopping", self.stop_timeout);
+                self.meanwhile.stopping(self.stop_timeout);
             }
             self.stop = if signal == libc::SIGQUIT || self.stop > Stop::No { Stop::Now } else { Stop::Asked };
+        }
+    }
+
+    /// Sleeps until there is something to do. Returns the descriptors that are ready.
+    fn poll(&self, until: Option<Instant>) -> BTreeSet<RawFd> {
+        let (clients, patience) = self.meanwhile.interest();
+        let until = until.into_iter().chain(patience).min();
+        let wait = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        fds.extend(clients.into_iter().map(|(fd, events)| PollFd::new(fd, events)));
+        match poll(&mut fds, poll_timeout(wait)) {
+            Ok(1..) => fds.iter().filter(|fd| fd.any() == Some(true)).map(|fd| fd.as_fd().as_raw_fd()).collect(),
+            _ => BTreeSet::new(),
         }
     }
 }

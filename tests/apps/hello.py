@@ -12,7 +12,7 @@ Paths:
   /block?s=2    the same, with the event loop blocked
   /spin         an endless loop
   /deadlock     waits for a lock that is never free
-  /grow?mb=64   the worker takes so much more memory, for ever
+  /grow?mib=64  takes so much more memory, for good
   /sse          an event every 0.1 s until the client leaves
   /shout?mb=1   writes so much to standard error
   /crash?status=3  ends the worker (Gunicorn takes 3 and 4 for a failed boot and ends itself)
@@ -31,7 +31,6 @@ from urllib.parse import parse_qs
 time.sleep(float(os.environ.get("IMPORT_SLEEP") or 0))
 if os.environ.get("IMPORT_FAIL") == "1":
     raise RuntimeError("IMPORT_FAIL is set")
-
 
 GROWN = []
 
@@ -69,7 +68,7 @@ async def body_for(scope):
             lock.acquire()
         case "/grow":
             # Not zeros, which the kernel would not give memory for.
-            GROWN.append(b"x" * (int(query["mb"]) << 20))
+            GROWN.append(b"x" * (int(query["mib"]) << 20))
             return {"pid": os.getpid()}
         case "/shout":
             sys.stderr.write(("x" * 1023 + "\n") * (int(query["mb"]) << 10))

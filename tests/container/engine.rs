@@ -1,0 +1,187 @@
+//! Containers under test. What they leave behind is removed when they go out of scope, failed tests included.
+
+use std::collections::BTreeSet;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::{Finished, Launch, Running, tests_directory, wait_for};
+
+/// The engine's client.
+pub fn engine() -> Command {
+    let mut command = Command::new(std::env::var_os("CONTAINER_ENGINE").unwrap_or_else(|| "docker".into()));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// The image with mcp-launch, both servers and the gateway.
+pub fn image() -> Option<String> {
+    let image = std::env::var("MCP_LAUNCH_TEST_IMAGE").ok();
+    if image.is_none() {
+        eprintln!("SKIPPED: MCP_LAUNCH_TEST_IMAGE is not set; scripts/test builds the image and sets it");
+    }
+    image
+}
+
+/// A name that nobody else has. `scripts/test` finds by it what is left when the tests themselves were killed.
+pub fn unique(what: &str) -> String {
+    let own = std::process::id();
+    let run = std::env::var("MCP_LAUNCH_TEST_RUN").unwrap_or_else(|_| own.to_string());
+    format!("mcp-launch-test-{run}-{own}-{what}")
+}
+
+/// What a command answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl From<Output> for Answer {
+    fn from(output: Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+}
+
+/// A process in a container's PID namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub pid: i32,
+    pub parent: i32,
+    pub state: char,
+    pub name: String,
+}
+
+/// A container that runs in the foreground of the engine's client.
+pub struct Container {
+    pub running: Running,
+    pub name: String,
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = engine().args(["rm", "--force", "--volumes", &self.name]).output();
+    }
+}
+
+/// `docker run` with these options, and with what follows the image's name; the small apps are there to be imported.
+/// Unless the options choose a network, port 4444 is published on the loopback address.
+pub fn launch(image: &str, options: &[&str], arguments: &[&str]) -> (Launch, String) {
+    let mut launch = Launch::new(&[]);
+    let name = unique(&launch.port.to_string());
+    let mut command = engine();
+    command.args(["run", "--name", &name, "--env=PYTHONPATH=/apps"]);
+    command.arg(format!("--volume={}:/apps:ro", tests_directory("apps").display()));
+    if !options.iter().any(|option| option.starts_with("--network")) {
+        command.arg(format!("--publish=127.0.0.1:{}:4444", launch.port));
+    }
+    command.args(options).arg(image).args(arguments);
+    launch.command = command;
+    (launch, name)
+}
+
+impl Container {
+    /// Starts it.
+    pub fn start(options: &[&str], arguments: &[&str]) -> Option<Self> {
+        Some(Self::start_image(&image()?, options, arguments))
+    }
+
+    /// Starts one of another image.
+    pub fn start_image(image: &str, options: &[&str], arguments: &[&str]) -> Self {
+        let (launch, name) = launch(image, options, arguments);
+        Self { running: launch.start(), name }
+    }
+
+    /// A server with the small app, which is ready.
+    #[track_caller]
+    pub fn ready(server: &str, options: &[&str], arguments: &[&str]) -> Option<Self> {
+        let arguments = [&["--server", server], arguments, &["hello:app"]].concat();
+        let mut container = Self::start(options, &arguments)?;
+        container.running.wait_log(" ready generation=1");
+        Some(container)
+    }
+
+    /// Runs one to its end.
+    #[track_caller]
+    pub fn finish(options: &[&str], arguments: &[&str]) -> Option<Finished> {
+        let mut container = Self::start(options, arguments)?;
+        let code = container.running.wait();
+        Some(Finished { code, out: container.running.out(), log: container.running.log() })
+    }
+
+    /// Another command in it.
+    pub fn exec(&self, command: &[&str]) -> Answer {
+        engine().args(["exec", &self.name]).args(command).output().unwrap().into()
+    }
+
+    /// What `mcp-launch status` says.
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        let answer = self.exec(&["mcp-launch", "status", "--json"]);
+        serde_json::from_str(&answer.out)
+            .unwrap_or_else(|error| panic!("{error}: {answer:?}\n{}", self.running.log()))
+    }
+
+    /// The main process of the generation that serves, and its workers.
+    #[track_caller]
+    pub fn server(&self) -> (i64, BTreeSet<i64>) {
+        wait_for("a generation with all its workers", || {
+            let status = self.status();
+            let serving = status["generations"].as_array()?.iter().find(|found| found["state"] == "serving")?.clone();
+            let workers = serving["workers"].as_array()?.iter().filter_map(|worker| worker["pid"].as_i64());
+            let workers: BTreeSet<i64> = workers.collect();
+            (workers.len() as u64 == serving["workers_planned"].as_u64()?)
+                .then_some((serving["main_pid"].as_i64()?, workers))
+        })
+    }
+
+    /// Sends a signal to one of its processes.
+    #[track_caller]
+    pub fn kill(&self, signal: &str, pid: i64) {
+        let answer = self.exec(&["sh", "-c", &format!("kill -{signal} {pid}")]);
+        assert_eq!((answer.code, answer.err.as_str()), (Some(0), ""));
+    }
+
+    /// The processes that can be seen in it, those that look aside.
+    pub fn processes(&self) -> Vec<Seen> {
+        let answer = self.exec(&["sh", "-c", "echo $$; cat /proc/[0-9]*/stat 2>/dev/null"]);
+        let mut lines = answer.out.lines();
+        let observer: i32 = lines.next().and_then(|line| line.parse().ok()).unwrap_or_else(|| panic!("{answer:?}"));
+        let all = lines.filter_map(|line| {
+            let (pid, rest) = line.split_once(" (")?;
+            let (name, rest) = rest.rsplit_once(") ")?;
+            let mut fields = rest.split(' ');
+            let state = fields.next()?.chars().next()?;
+            let parent = fields.next()?.parse().ok()?;
+            Some(Seen { pid: pid.parse().ok()?, parent, state, name: name.to_owned() })
+        });
+        all.filter(|seen| seen.pid != observer && seen.parent != observer).collect()
+    }
+
+    /// A field of what the engine knows of it, as its templates name it.
+    pub fn inspect(&self, field: &str) -> String {
+        let inspected = engine().args(["inspect", "--format", field, &self.name]).output().unwrap();
+        Answer::from(inspected).out.trim().to_owned()
+    }
+
+    /// `docker stop`: the exit status, and how long it took.
+    #[track_caller]
+    pub fn stop(&mut self) -> (i32, Duration) {
+        let start = Instant::now();
+        let answer = Answer::from(engine().args(["stop", "--time", "30", &self.name]).output().unwrap());
+        assert_eq!(answer.code, Some(0), "{answer:?}");
+        let took = start.elapsed();
+        (self.running.wait(), took)
+    }
+
+    /// The same, where nothing should keep it from ending well and soon.
+    #[track_caller]
+    pub fn stop_well(mut self) {
+        let (code, took) = self.stop();
+        assert_eq!(code, 0, "{}", self.running.log());
+        assert!(took < Duration::from_secs(10), "{took:?}\n{}", self.running.log());
+    }
+}
