@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use harness::ask::{Answer, ask, ask_in_vain, command};
+use harness::ask::{Answer, ask, command};
 use harness::http::get;
 use harness::{Launch, PROGRAM, Running, free_port, is_alive, is_root, tests_directory, venv, wait_for, wait_until};
 use nix::sys::signal::{Signal, kill};
@@ -91,7 +91,7 @@ fn status_shows_what_runs(server: &str) {
     assert!(metrics.contains("\nmcp_launch_workers{generation=\"1\"} 2\n"), "{metrics}");
 
     running.stop();
-    assert_eq!(ask_in_vain(&running, &["status"]).code, Some(3));
+    assert_eq!(ask(&running, &["status"]).code, Some(3));
 }
 
 #[test]
@@ -414,7 +414,7 @@ fn health_tells_ready_and_live_apart() {
     assert_eq!((draining.code, &*draining.out), (Some(1), "not ready: stopping\n"));
     assert_eq!(ask(&running, &["health", "--live"]).code, Some(0), "it serves on");
     assert_eq!(running.stop(), 0);
-    let gone = ask_in_vain(&running, &["health"]);
+    let gone = ask(&running, &["health"]);
     assert!(gone.code == Some(3) && gone.out.is_empty() && gone.problem.contains("no launcher"), "{gone:?}");
 }
 

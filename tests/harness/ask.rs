@@ -6,18 +6,14 @@ use serde_json::Value;
 
 use super::{PROGRAM, Running};
 
-/// Another shell in the same container.
+/// Another shell in the same container. It names the socket: without that name the only other launcher on the machine,
+/// whosever it is, would answer for one that is not there yet, or is gone.
 pub fn ask(running: &Running, arguments: &[&str]) -> Answer {
-    command(running, arguments).output().unwrap().into()
-}
-
-/// The same of a launcher that is gone: without its socket's name the only other one on the machine would answer.
-pub fn ask_in_vain(running: &Running, arguments: &[&str]) -> Answer {
     let socket = running.directory.path().join(format!("mcp-launch-{}.sock", running.port));
     command(running, arguments).env("MCP_LAUNCH_SOCKET", socket).output().unwrap().into()
 }
 
-/// The same, not started yet.
+/// The same, found by the port, and not started yet.
 pub fn command(running: &Running, arguments: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     command
