@@ -2,6 +2,7 @@
 
 mod harness;
 
+use harness::ask::{Answer, ask};
 use harness::http::{Load, get};
 use harness::{Launch, Running, tests_directory, venv, wait_until};
 use nix::sys::signal::{Signal, kill};
@@ -42,15 +43,8 @@ fn twenty_reloads_of_granian_lose_no_request() {
 
 /// Asks the launcher for a reload as a user does, and waits for its answer.
 fn reload(running: &Running, arguments: &[&str]) -> (i32, String) {
-    let output = std::process::Command::new(harness::PROGRAM)
-        .arg("reload")
-        .args(arguments)
-        .env("XDG_RUNTIME_DIR", running.directory.path())
-        .env("PORT", running.port.to_string())
-        .output()
-        .unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.code().unwrap(), String::from_utf8_lossy(&text).into_owned())
+    let Answer { code, out, problem } = ask(running, &[&["reload"], arguments].concat());
+    (code.unwrap(), out + &problem)
 }
 
 /// What remains: when Granian's listeners are gone, the members that kept Gunicorn's in its place leave the group,

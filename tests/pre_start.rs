@@ -7,6 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use harness::ask::Answer;
 use harness::http::get;
 use harness::{Finished, Launch, Running, is_alive, wait_for, wait_until};
 use nix::sys::signal::Signal;
@@ -172,12 +173,10 @@ fn a_reload_that_is_asked_for_meanwhile_comes_after_the_start() {
 }
 
 /// Another shell in the same container asks: the exit status, and the line on standard output or error.
+/// What somebody is told, on standard output or else on standard error.
 fn ask(running: &Running, arguments: &[&str]) -> (Option<i32>, String) {
-    let mut command = std::process::Command::new(harness::PROGRAM);
-    command.args(arguments).env_clear().env("XDG_RUNTIME_DIR", running.directory.path());
-    let output = command.env("PORT", running.port.to_string()).output().unwrap();
-    let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
-    (output.status.code(), String::from_utf8(text).unwrap())
+    let Answer { code, out, problem } = harness::ask::ask(running, arguments);
+    (code, if out.is_empty() { problem } else { out })
 }
 
 #[test]

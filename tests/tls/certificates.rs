@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use crate::harness::ask::Answer;
 use crate::harness::{Launch, Running, venv};
 
 /// Runs openssl in a directory; the words are separated by white space.
@@ -93,13 +94,8 @@ pub fn s_client(running: &Running, arguments: &[&str]) -> Output {
 
 /// One of our commands that ask a launcher: its exit status and what it says.
 pub fn ask(running: &Running, arguments: &[&str]) -> (i32, String) {
-    let output = Command::new(crate::harness::PROGRAM)
-        .args(arguments)
-        .env("XDG_RUNTIME_DIR", running.directory.path())
-        .env("PORT", running.port.to_string())
-        .output()
-        .unwrap();
-    (output.status.code().unwrap(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    let Answer { code, out, problem } = crate::harness::ask::ask(running, arguments);
+    (code.unwrap(), out + &problem)
 }
 
 /// Asks the app, as a probe from outside does.
