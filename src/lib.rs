@@ -141,6 +141,7 @@
 
 pub mod cli;
 pub mod commands;
+pub mod compare;
 pub mod control;
 pub mod docs;
 pub mod guard;

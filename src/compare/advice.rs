@@ -1,0 +1,225 @@
+//! Which server for which use, by what was measured and nothing else. The uses are those of the gateway's decision
+//! record on its servers. Pure.
+
+use serde::Serialize;
+
+use super::measure::{Overload, Results};
+use super::rows::{Row, Verdict, grouped, name};
+
+/// What is advised for one use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Advice {
+    /// The use.
+    pub scenario: &'static str,
+    /// `gunicorn`, `granian`, `either` or `unknown`.
+    pub choose: &'static str,
+    /// The same for people.
+    #[serde(skip)]
+    pub choice: &'static str,
+    /// The figures that say so.
+    pub because: String,
+}
+
+/// For all uses.
+#[must_use]
+pub fn advice(all: &[Results], rows: &[Row]) -> Vec<Advice> {
+    let begins = |prefix: &'static str| move |row: &&Row| row.key.starts_with(prefix);
+    let of = |prefix| rows.iter().filter(begins(prefix)).collect::<Vec<_>>();
+    let loaded: Vec<&Row> = rows.iter().filter(|row| row.key == "memory_loaded").collect();
+    let (work, tails) = ([of("requests_per_second"), of("cpu_")].concat(), of("p99"));
+    let give = |scenario, (which, because): (Choice, String)| Advice {
+        scenario,
+        choose: which.map_or("unknown", |which| which.map_or("either", |which| all[which].subject.server.word())),
+        choice: which.map_or("not known", |which| which.map_or("either", |which| name(all[which].subject.server))),
+        because,
+    };
+    vec![
+        give("Memory-constrained environment", weigh(all, &loaded)),
+        give("Load spikes, bursty traffic", spikes(all)),
+        give("HTTP/2 without a proxy", http2(all)),
+        give("Predictable traffic", weigh(all, &work)),
+        give("Low latency", weigh(all, &tails)),
+    ]
+}
+
+/// None: there is nothing to choose by. Some(None): either will do.
+type Choice = Option<Option<usize>>;
+
+/// By rows of figures: one is chosen that is better somewhere and worse nowhere.
+fn weigh(all: &[Results], rows: &[&Row]) -> (Choice, String) {
+    let compared = || rows.iter().filter(|row| row.verdict != Verdict::NotCompared);
+    if compared().next().is_none() {
+        return (None, "it was not measured on both".to_owned());
+    }
+    let better: Vec<usize> = compared()
+        .filter_map(|row| match row.verdict {
+            Verdict::Better { which, .. } => Some(which),
+            _ => None,
+        })
+        .collect();
+    let Some(first) = better.first().copied() else {
+        let labels: Vec<&str> = compared().map(|row| row.label.as_str()).collect();
+        return (Some(None), format!("no difference in: {}", labels.join("; ")));
+    };
+    let reasons: Vec<String> = compared()
+        .filter(|row| matches!(row.verdict, Verdict::Better { .. }))
+        .map(|row| format!("{}: {}", row.label, row.difference(all)))
+        .collect();
+    let choice = better.iter().all(|which| *which == first).then_some(first);
+    let reasons = reasons.join("; ");
+    (Some(choice), if choice.is_some() { reasons } else { format!("each is better in something: {reasons}") })
+}
+
+/// Lost requests that matter: one in a hundred more than the other.
+const LOST: f64 = 0.01;
+/// A recovery that takes so many seconds longer matters.
+const LONGER: f64 = 1.0;
+
+/// By what happens beyond the capacity: an answer or a refusal at once is good, waiting in vain is not.
+fn spikes(all: &[Results]) -> (Choice, String) {
+    let [Some(first), Some(second)] = [0, 1].map(|which| all.get(which).and_then(|it| it.overload.as_ref())) else {
+        return (None, "it was not measured on both".to_owned());
+    };
+    let says = |which: usize, it: &Overload| {
+        let outcome = &it.outcome;
+        let set = if it.limit_was_set {
+            format!(" (with a limit of {} a worker, set for this)", it.limit)
+        } else {
+            String::new()
+        };
+        format!(
+            "{}{set}: {} answered, {} refused at once, {} in vain",
+            name(all[which].subject.server),
+            grouped(outcome.answered),
+            grouped(outcome.rejected.unwrap_or(0)),
+            grouped(outcome.timed_out + outcome.failed),
+        )
+    };
+    let because = format!("{}; {}", says(0, first), says(1, second));
+    let lost = [first, second].map(lost_share);
+    // One that does not recover within the time that is waited for takes longer than any other.
+    let recovery = [first, second].map(|it| it.recovery_seconds.unwrap_or(f64::from(1 << 20)));
+    let less = |pair: [f64; 2], margin: f64| match pair[0] - pair[1] {
+        difference if difference > margin => Some(1),
+        difference if difference < -margin => Some(0),
+        _ => None,
+    };
+    let which = less(lost, LOST).or_else(|| less(recovery, LONGER));
+    (Some(which), because)
+}
+
+#[allow(clippy::cast_precision_loss, reason = "no count of requests comes near to 2^52")]
+fn lost_share(overload: &Overload) -> f64 {
+    let outcome = &overload.outcome;
+    let lost = outcome.timed_out + outcome.failed;
+    let all = outcome.answered + outcome.rejected.unwrap_or(0) + lost;
+    // Nobody answered at all: everybody waited in vain.
+    if all == 0 { 1.0 } else { lost as f64 / all as f64 }
+}
+
+fn http2(all: &[Results]) -> (Choice, String) {
+    let [Some(first), Some(second)] = [0, 1].map(|which| all.get(which).and_then(|it| it.http2)) else {
+        return (None, "it was not tried on both".to_owned());
+    };
+    let says = |which: usize, speaks: bool| {
+        format!("{} {} it", name(all[which].subject.server), if speaks { "speaks" } else { "does not speak" })
+    };
+    let because = format!("{}, {}", says(0, first), says(1, second));
+    match (first, second) {
+        (true, false) => (Some(Some(0)), because),
+        (false, true) => (Some(Some(1)), because),
+        (true, true) => (Some(None), because),
+        (false, false) => (None, because),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::load::Outcome;
+    use crate::compare::measure::{Measured, Memory, Round, Subject};
+    use crate::compare::rows::rows;
+    use crate::settings::value::Server;
+
+    fn results(server: Server, rate: [u64; 3], memory: u64, overload: Option<Overload>) -> Results {
+        let subject = Subject {
+            server,
+            version: None,
+            worker_class: None,
+            workers: 2,
+            limit: Some(10),
+            flags: Vec::new(),
+            operands: Vec::new(),
+        };
+        let round = |answered| {
+            let memory = Memory { total: memory, worker: memory / 2 };
+            let outcome = Outcome {
+                seconds: 1.0,
+                answered,
+                rejected: Some(0),
+                p50_ms: Some(1.0),
+                p99_ms: Some(2.0),
+                ..Outcome::default()
+            };
+            let loads = vec![Measured { connections: 64, outcome, cpu_seconds: 1.0 }];
+            Round { start_seconds: 1.0, idle: memory, loaded: memory, after: memory, loads }
+        };
+        let mut results = Results::none(subject);
+        results.rounds = rate.map(round).into();
+        results.overload = overload;
+        results.http2 = Some(server == Server::Granian);
+        results
+    }
+
+    fn overload(answered: u64, rejected: u64, timed_out: u64, recovery: Option<f64>) -> Option<Overload> {
+        let outcome = Outcome { answered, rejected: Some(rejected), timed_out, ..Outcome::default() };
+        Some(Overload {
+            limit: 10,
+            limit_was_set: false,
+            capacity: 20,
+            connections: 40,
+            patience_seconds: 1.0,
+            outcome,
+            recovery_seconds: recovery,
+        })
+    }
+
+    fn chosen(gunicorn: Results, granian: Results) -> Vec<&'static str> {
+        let all = [gunicorn, granian];
+        let rows = rows(&all);
+        advice(&all, &rows).into_iter().map(|advice| advice.choose).collect()
+    }
+
+    #[test]
+    fn what_was_measured_decides() {
+        let gunicorn = results(Server::Gunicorn, [100, 101, 102], 100, overload(100, 0, 50, Some(0.1)));
+        let granian = results(Server::Granian, [200, 201, 202], 150, overload(100, 900, 0, Some(0.1)));
+        assert_eq!(chosen(gunicorn, granian), ["gunicorn", "granian", "granian", "granian", "either"]);
+        // The same figures the other way round: there is no prejudice.
+        let gunicorn = results(Server::Gunicorn, [200, 201, 202], 150, overload(100, 900, 0, Some(0.1)));
+        let granian = results(Server::Granian, [100, 101, 102], 100, overload(100, 0, 50, Some(0.1)));
+        assert_eq!(chosen(gunicorn, granian), ["granian", "gunicorn", "granian", "gunicorn", "either"]);
+    }
+
+    #[test]
+    fn without_a_difference_either_will_do() {
+        let one = |server| results(server, [100, 101, 102], 100, overload(100, 100, 0, Some(0.1)));
+        assert_eq!(chosen(one(Server::Gunicorn), one(Server::Granian))[..2], ["either", "either"]);
+        assert_eq!(chosen(one(Server::Gunicorn), one(Server::Granian))[3..], ["either", "either"]);
+    }
+
+    #[test]
+    fn a_recovery_that_takes_long_is_no_protection() {
+        let one = |server, recovery| results(server, [1; 3], 1, overload(100, 100, 0, recovery));
+        assert_eq!(chosen(one(Server::Gunicorn, None), one(Server::Granian, Some(0.2)))[1], "granian");
+        assert_eq!(chosen(one(Server::Gunicorn, Some(0.5)), one(Server::Granian, Some(0.2)))[1], "either");
+    }
+
+    #[test]
+    fn nothing_is_advised_on_what_was_not_measured() {
+        let gunicorn = results(Server::Gunicorn, [1; 3], 1, None);
+        let mut granian = Results::none(results(Server::Granian, [1; 3], 1, None).subject);
+        granian.http2 = None;
+        assert_eq!(chosen(gunicorn, granian), ["unknown"; 5]);
+    }
+}

@@ -1,0 +1,326 @@
+//! From measurements to the rows of the table: what each server has, and whether they differ. Pure.
+
+use serde::Serialize;
+
+use super::measure::{Measured, Memory, Overload, Reload, Results, Round};
+use super::statistics::{Summary, difference};
+use crate::settings::value::Server;
+
+/// A row of the table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// For programs: `requests_per_second_64`.
+    pub key: String,
+    /// For people.
+    pub label: String,
+    /// What each server has, in the order of the results.
+    pub cells: Vec<Cell>,
+    /// What the spread says.
+    pub verdict: Verdict,
+}
+
+/// What a server has.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cell {
+    /// A figure of each round.
+    Figures {
+        /// What they come to.
+        #[serde(flatten)]
+        summary: Summary,
+        /// What they are.
+        unit: Unit,
+    },
+    /// Something else.
+    Text(String),
+    /// It was not measured.
+    Missing,
+}
+
+/// What a figure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// In a second.
+    PerSecond,
+    /// Thousandths of a second.
+    Milliseconds,
+    /// Seconds.
+    Seconds,
+    /// Bytes.
+    Bytes,
+}
+
+/// What the spread says.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// One is better, and by so much of the other's figure.
+    Better {
+        /// Its place in the results.
+        which: usize,
+        /// 0.2: 20 % more, or less, than the other.
+        by: f64,
+    },
+    /// The rounds of one differ as much as those of the two.
+    NoDifference,
+    /// There is nothing to be compared.
+    NotCompared,
+}
+
+/// Whether more is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Better {
+    More,
+    Less,
+}
+
+/// All rows.
+#[must_use]
+pub fn rows(all: &[Results]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut levels: Vec<u32> = loads(all).map(|load| load.connections).collect();
+    levels.sort_unstable();
+    levels.dedup();
+    for level in levels {
+        let at = |round: &Round| round.loads.iter().find(|load| load.connections == level).cloned();
+        let name = match level {
+            1 => "1 connection".to_owned(),
+            more => format!("{more} connections"),
+        };
+        let mut add = |key: &str, label: &str, unit, better, value: &dyn Fn(&Measured) -> Option<f64>| {
+            let of = |round: &Round| at(round).as_ref().and_then(value);
+            rows.push(figures(all, &format!("{key}_{level}"), &format!("{label}, {name}"), unit, better, &of));
+        };
+        add("requests_per_second", "Requests/s", Unit::PerSecond, Better::More, &|load| Some(load.rate()));
+        add("p50", "Latency p50", Unit::Milliseconds, Better::Less, &|load| load.outcome.p50_ms);
+        add("p99", "Latency p99", Unit::Milliseconds, Better::Less, &|load| load.outcome.p99_ms);
+        add("cpu", "CPU for 1000 requests", Unit::Seconds, Better::Less, &Measured::cpu_for_a_thousand);
+        rows.push(failures(all, level, &name));
+    }
+    rows.push(figures(all, "start", "Start to first answer", Unit::Seconds, Better::Less, &|round| {
+        Some(round.start_seconds)
+    }));
+    for (key, label, of) in [
+        ("idle", "idle", (|round| round.idle) as fn(&Round) -> Memory),
+        ("loaded", "under load", |round| round.loaded),
+        ("after", "after", |round| round.after),
+    ] {
+        let whole = |round: &Round| Some(bytes(of(round).total));
+        let worker = |round: &Round| Some(bytes(of(round).worker));
+        let label = |what: &str| format!("Memory {label}, {what}");
+        rows.push(figures(all, &format!("memory_{key}"), &label("in all"), Unit::Bytes, Better::Less, &whole));
+        rows.push(figures(
+            all,
+            &format!("memory_{key}_worker"),
+            &label("a worker"),
+            Unit::Bytes,
+            Better::Less,
+            &worker,
+        ));
+    }
+    rows.extend(overload_rows(all));
+    rows.extend(reload_rows(all));
+    rows
+}
+
+fn loads(all: &[Results]) -> impl Iterator<Item = &Measured> {
+    all.iter().flat_map(|results| &results.rounds).flat_map(|round| &round.loads)
+}
+
+#[allow(clippy::cast_precision_loss, reason = "no machine has 2^52 bytes")]
+fn bytes(count: u64) -> f64 {
+    count as f64
+}
+
+fn figures(
+    all: &[Results],
+    key: &str,
+    label: &str,
+    unit: Unit,
+    better: Better,
+    value: &dyn Fn(&Round) -> Option<f64>,
+) -> Row {
+    let samples: Vec<Vec<f64>> =
+        all.iter().map(|results| results.rounds.iter().filter_map(value).collect()).collect();
+    let cell =
+        |sample: &Vec<f64>| Summary::of(sample).map_or(Cell::Missing, |summary| Cell::Figures { summary, unit });
+    let verdict = match samples.as_slice() {
+        [first, second] if !first.is_empty() && !second.is_empty() => verdict(first, second, better),
+        _ => Verdict::NotCompared,
+    };
+    Row { key: key.into(), label: label.into(), cells: samples.iter().map(cell).collect(), verdict }
+}
+
+fn verdict(first: &[f64], second: &[f64], better: Better) -> Verdict {
+    let Some(ratio) = difference(first, second) else { return Verdict::NoDifference };
+    let which = usize::from((ratio > 1.0) == (better == Better::More));
+    let of_the_other = if which == 1 { ratio } else { 1.0 / ratio };
+    Verdict::Better { which, by: (of_the_other - 1.0).abs() }
+}
+
+fn text_row(all: &[Results], key: &str, label: String, cell: impl Fn(&Results) -> Option<String>) -> Row {
+    let cells = all.iter().map(|results| cell(results).map_or(Cell::Missing, Cell::Text)).collect();
+    Row { key: key.into(), label, cells, verdict: Verdict::NotCompared }
+}
+
+/// Sums over all rounds: a single failure among millions of requests is worth seeing.
+fn failures(all: &[Results], level: u32, name: &str) -> Row {
+    text_row(all, &format!("failures_{level}"), format!("Errors / 503s, {name}"), |results| {
+        let rounds = results.rounds.iter().flat_map(|round| &round.loads);
+        let loads: Vec<&Measured> = rounds.filter(|load| load.connections == level).collect();
+        let errors: u64 = loads.iter().map(|load| load.outcome.failed + load.outcome.timed_out).sum();
+        let rejected: Option<u64> = loads.iter().map(|load| load.outcome.rejected).sum();
+        let rejected = rejected.map_or_else(|| "among them".to_owned(), grouped);
+        (!loads.is_empty()).then(|| format!("{} / {rejected}", grouped(errors)))
+    })
+}
+
+fn overload_rows(all: &[Results]) -> Vec<Row> {
+    let mut found = all.iter().filter_map(|results| results.overload.as_ref());
+    let Some(first) = found.next() else { return Vec::new() };
+    let seconds = |overload: &Overload| overload.outcome.seconds.max(0.001);
+    let rate =
+        |count: u64, overload: &Overload| format!("{} ({:.0}/s)", grouped(count), bytes(count) / seconds(overload));
+    let row = |key: &str, label: &str, cell: &dyn Fn(&Overload) -> String| {
+        text_row(all, key, format!("At twice the capacity: {label}"), |results| results.overload.as_ref().map(cell))
+    };
+    let patience = format!("timed out ({} s)", first.patience_seconds);
+    vec![
+        row("overload_connections", "connections", &|it| {
+            let set = if it.limit_was_set { ", set for this" } else { "" };
+            format!("{} (limit {} a worker{set})", grouped(it.connections.into()), it.limit)
+        }),
+        row("overload_answered", "answered", &|it| rate(it.outcome.answered, it)),
+        row("overload_rejected", "rejected with 503", &|it| {
+            it.outcome.rejected.map_or_else(|| "not told apart".to_owned(), |count| rate(count, it))
+        }),
+        row("overload_timed_out", &patience, &|it| grouped(it.outcome.timed_out)),
+        row("overload_failed", "other failures", &|it| grouped(it.outcome.failed)),
+        row("overload_p99", "latency p99", &|it| {
+            it.outcome.p99_ms.map_or_else(|| "–".to_owned(), |ms| shown(ms, Unit::Milliseconds))
+        }),
+        row("overload_recovery", "recovered after", &|it| {
+            it.recovery_seconds
+                .map_or_else(|| "not within 30 s".to_owned(), |time| shown(time * 1e3, Unit::Milliseconds))
+        }),
+    ]
+}
+
+fn reload_rows(all: &[Results]) -> Vec<Row> {
+    if all.iter().all(|results| results.reload.is_none()) {
+        return Vec::new();
+    }
+    let row = |key: &str, label: &str, cell: &dyn Fn(&Reload) -> String| {
+        text_row(all, key, format!("Reload under load: {label}"), |results| results.reload.as_ref().map(cell))
+    };
+    vec![
+        row("reload_failed", "failed requests", &|it| {
+            let causes: Vec<String> = it.causes.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
+            let causes = if causes.is_empty() { String::new() } else { format!(": {}", causes.join(", ")) };
+            format!("{} of {}{causes}", grouped(it.failed), grouped(it.requests))
+        }),
+        row("reload_seconds", "took", &|it| match &it.kept {
+            None => shown(it.seconds, Unit::Seconds),
+            Some(why) => format!("not reloaded: {why}"),
+        }),
+    ]
+}
+
+/// A count for people: `12,345`.
+#[must_use]
+pub fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.char_indices() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A figure for people, with three digits that count.
+#[must_use]
+pub fn shown(value: f64, unit: Unit) -> String {
+    match unit {
+        Unit::PerSecond => number(value),
+        Unit::Milliseconds if value >= 1000.0 => format!("{} s", number(value / 1e3)),
+        Unit::Milliseconds => format!("{} ms", number(value)),
+        Unit::Seconds if value < 0.1 => format!("{} ms", number(value * 1e3)),
+        Unit::Seconds => format!("{} s", number(value)),
+        Unit::Bytes => format!("{} MiB", number(value / f64::from(1 << 20))),
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rounded, and never negative")]
+fn number(value: f64) -> String {
+    match value {
+        ..10.0 => format!("{value:.2}"),
+        10.0..100.0 => format!("{value:.1}"),
+        _ => grouped(value.round() as u64),
+    }
+}
+
+impl Cell {
+    /// For people: the median, and least and most where they are not the same.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Missing => "–".to_owned(),
+            Self::Text(text) => text.clone(),
+            Self::Figures { summary: Summary { median, least, most, count }, unit } => {
+                let median = shown(*median, *unit);
+                if *count < 2 {
+                    return median;
+                }
+                // Least and most in the unit of the median, which need not be said again.
+                let (least, most) = (shown(*least, *unit), shown(*most, *unit));
+                let unit_of = |text: &str| text.split_once(' ').map(|(_, unit)| unit.to_owned());
+                match unit_of(&median) {
+                    Some(unit) if unit_of(&least).as_ref() == Some(&unit) && unit_of(&most) == Some(unit.clone()) => {
+                        format!(
+                            "{median} ({}–{})",
+                            least.trim_end_matches(&unit).trim_end(),
+                            most.trim_end_matches(&unit).trim_end()
+                        )
+                    }
+                    _ => format!("{median} ({least}–{most})"),
+                }
+            }
+        }
+    }
+}
+
+impl Row {
+    /// The difference for people.
+    #[must_use]
+    pub fn difference(&self, all: &[Results]) -> String {
+        match self.verdict {
+            Verdict::NotCompared => String::new(),
+            Verdict::NoDifference => "no difference".to_owned(),
+            Verdict::Better { which, by } => {
+                let name = all.get(which).map_or("", |results| name(results.subject.server));
+                let more = self.key.starts_with("requests");
+                let by = by * 100.0;
+                let by = if by < 10.0 { format!("{by:.1}") } else { grouped(rounded(by)) };
+                format!("{name} {by} % {}", if more { "more" } else { "less" })
+            }
+        }
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rounded, and never negative")]
+fn rounded(value: f64) -> u64 {
+    value.round() as u64
+}
+
+/// The server's name in a sentence.
+#[must_use]
+pub const fn name(server: Server) -> &'static str {
+    match server {
+        Server::Gunicorn => "Gunicorn",
+        Server::Granian => "Granian",
+    }
+}
