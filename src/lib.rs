@@ -12,6 +12,7 @@
 //!   decision, or into a list of problems.
 //! - [`run`] becomes the server, or stays with it.
 //! - [`control`] is how a running launcher is asked, from both ends.
+//! - [`compare`] runs this program itself, with each server in turn, and measures.
 //! - [`commands`] is what the user asks for by name: each strings the above together.
 //!
 //! ## Signals from the first instruction on

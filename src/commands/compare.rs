@@ -34,7 +34,7 @@ pub(super) fn compare(flags: &FlagLayer, options: Options, inherited: SignalStat
     let mut problems = Vec::new();
     for server in SERVERS {
         let mut flags = flags.clone();
-        flags.set("http_server", "--server", server.word());
+        flags.set("http_server", "compare", server.word());
         if owner != Some(server) && !flags.server_args.is_empty() {
             flags.server_args.clear();
             notes.push(format!("the arguments behind -- are not for {server}: it was run without them"));

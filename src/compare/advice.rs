@@ -171,9 +171,9 @@ mod tests {
         results
     }
 
-    fn overload(answered: u64, rejected: u64, timed_out: u64, recovery: Option<f64>) -> Option<Overload> {
+    fn overload(answered: u64, rejected: u64, timed_out: u64, recovery: Option<f64>) -> Overload {
         let outcome = Outcome { answered, rejected: Some(rejected), timed_out, ..Outcome::default() };
-        Some(Overload {
+        Overload {
             limit: 10,
             limit_was_set: false,
             capacity: 20,
@@ -181,7 +181,7 @@ mod tests {
             patience_seconds: 1.0,
             outcome,
             recovery_seconds: recovery,
-        })
+        }
     }
 
     fn chosen(gunicorn: Results, granian: Results) -> Vec<&'static str> {
@@ -192,25 +192,25 @@ mod tests {
 
     #[test]
     fn what_was_measured_decides() {
-        let gunicorn = results(Server::Gunicorn, [100, 101, 102], 100, overload(100, 0, 50, Some(0.1)));
-        let granian = results(Server::Granian, [200, 201, 202], 150, overload(100, 900, 0, Some(0.1)));
+        let gunicorn = results(Server::Gunicorn, [100, 101, 102], 100, Some(overload(100, 0, 50, Some(0.1))));
+        let granian = results(Server::Granian, [200, 201, 202], 150, Some(overload(100, 900, 0, Some(0.1))));
         assert_eq!(chosen(gunicorn, granian), ["gunicorn", "granian", "granian", "granian", "either"]);
         // The same figures the other way round: there is no prejudice.
-        let gunicorn = results(Server::Gunicorn, [200, 201, 202], 150, overload(100, 900, 0, Some(0.1)));
-        let granian = results(Server::Granian, [100, 101, 102], 100, overload(100, 0, 50, Some(0.1)));
+        let gunicorn = results(Server::Gunicorn, [200, 201, 202], 150, Some(overload(100, 900, 0, Some(0.1))));
+        let granian = results(Server::Granian, [100, 101, 102], 100, Some(overload(100, 0, 50, Some(0.1))));
         assert_eq!(chosen(gunicorn, granian), ["granian", "gunicorn", "granian", "gunicorn", "either"]);
     }
 
     #[test]
     fn without_a_difference_either_will_do() {
-        let one = |server| results(server, [100, 101, 102], 100, overload(100, 100, 0, Some(0.1)));
+        let one = |server| results(server, [100, 101, 102], 100, Some(overload(100, 100, 0, Some(0.1))));
         assert_eq!(chosen(one(Server::Gunicorn), one(Server::Granian))[..2], ["either", "either"]);
         assert_eq!(chosen(one(Server::Gunicorn), one(Server::Granian))[3..], ["either", "either"]);
     }
 
     #[test]
     fn a_recovery_that_takes_long_is_no_protection() {
-        let one = |server, recovery| results(server, [1; 3], 1, overload(100, 100, 0, recovery));
+        let one = |server, recovery| results(server, [1; 3], 1, Some(overload(100, 100, 0, recovery)));
         assert_eq!(chosen(one(Server::Gunicorn, None), one(Server::Granian, Some(0.2)))[1], "granian");
         assert_eq!(chosen(one(Server::Gunicorn, Some(0.5)), one(Server::Granian, Some(0.2)))[1], "either");
     }

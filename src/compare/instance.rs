@@ -192,9 +192,12 @@ fn last_words(log: &str) -> String {
     if !problems.is_empty() {
         return problems.join("; ");
     }
-    let errors = plain.lines().filter(|line| line.contains(" ERROR "));
-    let error = errors.filter_map(|line| line.split_once(" ERROR ")).map(|(_, text)| text.trim()).next_back();
-    error.or_else(|| plain.lines().map(str::trim).rfind(|line| !line.is_empty())).unwrap_or("it ended").to_owned()
+    if let Some((_, why)) = plain.lines().rev().find_map(|line| line.split_once(" why=")) {
+        return why.trim().trim_matches('"').replace("\\\"", "\"");
+    }
+    let error = plain.lines().rev().find_map(|line| line.split_once(" ERROR "));
+    let last = || plain.lines().map(str::trim).rfind(|line| !line.is_empty());
+    error.map(|(_, text)| text.trim()).or_else(last).unwrap_or("it ended").to_owned()
 }
 
 fn without_colours(text: &str) -> String {
@@ -218,14 +221,16 @@ mod tests {
 
     #[test]
     fn the_last_words_are_those_that_explain() {
-        let log = "\u{1b}[2m2026\u{1b}[0m \u{1b}[32m INFO\u{1b}[0m start\n2026 ERROR cannot boot why=\"no\"\nbye\n\n";
-        assert_eq!(last_words(log), "cannot boot why=\"no\"");
-        assert_eq!(
-            last_words("a\nmcp-launch: granian is not installed\nmcp-launch: x\n"),
-            "granian is not installed; x"
-        );
-        assert_eq!(last_words("a\nlast\n\n"), "last");
-        assert_eq!(last_words(""), "it ended");
+        let failed = "\u{1b}[2m2026\u{1b}[0m \u{1b}[33m WARN\u{1b}[0m server exit why=\"E: \\\"x\\\"\"\n2026 ERROR giving up\nbye\n";
+        for (log, wanted) in [
+            (failed, "E: \"x\""),
+            ("2026 ERROR giving up status=1\nbye\n\n", "giving up status=1"),
+            ("a\nmcp-launch: granian is not installed\nmcp-launch: x\n", "granian is not installed; x"),
+            ("a\nlast\n\n", "last"),
+            ("", "it ended"),
+        ] {
+            assert_eq!(last_words(log), wanted, "{log:?}");
+        }
     }
 
     #[test]
