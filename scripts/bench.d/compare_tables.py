@@ -114,7 +114,7 @@ def block(results):
         f"{data['duration_seconds']:g} s, in turns; median (least–most). `scripts/compare-tables` makes these tables."
     )
     yield ""
-    if any(result.data["machine"]["load"] > 0.5 * machine["cores"] for result in results.values()):
+    if any(result.data["machine"]["busy_percent"] > 10 for result in results.values()):
         yield "**Provisional**: other programs were busy on the machine."
         yield ""
     for name, result in results.items():

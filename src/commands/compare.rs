@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use super::prepare::{Planner, Prepared};
 use crate::compare::load::{Generator, HOW_TO_GET_ONE};
@@ -9,10 +10,11 @@ use crate::compare::measure::{Failure, Results, Subject};
 use crate::compare::options::Options;
 use crate::compare::report::{Machine, Report};
 use crate::compare::{Interrupt, Terms, load_generator, run};
+use crate::host::Environment;
 use crate::plan::Plan;
 use crate::problem::{Exit, Problem, exit_for};
 use crate::settings::value::{Mode, Server};
-use crate::settings::{FlagLayer, OPTIONS, Resolution};
+use crate::settings::{FlagLayer, OPTIONS, Resolution, Settings};
 use crate::sys::SignalState;
 
 /// Who takes part, in the order of the table.
@@ -76,14 +78,17 @@ pub(super) fn compare(flags: &FlagLayer, options: Options, inherited: SignalStat
         interrupt: Interrupt::install().map_err(|error| system("no handler for Ctrl-C", error))?,
         sockets,
         socket_count: AtomicUsize::new(0),
-        startup_timeout: settings.startup_timeout.value.0,
+        startup_timeout: startup_timeout(&settings),
         stop_timeout: settings.stop_timeout.value.0,
         limit: settings.granian_backpressure.value.0,
         options,
     };
     let machine = Machine::look();
     if machine.is_busy() {
-        notes.push(format!("other programs were busy on this machine (load {:.1})", machine.load));
+        notes.push(format!(
+            "other programs were busy on this machine ({:.0} % of its processors)",
+            machine.busy_percent
+        ));
     }
     let load_generator = load_generator(&terms.generator, &terms.env, inherited);
     let all = match run(&terms, all) {
@@ -195,8 +200,16 @@ fn operands(plan: &Plan, flags: &FlagLayer) -> Vec<OsString> {
     operands
 }
 
+/// How long a launcher may take until its server is ready, what comes before the server included.
+fn startup_timeout(settings: &Settings) -> Duration {
+    let tries = u32::try_from(settings.pre_start_retries.value.0).unwrap_or(0).saturating_add(1);
+    let before = settings.pre_start_timeout.value.0.saturating_mul(tries);
+    let prepares = settings.pre_start.value.is_some() || settings.reload_plugin_requirements_txt.value;
+    settings.startup_timeout.value.0 + if prepares { before } else { Duration::ZERO }
+}
+
 /// The service manager is not to be told of servers that come and go.
-fn child_environment(mut env: crate::host::Environment) -> crate::host::Environment {
+fn child_environment(mut env: Environment) -> Environment {
     for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
         env.remove(std::ffi::OsStr::new(name));
     }
@@ -204,7 +217,7 @@ fn child_environment(mut env: crate::host::Environment) -> crate::host::Environm
 }
 
 /// Where what is measured is not what would be run.
-fn notes(flags: &FlagLayer, settings: &crate::settings::Settings, options: &Options) -> Vec<String> {
+fn notes(flags: &FlagLayer, settings: &Settings, options: &Options) -> Vec<String> {
     let mut notes = Vec::new();
     if settings.ssl.value {
         notes.push("measured without TLS, which costs both servers about the same".to_owned());

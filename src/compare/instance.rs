@@ -193,7 +193,9 @@ fn last_words(log: &str) -> String {
         return problems.join("; ");
     }
     if let Some((_, why)) = plain.lines().rev().find_map(|line| line.split_once(" why=")) {
-        return why.trim().trim_matches('"').replace("\\\"", "\"");
+        // Quoted as Rust and JSON do it; other fields may follow.
+        let quoted = serde_json::Deserializer::from_str(why).into_iter::<String>().next();
+        return quoted.and_then(Result::ok).unwrap_or_else(|| why.trim().to_owned());
     }
     let error = plain.lines().rev().find_map(|line| line.split_once(" ERROR "));
     let last = || plain.lines().map(str::trim).rfind(|line| !line.is_empty());

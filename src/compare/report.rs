@@ -178,3 +178,17 @@ fn piped(headings: &[String], lines: &[Vec<String>]) -> String {
     let lines = lines.iter().map(|line| row(line)).collect::<String>();
     format!("{}{}{lines}", row(headings), row(&rule).replace(' ', ""))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_pipes_do_not_break_a_table() {
+        let headings = ["Metric".to_owned(), "A".to_owned()];
+        let lines = [vec!["x".to_owned(), "1 ms – 2".to_owned()], vec!["long name".to_owned(), "a|b".to_owned()]];
+        assert_eq!(aligned(&headings, &lines), "Metric     A\nx          1 ms – 2\nlong name  a|b\n");
+        let wanted = "| Metric | A |\n|---|---|\n| x | 1 ms – 2 |\n| long name | a\\|b |\n";
+        assert_eq!(piped(&headings, &lines), wanted);
+    }
+}

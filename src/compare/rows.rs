@@ -324,3 +324,47 @@ pub const fn name(server: Server) -> &'static str {
         Server::Granian => "Granian",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_have_three_digits_that_count() {
+        for (value, unit, wanted) in [
+            (20_639.4, Unit::PerSecond, "20,639"),
+            (7.984, Unit::PerSecond, "7.98"),
+            (0.325, Unit::Milliseconds, "0.33 ms"),
+            (1500.0, Unit::Milliseconds, "1.50 s"),
+            (0.0525, Unit::Seconds, "52.5 ms"),
+            (12.0, Unit::Seconds, "12.0 s"),
+            (48_758_784.0, Unit::Bytes, "46.5 MiB"),
+        ] {
+            assert_eq!(shown(value, unit), wanted);
+        }
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn a_cell_has_the_median_and_the_spread() {
+        let text = |values: &[f64], unit| Cell::Figures { summary: Summary::of(values).unwrap(), unit }.text();
+        assert_eq!(text(&[1.0, 2.0, 4.0], Unit::Milliseconds), "2.00 ms (1.00–4.00)");
+        assert_eq!(text(&[1.0, 2.0, 4000.0], Unit::Milliseconds), "2.00 ms (1.00 ms–4.00 s)");
+        assert_eq!(text(&[100.0, 200.0], Unit::PerSecond), "150 (100–200)");
+        assert_eq!(text(&[5.0], Unit::PerSecond), "5.00");
+        assert_eq!(Cell::Missing.text(), "–");
+    }
+
+    #[test]
+    fn more_requests_are_better_and_more_memory_is_not() {
+        let (few, many) = ([100.0, 101.0, 102.0], [200.0, 202.0, 204.0]);
+        let better = |first, second, better| match verdict(first, second, better) {
+            Verdict::Better { which, by } => Some((which, (by * 100.0).round() / 100.0)),
+            _ => None,
+        };
+        assert_eq!(better(&few, &many, Better::More), Some((1, 1.0)));
+        assert_eq!(better(&many, &few, Better::More), Some((0, 1.0)));
+        assert_eq!(better(&few, &many, Better::Less), Some((0, 0.5)));
+        assert_eq!(better(&few, &few, Better::Less), None);
+    }
+}
