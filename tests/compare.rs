@@ -82,7 +82,7 @@ fn both_servers_are_measured_and_compared() {
     assert_eq!(of(&report, "granian")["http2"], true);
     // With one round there is no telling a difference from chance.
     let rate = report["table"].as_array().unwrap().iter().find(|row| row["key"] == "requests_per_second_4").unwrap();
-    assert_eq!(rate["verdict"], "no_difference");
+    assert_eq!(rate["verdict"], "too_few_rounds");
     assert_eq!(report["recommendations"].as_array().unwrap().len(), 5);
     let log = running.log();
     assert!(log.contains("--duration 1s is too short") && log.contains("with fewer than 3 rounds"), "{log}");

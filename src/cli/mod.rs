@@ -214,7 +214,7 @@ fn init() -> Command {
 
 fn compare() -> Command {
     let option = |name: &'static str, value: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name(value).help(help).help_heading("Measuring")
+        Arg::new(name).long(name).value_name(value).help(help)
     };
     let header = option("header", "HEADER", "A header to send, as NAME: VALUE; may be given more than once");
     let body = option("body", "TEXT", "The body to send").value_parser(ValueParser::string());
@@ -222,7 +222,6 @@ fn compare() -> Command {
         Command::new("compare").about("Run both servers on the app, measure them and recommend one"),
         Texts::With,
     )
-    .next_help_heading("Measuring")
     .arg(option("path", "PATH", "What to ask for").default_value("/").value_parser(options::path))
     .arg(option("method", "METHOD", "How to ask [default: GET, with a body POST]").value_parser(options::method))
     .arg(header.action(ArgAction::Append).value_parser(options::header))

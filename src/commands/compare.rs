@@ -182,6 +182,7 @@ fn child_flags(server: Server, flags: &FlagLayer) -> Vec<OsString> {
         "--termination-log=none",
         "--ssl=false",
         "--watch-certs=false",
+        "--stop-delay=0",
         "--http=auto",
         "--log-level=info",
         "--log-format=text",

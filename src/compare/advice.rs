@@ -47,6 +47,9 @@ type Choice = Option<Option<usize>>;
 
 /// By rows of figures: one is chosen that is better somewhere and worse nowhere.
 fn weigh(all: &[Results], rows: &[&Row]) -> (Choice, String) {
+    if rows.iter().any(|row| row.verdict == Verdict::TooFewRounds) {
+        return (None, "there were too few rounds to tell a difference from chance".to_owned());
+    }
     let compared = || rows.iter().filter(|row| row.verdict != Verdict::NotCompared);
     if compared().next().is_none() {
         return (None, "it was not measured on both".to_owned());

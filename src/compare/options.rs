@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use super::statistics::FEWEST;
 use crate::settings::value::{Int, Span, UrlPath, Value};
 
 /// The options of `compare` that are not settings of a server.
@@ -177,8 +178,6 @@ pub fn rounds(text: &str) -> Result<u32, String> {
 
 /// Shorter than this, the start of the load generator and the luck of the scheduler decide.
 const SHORT: Duration = Duration::from_secs(2);
-/// With fewer rounds than this no difference can be told from chance.
-pub const FEW: u32 = 3;
 
 impl Options {
     /// What about them makes the result worth little.
@@ -191,9 +190,9 @@ impl Options {
                 self.duration
             ));
         }
-        if self.rounds < FEW {
+        if (self.rounds as usize) < FEWEST {
             warnings.push(format!(
-                "--rounds {}: with fewer than {FEW} rounds no difference can be told from chance",
+                "--rounds {}: with fewer than {FEWEST} rounds no difference can be told from chance",
                 self.rounds
             ));
         }

@@ -113,8 +113,12 @@ impl Report {
     /// What was measured and how, in a few sentences.
     fn preface(&self) -> Vec<String> {
         let how = format!(
-            "{} with {} on {}: {} rounds of {} s for each number of connections, in turns; median (least–most).",
-            self.request, self.load_generator, self.machine, self.rounds, self.duration_seconds
+            "{} with {} on {}: {} of {} s for each number of connections, in turns; median (least–most).",
+            self.request,
+            self.load_generator,
+            self.machine,
+            if self.rounds == 1 { "one round".to_owned() } else { format!("{} rounds", self.rounds) },
+            self.duration_seconds
         );
         let servers = self.servers.iter().map(|results| {
             let subject = &results.subject;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::measure::{Measured, Memory, Overload, Reload, Results, Round};
-use super::statistics::{Summary, difference};
+use super::statistics::{FEWEST, Summary, difference};
 use crate::settings::value::Server;
 
 /// A row of the table.
@@ -64,6 +64,8 @@ pub enum Verdict {
     },
     /// The rounds of one differ as much as those of the two.
     NoDifference,
+    /// There are too few rounds to know by how much they differ.
+    TooFewRounds,
     /// There is nothing to be compared.
     NotCompared,
 }
@@ -153,6 +155,9 @@ fn figures(
 }
 
 fn verdict(first: &[f64], second: &[f64], better: Better) -> Verdict {
+    if first.len().min(second.len()) < FEWEST {
+        return Verdict::TooFewRounds;
+    }
     let Some(ratio) = difference(first, second) else { return Verdict::NoDifference };
     let which = usize::from((ratio > 1.0) == (better == Better::More));
     let of_the_other = if which == 1 { ratio } else { 1.0 / ratio };
@@ -300,6 +305,7 @@ impl Row {
         match self.verdict {
             Verdict::NotCompared => String::new(),
             Verdict::NoDifference => "no difference".to_owned(),
+            Verdict::TooFewRounds => "too few rounds".to_owned(),
             Verdict::Better { which, by } => {
                 let name = all.get(which).map_or("", |results| name(results.subject.server));
                 let more = self.key.starts_with("requests");
@@ -366,5 +372,6 @@ mod tests {
         assert_eq!(better(&many, &few, Better::More), Some((0, 1.0)));
         assert_eq!(better(&few, &many, Better::Less), Some((0, 0.5)));
         assert_eq!(better(&few, &few, Better::Less), None);
+        assert_eq!(verdict(&few[..2], &many, Better::More), Verdict::TooFewRounds);
     }
 }

@@ -36,8 +36,9 @@ impl Summary {
 pub const LEAST_DIFFERENCE: f64 = 0.02;
 /// How likely a difference may be by chance alone and still count.
 const SIGNIFICANCE: f64 = 0.05;
-/// So many rounds can at best reach one in ten: all of one on the same side of all of the other. That must do.
-const FEWEST: usize = 3;
+/// Fewer measurements than these tell nothing. So many can at best reach one in ten: all of one on the same side of all
+/// of the other. That must do.
+pub const FEWEST: usize = 3;
 
 /// Whether the second is different from the first by more than chance and more than trifles: by how much, as a ratio
 /// of the medians.
