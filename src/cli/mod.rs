@@ -217,7 +217,8 @@ fn compare() -> Command {
         Arg::new(name).long(name).value_name(value).help(help)
     };
     let header = option("header", "HEADER", "A header to send, as NAME: VALUE; may be given more than once");
-    let body = option("body", "TEXT", "The body to send").value_parser(ValueParser::string());
+    let body =
+        option("body", "TEXT", "The body to send").value_parser(ValueParser::string()).allow_hyphen_values(true);
     run_options(
         Command::new("compare").about("Run both servers on the app, measure them and recommend one"),
         Texts::With,
