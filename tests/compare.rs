@@ -54,7 +54,7 @@ fn assert_measured(results: &Value) {
         ("CPU", &load["cpu_seconds"]),
         ("memory", &round["loaded"]["total"]),
         ("memory of a worker", &round["after"]["worker"]),
-        ("answers beyond the capacity", &results["overload"]["answered"]),
+        ("answers beyond the capacity", &results["overloads"][0]["answered"]),
         ("requests during the reload", &results["reload"]["requests"]),
         ("time of the reload", &results["reload"]["seconds"]),
     ] {
@@ -75,7 +75,7 @@ fn both_servers_are_measured_and_compared() {
     let report = json(&running.out());
     for server in ["gunicorn", "granian"] {
         assert_measured(of(&report, server));
-        let overload = &of(&report, server)["overload"];
+        let overload = &of(&report, server)["overloads"][0];
         assert_eq!((&overload["capacity"], &overload["connections"]), (&8.into(), &16.into()), "{overload:#}");
     }
     assert_eq!(of(&report, "gunicorn")["http2"], false);

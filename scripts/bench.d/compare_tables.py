@@ -73,8 +73,7 @@ def against_the_record(results):
         return f"{gunicorn} and {granian}: {difference or 'not compared'}"
 
     def rejects(result, which):
-        overload = result.data["servers"][which]["overload"]
-        return overload["rejected"] if overload else 0
+        return sum(overload["rejected"] or 0 for overload in result.data["servers"][which]["overloads"])
 
     rate, memory, worker = "requests_per_second_64", "memory_loaded", "memory_loaded_worker"
     yield (

@@ -3,8 +3,10 @@
 
 use serde::Serialize;
 
+use super::load::Outcome;
 use super::measure::{Overload, Results};
 use super::rows::{Row, Verdict, grouped, name};
+use super::statistics::{FEWEST, Summary, difference};
 
 /// What is advised for one use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -80,44 +82,35 @@ const LONGER: f64 = 1.0;
 
 /// By what happens beyond the capacity: an answer or a refusal at once is good, waiting in vain is not.
 fn spikes(all: &[Results]) -> (Choice, String) {
-    let [Some(first), Some(second)] = [0, 1].map(|which| all.get(which).and_then(|it| it.overload.as_ref())) else {
+    let [first, second] = all else { return (None, "it was not measured on both".to_owned()) };
+    let count = first.overloads.len().min(second.overloads.len());
+    if count == 0 {
         return (None, "it was not measured on both".to_owned());
+    }
+    let because = format!("{}; {}", beyond_capacity(first), beyond_capacity(second));
+    if count < FEWEST {
+        return (None, format!("there were too few rounds to tell a difference from chance: {because}"));
+    }
+    let less = |margin: f64, of: fn(&Overload) -> f64| {
+        let [a, b] = [first, second].map(|results| results.overloads.iter().map(of).collect::<Vec<_>>());
+        let apart = Summary::of(&a)?.median - Summary::of(&b)?.median;
+        (difference(&a, &b).is_some() && apart.abs() > margin).then_some(usize::from(apart > 0.0))
     };
-    let says = |which: usize, it: &Overload| {
-        let outcome = &it.outcome;
-        let set = if it.limit_was_set {
-            format!(" (with a limit of {} a worker, set for this)", it.limit)
-        } else {
-            String::new()
-        };
-        format!(
-            "{}{set}: {} answered, {} refused at once, {} in vain",
-            name(all[which].subject.server),
-            grouped(outcome.answered),
-            grouped(outcome.rejected.unwrap_or(0)),
-            grouped(outcome.timed_out + outcome.failed),
-        )
-    };
-    let because = format!("{}; {}", says(0, first), says(1, second));
-    let lost = [first, second].map(lost_share);
-    // One that does not recover within the time that is waited for takes longer than any other.
-    let recovery = [first, second].map(|it| it.recovery_seconds.unwrap_or(f64::from(1 << 20)));
-    let less = |pair: [f64; 2], margin: f64| match pair[0] - pair[1] {
-        difference if difference > margin => Some(1),
-        difference if difference < -margin => Some(0),
-        _ => None,
-    };
-    let which = less(lost, LOST).or_else(|| less(recovery, LONGER));
-    (Some(which), because)
+    (Some(less(LOST, Overload::lost_share).or_else(|| less(LONGER, Overload::recovery))), because)
 }
 
-#[allow(clippy::cast_precision_loss, reason = "no count of requests comes near to 2^52")]
-fn lost_share(overload: &Overload) -> f64 {
-    let outcome = &overload.outcome;
-    let lost = outcome.timed_out + outcome.failed;
-    let all = outcome.answered + outcome.rejected.unwrap_or(0) + lost;
-    // Nobody answered at all: everybody waited in vain.
-    if all == 0 { 1.0 } else { lost as f64 / all as f64 }
+/// What became of requests beyond the capacity, in all rounds.
+fn beyond_capacity(results: &Results) -> String {
+    let set = results.overloads.iter().find(|it| it.limit_was_set);
+    let set = set.map_or_else(String::new, |it| format!(" (with a limit of {} a worker, set for this)", it.limit));
+    let sum = |of: fn(&Outcome) -> u64| grouped(results.overloads.iter().map(|it| of(&it.outcome)).sum());
+    format!(
+        "{}{set}: {} answered, {} refused at once, {} in vain",
+        name(results.subject.server),
+        sum(|it| it.answered),
+        sum(|it| it.rejected.unwrap_or(0)),
+        sum(|it| it.timed_out + it.failed),
+    )
 }
 
 fn http2(all: &[Results]) -> (Choice, String) {
@@ -139,7 +132,6 @@ fn http2(all: &[Results]) -> (Choice, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::load::Outcome;
     use crate::compare::measure::{Measured, Memory, Round, Subject};
     use crate::compare::rows::rows;
     use crate::settings::value::Server;
@@ -169,7 +161,7 @@ mod tests {
         };
         let mut results = Results::none(subject);
         results.rounds = rate.map(round).into();
-        results.overload = overload;
+        results.overloads = overload.map_or_else(Vec::new, |it| vec![it; 3]);
         results.http2 = Some(server == Server::Granian);
         results
     }

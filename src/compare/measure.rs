@@ -1,6 +1,7 @@
 //! What is measured of a server.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
@@ -55,8 +56,8 @@ pub struct Results {
     pub subject: Subject,
     /// What each of its lives came to.
     pub rounds: Vec<Round>,
-    /// Given more than it may take.
-    pub overload: Option<Overload>,
+    /// Given more than it may take, once in each round.
+    pub overloads: Vec<Overload>,
     /// Reloaded while it serves.
     pub reload: Option<Reload>,
     /// Whether it speaks HTTP/2 without TLS and without a proxy.
@@ -69,7 +70,7 @@ impl Results {
     /// None yet.
     #[must_use]
     pub const fn none(subject: Subject) -> Self {
-        Self { subject, rounds: Vec::new(), overload: None, reload: None, http2: None, failure: None }
+        Self { subject, rounds: Vec::new(), overloads: Vec::new(), reload: None, http2: None, failure: None }
     }
 }
 
@@ -159,6 +160,28 @@ pub struct Overload {
     /// From the end of the load until every request was answered again; none if that took too long.
     pub recovery_seconds: Option<f64>,
 }
+
+impl Overload {
+    /// How long it took to recover, in seconds; the longest that was waited for, if it did not.
+    #[must_use]
+    pub fn recovery(&self) -> f64 {
+        self.recovery_seconds.unwrap_or(RECOVERY.as_secs_f64())
+    }
+
+    /// The part of the requests that was neither answered nor refused at once.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss, reason = "no count of requests comes near to 2^52")]
+    pub fn lost_share(&self) -> f64 {
+        let outcome = &self.outcome;
+        let lost = outcome.timed_out + outcome.failed;
+        let all = outcome.answered + outcome.rejected.unwrap_or(0) + lost;
+        // Nobody answered at all: everybody waited in vain.
+        if all == 0 { 1.0 } else { lost as f64 / all as f64 }
+    }
+}
+
+/// How long a server may take to recover.
+pub const RECOVERY: Duration = Duration::from_secs(30);
 
 /// A reload while clients come and go, each with a connection of its own.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]

@@ -39,7 +39,7 @@ impl Progress {
         self.step = match step {
             Step::Try(server) => format!("{server}: trying"),
             Step::Round(server, round) => format!("{server}: round {round} of {}", options.rounds),
-            Step::Stress(server) => format!("{server}: under stress"),
+            Step::Stress(server, round) => format!("{server}: stress {round} of {}", options.rounds),
         };
         self.say("starting");
     }

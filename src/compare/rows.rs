@@ -61,6 +61,8 @@ pub enum Verdict {
         which: usize,
         /// 0.2: 20 % more, or less, than the other.
         by: f64,
+        /// Whether more is what is better.
+        more: bool,
     },
     /// The rounds of one differ as much as those of the two.
     NoDifference,
@@ -91,8 +93,8 @@ pub fn rows(all: &[Results]) -> Vec<Row> {
             more => format!("{more} connections"),
         };
         let mut add = |key: &str, label: &str, unit, better, value: &dyn Fn(&Measured) -> Option<f64>| {
-            let of = |round: &Round| at(round).as_ref().and_then(value);
-            rows.push(figures(all, &format!("{key}_{level}"), &format!("{label}, {name}"), unit, better, &of));
+            let of = each_round(|round| at(round).as_ref().and_then(value));
+            rows.push(figures(all, &format!("{key}_{level}"), &format!("{label}, {name}"), unit, Some(better), &of));
         };
         add("requests_per_second", "Requests/s", Unit::PerSecond, Better::More, &|load| Some(load.rate()));
         add("p50", "Latency p50", Unit::Milliseconds, Better::Less, &|load| load.outcome.p50_ms);
@@ -100,30 +102,34 @@ pub fn rows(all: &[Results]) -> Vec<Row> {
         add("cpu", "CPU for 1000 requests", Unit::Seconds, Better::Less, &Measured::cpu_for_a_thousand);
         rows.push(failures(all, level, &name));
     }
-    rows.push(figures(all, "start", "Start to first answer", Unit::Seconds, Better::Less, &|round| {
-        Some(round.start_seconds)
-    }));
+    let start = each_round(|round| Some(round.start_seconds));
+    rows.push(figures(all, "start", "Start to first answer", Unit::Seconds, Some(Better::Less), &start));
     for (key, label, of) in [
         ("idle", "idle", (|round| round.idle) as fn(&Round) -> Memory),
         ("loaded", "under load", |round| round.loaded),
         ("after", "after", |round| round.after),
     ] {
-        let whole = |round: &Round| Some(bytes(of(round).total));
-        let worker = |round: &Round| Some(bytes(of(round).worker));
-        let label = |what: &str| format!("Memory {label}, {what}");
-        rows.push(figures(all, &format!("memory_{key}"), &label("in all"), Unit::Bytes, Better::Less, &whole));
-        rows.push(figures(
-            all,
-            &format!("memory_{key}_worker"),
-            &label("a worker"),
-            Unit::Bytes,
-            Better::Less,
-            &worker,
-        ));
+        let mut add = |key: &str, what: &str, value: &dyn Fn(&Results) -> Vec<f64>| {
+            let label = format!("Memory {label}, {what}");
+            rows.push(figures(all, key, &label, Unit::Bytes, Some(Better::Less), value));
+        };
+        let key = format!("memory_{key}");
+        add(&key, "in all", &each_round(|round| Some(bytes(of(round).total))));
+        add(&format!("{key}_worker"), "a worker", &each_round(|round| Some(bytes(of(round).worker))));
     }
     rows.extend(overload_rows(all));
     rows.extend(reload_rows(all));
     rows
+}
+
+/// A figure of each round that has it.
+fn each_round(value: impl Fn(&Round) -> Option<f64>) -> impl Fn(&Results) -> Vec<f64> {
+    move |results| results.rounds.iter().filter_map(&value).collect()
+}
+
+/// A figure of each overload that has it.
+fn each_overload(value: impl Fn(&Overload) -> Option<f64>) -> impl Fn(&Results) -> Vec<f64> {
+    move |results| results.overloads.iter().filter_map(&value).collect()
 }
 
 fn loads(all: &[Results]) -> impl Iterator<Item = &Measured> {
@@ -140,15 +146,16 @@ fn figures(
     key: &str,
     label: &str,
     unit: Unit,
-    better: Better,
-    value: &dyn Fn(&Round) -> Option<f64>,
+    better: Option<Better>,
+    values: &dyn Fn(&Results) -> Vec<f64>,
 ) -> Row {
-    let samples: Vec<Vec<f64>> =
-        all.iter().map(|results| results.rounds.iter().filter_map(value).collect()).collect();
+    let samples: Vec<Vec<f64>> = all.iter().map(values).collect();
     let cell =
         |sample: &Vec<f64>| Summary::of(sample).map_or(Cell::Missing, |summary| Cell::Figures { summary, unit });
     let verdict = match samples.as_slice() {
-        [first, second] if !first.is_empty() && !second.is_empty() => verdict(first, second, better),
+        [first, second] if !first.is_empty() && !second.is_empty() => {
+            better.map_or(Verdict::NotCompared, |better| verdict(first, second, better))
+        }
         _ => Verdict::NotCompared,
     };
     Row { key: key.into(), label: label.into(), cells: samples.iter().map(cell).collect(), verdict }
@@ -161,7 +168,7 @@ fn verdict(first: &[f64], second: &[f64], better: Better) -> Verdict {
     let Some(ratio) = difference(first, second) else { return Verdict::NoDifference };
     let which = usize::from((ratio > 1.0) == (better == Better::More));
     let of_the_other = if which == 1 { ratio } else { 1.0 / ratio };
-    Verdict::Better { which, by: (of_the_other - 1.0).abs() }
+    Verdict::Better { which, by: (of_the_other - 1.0).abs(), more: better == Better::More }
 }
 
 fn text_row(all: &[Results], key: &str, label: String, cell: impl Fn(&Results) -> Option<String>) -> Row {
@@ -182,33 +189,26 @@ fn failures(all: &[Results], level: u32, name: &str) -> Row {
 }
 
 fn overload_rows(all: &[Results]) -> Vec<Row> {
-    let mut found = all.iter().filter_map(|results| results.overload.as_ref());
-    let Some(first) = found.next() else { return Vec::new() };
-    let seconds = |overload: &Overload| overload.outcome.seconds.max(0.001);
-    let rate =
-        |count: u64, overload: &Overload| format!("{} ({:.0}/s)", grouped(count), bytes(count) / seconds(overload));
-    let row = |key: &str, label: &str, cell: &dyn Fn(&Overload) -> String| {
-        text_row(all, key, format!("At twice the capacity: {label}"), |results| results.overload.as_ref().map(cell))
+    let Some(first) = all.iter().find_map(|results| results.overloads.first()) else { return Vec::new() };
+    let label = |what: &str| format!("At twice the capacity: {what}");
+    let rate = |count: u64, overload: &Overload| bytes(count) / overload.outcome.seconds.max(0.001);
+    let row = |key: &str, what: &str, unit, better, value: &dyn Fn(&Overload) -> Option<f64>| {
+        figures(all, &format!("overload_{key}"), &label(what), unit, better, &each_overload(value))
     };
-    let patience = format!("timed out ({} s)", first.patience_seconds);
+    let (more, less) = (Some(Better::More), Some(Better::Less));
+    let timed_out = format!("timed out ({} s)/s", first.patience_seconds);
     vec![
-        row("overload_connections", "connections", &|it| {
+        text_row(all, "overload_connections", label("connections"), |results| {
+            let it = results.overloads.first()?;
             let set = if it.limit_was_set { ", set for this" } else { "" };
-            format!("{} (limit {} a worker{set})", grouped(it.connections.into()), it.limit)
+            Some(format!("{} (limit {} a worker{set})", grouped(it.connections.into()), it.limit))
         }),
-        row("overload_answered", "answered", &|it| rate(it.outcome.answered, it)),
-        row("overload_rejected", "rejected with 503", &|it| {
-            it.outcome.rejected.map_or_else(|| "not told apart".to_owned(), |count| rate(count, it))
-        }),
-        row("overload_timed_out", &patience, &|it| grouped(it.outcome.timed_out)),
-        row("overload_failed", "other failures", &|it| grouped(it.outcome.failed)),
-        row("overload_p99", "latency p99", &|it| {
-            it.outcome.p99_ms.map_or_else(|| "–".to_owned(), |ms| shown(ms, Unit::Milliseconds))
-        }),
-        row("overload_recovery", "recovered after", &|it| {
-            it.recovery_seconds
-                .map_or_else(|| "not within 30 s".to_owned(), |time| shown(time * 1e3, Unit::Milliseconds))
-        }),
+        row("answered", "answered/s", Unit::PerSecond, more, &|it| Some(rate(it.outcome.answered, it))),
+        row("rejected", "503 at once/s", Unit::PerSecond, None, &|it| Some(rate(it.outcome.rejected?, it))),
+        row("timed_out", &timed_out, Unit::PerSecond, less, &|it| Some(rate(it.outcome.timed_out, it))),
+        row("failed", "other failures/s", Unit::PerSecond, less, &|it| Some(rate(it.outcome.failed, it))),
+        row("p99", "latency p99", Unit::Milliseconds, less, &|it| it.outcome.p99_ms),
+        row("recovery", "recovered after", Unit::Seconds, less, &|it| Some(it.recovery())),
     ]
 }
 
@@ -262,6 +262,7 @@ pub fn shown(value: f64, unit: Unit) -> String {
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rounded, and never negative")]
 fn number(value: f64) -> String {
     match value {
+        0.0 => "0".to_owned(),
         ..10.0 => format!("{value:.2}"),
         10.0..100.0 => format!("{value:.1}"),
         _ => grouped(value.round() as u64),
@@ -306,11 +307,14 @@ impl Row {
             Verdict::NotCompared => String::new(),
             Verdict::NoDifference => "no difference".to_owned(),
             Verdict::TooFewRounds => "too few rounds".to_owned(),
-            Verdict::Better { which, by } => {
+            Verdict::Better { which, by, more } => {
                 let name = all.get(which).map_or("", |results| name(results.subject.server));
-                let more = self.key.starts_with("requests");
-                let by = by * 100.0;
-                let by = if by < 10.0 { format!("{by:.1}") } else { grouped(rounded(by)) };
+                let by = match by * 100.0 {
+                    // Of nothing.
+                    by if !by.is_finite() => return format!("{name} alone"),
+                    by if by < 10.0 => format!("{by:.1}"),
+                    by => grouped(rounded(by)),
+                };
                 format!("{name} {by} % {}", if more { "more" } else { "less" })
             }
         }
@@ -365,7 +369,7 @@ mod tests {
     fn more_requests_are_better_and_more_memory_is_not() {
         let (few, many) = ([100.0, 101.0, 102.0], [200.0, 202.0, 204.0]);
         let better = |first, second, better| match verdict(first, second, better) {
-            Verdict::Better { which, by } => Some((which, (by * 100.0).round() / 100.0)),
+            Verdict::Better { which, by, .. } => Some((which, (by * 100.0).round() / 100.0)),
             _ => None,
         };
         assert_eq!(better(&few, &many, Better::More), Some((1, 1.0)));

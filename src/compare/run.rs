@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use super::client;
 use super::instance::Instance;
 use super::load::{Command, Generator, Load, Outcome};
-use super::measure::{Measured, Memory, Overload, Reload, Results, Round, Subject};
+use super::measure::{Measured, Memory, Overload, RECOVERY, Reload, Results, Round, Subject};
 use super::process::{Child, GLANCE, Order};
 use super::progress::Progress;
 use super::schedule::{Step, overload, patience, schedule, warm_up};
@@ -25,8 +25,6 @@ use crate::sys::SignalState;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Answers that must come in a row before a server has recovered.
 const IN_A_ROW: u32 = 5;
-/// How long a server may take to recover.
-const RECOVERY: Duration = Duration::from_secs(30);
 /// Descriptors that we and the load generator need beside those of connections.
 const SPARE_FILES: u64 = 64;
 /// Clients that come and go while a server is reloaded, and how long each rests between two requests: enough to
@@ -57,7 +55,7 @@ pub fn run(terms: &Terms, mut all: Vec<Results>) -> Result<Vec<Results>, u8> {
             Step::Round(..) => {
                 round(terms, &results.subject, least_limit, &progress).map(|it| results.rounds.push(it))
             }
-            Step::Stress(_) => stress(terms, results, &progress),
+            Step::Stress(_, round) => stress(terms, results, round == terms.options.rounds, &progress),
         };
         progress.end(step, &terms.options);
         match taken {
@@ -183,8 +181,8 @@ fn drive(terms: &Terms, load: &Load<'_>, look: impl FnOnce()) -> Result<Outcome,
     terms.generator.read(&output).map_err(failed)
 }
 
-/// More clients than the capacity, and then a reload while some come and go.
-fn stress(terms: &Terms, results: &mut Results, progress: &Progress) -> Result<(), Trouble> {
+/// More clients than the capacity, and then, if this is the last round, a reload while some come and go.
+fn stress(terms: &Terms, results: &mut Results, is_last: bool, progress: &Progress) -> Result<(), Trouble> {
     let subject = &results.subject;
     let limit = subject.limit.unwrap_or(terms.limit);
     let mut more = without_preparations();
@@ -208,7 +206,7 @@ fn stress(terms: &Terms, results: &mut Results, progress: &Progress) -> Result<(
     progress.say(&format!("{connections} connections, capacity {capacity}"));
     let outcome = drive(terms, &load, || {})?;
     let recovery = recovery(terms, &instance)?;
-    results.overload = Some(Overload {
+    results.overloads.push(Overload {
         limit,
         limit_was_set: results.subject.limit.is_none(),
         capacity,
@@ -217,8 +215,10 @@ fn stress(terms: &Terms, results: &mut Results, progress: &Progress) -> Result<(
         outcome,
         recovery_seconds: recovery.map(|time| time.as_secs_f64()),
     });
-    progress.say("reloading");
-    results.reload = Some(reload(terms, &mut instance)?);
+    if is_last {
+        progress.say("reloading");
+        results.reload = Some(reload(terms, &mut instance)?);
+    }
     Ok(())
 }
 

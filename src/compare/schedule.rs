@@ -10,10 +10,10 @@ use crate::settings::value::Server;
 pub enum Step {
     /// Started, and asked whether it gives the answer that is to be measured.
     Try(Server),
-    /// Started and measured at each number of connections.
+    /// Started and measured at each number of connections; in the last round then reloaded while it serves.
     Round(Server, u32),
-    /// Given more than it may take, then reloaded while it serves.
-    Stress(Server),
+    /// Started and given more than it may take.
+    Stress(Server, u32),
 }
 
 impl Step {
@@ -21,7 +21,7 @@ impl Step {
     #[must_use]
     pub const fn server(self) -> Server {
         match self {
-            Self::Try(server) | Self::Round(server, _) | Self::Stress(server) => server,
+            Self::Try(server) | Self::Round(server, _) | Self::Stress(server, _) => server,
         }
     }
 }
@@ -30,9 +30,11 @@ impl Step {
 #[must_use]
 pub fn schedule(servers: &[Server], rounds: u32) -> Vec<Step> {
     let tries = servers.iter().map(|server| Step::Try(*server));
-    let rounds = (1..=rounds).flat_map(|round| servers.iter().map(move |server| Step::Round(*server, round)));
-    let stress = servers.iter().map(|server| Step::Stress(*server));
-    tries.chain(rounds).chain(stress).collect()
+    let rounds = (1..=rounds).flat_map(|round| {
+        let measured = servers.iter().map(move |server| Step::Round(*server, round));
+        measured.chain(servers.iter().map(move |server| Step::Stress(*server, round)))
+    });
+    tries.chain(rounds).collect()
 }
 
 /// The load before the first measurement of a server's life, which is not counted.
@@ -60,7 +62,7 @@ pub fn load_time(step: Step, options: &Options) -> Duration {
     match step {
         Step::Try(_) => Duration::ZERO,
         Step::Round(..) => warm_up(options.duration) + options.duration * levels,
-        Step::Stress(_) => overload(options.duration),
+        Step::Stress(..) => overload(options.duration),
     }
 }
 
@@ -76,13 +78,15 @@ mod tests {
             Step::Try(Granian),
             Step::Round(Gunicorn, 1),
             Step::Round(Granian, 1),
+            Step::Stress(Gunicorn, 1),
+            Step::Stress(Granian, 1),
             Step::Round(Gunicorn, 2),
             Step::Round(Granian, 2),
-            Step::Stress(Gunicorn),
-            Step::Stress(Granian),
+            Step::Stress(Gunicorn, 2),
+            Step::Stress(Granian, 2),
         ];
         assert_eq!(schedule(&[Gunicorn, Granian], 2), wanted);
-        assert_eq!(schedule(&[Granian], 1), [Step::Try(Granian), Step::Round(Granian, 1), Step::Stress(Granian)]);
+        assert_eq!(schedule(&[Granian], 1), [Step::Try(Granian), Step::Round(Granian, 1), Step::Stress(Granian, 1)]);
     }
 
     #[test]
