@@ -11,7 +11,7 @@ APPS = {
     "empty_json": ("An empty JSON object", "tests/apps/empty_json.py"),
     "database": ("A page of database queries", "tests/apps/database.py: SQLite, blocking calls in threads"),
     "streaming": ("A short event stream", "tests/apps/streaming.py: ten events in 100 ms"),
-    "gateway": ("The MCP Gateway, `/health`", "with a database query; `RATE_LIMITING_ENABLED=false`"),
+    "gateway": ("The MCP Gateway, `/health`", "a database query; `RATE_LIMITING_ENABLED=false`"),
 }
 
 # The rows that a reader wants first; `mcp-launch compare` prints all.
@@ -110,7 +110,8 @@ def block(results):
     yield (
         f"Measured on {date.today().isoformat()} on {machine['cores']} cores ({machine['cpu']}), {machine['system']}, "
         f"kernel {machine['kernel']}, with {data['load_generator']}: {data['rounds']} rounds of "
-        f"{data['duration_seconds']:g} s, in turns; median (least–most). `scripts/compare-tables` makes these tables."
+        f"{results['empty_json'].data['duration_seconds']:g} s ({data['duration_seconds']:g} s for the gateway) for each "
+        f"number of connections, in turns; median (least–most). `scripts/compare-tables` makes these tables."
     )
     yield ""
     if any(result.data["machine"]["busy_percent"] > 10 for result in results.values()):

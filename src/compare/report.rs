@@ -1,5 +1,6 @@
 //! The report: everything together, for people and programs. Pure.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use serde::Serialize;
@@ -64,6 +65,7 @@ impl Report {
                 notes.push(format!("{} was not measured to the end: {}", results.subject.title(), failure.why));
             }
         }
+        notes.extend(servers.iter().flat_map(too_short));
         let line = |row: Row| {
             let mut shown: Vec<String> = row.cells.iter().map(super::rows::Cell::text).collect();
             shown.push(row.difference(&servers));
@@ -157,6 +159,20 @@ impl Report {
         }
         text
     }
+}
+
+/// With fewer answers than connections, some clients have waited all the time for their first one.
+fn too_short(results: &Results) -> Vec<String> {
+    let loads = || results.rounds.iter().flat_map(|round| &round.loads);
+    let levels: BTreeSet<u32> =
+        loads().filter(|it| it.outcome.answered < u64::from(it.connections)).map(|it| it.connections).collect();
+    let note = |level| {
+        format!(
+            "{}, {level} connections: fewer answers than connections; the figures mean little with such a --duration",
+            results.subject.title()
+        )
+    };
+    levels.into_iter().map(note).collect()
 }
 
 /// Columns of the same width.

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use super::client;
 use super::instance::Instance;
 use super::load::{Command, Generator, Load, Outcome};
-use super::measure::{Measured, Memory, Overload, RECOVERY, Reload, Results, Round, Subject};
+use super::measure::{Measured, Memory, Overload, RECOVERY, Reload, Results, Round};
 use super::process::{Child, GLANCE, Order};
 use super::progress::Progress;
 use super::schedule::{Step, overload, patience, schedule, warm_up};
@@ -52,10 +52,8 @@ pub fn run(terms: &Terms, mut all: Vec<Results>) -> Result<Vec<Results>, u8> {
         progress.begin(step, &terms.options);
         let taken = match step {
             Step::Try(_) => try_out(terms, results, &progress),
-            Step::Round(..) => {
-                round(terms, &results.subject, least_limit, &progress).map(|it| results.rounds.push(it))
-            }
-            Step::Stress(_, round) => stress(terms, results, round == terms.options.rounds, &progress),
+            Step::Round(_, number) => round(terms, results, least_limit, &progress, number == terms.options.rounds),
+            Step::Stress(..) => stress(terms, results, &progress),
         };
         progress.end(step, &terms.options);
         match taken {
@@ -102,10 +100,16 @@ const fn what_to_do_about(status: u16) -> &'static str {
     }
 }
 
-/// One life of the server: its start, then each number of connections.
-fn round(terms: &Terms, subject: &Subject, least_limit: Option<u64>, progress: &Progress) -> Result<Round, Trouble> {
+/// One life of the server: its start, then each number of connections, and at the end of the last one a reload.
+fn round(
+    terms: &Terms,
+    results: &mut Results,
+    least_limit: Option<u64>,
+    progress: &Progress,
+    is_last: bool,
+) -> Result<(), Trouble> {
     let options = &terms.options;
-    let mut instance = Instance::start(terms, subject, &without_preparations())?;
+    let mut instance = Instance::start(terms, &results.subject, &without_preparations())?;
     let start = instance.wait_for_answer()?;
     instance.wait_until_ready()?;
     let idle = instance.memory();
@@ -138,7 +142,12 @@ fn round(terms: &Terms, subject: &Subject, least_limit: Option<u64>, progress: &
     if let Some(failure) = instance.ended() {
         return Err(Trouble::Failed(failure));
     }
-    Ok(Round { start_seconds: start.as_secs_f64(), idle, loaded, after, loads })
+    results.rounds.push(Round { start_seconds: start.as_secs_f64(), idle, loaded, after, loads });
+    if is_last {
+        progress.say("reloading");
+        results.reload = Some(reload(terms, &mut instance)?);
+    }
+    Ok(())
 }
 
 /// Runs the load generator to its end. Half-way through, somebody may have a look.
@@ -181,8 +190,8 @@ fn drive(terms: &Terms, load: &Load<'_>, look: impl FnOnce()) -> Result<Outcome,
     terms.generator.read(&output).map_err(failed)
 }
 
-/// More clients than the capacity, and then, if this is the last round, a reload while some come and go.
-fn stress(terms: &Terms, results: &mut Results, is_last: bool, progress: &Progress) -> Result<(), Trouble> {
+/// More clients than the capacity.
+fn stress(terms: &Terms, results: &mut Results, progress: &Progress) -> Result<(), Trouble> {
     let subject = &results.subject;
     let limit = subject.limit.unwrap_or(terms.limit);
     let mut more = without_preparations();
@@ -215,10 +224,6 @@ fn stress(terms: &Terms, results: &mut Results, is_last: bool, progress: &Progre
         outcome,
         recovery_seconds: recovery.map(|time| time.as_secs_f64()),
     });
-    if is_last {
-        progress.say("reloading");
-        results.reload = Some(reload(terms, &mut instance)?);
-    }
     Ok(())
 }
 
