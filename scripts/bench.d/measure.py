@@ -6,10 +6,11 @@ fake_server.rs as its first act. Contestants take turns, so that what else the m
 ratio is the median of the ratios within a turn.
 
 Each module of MODULES has `add_options(parser)`, which adds its options, and `sections(options, installation)`, which
-measures and yields `figures.Section`s. To add rows, add a module.
+measures and yields `figures.Section`s. To add rows, add a module there.
 """
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -18,17 +19,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import footprint
-import startup
-import supervision
 from figures import table
 from launcher import Installation
 
-MODULES = {
-    "startup": startup,
-    "footprint": footprint,
-    "supervision": supervision,
-}
+MODULES = ["startup", "footprint", "supervision"]
 
 
 def version(program, *arguments):
@@ -76,16 +70,17 @@ def main():
     parser.add_argument("--binary", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--fake-server", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--bare-exec", required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--only", choices=MODULES, action="append", help="only these rows; may be given more than once")
+    parser.add_argument("--only", choices=MODULES, action="append", help="only these; may be given more than once")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
-    for module in MODULES.values():
+    modules = {name: importlib.import_module(name) for name in MODULES}
+    for module in modules.values():
         module.add_options(parser)
     options = parser.parse_args()
     host = machine(options)
     print(f"{host['cores']} cores ({host['cpu']}), Linux {host['kernel']}, load {host['load']:.1f}")
     print(f"{', '.join(host['versions'])}\n", flush=True)
     measured = []
-    for name, module in MODULES.items():
+    for name, module in modules.items():
         if options.only and name not in options.only:
             continue
         with tempfile.TemporaryDirectory(prefix="mcp-launch-bench-") as temporary:

@@ -221,7 +221,7 @@ fn child_environment(mut env: Environment) -> Environment {
 fn notes(flags: &FlagLayer, settings: &Settings, options: &Options) -> Vec<String> {
     let mut notes = Vec::new();
     if settings.ssl.value {
-        notes.push("measured without TLS, which costs both servers about the same".to_owned());
+        notes.push("measured without TLS".to_owned());
     }
     if settings.uds.value.is_some() {
         notes.push("measured on a TCP port, not on the Unix socket".to_owned());

@@ -15,10 +15,10 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Whether it is what is to be measured.
+    /// Whether it is what is to be measured: neither a failure nor a redirection.
     #[must_use]
     pub const fn is_good(&self) -> bool {
-        self.status < 400
+        matches!(self.status, 200..300)
     }
 }
 

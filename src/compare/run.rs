@@ -1,6 +1,7 @@
 //! Carries out the schedule.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -76,12 +77,11 @@ fn try_out(terms: &Terms, results: &mut Results, progress: &Progress) -> Result<
     instance.wait_until_ready()?;
     progress.say("asking");
     let request = &terms.options.request;
-    let answer = client::ask(instance.address, &terms.request_bytes(), PATIENCE);
-    terms.go_on()?;
-    match answer {
+    match ask_patiently(terms, instance.address)? {
         Ok(answer) if answer.is_good() => {}
         Ok(answer) => {
-            let why = format!("{request} answered {}; {}", answer.status, what_to_do_about(answer.status));
+            let to = answer.location.map_or_else(String::new, |to| format!(" to {to}"));
+            let why = format!("{request} answered {}{to}; {}", answer.status, what_to_do_about(answer.status));
             return Err(Trouble::failed(Exit::No, why));
         }
         Err(why) => return Err(Trouble::failed(Exit::No, format!("{request} failed: {why}"))),
@@ -90,8 +90,21 @@ fn try_out(terms: &Terms, results: &mut Results, progress: &Progress) -> Result<
     Ok(())
 }
 
+/// Asks once, and gives up when somebody wants us to stop.
+fn ask_patiently(terms: &Terms, address: SocketAddr) -> Result<Result<client::Answer, String>, Trouble> {
+    let request = terms.request_bytes();
+    // It may outlive this function for as long as it waits.
+    let asking = std::thread::spawn(move || client::ask(address, &request, PATIENCE));
+    while !asking.is_finished() {
+        terms.go_on()?;
+        std::thread::sleep(GLANCE);
+    }
+    Ok(asking.join().unwrap_or_else(|_| Err("no answer".to_owned())))
+}
+
 const fn what_to_do_about(status: u16) -> &'static str {
     match status {
+        300..400 => "name the path where it leads to with --path",
         401 | 403 => "give what it asks for with --header, such as --header 'Authorization: Bearer TOKEN'",
         404 => "name a path that is there with --path",
         405 => "choose another method with --method",
