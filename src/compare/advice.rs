@@ -47,7 +47,8 @@ pub fn advice(all: &[Results], rows: &[Row]) -> Vec<Advice> {
 /// None: there is nothing to choose by. Some(None): either will do.
 type Choice = Option<Option<usize>>;
 
-/// By rows of figures: one is chosen that is better somewhere and worse nowhere.
+/// By rows of figures: one is chosen that is better in half of them or more, and worse in none. Among many rows one
+/// differs by chance sooner or later.
 fn weigh(all: &[Results], rows: &[&Row]) -> (Choice, String) {
     if rows.iter().any(|row| row.verdict == Verdict::TooFewRounds) {
         return (None, "there were too few rounds to tell a difference from chance".to_owned());
@@ -70,9 +71,14 @@ fn weigh(all: &[Results], rows: &[&Row]) -> (Choice, String) {
         .filter(|row| matches!(row.verdict, Verdict::Better { .. }))
         .map(|row| format!("{}: {}", row.label, row.difference(all)))
         .collect();
-    let choice = better.iter().all(|which| *which == first).then_some(first);
     let reasons = reasons.join("; ");
-    (Some(choice), if choice.is_some() { reasons } else { format!("each is better in something: {reasons}") })
+    if better.iter().any(|which| *which != first) {
+        (Some(None), format!("each is better in something: {reasons}"))
+    } else if 2 * better.len() < compared().count() {
+        (Some(None), format!("no difference in most, only in: {reasons}"))
+    } else {
+        (Some(Some(first)), reasons)
+    }
 }
 
 /// Lost requests that matter: one in a hundred more than the other.
@@ -201,6 +207,19 @@ mod tests {
         let one = |server| results(server, [100, 101, 102], 100, Some(overload(100, 100, 0, Some(0.1))));
         assert_eq!(chosen(one(Server::Gunicorn), one(Server::Granian))[..2], ["either", "either"]);
         assert_eq!(chosen(one(Server::Gunicorn), one(Server::Granian))[3..], ["either", "either"]);
+    }
+
+    #[test]
+    fn one_row_among_many_decides_nothing() {
+        let all = [Server::Gunicorn, Server::Granian].map(|server| results(server, [1; 3], 1, None));
+        let row = |verdict| Row { key: "p99".into(), label: "a".into(), cells: Vec::new(), verdict };
+        let better = |which| row(Verdict::Better { which, by: 0.1, more: false });
+        let same = row(Verdict::NoDifference);
+        let choice = |rows: &[&Row]| weigh(&all, rows).0;
+        assert_eq!(choice(&[&better(1)]), Some(Some(1)));
+        assert_eq!(choice(&[&better(1), &same]), Some(Some(1)));
+        assert_eq!(choice(&[&better(1), &same, &same]), Some(None));
+        assert_eq!(choice(&[&better(1), &better(0)]), Some(None));
     }
 
     #[test]

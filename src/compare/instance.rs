@@ -21,6 +21,11 @@ use crate::run::processes::descendants;
 use crate::run::usage::cpu_with_reaped;
 use crate::settings::value::AutoPath;
 
+/// How long a server is watched to see whether it has something to do: less than a tenth of a processor is nothing.
+const QUIET: Duration = Duration::from_millis(200);
+/// How long a server may take to work off what is left.
+const SETTLING: Duration = Duration::from_secs(10);
+
 /// A launcher that runs. It is stopped when it is dropped.
 pub(super) struct Instance<'a> {
     terms: &'a Terms,
@@ -133,6 +138,23 @@ impl<'a> Instance<'a> {
     pub fn cpu(&self) -> Duration {
         let all = descendants(self.child.pid).into_iter().map(|process| process.pid).chain([self.child.pid]);
         all.filter_map(cpu_with_reaped).sum()
+    }
+
+    /// Waits until it has worked off what clients that are gone have left to it, but not for ever: an app may have
+    /// something to do at any time.
+    pub fn settle(&self) -> Result<(), Trouble> {
+        let deadline = Instant::now() + SETTLING;
+        let mut before = self.cpu();
+        while Instant::now() < deadline {
+            std::thread::sleep(QUIET);
+            self.terms.go_on()?;
+            let now = self.cpu();
+            if now.saturating_sub(before) < QUIET / 10 {
+                break;
+            }
+            before = now;
+        }
+        Ok(())
     }
 
     /// Why it ended, if it has.

@@ -132,11 +132,12 @@ fn round(
         connections,
         duration,
         patience: PATIENCE,
-        tell_rejected: least_limit.is_some_and(|limit| u64::from(connections) > limit),
+        tell_rejected: least_limit.is_some_and(|limit| u64::from(connections) >= limit),
     };
     progress.say("warming up");
     let middle = options.connections[options.connections.len() / 2];
     drive(terms, &load(middle, warm_up(options.duration)), || {})?;
+    instance.settle()?;
     let mut loaded = Memory::default();
     let mut loads = Vec::new();
     for connections in &options.connections {
@@ -150,6 +151,7 @@ fn round(
         })?;
         let cpu = instance.cpu().saturating_sub(before);
         loads.push(Measured { connections: *connections, outcome, cpu_seconds: cpu.as_secs_f64() });
+        instance.settle()?;
     }
     let after = instance.memory();
     if let Some(failure) = instance.ended() {
