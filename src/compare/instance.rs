@@ -207,7 +207,7 @@ fn exit_of(status: u8) -> Exit {
     known.into_iter().find(|exit| exit.code() == status).unwrap_or(Exit::No)
 }
 
-/// What a launcher that ended said about it: its problems, else the error of the app, else its last line.
+/// What a launcher that ended said about it: its problems, else why the app failed, else errors, else its last line.
 fn last_words(log: &str) -> String {
     let plain = without_colours(log);
     let problems: Vec<&str> = plain.lines().filter_map(|line| line.strip_prefix("mcp-launch: ")).collect();
@@ -219,9 +219,14 @@ fn last_words(log: &str) -> String {
         let quoted = serde_json::Deserializer::from_str(why).into_iter::<String>().next();
         return quoted.and_then(Result::ok).unwrap_or_else(|| why.trim().to_owned());
     }
-    let error = plain.lines().rev().find_map(|line| line.split_once(" ERROR "));
-    let last = || plain.lines().map(str::trim).rfind(|line| !line.is_empty());
-    error.map(|(_, text)| text.trim()).or_else(last).unwrap_or("it ended").to_owned()
+    let lines = || plain.lines().map(str::trim).filter(|line| !line.is_empty()).rev();
+    let ours = lines().find_map(|line| line.split_once(" ERROR ")).map(|(_, text)| text.trim());
+    // What the server itself said of an error, such as a flag that it does not know.
+    let theirs = lines().find(|line| !line.contains(" ERROR ") && line.to_ascii_lowercase().contains("error"));
+    match (theirs, ours) {
+        (Some(theirs), Some(ours)) => format!("{theirs}; {ours}"),
+        (one, other) => one.or(other).or_else(|| lines().next()).unwrap_or("it ended").to_owned(),
+    }
 }
 
 fn without_colours(text: &str) -> String {
@@ -249,6 +254,7 @@ mod tests {
         for (log, wanted) in [
             (failed, "E: \"x\""),
             ("2026 ERROR giving up status=1\nbye\n\n", "giving up status=1"),
+            ("gunicorn: error: no --x\n2026 ERROR giving up\n", "gunicorn: error: no --x; giving up"),
             ("a\nmcp-launch: granian is not installed\nmcp-launch: x\n", "granian is not installed; x"),
             ("a\nlast\n\n", "last"),
             ("", "it ended"),
