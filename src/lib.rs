@@ -138,7 +138,7 @@
 //! ## The log
 //!
 //! Lines go through a bounded queue to one thread that writes them; when nobody reads they are dropped and counted.
-//! Nothing else is a thread.
+//! Nothing else in a launcher is a thread.
 
 pub mod cli;
 pub mod commands;

@@ -16,6 +16,8 @@ impl Interrupt {
     /// # Errors
     /// When the kernel refuses one.
     pub fn install() -> io::Result<Self> {
+        // If our parent ignored it, the kernel would reap our children for us, and how they ended would be lost.
+        crate::sys::reset(Signal::SIGCHLD as i32);
         let noted = Arc::<AtomicUsize>::default();
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
             let number = signal as i32;
