@@ -151,7 +151,7 @@ const EXIT_STATUSES: [(&str, &str); 3] = [
 
 /// The statuses that mcp-launch gives of its own accord.
 const EXITS: [(Exit, &str); 8] = [
-    (Exit::No, "health, status, reload: no."),
+    (Exit::No, "health, status, reload: no; compare: a server could not be measured."),
     (Exit::Usage, "The command line could not be understood."),
     (Exit::NoLauncher, "health, status, reload: there is no launcher."),
     (Exit::NotReady, "The server was not ready in time."),

@@ -12,6 +12,7 @@
 //!   decision, or into a list of problems.
 //! - [`run`] becomes the server, or stays with it.
 //! - [`control`] is how a running launcher is asked, from both ends.
+//! - [`compare`] runs this program itself, with each server in turn, and measures.
 //! - [`commands`] is what the user asks for by name: each strings the above together.
 //!
 //! ## Signals from the first instruction on
@@ -161,10 +162,11 @@
 //! ## The log
 //!
 //! Lines go through a bounded queue to one thread that writes them; when nobody reads they are dropped and counted.
-//! Nothing else is a thread.
+//! Nothing else in a launcher is a thread.
 
 pub mod cli;
 pub mod commands;
+pub mod compare;
 pub mod control;
 pub mod docs;
 pub mod guard;

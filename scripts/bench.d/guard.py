@@ -4,9 +4,7 @@ Contestants take turns, each on one worker, with wrk on the other core. A ratio 
 turn. What happens under overload is shown side by side: a server by itself, and the same behind mcp-launch.
 """
 
-import argparse
 import asyncio
-import json
 import os
 import random
 import re
@@ -16,10 +14,10 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
+from figures import Row, Section, Target
 from launcher import progress
 
 LIMIT = 60  # seconds that anything may take to start or to end
@@ -152,8 +150,8 @@ def throughput(port, path, connections, seconds):
     return float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1)), float(number) * {"us": 1e-3, "ms": 1, "s": 1e3}[unit]
 
 
-def cost(field, app, path, rounds, seconds, **settings):
-    """With the guard and without, both servers, turn by turn."""
+def cost(field, title, app, path, rounds, seconds, **settings):
+    """Sections with the guard and without, both servers, turn by turn."""
     servers = {}
     try:
         for server in ["gunicorn", "granian"]:
@@ -168,22 +166,27 @@ def cost(field, app, path, rounds, seconds, **settings):
                 found = throughput(servers[name].port, path, 32, seconds)
                 if turn >= 0:
                     taken[name].append(found)
-            progress(f"guard, {app} {path}", turn + 1, rounds)
+            progress(f"guard, {title}", turn + 1, rounds)
     finally:
         for running in servers.values():
             running.stop()
-    result = {}
     for server in ["gunicorn", "granian"]:
-        pairs = list(zip(taken[server, "on"], taken[server, "off"], strict=True))
-        result[server] = {
-            "with_requests_per_second": statistics.median(one[0] for one, _ in pairs),
-            "without_requests_per_second": statistics.median(other[0] for _, other in pairs),
-            "throughput_ratio": statistics.median(one[0] / other[0] for one, other in pairs),
-            "with_p99_ms": statistics.median(one[1] for one, _ in pairs),
-            "without_p99_ms": statistics.median(other[1] for _, other in pairs),
-            "p99_ratio": statistics.median(one[1] / other[1] for one, other in pairs),
-        }
-    return result
+        without, guarded = taken[server, "off"], taken[server, "on"]
+        target = Target(1 / 0.95, "ratio") if path == "/" else None
+        # Time for a request, so that more is worse, as in all other rows.
+        yield Section(
+            f"{title}, {server}: time for a request",
+            [
+                Row("without the guard", [1000 / rate for rate, _ in without]),
+                Row("with it", [1000 / rate for rate, _ in guarded], target=target),
+            ],
+            "without the guard",
+        )
+        yield Section(
+            f"{title}, {server}: p99 of 32 clients",
+            [Row("without the guard", [tail for _, tail in without]), Row("with it", [tail for _, tail in guarded])],
+            "without the guard",
+        )
 
 
 async def ask(port, path, patience=PATIENCE):
@@ -227,19 +230,18 @@ async def crowd(port, seconds):
 
 def percentile(values, share):
     ordered = sorted(values)
-    return ordered[min(int(len(ordered) * share), len(ordered) - 1)] * 1000 if ordered else None
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)] * 1000
 
 
 def overload(field, seconds):
-    """What becomes of requests beyond the capacity, for each server by itself and behind mcp-launch."""
+    """A section for each server by itself and behind mcp-launch: what becomes of requests beyond the capacity."""
     limits = {"GUNICORN_BACKPRESSURE": str(CAPACITY), "GRANIAN_BACKPRESSURE": str(CAPACITY)}
     contestants = {
-        "gunicorn alone": lambda: field.alone("gunicorn"),
-        "gunicorn, mcp-launch": lambda: field.launched("gunicorn", **limits),
-        "granian alone": lambda: field.alone("granian"),
-        "granian, mcp-launch": lambda: field.launched("granian", **limits),
+        "Gunicorn alone": lambda: field.alone("gunicorn"),
+        "Gunicorn, mcp-launch": lambda: field.launched("gunicorn", **limits),
+        "Granian alone": lambda: field.alone("granian"),
+        "Granian, mcp-launch": lambda: field.launched("granian", **limits),
     }
-    result = {}
     for done, (name, start) in enumerate(contestants.items()):
         progress("overload", done, len(contestants))
         server = start()
@@ -250,20 +252,21 @@ def overload(field, seconds):
             server.stop()
         answered = [took for status, took in answers if status == 200]
         rejected = [took for status, took in answers if status == 503]
-        result[name] = {
-            "answered": len(answered),
-            "rejected": len(rejected),
-            "timed_out": sum(status is None for status, _ in answers),
-            "p50_ms": percentile(answered, 0.5),
-            "p99_ms": percentile(answered, 0.99),
-            "rejected_p50_ms": percentile(rejected, 0.5),
-            "rejected_p99_ms": percentile(rejected, 0.99),
-            "health_p99_ms": percentile([took for _, took in health], 0.99),
-            "health_failed": sum(status != 200 for status, _ in health),
-            "memory_bytes": memory,
-        }
+        rows = [
+            Row("answered", [len(answered)], ""),
+            Row("rejected with 503", [len(rejected)], ""),
+            Row("timed out", [sum(status is None for status, _ in answers)], ""),
+        ]
+        for what, times in [("an answer", answered), ("a 503", rejected), ("/health", [took for _, took in health])]:
+            if times:
+                # The issue's promise for a server that is saturated.
+                most = Target(50) if what == "a 503" else None
+                rows.append(Row(f"{what}, p50", [percentile(times, 0.5)], target=most))
+                rows.append(Row(f"{what}, p99", [percentile(times, 0.99)]))
+        rows.append(Row("/health, failed", [sum(status != 200 for status, _ in health)], ""))
+        rows.append(Row("memory in all, PSS", [memory / 2**20], "MiB"))
+        yield Section(f"{CLIENTS} clients, capacity {CAPACITY}: {name}", rows)
     progress("overload", len(contestants), len(contestants))
-    return result
 
 
 def gateway_settings():
@@ -277,65 +280,20 @@ def gateway_settings():
     }
 
 
-def measure(options):
-    """All rows: what scripts/bench puts into its result under `guard`."""
-    missing = [name for name in ["wrk"] if not shutil.which(name)]
-    if missing:
-        print(f"bench: the guard is left out: no {missing[0]} (apt-get install wrk)", file=sys.stderr)
-        return None
-    if not Path(options.venv, "bin/granian").exists():
-        print("bench: the guard is left out: no servers in .cache/venv (scripts/test makes it)", file=sys.stderr)
-        return None
-    with tempfile.TemporaryDirectory() as directory:
-        field = Field(options, directory)
-        empty = cost(field, "bench_app:app", "/", options.guard_rounds, 3)
-        database = {"DATABASE_URL": f"sqlite:///{directory}/mcp.db", **gateway_settings()}
-        # The first start makes the database, alone.
-        field.launched("granian", "mcpgateway.main:app", **database).stop()
-        gateway = cost(field, "mcpgateway.main:app", "/health", max(options.guard_rounds // 2, 3), 3, **database)
-        return {"empty_app": empty, "gateway_health": gateway, "overload": overload(field, 10)}
+def add_options(parser):
+    parser.add_argument("--guard-rounds", type=int, default=9, help="turns with the guard and without (9)")
 
 
-def table(result):
-    """The figures for people."""
-    lines = ["", "| the guard's cost, one worker | without | with | ratio | p99 without | with | ratio |", "|---|---|---|---|---|---|---|"]
-    for key, title in [("empty_app", "empty app"), ("gateway_health", "gateway, /health")]:
-        for server, row in result[key].items():
-            rates = f"{row['without_requests_per_second']:.0f}/s | {row['with_requests_per_second']:.0f}/s"
-            tails = f"{row['without_p99_ms']:.2f} ms | {row['with_p99_ms']:.2f} ms"
-            lines.append(
-                f"| {title}, {server} | {rates} | {row['throughput_ratio']:.3f} | {tails} | {row['p99_ratio']:.2f} |"
-            )
-    lines += [
-        "",
-        f"| {CLIENTS} clients, capacity {CAPACITY} | answered | rejected | timed out | p50 | p99 | 503 p50 | p99"
-        " | /health p99 | failed | memory |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-
-    def span(value):
-        return "" if value is None else f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms"
-
-    for name, row in result["overload"].items():
-        spans = [span(row[key]) for key in ["p50_ms", "p99_ms", "rejected_p50_ms", "rejected_p99_ms", "health_p99_ms"]]
-        counts = f"{row['answered']} | {row['rejected']} | {row['timed_out']}"
-        memory = f"{row['memory_bytes'] / 2**20:.0f} MiB"
-        lines.append(f"| {name} | {counts} | {' | '.join(spans)} | {row['health_failed']} | {memory} |")
-    return "\n".join(lines)
-
-
-def main():
-    """For this part alone."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--binary", required=True)
-    parser.add_argument("--venv", required=True)
-    parser.add_argument("--guard-rounds", type=int, default=9)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    result = measure(options)
-    if result:
-        print(json.dumps(result, indent=2) if options.json else table(result))
-
-
-if __name__ == "__main__":
-    main()
+def sections(options, installation):
+    if not shutil.which("wrk"):
+        print("bench: the guard is left out: no wrk (apt-get install wrk)", file=sys.stderr)
+        return
+    directory = str(installation.root)
+    field = Field(options, directory)
+    yield from cost(field, "empty app", "bench_app:app", "/", options.guard_rounds, 3)
+    database = {"DATABASE_URL": f"sqlite:///{directory}/mcp.db", **gateway_settings()}
+    # The first start makes the database, alone.
+    field.launched("granian", "mcpgateway.main:app", **database).stop()
+    rounds = max(options.guard_rounds // 2, 3)
+    yield from cost(field, "gateway's /health", "mcpgateway.main:app", "/health", rounds, 3, **database)
+    yield from overload(field, 10)

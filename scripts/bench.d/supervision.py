@@ -1,4 +1,4 @@
-"""What supervision costs: idle, at a respawn, at a reload, when it is asked."""
+"""What supervision costs when something happens: at a respawn, at a reload, when it is asked."""
 
 import contextlib
 import os
@@ -6,73 +6,69 @@ import random
 import shutil
 import signal
 import socket
-import subprocess
 import time
 
-from launcher import Supervisor, now, progress, read_line
+from figures import Row, Section, Target, milliseconds
+from launcher import Supervisor, now, progress
+from others import SERVICES
+
+FEW = 10  # turns with the others, which take a second each
+SETTLED = 1.2  # seconds after which every supervisor takes a service for one that works
 
 
-def idle(options, installation):
-    with Supervisor(options, installation) as supervisor:
-        supervisor.settle()
-        resident, anonymous = supervisor.memory()
-        progress("idle supervisor, seconds", 0, options.idle)
-        before = supervisor.wake_ups(), supervisor.cpu_time()
-        time.sleep(options.idle)
-        wake_ups, cpu = supervisor.wake_ups() - before[0], supervisor.cpu_time() - before[1]
-        threads = len(supervisor.tasks())
-    return {
-        "resident": resident,
-        "anonymous": anonymous,
-        "threads": threads,
-        "wake_ups": wake_ups,
-        "cpu_ns": cpu,
-        "seconds": options.idle,
-    }
+def add_options(parser):
+    parser.add_argument("--respawns", type=int, default=100, help="main processes to kill (100)")
+    parser.add_argument("--reloads", type=int, default=20, help="reloads to wait for (20)")
+    parser.add_argument("--questions", type=int, default=200, help="times to ask for the status (200)")
+
+
+def sections(options, installation):
+    targets = {"mcp-launch": Target(2.0)}
+    times = respawn(options, installation)
+    rows = [Row(name, milliseconds(values), target=targets.get(name)) for name, values in times.items() if values]
+    yield Section("kill -9 to the exec of the next", rows)
+    yield Section(
+        "mcp-launch, when it is asked",
+        [
+            Row("reload, beyond the app's own boot", milliseconds(reload(options, installation))),
+            Row("status of 64 workers", milliseconds(status(options, installation))),
+        ],
+    )
+    targets = {"health --ready": Target(5.0), "health --live": Target(5.0)}
+    times = probes(options, installation)
+    rows = [Row(name, milliseconds(values), target=targets.get(name)) for name, values in times.items()]
+    yield Section("a probe of health, from start to end", rows)
 
 
 def respawn(options, installation):
-    """Nanoseconds from kill -9 of the main process to the start of its replacement. Each launcher is new: only
-    the first respawn after a healthy run is immediate."""
-    times = []
-    for turn in range(options.respawns):
-        with Supervisor(options, installation) as supervisor:
-            start = now()
-            os.kill(supervisor.main, signal.SIGKILL)
-            times.append(supervisor.next_start()[0] - start)
-        progress("respawn", turn + 1, options.respawns)
+    """Nanoseconds from kill -9 of the service to the start of its replacement, in turns. Each mcp-launch is new: only
+    the first respawn after a healthy run is immediate. The others take part in the first turns."""
+    available = [service for service in SERVICES if service.is_installed()]
+    times = {name: [] for name in ["mcp-launch", *(service.name for service in available)]}
+    with contextlib.ExitStack() as stack:
+        others = [stack.enter_context(service(installation)) for service in available]
+        for turn in range(options.respawns):
+            if turn == FEW:
+                stack.close()
+            field = [None, *(others if turn < FEW else [])]
+            if turn < FEW and others:
+                time.sleep(SETTLED)
+            for service in random.sample(field, len(field)):
+                if service is None:
+                    times["mcp-launch"].append(respawn_ours(options, installation))
+                else:
+                    start = now()
+                    service.kill()
+                    times[service.name].append(service.next_start()[0] - start)
+            progress("respawn", turn + 1, options.respawns)
     return times
 
 
-def respawn_runit(options, installation):
-    """The same for runit's runsv, if it is there. It waits out the first second of a service's life."""
-    runsv = shutil.which("runsv")
-    if not runsv:
-        return []
-    directory = installation.root / "service"
-    directory.mkdir()
-    run = directory / "run"
-    run.write_text(f"#!/bin/sh\nexec '{installation.venv}/bin/gunicorn'\n")
-    run.chmod(0o755)
-    times = []
-    process = subprocess.Popen([runsv, directory], env={"FAKE_SERVER": "serve"}, stdout=subprocess.PIPE, bufsize=0)
-    try:
-        for _ in range(min(options.respawns, 10)):
-            main = int(read_line(process.stdout.fileno(), "runsv").split()[1])
-            time.sleep(1.1)
-            start = now()
-            os.kill(main, signal.SIGKILL)
-            began, main = map(int, read_line(process.stdout.fileno(), "runsv").split())
-            times.append(began - start)
-            time.sleep(1.1)
-            os.kill(main, signal.SIGKILL)
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(5)
-        process.kill()
-        process.wait()
-    return times
+def respawn_ours(options, installation):
+    with Supervisor(options, installation) as supervisor:
+        start = now()
+        os.kill(supervisor.main, signal.SIGKILL)
+        return supervisor.next_start()[0] - start
 
 
 def reload(options, installation):

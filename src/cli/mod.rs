@@ -14,6 +14,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use clap_complete::Shell;
 
+use crate::compare::options::{self, Format, Header, Options, Request};
 use crate::host::{Program, find_program};
 use crate::settings::FlagLayer;
 use crate::settings::value::{Server, Span, Value};
@@ -69,7 +70,7 @@ pub enum Action {
         command: Vec<OsString>,
     },
     /// Measure both servers on the app (`app_module` in the flags).
-    Compare,
+    Compare(Box<Options>),
     /// Print completions.
     Completions {
         /// For this shell.
@@ -216,10 +217,58 @@ fn init() -> Command {
 }
 
 fn compare() -> Command {
+    let option = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help)
+    };
+    let header = option("header", "HEADER", "A header to send, as NAME: VALUE; may be given more than once");
+    let body =
+        option("body", "TEXT", "The body to send").value_parser(ValueParser::string()).allow_hyphen_values(true);
     run_options(
         Command::new("compare").about("Run both servers on the app, measure them and recommend one"),
         Texts::With,
     )
+    .arg(option("path", "PATH", "What to ask for").default_value("/").value_parser(options::path))
+    .arg(option("method", "METHOD", "How to ask [default: GET, with a body POST]").value_parser(options::method))
+    .arg(header.action(ArgAction::Append).value_parser(options::header))
+    .arg(body)
+    .arg(
+        option("connections", "N,N", "Numbers of connections to measure with")
+            .default_value("1,64,512")
+            .value_parser(options::connections),
+    )
+    .arg(
+        option("duration", "DURATION", "How long each measurement is")
+            .default_value("5s")
+            .value_parser(options::duration),
+    )
+    .arg(
+        option("rounds", "N", "How often each server is started and measured")
+            .default_value("5")
+            .value_parser(options::rounds),
+    )
+    .arg(switch("json", "Print JSON").conflicts_with("markdown"))
+    .arg(switch("markdown", "Print tables in Markdown"))
+}
+
+fn compare_options(matches: &mut ArgMatches) -> Options {
+    let body: Option<String> = matches.remove_one("body");
+    let method = if body.is_some() { "POST" } else { "GET" };
+    Options {
+        request: Request {
+            method: matches.remove_one("method").unwrap_or_else(|| method.to_owned()),
+            path: matches.remove_one("path").unwrap_or_default(),
+            headers: matches.remove_many::<Header>("header").into_iter().flatten().collect(),
+            body,
+        },
+        connections: matches.remove_one("connections").unwrap_or_default(),
+        duration: matches.remove_one("duration").unwrap_or_default(),
+        rounds: matches.remove_one("rounds").unwrap_or_default(),
+        format: match (matches.get_flag("json"), matches.get_flag("markdown")) {
+            (true, _) => Format::Json,
+            (_, true) => Format::Markdown,
+            _ => Format::Text,
+        },
+    }
 }
 
 fn completions() -> Command {
@@ -316,7 +365,7 @@ fn action(name: &str, matches: &mut ArgMatches) -> Action {
             timeout: matches.remove_one("wait"),
         },
         "init" => Action::Init { command: matches.remove_many("CMD").into_iter().flatten().collect() },
-        "compare" => Action::Compare,
+        "compare" => Action::Compare(Box::new(compare_options(matches))),
         "completions" => Action::Completions { shell: matches.remove_one("SHELL").unwrap_or(Shell::Bash) },
         "man" => Action::Man,
         _ => unreachable!("clap knows no other command than those above"),

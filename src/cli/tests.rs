@@ -256,3 +256,20 @@ const TOKENS: &[&str] = &[
     "--wrong",
     "",
 ];
+
+#[test]
+fn what_is_to_be_measured_is_read() {
+    let Action::Compare(plain) = invocation(&["compare"]).action else { panic!("another action") };
+    assert_eq!((plain.request.method.as_str(), plain.request.path.as_str()), ("GET", "/"));
+    assert_eq!((plain.connections.as_slice(), plain.rounds), ([1, 64, 512].as_slice(), 5));
+    let args =
+        ["compare", "--header", "A: 1", "--header=B: 2", "--body", "-x", "--rounds", "2", "--rounds", "3", "--json"];
+    let Action::Compare(more) = invocation(&[&args[..], &["--workers", "2", "app:app"]].concat()).action else {
+        panic!("another action")
+    };
+    let headers: Vec<_> = more.request.headers.iter().map(|it| (it.name.as_str(), it.value.as_str())).collect();
+    assert_eq!(headers, [("A", "1"), ("B", "2")]);
+    assert_eq!((more.request.method.as_str(), more.request.body.as_deref(), more.rounds), ("POST", Some("-x"), 3));
+    assert_eq!(more.format, Format::Json);
+    assert!(try_parse(&["compare", "--json", "--markdown"]).is_err());
+}

@@ -1,5 +1,6 @@
 //! The commands: each reads its input, does its work, and returns an exit status or what keeps it from it.
 
+mod compare;
 mod explain;
 mod health;
 mod init;
@@ -38,7 +39,7 @@ pub fn execute(invocation: Invocation, inherited: SignalState) -> Result<u8, Vec
         Action::Health { probe, timeout, url } => health::health(&flags, probe, timeout, url.as_deref()).map_err(one),
         Action::Status { format } => status::status(&flags, format).map_err(one),
         Action::Reload { server, timeout } => reload::reload(&flags, server, timeout).map_err(one),
-        Action::Compare => Err(vec![Problem::new(Exit::Usage, "this command is not part of this version yet")]),
+        Action::Compare(options) => compare::compare(&flags, *options, inherited),
     }
 }
 

@@ -38,9 +38,14 @@ use crate::plan::Bind;
 /// `$XDG_RUNTIME_DIR`, `/run` and `/tmp`; none if there is none.
 #[must_use]
 pub fn runtime_path(env: &Environment, bind: &Bind, extension: &str) -> Option<PathBuf> {
+    Some(runtime_directory(env)?.join(format!("{}.{extension}", runtime_name(bind))))
+}
+
+/// The first of the [`runtime_directories`] that is writable.
+#[must_use]
+pub fn runtime_directory(env: &Environment) -> Option<PathBuf> {
     let writable = |path: &PathBuf| access(path, AccessFlags::W_OK | AccessFlags::X_OK).is_ok();
-    let directory = runtime_directories(env).find(writable)?;
-    Some(directory.join(format!("{}.{extension}", runtime_name(bind))))
+    runtime_directories(env).find(writable)
 }
 
 /// The name that a running launcher's files have: `mcp-launch-PORT`.

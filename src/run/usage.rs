@@ -30,6 +30,12 @@ impl Usage {
     }
 }
 
+/// Processor time of a process and of its descendants that it has reaped, user and system; none if it is gone.
+#[must_use]
+pub fn cpu_with_reaped(pid: Pid) -> Option<Duration> {
+    Stat::read(pid).map(|stat| ticks(stat.cpu + stat.reaped_cpu))
+}
+
 /// How a process ended that was not reaped yet. None if it lives, or was reaped.
 #[must_use]
 pub fn unreaped_status(process: &Process) -> Option<ExitStatus> {
@@ -54,6 +60,8 @@ struct Stat {
     ended: bool,
     /// In ticks.
     cpu: u64,
+    /// That of children that were reaped.
+    reaped_cpu: u64,
     start: u64,
     pages: u64,
     exit_code: i32,
@@ -69,6 +77,7 @@ impl Stat {
         Some(Self {
             ended: matches!(field(3)?, "Z" | "X"),
             cpu: number(14)? + number(15)?,
+            reaped_cpu: number(16)? + number(17)?,
             start: number(22)?,
             pages: number(24)?,
             exit_code: field(52)?.parse().ok()?,
@@ -88,6 +97,15 @@ mod tests {
         assert!(usage.rss > 100_000 && usage.age < Duration::from_hours(1) && usage.cpu < Duration::from_hours(1));
         assert_eq!(unreaped_status(&me), None);
         assert_eq!(Usage::read(&Process { start: me.start + 1, ..me }), None);
+    }
+
+    #[test]
+    fn what_reaped_children_used_counts_as_their_parents() {
+        let before = cpu_with_reaped(nix::unistd::getpid()).unwrap();
+        let busy = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
+        assert!(Command::new("sh").args(["-c", busy]).status().unwrap().success());
+        let own = Usage::read(&Process::read(nix::unistd::getpid()).unwrap()).unwrap().cpu;
+        assert!(cpu_with_reaped(nix::unistd::getpid()).unwrap() > before.max(own));
     }
 
     #[test]

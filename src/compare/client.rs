@@ -1,0 +1,164 @@
+//! A client that makes one request on a connection of its own and sees whether the answer is whole. For what a load
+//! generator does not tell: the first answer of all, and each single failure while a server is reloaded.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// What came back for a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// Where a redirection leads.
+    pub location: Option<String>,
+}
+
+impl Answer {
+    /// Whether it is what is to be measured: neither a failure nor a redirection.
+    #[must_use]
+    pub const fn is_good(&self) -> bool {
+        matches!(self.status, 200..300)
+    }
+}
+
+/// Makes the request and reads the whole answer.
+///
+/// # Errors
+/// What went wrong, in a few words that are the same for the same failure.
+pub fn ask(address: SocketAddr, request: &[u8], patience: Duration) -> Result<Answer, String> {
+    exchange(address, request, Instant::now() + patience).map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => "no answer in time".to_owned(),
+        ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => "connection reset".to_owned(),
+        ErrorKind::UnexpectedEof => "closed before the answer was whole".to_owned(),
+        ErrorKind::InvalidData => "an answer that is no HTTP/1".to_owned(),
+        _ => error.to_string(),
+    })
+}
+
+fn exchange(address: SocketAddr, request: &[u8], deadline: Instant) -> io::Result<Answer> {
+    let left = || match deadline.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(io::Error::from(ErrorKind::TimedOut)),
+        left => Ok(left),
+    };
+    let mut stream = TcpStream::connect_timeout(&address, left()?)?;
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(left()?))?;
+    stream.write_all(request)?;
+    let mut text = Vec::new();
+    let mut buffer = [0; 16 << 10];
+    loop {
+        stream.set_read_timeout(Some(left()?))?;
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => text.extend_from_slice(&buffer[..length]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if let Some(answer) = whole(&text, false)? {
+            return Ok(answer);
+        }
+    }
+    whole(&text, true)?.ok_or_else(|| ErrorKind::UnexpectedEof.into())
+}
+
+/// The answer, if it is whole. `ended`: nothing more will come.
+fn whole(text: &[u8], ended: bool) -> io::Result<Option<Answer>> {
+    let invalid = || io::Error::from(ErrorKind::InvalidData);
+    let Some(end) = find(text, b"\r\n\r\n") else { return Ok(None) };
+    let head = std::str::from_utf8(&text[..end]).map_err(|_| invalid())?;
+    let body = &text[end + 4..];
+    let mut lines = head.split("\r\n");
+    let mut words = lines.next().unwrap_or_default().split(' ');
+    if !words.next().is_some_and(|version| version.starts_with("HTTP/1.")) {
+        return Err(invalid());
+    }
+    let status: u16 = words.next().and_then(|word| word.parse().ok()).ok_or_else(invalid)?;
+    let field = |name: &str| {
+        let mut fields = lines.clone().filter_map(|line| line.split_once(':'));
+        fields.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    };
+    let is_whole = if matches!(status, 204 | 304) {
+        true
+    } else if field("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
+        body == b"0\r\n\r\n" || body.ends_with(b"\r\n0\r\n\r\n")
+    } else if let Some(length) = field("content-length") {
+        body.len() >= length.parse::<usize>().map_err(|_| invalid())?
+    } else {
+        ended
+    };
+    Ok(is_whole.then(|| Answer { status, location: field("location").map(str::to_owned) }))
+}
+
+fn find(text: &[u8], what: &[u8]) -> Option<usize> {
+    text.windows(what.len()).position(|window| window == what)
+}
+
+/// What an HTTP/2 client that knows what it wants begins with, and an empty SETTINGS frame (RFC 9113, 3.4 and 6.5).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// The type of a SETTINGS frame, in the fourth byte of its head.
+const SETTINGS: u8 = 4;
+
+/// Whether it is HTTP/2 that is spoken there, in clear.
+#[must_use]
+pub fn speaks_http2(address: SocketAddr, patience: Duration) -> bool {
+    let first_frame = || -> io::Result<[u8; 9]> {
+        let mut stream = TcpStream::connect_timeout(&address, patience)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.write_all(PREFACE)?;
+        let mut head = [0; 9];
+        stream.read_exact(&mut head)?;
+        Ok(head)
+    };
+    first_frame().is_ok_and(|head| head[3] == SETTINGS && head[5..] == [0; 4])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn an_answer_is_whole_or_it_is_not() {
+        let good = |status| Some(Answer { status, location: None });
+        for (text, open, ended) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", good(200), good(200)),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok", None, None),
+            ("HTTP/1.1 200 OK\r\n\r\nok", None, good(200)),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", good(200), good(200)),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", None, None),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", good(200), good(200)),
+            ("HTTP/1.1 204 No Content\r\n\r\n", good(204), good(204)),
+            ("HTTP/1.1 200 OK\r\nContent-", None, None),
+            ("", None, None),
+        ] {
+            assert_eq!(whole(text.as_bytes(), false).unwrap(), open, "{text:?}");
+            assert_eq!(whole(text.as_bytes(), true).unwrap(), ended, "{text:?}");
+        }
+        let moved = b"HTTP/1.1 307 Moved\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(whole(moved, false).unwrap().unwrap().location.as_deref(), Some("/x"));
+        assert!(whole(b"SSH-2.0\r\n\r\n", true).is_err());
+    }
+
+    #[test]
+    fn failures_have_names() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let short = Duration::from_millis(50);
+        assert_eq!(ask(address, b"GET / HTTP/1.1\r\n\r\n", short), Err("no answer in time".into()));
+        let server = std::thread::spawn(move || {
+            // The client above is still in the queue, and gone.
+            for _ in 0..2 {
+                let (mut client, _) = listener.accept().unwrap();
+                let _ = client.read(&mut [0; 100]);
+                let _ = client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok");
+            }
+        });
+        let long = Duration::from_secs(20);
+        assert_eq!(ask(address, b"x", long), Err("closed before the answer was whole".into()));
+        server.join().unwrap();
+        assert_eq!(ask(address, b"x", long), Err("connection refused".into()));
+        assert!(!speaks_http2(address, long));
+    }
+}

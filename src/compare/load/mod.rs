@@ -1,0 +1,169 @@
+//! The load generator: a well-kept one that is found on `PATH`, how it is told what to do, and what it says.
+
+mod oha;
+mod wrk;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::options::Request;
+use crate::host::{Environment, Program, find_program};
+
+/// The load generators that are understood, the better one first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// oha: each answer and each failure by its kind.
+    Oha,
+    /// wrk: needs less of the processor itself; tells answers apart only when a script has a look at each.
+    Wrk,
+}
+
+/// A load generator that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generator {
+    /// Which.
+    pub kind: Kind,
+    /// Its file.
+    pub program: PathBuf,
+}
+
+/// One load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Load<'a> {
+    /// Where to.
+    pub address: SocketAddr,
+    /// What is asked for.
+    pub request: &'a Request,
+    /// On so many connections at a time, each of which waits for its answer before it asks again.
+    pub connections: u32,
+    /// For so long.
+    pub duration: Duration,
+    /// A client that has waited for so long gives up.
+    pub patience: Duration,
+    /// Whether answers of 503 must be told from other failures.
+    pub tell_rejected: bool,
+}
+
+/// What a load came to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Outcome {
+    /// How long it lasted.
+    pub seconds: f64,
+    /// Answers below 400.
+    pub answered: u64,
+    /// Answers of 503; none if they were not told from other failures.
+    pub rejected: Option<u64>,
+    /// Clients that gave up, or whose answer came later than they would have waited.
+    pub timed_out: u64,
+    /// All other failures: further answers of 400 and more, connections refused or cut.
+    pub failed: u64,
+    /// Half of the answers came within so many milliseconds; none if there were none.
+    pub p50_ms: Option<f64>,
+    /// 99 of 100 answers did.
+    pub p99_ms: Option<f64>,
+}
+
+/// The command for a load, and what it reads.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Command {
+    /// The program's name first.
+    pub argv: Vec<OsString>,
+    /// The text of [`SCRIPT`].
+    pub script: Option<String>,
+}
+
+/// Where the load generator finds its script: a descriptor that it inherits.
+pub const SCRIPT: &str = "/proc/self/fd/3";
+
+/// What to do about there being none.
+pub const HOW_TO_GET_ONE: &str = "install oha (cargo install oha; brew install oha; \
+     https://github.com/hatoo/oha/releases) or wrk (apt-get install wrk; apk add wrk; brew install wrk)";
+
+impl Generator {
+    /// Looks for one.
+    #[must_use]
+    pub fn find(env: &Environment) -> Option<Self> {
+        [Kind::Oha, Kind::Wrk].into_iter().find_map(|kind| match find_program(kind.name().as_ref(), env) {
+            Program::Found(program) => Some(Self { kind, program }),
+            _ => None,
+        })
+    }
+
+    /// The command for a load.
+    #[must_use]
+    pub fn command(&self, load: &Load<'_>) -> Command {
+        match self.kind {
+            Kind::Oha => oha::command(load),
+            Kind::Wrk => wrk::command(load),
+        }
+    }
+
+    /// How long a load of that length takes with it.
+    #[must_use]
+    pub fn duration(&self, wanted: Duration) -> Duration {
+        match self.kind {
+            Kind::Oha => wanted,
+            Kind::Wrk => wrk::whole_seconds(wanted),
+        }
+    }
+
+    /// What it said.
+    ///
+    /// # Errors
+    /// That it is not understood.
+    pub fn read(&self, output: &str) -> Result<Outcome, String> {
+        let read = match self.kind {
+            Kind::Oha => oha::read(output),
+            Kind::Wrk => wrk::read(output),
+        };
+        read.ok_or_else(|| {
+            let first = output.lines().find(|line| !line.trim().is_empty()).unwrap_or("nothing");
+            format!("{} said something that is not understood: {first}", self.kind.name())
+        })
+    }
+
+    /// What it is asked for its version with.
+    #[must_use]
+    pub const fn version_flag(&self) -> &'static str {
+        match self.kind {
+            Kind::Oha => "--version",
+            Kind::Wrk => "-v",
+        }
+    }
+
+    /// Name and version, of what it says of itself: `oha 1.16.0`, `wrk debian/4.1.0-3+b2 [epoll] Copyright …`.
+    #[must_use]
+    pub fn name_with_version(&self, said: &str) -> String {
+        let mut words = said.split_ascii_whitespace();
+        let name = self.kind.name();
+        match (words.next(), words.next()) {
+            (Some(first), Some(version)) if first == name => format!("{name} {version}"),
+            _ => name.to_owned(),
+        }
+    }
+}
+
+impl Kind {
+    /// The name of the program.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Oha => "oha",
+            Self::Wrk => "wrk",
+        }
+    }
+}
+
+/// `http://ADDRESS/PATH`.
+fn url(load: &Load<'_>) -> OsString {
+    format!("http://{}{}", load.address, load.request.path).into()
+}
+
+/// The program's own name, as the first argument.
+fn name(kind: Kind) -> OsString {
+    Path::new(kind.name()).into()
+}

@@ -1,0 +1,99 @@
+//! Which server is better for this app: both are run, measured and compared.
+//!
+//! Data flows one way: **options and settings → a schedule of steps → measurements → rows → advice → a report**. Only
+//! the middle, `run`, touches the machine: it starts this very program with the user's settings, once for each step,
+//! drives it with a load generator, and reads `/proc`. What comes before and after is made from plain data.
+//!
+//! Each round is a life of its own for each server, in turns (A B A B …): so a start, a warm-up and the luck of a
+//! memory layout count as often as there are rounds, and a machine that gets slower does so for both. Whether two
+//! servers differ is decided by how much the rounds differ ([`statistics`]), and where it cannot be decided, the
+//! report says so.
+//!
+//! Nothing is left behind, however it ends: there are no files but the control sockets of the launchers, which are
+//! removed by whoever goes last; scripts and logs are in memory and in pipes; and if we are killed, the kernel tells
+//! the children.
+
+mod advice;
+mod client;
+mod instance;
+mod interrupt;
+pub mod load;
+mod machine;
+pub mod measure;
+pub mod options;
+mod process;
+mod progress;
+pub mod report;
+mod rows;
+mod run;
+mod schedule;
+pub mod statistics;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::host::Environment;
+use crate::problem::Exit;
+use crate::sys::SignalState;
+pub use interrupt::Interrupt;
+use load::Generator;
+use measure::Failure;
+use options::Options;
+pub use run::{load_generator, run};
+
+/// On what terms the servers are compared.
+#[derive(Debug)]
+pub struct Terms {
+    /// This very program.
+    pub program: PathBuf,
+    /// The environment of the launchers.
+    pub env: Environment,
+    /// The signal state that they get.
+    pub signals: SignalState,
+    /// What the user wants.
+    pub options: Options,
+    /// What makes the load.
+    pub generator: Generator,
+    /// Ctrl-C.
+    pub interrupt: Interrupt,
+    /// Where control sockets are made.
+    pub sockets: PathBuf,
+    /// How many there were.
+    pub socket_count: AtomicUsize,
+    /// How long a server may take to start …
+    pub startup_timeout: Duration,
+    /// … and to stop.
+    pub stop_timeout: Duration,
+    /// How many requests a worker may have at a time beyond which the settings say nothing.
+    pub limit: u64,
+}
+
+/// Why a step was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Trouble {
+    /// Somebody wants us to stop, with this signal.
+    Interrupted(u8),
+    /// The server fails.
+    Failed(Failure),
+}
+
+impl Trouble {
+    fn failed(exit: Exit, why: impl Into<String>) -> Self {
+        Self::Failed(Failure { why: why.into(), exit })
+    }
+}
+
+impl Terms {
+    fn go_on(&self) -> Result<(), Trouble> {
+        self.interrupt.signal().map_or(Ok(()), |signal| Err(Trouble::Interrupted(signal)))
+    }
+
+    fn request_bytes(&self) -> Vec<u8> {
+        self.options.request.bytes("localhost")
+    }
+
+    fn next_socket(&self) -> PathBuf {
+        instance::socket_name(&self.sockets, self.socket_count.fetch_add(1, Ordering::Relaxed))
+    }
+}

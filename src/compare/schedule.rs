@@ -1,0 +1,100 @@
+//! The order of things: servers take turns, so that a machine that drifts does not decide. Pure.
+
+use std::time::Duration;
+
+use super::options::Options;
+use crate::settings::value::Server;
+
+/// One life of a server and what is done in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Started, and asked whether it gives the answer that is to be measured.
+    Try(Server),
+    /// Started and measured at each number of connections; in the last round then reloaded while it serves.
+    Round(Server, u32),
+    /// Started and given more than it may take.
+    Stress(Server, u32),
+}
+
+impl Step {
+    /// The server that it is about.
+    #[must_use]
+    pub const fn server(self) -> Server {
+        match self {
+            Self::Try(server) | Self::Round(server, _) | Self::Stress(server, _) => server,
+        }
+    }
+}
+
+/// Every step, in order.
+#[must_use]
+pub fn schedule(servers: &[Server], rounds: u32) -> Vec<Step> {
+    let tries = servers.iter().map(|server| Step::Try(*server));
+    let rounds = (1..=rounds).flat_map(|round| {
+        let measured = servers.iter().map(move |server| Step::Round(*server, round));
+        measured.chain(servers.iter().map(move |server| Step::Stress(*server, round)))
+    });
+    tries.chain(rounds).collect()
+}
+
+/// The load before the first measurement of a server's life, which is not counted.
+#[must_use]
+pub fn warm_up(duration: Duration) -> Duration {
+    (duration / 4).min(Duration::from_secs(1)).max(Duration::from_millis(100))
+}
+
+/// How long a client waits for an answer while there are too many.
+#[must_use]
+pub fn patience(duration: Duration) -> Duration {
+    (duration / 2).max(Duration::from_secs(1))
+}
+
+/// How long too many clients last: long enough for some to lose their patience.
+#[must_use]
+pub fn overload(duration: Duration) -> Duration {
+    duration.max(2 * patience(duration))
+}
+
+/// How long the load of a step lasts; starts and stops come on top.
+#[must_use]
+pub fn load_time(step: Step, options: &Options) -> Duration {
+    let levels = u32::try_from(options.connections.len()).unwrap_or(u32::MAX);
+    match step {
+        Step::Try(_) => Duration::ZERO,
+        Step::Round(..) => warm_up(options.duration) + options.duration * levels,
+        Step::Stress(..) => overload(options.duration),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Server::{Granian, Gunicorn};
+
+    #[test]
+    fn servers_take_turns() {
+        let wanted = [
+            Step::Try(Gunicorn),
+            Step::Try(Granian),
+            Step::Round(Gunicorn, 1),
+            Step::Round(Granian, 1),
+            Step::Stress(Gunicorn, 1),
+            Step::Stress(Granian, 1),
+            Step::Round(Gunicorn, 2),
+            Step::Round(Granian, 2),
+            Step::Stress(Gunicorn, 2),
+            Step::Stress(Granian, 2),
+        ];
+        assert_eq!(schedule(&[Gunicorn, Granian], 2), wanted);
+        assert_eq!(schedule(&[Granian], 1), [Step::Try(Granian), Step::Round(Granian, 1), Step::Stress(Granian, 1)]);
+    }
+
+    #[test]
+    fn too_many_clients_last_until_some_lose_their_patience() {
+        for millis in [100, 1000, 2000, 5000, 60_000] {
+            let duration = Duration::from_millis(millis);
+            assert!(overload(duration) >= 2 * patience(duration), "{duration:?}");
+            assert!(warm_up(duration) <= Duration::from_secs(1).min(duration), "{duration:?}");
+        }
+    }
+}
