@@ -182,7 +182,7 @@ make_certificate() {
     mkdir -p "$(dirname "$1")" "$(dirname "$2")"
     (
         umask 077
-        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -days 365 \
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 \
             -subj /CN=localhost -addext 'subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1' \
             -out "$1" -keyout "$2" 2>/dev/null
     )

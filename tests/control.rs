@@ -449,7 +449,7 @@ fn a_launcher_on_a_port_of_its_choice_is_found_if_it_is_the_only_one() {
     running.wait_log(" ready ");
     // Another one that is not there any more does not matter.
     drop(std::os::unix::net::UnixListener::bind(running.directory.path().join("mcp-launch-1.sock")).unwrap());
-    let status = status(&running);
+    let status = Answer::from(command(&running, &["status", "--json"]).output().unwrap()).json();
     assert_eq!(status["launcher"]["pid"], running.pid().as_raw());
     assert_eq!(running.stop(), 0);
 }

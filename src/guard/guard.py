@@ -153,27 +153,26 @@ def _claim_slot():
     return None
 
 
-def _listener(port):
-    """A copy of the socket that this process listens on; none if it does not, or not yet."""
-    import socket
+def _descriptor_of(inodes):
+    """The number here of a socket with one of these inodes; none if there is no such socket, or not yet.
+
+    Nothing is opened or closed for that: closing any descriptor of a file ends the process's locks on it.
+    """
+    import stat
 
     for name in os.listdir("/proc/self/fd"):
         try:
-            found = socket.socket(fileno=os.dup(int(name)))
+            found = os.fstat(int(name))
         except OSError:
             continue
-        try:
-            is_internet = found.family in (socket.AF_INET, socket.AF_INET6)
-            if is_internet and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and found.getsockname()[1] == port:
-                return found
-        except OSError:
-            pass
-        found.close()
+        if stat.S_ISSOCK(found.st_mode) and found.st_ino in inodes:
+            return int(name)
     return None
 
 
 def _lend_listener(loop, launcher):
-    """Answers the launcher, which asks for a copy of a worker's listening socket to steer clients by.
+    """Answers the launcher, which asks for a copy of a worker's listening socket to steer clients by. It names all that
+    listen on the port, by their inodes.
 
     All workers of the generation hear it, and the first one answers. Spawned workers have not inherited the line, and
     the number may mean something else there.
@@ -185,6 +184,8 @@ def _lend_listener(loop, launcher):
         line = socket.socket(fileno=os.dup(LINE))
     except OSError:
         return
+    # Whatever the app has made of socket.setdefaulttimeout.
+    line.setblocking(False)
     try:
         maker = struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
         if line.family != socket.AF_UNIX or maker != launcher:
@@ -196,19 +197,18 @@ def _lend_listener(loop, launcher):
 
     def answer():
         try:
-            port = int(line.recv(16, socket.MSG_DONTWAIT))
+            inodes = {int(number) for number in line.recv(65536).split()}
+            listener = _descriptor_of(inodes)
         except BlockingIOError:
             return
         except (OSError, ValueError):
             loop.remove_reader(line)
             return
-        listener = _listener(port)
         try:
             if listener is None:
-                line.send(b"-", socket.MSG_DONTWAIT)
+                line.send(b"-")
             else:
-                with listener:
-                    socket.send_fds(line, [b"+"], [listener.fileno()], socket.MSG_DONTWAIT)
+                socket.send_fds(line, [b"+"], [listener])
         except OSError:
             pass
 

@@ -192,10 +192,17 @@ impl Args<'_> {
             calls_factories: false,
             worker_class: None,
             has_lifespan,
-            own_listeners: matches!(inputs.bind, Bind::Tcp(_)),
+            // Spawned workers do not inherit what we would ask them over.
+            own_listeners: matches!(inputs.bind, Bind::Tcp(_)) && !self.spawns(),
             obstacle,
         };
         launch.guard(around, inputs.resolution, self.findings)
+    }
+
+    /// Whether workers are spawned and not forked: Granian does what Python does, which is that from 3.14 on.
+    fn spawns(&self) -> bool {
+        let interpreter = self.inputs.host.python.interpreter.as_ref();
+        interpreter.and_then(|interpreter| interpreter.version).is_none_or(|version| version >= (3, 14))
     }
 
     /// The name in process lists. Granian's own tells what it imports, which would be the guard.
@@ -347,6 +354,17 @@ impl Args<'_> {
         if self.has("--workers-kill-timeout") {
             self.default_pair("--workers-kill-timeout", kill_timeout, "GRANIAN_WORKERS_KILL_TIMEOUT", &[]);
         }
+        if self.reloads() {
+            let settings = self.settings();
+            let limits = [
+                settings.granian_workers_max_rss.value.is_some().then_some("workers_max_rss"),
+                settings.granian_workers_lifetime.value.is_some().then_some("workers_lifetime"),
+            ];
+            for name in limits.into_iter().flatten() {
+                self.findings.warn(format!("{name} has no effect while Granian reloads when the code changes"));
+            }
+            return None;
+        }
         if keeps_limits && respawn.value && (respawn.is_explicit() || !told) {
             let settings = self.settings();
             let (max_rss, lifetime) = (&settings.granian_workers_max_rss, &settings.granian_workers_lifetime);
@@ -354,6 +372,11 @@ impl Args<'_> {
         }
         self.own_limits();
         None
+    }
+
+    /// Whether Granian reloads when the code changes; it then ends with any worker that does.
+    fn reloads(&self) -> bool {
+        self.settings().granian_dev_mode.value || self.is_told("--reload", "GRANIAN_RELOAD", &[])
     }
 
     /// Granian keeps the limits by itself.

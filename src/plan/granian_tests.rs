@@ -248,3 +248,11 @@ fn without_a_file_system_in_memory_granian_reads_the_files_themselves_if_it_can(
     assert!(problems[0].to_string().contains("mount a tmpfs on /dev/shm"), "{problems:?}");
     assert!(plan(&resolution, &installed_host(), &found).is_ok());
 }
+
+#[test]
+fn while_granian_reloads_when_the_code_changes_nobody_keeps_limits() {
+    let env = [GRANIAN, ("GRANIAN_DEV_MODE", "true"), ("GRANIAN_WORKERS_LIFETIME", "60")];
+    let plan = planned(&env, &installed_host());
+    assert_eq!(plan.policy.workers_lifetime, None);
+    assert!(plan.warnings.iter().any(|it| it.contains("workers_lifetime has no effect")), "{:?}", plan.warnings);
+}

@@ -14,7 +14,7 @@ use rustls::crypto::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SigningKey};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, NamedGroup, SignatureScheme};
+use rustls::{AlertDescription, ClientConfig, DigitallySignedStruct, Error, NamedGroup, SignatureScheme};
 
 use super::Response;
 
@@ -59,9 +59,14 @@ impl Tls {
         let Ok(connection) = &mut self.connection else { return Err(Response::Other) };
         let mut clear = Vec::new();
         while !bytes.is_empty() {
-            connection.read_tls(&mut bytes).map_err(|_| Response::Other)?;
+            if connection.read_tls(&mut bytes).map_err(|_| Response::Other)? == 0 {
+                // It has said good-bye: what comes after that is not looked at.
+                break;
+            }
             let state = connection.process_new_packets().map_err(|error| match error {
                 Error::AlertReceived(_) if asked.0.load(Relaxed) => without_certificate(),
+                // The server's own fault, with whichever client.
+                Error::AlertReceived(AlertDescription::InternalError) => Response::Other,
                 Error::AlertReceived(alert) => Response::Refused(format!("refuses the TLS handshake ({alert:?})")),
                 _ => Response::Other,
             })?;

@@ -1,9 +1,9 @@
 //! Watching certificate files for changes, through whatever symlinks lead to them.
 //!
-//! The kernel tells of changes (`inotify(7)`), of the files and of every directory in which one of their names is
-//! looked up: a Kubernetes secret is renewed by one symlink in the middle that changes its target. Only where it
-//! cannot tell, the files are looked at now and then. Files come one after the other, so a pair that does not fit is
-//! waited for.
+//! The kernel tells of changes (`inotify(7)`), of the files and of every directory on the way to them: a Kubernetes
+//! secret is renewed by one symlink in the middle that changes its target. As it knows nothing of what others change in
+//! a file system of the network, the files are also looked at now and then, from outside. Files come one after the other,
+//! so a pair that does not fit is waited for.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
@@ -23,7 +23,7 @@ const UNSETTLED: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(1);
 /// A renewal is complete by then, or has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two looks where the kernel does not tell.
+/// Between two looks from outside, and at files that stay of no use.
 const RARELY: Duration = Duration::from_mins(1);
 /// As many symlinks as the kernel follows.
 const MOST_LINKS: usize = 40;
@@ -37,18 +37,20 @@ pub struct Watch {
     paths: Vec<PathBuf>,
     inotify: Option<Inotify>,
     seen: Vec<Option<Identity>>,
+    /// When to see from outside whether they have changed.
+    glance_at: Instant,
     /// When to look at the files, and since when that has been put off.
     due: Option<(Instant, Instant)>,
-    /// Since when they have been of no use.
-    unfit: Option<Instant>,
+    /// Since when they have been of no use, and whether that was said.
+    unfit: Option<(Instant, bool)>,
 }
 
 /// What is to be done about files that are of no use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfit {
-    /// Nothing: they may be half of a renewal.
+    /// Nothing: they may be half of a renewal, or it was said.
     Wait,
-    /// It is to be said. They are looked at again when they change.
+    /// It is to be said.
     Report,
 }
 
@@ -56,7 +58,8 @@ impl Watch {
     /// A watch that begins with a look: the files were read some time ago.
     #[must_use]
     pub fn new(paths: &[PathBuf], now: Instant) -> Self {
-        Self { paths: paths.to_owned(), inotify: None, seen: Vec::new(), due: Some((now, now)), unfit: None }
+        let (due, glance_at) = (Some((now, now)), now + RARELY);
+        Self { paths: paths.to_owned(), inotify: None, seen: Vec::new(), glance_at, due, unfit: None }
     }
 
     /// What is watched.
@@ -73,8 +76,8 @@ impl Watch {
 
     /// When there is something to do whether or not there is news.
     #[must_use]
-    pub fn next(&self) -> Option<Instant> {
-        self.due.map(|(due, _)| due)
+    pub fn next(&self) -> Instant {
+        self.due.map_or(self.glance_at, |(due, _)| due.min(self.glance_at))
     }
 
     /// Takes in the news, and says whether the files are to be looked at now.
@@ -82,6 +85,10 @@ impl Watch {
         let news = self.inotify.as_ref().filter(|inotify| ready.contains(&inotify.as_fd().as_raw_fd()));
         if let Some(inotify) = news {
             while inotify.read_events().is_ok_and(|events| !events.is_empty()) {}
+        }
+        let is_news = news.is_some();
+        if is_news || self.glance_at <= now {
+            self.glance_at = now + RARELY;
             // Other files of the same directories are none of our business.
             if identities(&self.paths) != self.seen {
                 let since = self.due.map_or(now, |(_, since)| since);
@@ -95,8 +102,13 @@ impl Watch {
         // First the watch, then the look: what changes in between is news.
         self.inotify = watch(&self.paths);
         self.seen = identities(&self.paths);
-        self.due = self.inotify.is_none().then_some((now + RARELY, now));
+        self.due = None;
         true
+    }
+
+    /// Has the files looked at again then, changed or not.
+    pub fn look_again(&mut self, at: Instant) {
+        self.due = Some((at, at));
     }
 
     /// The files are good.
@@ -106,12 +118,12 @@ impl Watch {
 
     /// The files are of no use.
     pub fn found_unfit(&mut self, now: Instant) -> Unfit {
-        let since = *self.unfit.get_or_insert(now);
-        if now < since + PATIENCE {
-            self.due = Some((now + AGAIN, now));
-            return Unfit::Wait;
-        }
-        Unfit::Report
+        let (since, said) = *self.unfit.get_or_insert((now, false));
+        let is_old = now >= since + PATIENCE;
+        self.unfit = Some((since, said || is_old));
+        // Time alone may help: a certificate that is not valid yet.
+        self.look_again(now + if is_old { RARELY } else { AGAIN });
+        if is_old && !said { Unfit::Report } else { Unfit::Wait }
     }
 }
 
@@ -133,7 +145,8 @@ fn watch(paths: &[PathBuf]) -> Option<Inotify> {
         | AddWatchFlags::IN_CLOSE_WRITE
         | AddWatchFlags::IN_ATTRIB;
     for directory in paths.iter().flat_map(|path| lookups(path)).collect::<BTreeSet<_>>() {
-        inotify.add_watch(&directory, of_directories).ok()?;
+        // One that cannot be read is not told of.
+        let _ = inotify.add_watch(&directory, of_directories);
     }
     // A file that is mounted by itself belongs to another directory than the one where it is seen.
     let of_files = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ATTRIB;
@@ -143,8 +156,8 @@ fn watch(paths: &[PathBuf]) -> Option<Inotify> {
     Some(inotify)
 }
 
-/// The directories in which a name is looked up that may be given another meaning: each that has a symlink on the way
-/// to the file, and the one that has the file, or would have what is missing.
+/// The directories in which a name is looked up on the way to the file, each of which may give it another meaning; up to
+/// the one that has the file, or would have what is missing.
 fn lookups(path: &Path) -> BTreeSet<PathBuf> {
     let owned = |path: &Path| path.components().map(|part| part.as_os_str().to_owned()).collect::<Vec<OsString>>();
     let mut rest: VecDeque<OsString> = owned(path).into();
@@ -156,15 +169,14 @@ fn lookups(path: &Path) -> BTreeSet<PathBuf> {
             Some(Component::ParentDir) => _ = at.pop(),
             Some(Component::Normal(name)) => {
                 let next = at.join(name);
+                found.insert(at.clone());
                 if let Ok(target) = fs::read_link(&next) {
-                    found.insert(at.clone());
                     links += 1;
                     if links > MOST_LINKS {
                         break;
                     }
                     owned(&target).into_iter().rev().for_each(|part| rest.push_front(part));
                 } else if rest.is_empty() || !next.exists() {
-                    found.insert(at);
                     break;
                 } else {
                     at = next;
@@ -188,13 +200,13 @@ mod tests {
         while Instant::now() < deadline {
             let fd = watch.descriptor().unwrap();
             let mut fds = [nix::poll::PollFd::new(fd, nix::poll::PollFlags::POLLIN)];
-            let until = watch.next().unwrap_or(deadline).saturating_duration_since(Instant::now());
+            let until = watch.next().min(deadline).saturating_duration_since(Instant::now());
             nix::poll::poll(&mut fds, u16::try_from(until.as_millis() + 1).unwrap()).unwrap();
             let ready = fds[0].any().unwrap().then(|| fd.as_raw_fd()).into_iter().collect();
             if watch.is_due(&ready, Instant::now()) {
                 return true;
             }
-            if watch.next().is_none() {
+            if watch.due.is_none() {
                 return false;
             }
         }
@@ -204,7 +216,7 @@ mod tests {
     fn begun(path: &Path) -> Watch {
         let mut watch = Watch::new(&[path.to_owned()], Instant::now());
         assert!(watch.is_due(&BTreeSet::new(), Instant::now()), "it begins with a look");
-        assert!(watch.next().is_none(), "and then sleeps");
+        assert!(watch.due.is_none() && watch.next() > Instant::now() + RARELY / 2, "and then sleeps");
         watch
     }
 
@@ -247,11 +259,42 @@ mod tests {
         let (mut now, mut waits) = (start, 0);
         while watch.found_unfit(now) == Unfit::Wait {
             waits += 1;
-            now = watch.next().unwrap();
+            now = watch.next();
             assert!(watch.is_due(&BTreeSet::new(), now));
         }
         assert_eq!(waits, 10);
-        assert!(watch.next().is_none(), "nothing more to be done until there is news");
+        let (later, _) = watch.due.unwrap();
+        assert_eq!(later, now + RARELY, "they are looked at again, and not soon");
+        assert!(watch.is_due(&BTreeSet::new(), later));
+        assert_eq!(watch.found_unfit(later), Unfit::Wait, "it was said");
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_tell_is_seen_after_a_while() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cert.pem");
+        fs::write(&path, "a").unwrap();
+        let mut watch = begun(&path);
+        watch.inotify = None;
+        fs::write(&path, "bb").unwrap();
+        let at = watch.next();
+        assert!(!watch.is_due(&BTreeSet::new(), at), "it may be being written");
+        assert!(watch.is_due(&BTreeSet::new(), watch.next()));
+    }
+
+    #[test]
+    fn a_directory_that_another_takes_the_place_of_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["certs", "new"] {
+            fs::create_dir(at(name)).unwrap();
+            fs::write(at(name).join("cert.pem"), name).unwrap();
+        }
+        let mut watch = begun(&at("certs/cert.pem"));
+        assert!(looks_after(&mut watch, || {
+            fs::rename(at("certs"), at("old")).unwrap();
+            fs::rename(at("new"), at("certs")).unwrap();
+        }));
     }
 
     #[test]
@@ -262,10 +305,13 @@ mod tests {
         fs::create_dir(root.join("links")).unwrap();
         symlink("../real", root.join("links/current")).unwrap();
         symlink(root.join("real/deep/file"), root.join("real/alias")).unwrap();
-        let expected = ["links", "real", "real/deep"].map(|name| root.join(name));
-        assert_eq!(lookups(&root.join("links/current/alias")), BTreeSet::from(expected));
-        assert_eq!(lookups(&root.join("real/none/file")), BTreeSet::from([root.join("real")]));
+        let ancestors: BTreeSet<PathBuf> = root.ancestors().map(Path::to_owned).collect();
+        let of = |names: &[&str]| -> BTreeSet<PathBuf> {
+            ancestors.iter().cloned().chain(names.iter().map(|name| root.join(name))).collect()
+        };
+        assert_eq!(lookups(&root.join("links/current/alias")), of(&["links", "real", "real/deep"]));
+        assert_eq!(lookups(&root.join("real/none/file")), of(&["real"]));
         symlink("loop", root.join("loop")).unwrap();
-        assert_eq!(lookups(&root.join("loop")), BTreeSet::from([root]));
+        assert_eq!(lookups(&root.join("loop")), ancestors);
     }
 }

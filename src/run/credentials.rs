@@ -131,7 +131,10 @@ fn remove_forgotten(parent: &Path) {
     let own = nix::unistd::geteuid().as_raw();
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let is_ours = entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == own);
-        if is_ours && entry.file_name().to_str().is_some_and(is_our_name) && is_forgotten(&entry.path()) {
+        if is_ours
+            && entry.file_name().to_str().is_some_and(is_our_name)
+            && let Some(_locks) = lock_forgotten(&entry.path())
+        {
             remove(&entry.path());
         }
     }
@@ -144,12 +147,14 @@ fn is_our_name(name: &str) -> bool {
     parts.is_some_and(|(pid, generation)| number(pid) && number(generation))
 }
 
-/// Whether nobody holds the files in a directory of ours.
-fn is_forgotten(directory: &Path) -> bool {
-    fs::read_dir(directory).into_iter().flatten().flatten().all(|entry| {
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(entry.path());
-        file.is_ok_and(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok())
-    })
+/// The locks of all files in a directory of ours, if nobody else holds one: whoever is about to have one must not get
+/// it while they are removed.
+fn lock_forgotten(directory: &Path) -> Option<Vec<Flock<File>>> {
+    let lock = |entry: fs::DirEntry| {
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(entry.path()).ok()?;
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()
+    };
+    fs::read_dir(directory).into_iter().flatten().flatten().map(lock).collect()
 }
 
 #[cfg(test)]

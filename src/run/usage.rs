@@ -50,6 +50,12 @@ pub fn age(process: &Process) -> Duration {
     now.saturating_sub(ticks(process.start))
 }
 
+/// How long ago we were started ourselves.
+#[must_use]
+pub fn uptime() -> Duration {
+    Process::read(nix::unistd::getpid()).map(|own| age(&own)).unwrap_or_default()
+}
+
 fn ticks(count: u64) -> Duration {
     let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|ticks| u64::try_from(ticks).ok());
     Duration::from_millis(count.saturating_mul(1000) / per_second.filter(|ticks| *ticks > 0).unwrap_or(100))

@@ -118,7 +118,7 @@ pub fn check(files: &Files, now: SystemTime, force: bool) -> Findings {
     if files.key.is_public && files.key.content.is_ok() {
         let name = shown(&files.key);
         findings.warnings.push(format!(
-            "the private key {name} can be read by every user; chmod 600 it (Kubernetes: defaultMode: 0400)"
+            "the private key {name} can be read by every user; chmod 600 it (Kubernetes: defaultMode: 0440)"
         ));
     }
     if let (Some(chain), Some(key), []) = (chain, key, findings.problems.as_slice())

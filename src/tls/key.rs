@@ -5,6 +5,7 @@ use std::fmt;
 use der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef, UintRef};
 use der::{Decode, Encode, Sequence};
 use pkcs5::EncryptionScheme;
+use pkcs5::pbes2::Kdf;
 use pkcs8::{AlgorithmIdentifierRef, PrivateKeyInfoRef};
 use sec1::EcPrivateKey;
 use zeroize::Zeroizing;
@@ -175,6 +176,9 @@ struct EncryptedPrivateKeyInfo<'a> {
 fn decrypt(block: &Block, passphrase: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unusable> {
     let unknown = || Unusable::Encryption("an encryption that is not known here".into());
     let info = EncryptedPrivateKeyInfo::from_der(&block.data).map_err(|_| unknown())?;
+    if is_too_costly(&info.algorithm) {
+        return Err(Unusable::Encryption("a key derivation that would take too much time or memory".into()));
+    }
     match info.algorithm.decrypt(passphrase, info.data.as_bytes()) {
         Ok(clear) => Ok(Zeroizing::new(clear)),
         Err(pkcs5::Error::DecryptFailed) => Err(Unusable::WrongPassphrase),
@@ -182,6 +186,25 @@ fn decrypt(block: &Block, passphrase: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unusa
             Err(Unusable::Encryption("PKCS#5 1.5, which is broken since long".into()))
         }
         Err(_) => Err(unknown()),
+    }
+}
+
+/// Whether deriving the key from the passphrase would keep us from looking after the servers, or is no derivation that
+/// can be carried out at all: the numbers come from the file.
+fn is_too_costly(algorithm: &EncryptionScheme) -> bool {
+    const MOST_ITERATIONS: u32 = 10_000_000;
+    const MOST_MEMORY: u64 = 256 << 20;
+    let EncryptionScheme::Pbes2(parameters) = algorithm else { return false };
+    match &parameters.kdf {
+        Kdf::Pbkdf2(pbkdf2) => pbkdf2.iteration_count > MOST_ITERATIONS,
+        Kdf::Scrypt(scrypt) => {
+            let (blocks, lanes) = (u64::from(scrypt.block_size), u64::from(scrypt.parallelization));
+            // RFC 7914, 2: the cost is a power of two above one.
+            let is_cost = scrypt.cost_parameter > 1 && scrypt.cost_parameter.is_power_of_two();
+            let memory = scrypt.cost_parameter.saturating_mul(128 * blocks);
+            !is_cost || blocks == 0 || lanes == 0 || lanes > 16 || memory > MOST_MEMORY
+        }
+        _ => false,
     }
 }
 

@@ -105,3 +105,30 @@ fn a_key_does_not_show_itself() {
     let key = read(&made(&["genpkey -algorithm ed25519 -out out"]), None).unwrap();
     assert_eq!(format!("{key:?}"), "Key { kind: Ed25519, form: Pkcs8, .. }");
 }
+
+#[test]
+fn a_derivation_that_a_file_makes_costly_or_impossible_is_not_tried() {
+    use pkcs5::pbes2::{EncryptionScheme, Parameters, Pbkdf2Params, Salt, ScryptParams};
+    let salt = || Salt::new(*b"salt of a key").unwrap();
+    let scheme = |kdf| {
+        let encryption = EncryptionScheme::Aes256Cbc { iv: [0; 16] };
+        pkcs5::EncryptionScheme::Pbes2(Parameters { kdf, encryption })
+    };
+    let scrypt = |cost_parameter, block_size| {
+        let parallelization = 1;
+        scheme(Kdf::Scrypt(ScryptParams {
+            salt: salt(),
+            cost_parameter,
+            block_size,
+            parallelization,
+            key_length: None,
+        }))
+    };
+    let pbkdf2 = |count| scheme(Kdf::Pbkdf2(Pbkdf2Params::hmac_sha256(count, b"salt of a key").unwrap()));
+    assert!(!is_too_costly(&scrypt(1 << 14, 8)), "what openssl makes");
+    assert!(!is_too_costly(&pbkdf2(600_000)));
+    for (cost, blocks) in [(0, 8), (1, 8), (3, 8), (1 << 14, 0), (1 << 40, 8), (1 << 14, u16::MAX)] {
+        assert!(is_too_costly(&scrypt(cost, blocks)), "{cost} {blocks}");
+    }
+    assert!(is_too_costly(&pbkdf2(20_000_000)));
+}

@@ -359,16 +359,20 @@ class GuardTest(unittest.IsolatedAsyncioTestCase):
 
     async def test_a_copy_of_the_listening_socket_is_lent_to_who_asks_for_it(self):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        # As an app may do that knows no better.
+        socket.setdefaulttimeout(5)
+        self.addCleanup(socket.setdefaulttimeout, None)
         with ours, theirs, socket.create_server(("127.0.0.1", 0)) as listener:
             ours.setblocking(False)
             gate = Gate()
             gate.open.set()
             app = guard(gate, BOARD=self.board, LINE=theirs.fileno()).app
             await Client(app).call
-            port = listener.getsockname()[1]
+            inode = os.fstat(listener.fileno()).st_ino
             loop = asyncio.get_running_loop()
-            for asked, lent in [(port, True), (1, False)]:
-                await loop.sock_sendall(ours, str(asked).encode())
+            before = len(os.listdir("/proc/self/fd"))
+            for asked, lent in [(f"7 {inode}", True), ("7 8", False)] * 5:
+                await loop.sock_sendall(ours, asked.encode())
                 while True:
                     try:
                         text, descriptors, _, _ = socket.recv_fds(ours, 16, 1)
@@ -377,8 +381,9 @@ class GuardTest(unittest.IsolatedAsyncioTestCase):
                         await asyncio.sleep(0.001)
                 self.assertEqual((text, len(descriptors)), (b"+" if lent else b"-", int(lent)))
                 for descriptor in descriptors:
-                    self.assertEqual(os.fstat(descriptor).st_ino, os.fstat(listener.fileno()).st_ino)
+                    self.assertEqual(os.fstat(descriptor).st_ino, inode)
                     os.close(descriptor)
+            self.assertEqual(len(os.listdir("/proc/self/fd")), before, "nothing is left open")
             self.assertFalse(os.get_inheritable(theirs.fileno()), "what the app starts does not have it")
 
     async def test_a_number_that_means_something_else_here_is_no_line(self):

@@ -8,10 +8,15 @@ def _serve_tls(settings, oldest):
     hook for it; uvicorn's make one by themselves, without the oldest version, and get this one instead.
     """
     import os
+    import pkgutil
     import ssl
     import sys
 
     user = {name: settings.get(name) for name in ("on_starting", "post_worker_init", "ssl_context")}
+    for name, hook in user.items():
+        if isinstance(hook, str):
+            # Gunicorn takes the name of a function, too.
+            user[name] = pkgutil.resolve_name(hook)
     shared = []
 
     def make(conf):
@@ -36,6 +41,10 @@ def _serve_tls(settings, oldest):
                     # What the app executes has no business with the key.
                     os.set_inheritable(int(path.rsplit("/", 1)[1]), False)
             context = user["ssl_context"](conf, lambda: make(conf)) if user["ssl_context"] else make(conf)
+            protocols = getattr(conf, "http_protocols", None) or ()
+            if "h2" in protocols:
+                names = {"h1": "http/1.1", "h2": "h2"}
+                context.set_alpn_protocols([names[protocol] for protocol in protocols if protocol in names])
             shared.append(restrict(context))
         except (OSError, ValueError) as error:
             print("TLS cannot be set up: %s" % error, file=sys.stderr, flush=True)
@@ -44,12 +53,8 @@ def _serve_tls(settings, oldest):
             user["on_starting"](server)
 
     def ssl_context(conf, default):
-        context = shared[0]
-        protocols = getattr(conf, "http_protocols", None) or ()
-        if "h2" in protocols:
-            names = {"h1": "http/1.1", "h2": "h2"}
-            context.set_alpn_protocols([names[protocol] for protocol in protocols if protocol in names])
-        return context
+        # Asked for by each connection in some classes, and where this raises, one of them serves in clear.
+        return shared[0]
 
     def give_to_uvicorn(config):
         load = config.load

@@ -11,20 +11,20 @@ use crate::control::protocol::{Answer, Launcher, LivePlan, Request, Requests, St
 use crate::control::server::{ControlServer, Wish};
 use crate::plan::Plan;
 use crate::run::notify::Notifier;
+use crate::run::usage;
 
 /// Everybody who wants to know how we are before there is a supervisor.
 pub(super) struct Meanwhile<'a> {
     control: &'a mut ControlServer,
     notify: &'a mut Notifier,
     plan: &'a Plan,
-    started: Instant,
     /// The setting whose command runs.
     setting: &'static str,
 }
 
 impl<'a> Meanwhile<'a> {
     pub(super) fn new(plan: &'a Plan, control: &'a mut ControlServer, notify: &'a mut Notifier) -> Self {
-        Self { control, notify, plan, started: Instant::now(), setting: "" }
+        Self { control, notify, plan, setting: "" }
     }
 
     /// The command of this setting runs from now on, and may take so long.
@@ -79,7 +79,7 @@ impl<'a> Meanwhile<'a> {
             launcher: Launcher {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 pid: std::process::id(),
-                uptime_seconds: self.started.elapsed().as_secs_f64(),
+                uptime_seconds: usage::uptime().as_secs_f64(),
                 phase: "starting".to_owned(),
                 ready: false,
             },

@@ -15,7 +15,7 @@ use crate::control::protocol::{
 use crate::control::server::{ClientId, Wish};
 use crate::guard::scoreboard::{self, Slot};
 use crate::plan::Plan;
-use crate::run::usage::Usage;
+use crate::run::usage::{self, Usage};
 use crate::run::workers::{Cause, Death};
 
 impl Supervisor<'_> {
@@ -107,7 +107,7 @@ impl Supervisor<'_> {
             launcher: Launcher {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 pid: std::process::id(),
-                uptime_seconds: seconds(self.started.elapsed()),
+                uptime_seconds: seconds(usage::uptime()),
                 phase: self.state.phase_word().to_owned(),
                 ready: self.state.is_ready(),
             },
@@ -151,7 +151,7 @@ impl Supervisor<'_> {
         })
     }
 
-    fn plan_of(&self, generation: u32) -> Option<&Plan> {
+    pub(super) fn plan_of(&self, generation: u32) -> Option<&Plan> {
         let found = self.state.generations().iter().find(|found| found.id == generation)?;
         self.plans.get(&found.plan)
     }

@@ -389,6 +389,9 @@ pub enum Note {
     ReloadFailed {
         why: String,
     },
+    RenewalFailed {
+        why: String,
+    },
     Stopping {
         delay: Duration,
         budget: Duration,

@@ -102,7 +102,7 @@ impl Supervisor<'_> {
         let taken = PidFd::open(*pid).and_then(|worker| worker.take_copy(*descriptor));
         let lent = |errno: Errno| {
             let line = self.running.get(&generation)?.line.as_ref();
-            let handle = line.and_then(|line| line.ask(address.port(), &inodes));
+            let handle = line.and_then(|line| line.ask(&inodes));
             debug!(taken = errno.desc(), lent = handle.is_some(), "no copy of a worker's socket by force");
             handle
         };

@@ -35,6 +35,9 @@ pub struct Rules {
     pub pace: Duration,
     /// Between two looks at the memory.
     pub interval: Duration,
+    /// Whether an only worker is replaced with its generation: not if there are more in the plan, which somebody has told
+    /// the main process to do without.
+    pub renews: bool,
 }
 
 /// A worker as it was found.
@@ -96,6 +99,12 @@ impl Limits {
         Self { rules, leaving: None, too_big_from: now, renewal_from: now, next: now }
     }
 
+    /// A watch over the generation that follows. What needs time to pass goes on: the next one may be as big again.
+    #[must_use]
+    pub fn following(&self, rules: Rules, now: Duration) -> Self {
+        Self { too_big_from: self.too_big_from, renewal_from: self.renewal_from, ..Self::new(rules, now) }
+    }
+
     /// When to look again.
     #[must_use]
     pub const fn next(&self) -> Duration {
@@ -125,7 +134,7 @@ impl Limits {
         if excess == Excess::Rss && worker.age < YOUNG {
             self.too_big_from = now + YOUNG_PAUSE;
         }
-        if planned <= 1 {
+        if planned <= 1 && self.rules.renews {
             if now < self.renewal_from {
                 return None;
             }
@@ -178,6 +187,7 @@ mod tests {
             grace: Duration::from_secs(25),
             pace: Duration::from_secs(6),
             interval: Duration::from_secs(30),
+            renews: true,
         }
     }
 
@@ -242,6 +252,18 @@ mod tests {
         assert_eq!(limits.look(START, 1, &[only], false), Some(Order::Renew(only, Excess::Age)));
         assert_eq!(limits.look(START + Duration::from_mins(1), 1, &[only], false), None);
         assert!(limits.look(START + RENEWAL_PAUSE, 1, &[only], false).is_some());
+        let now = START + RENEWAL_PAUSE + STEP;
+        let mut next = limits.following(rules(), now);
+        let as_big = worker(2, 10, 900);
+        assert_eq!(next.look(now, 1, &[as_big], false), None, "nor when the next one is no better");
+        assert!(next.look(now + RENEWAL_PAUSE, 1, &[as_big], false).is_some());
+    }
+
+    #[test]
+    fn a_worker_that_is_alone_because_somebody_wants_it_so_is_replaced_by_its_main_process() {
+        let mut limits = Limits::new(Rules { renews: false, ..rules() }, START);
+        let only = worker(1, 1900, 1);
+        assert_eq!(limits.look(START, 1, &[only], false), Some(Order::Dismiss(only, Excess::Age)));
     }
 
     #[test]

@@ -220,6 +220,7 @@ impl<'a> Supervisor<'a> {
             }
             let ready = self.wait();
             self.notify.advance(Instant::now());
+            self.lines().for_each(Line::drain);
             self.read_signals();
             self.ask_readiness();
             self.count_workers();
@@ -323,10 +324,11 @@ impl<'a> Supervisor<'a> {
         let pulse = self.pulse.as_ref().and_then(Pulse::next);
         let certificates = self.certificates.watch();
         fds.extend(certificates.and_then(Watch::descriptor).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-        let certificates = certificates.and_then(Watch::next);
+        let certificates = certificates.map(Watch::next);
         let limits = self.next_retirement();
         let others = [look, patience, self.notify.next(), pulse, limits, certificates];
         until = until.into_iter().chain(others.into_iter().flatten()).min();
+        fds.extend(self.lines().filter_map(Line::interest).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         for running in self.running.values() {
             let probe = match &running.readiness {
                 Readiness::Asking(probe) | Readiness::Listening(_, Some(probe)) => probe,
@@ -349,6 +351,10 @@ impl<'a> Supervisor<'a> {
             Ok(1..) => fds.iter().filter(|fd| fd.any() == Some(true)).map(|fd| fd.as_fd().as_raw_fd()).collect(),
             _ => BTreeSet::new(),
         }
+    }
+
+    fn lines(&self) -> impl Iterator<Item = &Line> {
+        self.running.values().filter_map(|running| running.line.as_ref())
     }
 
     fn read_signals(&mut self) {

@@ -44,6 +44,9 @@ impl Supervisor<'_> {
                 error!(%why, next = show_rounded(*wait), "the full generation failed: one worker serves on");
             }
             Note::ReloadFailed { why } => error!(%why, "reload failed, the old generation was kept"),
+            Note::RenewalFailed { why } => {
+                warn!(%why, "the only worker could not be replaced with its generation: it serves on");
+            }
             Note::Stopping { delay, budget } if delay.is_zero() => info!(budget = show_span(*budget), "stopping"),
             Note::Stopping { delay, budget } => {
                 info!(budget = show_span(*budget), delay = show_span(*delay), "stopping after the delay");

@@ -15,7 +15,7 @@ use super::liveness::Id;
 use super::notes::show_rounded;
 use super::pulse::{GRANIANS_PACE, Pulse};
 use crate::guard::scoreboard::{self, State};
-use crate::plan::{Plan, Policy};
+use crate::plan::Policy;
 use crate::run::listeners;
 use crate::run::processes::Process;
 use crate::run::usage::Usage;
@@ -24,6 +24,8 @@ use crate::settings::value::{Server, show_size, show_span};
 
 /// The longest time between two looks at what workers take.
 const SLOWEST: Duration = Duration::from_secs(30);
+/// The shortest.
+const FASTEST: Duration = Duration::from_secs(1);
 /// Looks in the time after which a worker counts as hung.
 const LOOKS: u32 = 4;
 
@@ -39,11 +41,12 @@ pub(super) struct Retirement {
 impl Supervisor<'_> {
     /// Replaces workers that have become too big or too old, where it is time to.
     pub(super) fn keep_limits(&mut self) {
-        let serving = self.state.serving().map(|serving| serving.id);
-        let mut retirement = self.retirement.take().filter(|it| Some(it.generation) == serving);
+        let mut retirement = self.retirement.take();
         if let Some((generation, rules)) = self.to_be_limited() {
             let (now, revision) = (scoreboard::now(), self.workers.revision());
-            let new = || Retirement { generation, limits: Limits::new(rules, now), revision };
+            let before = retirement.take_if(|it| it.generation != generation);
+            let limits = || before.map_or_else(|| Limits::new(rules, now), |it| it.limits.following(rules, now));
+            let new = || Retirement { generation, limits: limits(), revision };
             let Retirement { limits, revision: seen, .. } = retirement.get_or_insert_with(new);
             if revision != *seen || limits.next() <= now {
                 *seen = revision;
@@ -60,8 +63,10 @@ impl Supervisor<'_> {
 
     /// When to look at what workers take, while nothing else goes on.
     pub(super) fn next_retirement(&self) -> Option<Instant> {
-        let retirement = self.retirement.as_ref().filter(|_| self.to_be_limited().is_some())?;
-        Some(Instant::now() + retirement.limits.next().saturating_sub(scoreboard::now()))
+        let (generation, _) = self.to_be_limited()?;
+        let of_it = self.retirement.as_ref().filter(|it| it.generation == generation);
+        let wait = of_it.map_or(Duration::ZERO, |it| it.limits.next().saturating_sub(scoreboard::now()));
+        Some(Instant::now() + wait)
     }
 
     fn to_be_limited(&self) -> Option<(u32, Rules)> {
@@ -72,9 +77,9 @@ impl Supervisor<'_> {
         if rss.is_none() && age.is_none() {
             return None;
         }
-        let interval = worker_timeout.map_or(SLOWEST, |timeout| (timeout / LOOKS).min(SLOWEST));
+        let interval = worker_timeout.map_or(SLOWEST, |timeout| (timeout / LOOKS).clamp(FASTEST, SLOWEST));
         let pace = if plan.server == Server::Granian { GRANIANS_PACE } else { Duration::ZERO };
-        Some((serving.id, Rules { rss, age, grace: stop_timeout, pace, interval }))
+        Some((serving.id, Rules { rss, age, grace: stop_timeout, pace, interval, renews: plan.workers == 1 }))
     }
 
     /// The workers of a generation with what they take. Children of the main process that are no workers are left out:
@@ -82,13 +87,15 @@ impl Supervisor<'_> {
     fn sizes(&self, generation: u32, workers: &[Process]) -> Vec<Sight> {
         let slots = self.slots(generation);
         let socket = self.front.inode(generation).map(|inode| BTreeSet::from([inode]));
+        // Without the lifespan protocol a worker takes its slot with its first request, which may never come.
+        let all_take_slots = slots.iter().any(|(_, slot)| !slot.no_lifespan);
         let boot = self.running.get(&generation).and_then(|running| running.boot).unwrap_or_default();
         let sight = |process: &Process| {
             let usage = Usage::read(process)?;
             let slot = slots.iter().find(|(found, _)| found.pid == process.pid).map(|(_, slot)| slot);
             let is_ready = match slot {
                 Some(slot) => slot.state == State::Ready,
-                None if !slots.is_empty() => return None,
+                None if all_take_slots => return None,
                 None if socket.as_ref().is_some_and(|socket| !listeners::owns(process.pid.as_raw(), socket)) => {
                     return None;
                 }
@@ -126,9 +133,7 @@ impl Supervisor<'_> {
 
     /// The limit, as the settings have it.
     fn limit_of(&self, generation: u32, excess: Excess) -> String {
-        let found = self.state.generations().iter().find(|found| found.id == generation);
-        let plan: Option<&Plan> = found.and_then(|found| self.plans.get(&found.plan));
-        let limit = plan.and_then(|plan| match excess {
+        let limit = self.plan_of(generation).and_then(|plan| match excess {
             Excess::Rss => plan.policy.workers_max_rss.map(show_size),
             Excess::Age => plan.policy.workers_lifetime.map(show_span),
         });

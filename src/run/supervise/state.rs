@@ -354,7 +354,7 @@ impl State {
         {
             actions.push(Action::Log(Note::Reloading));
             actions.push(Action::Replan { server: wish.server, workers: wish.workers });
-            self.reload = Some(Reload { requests: wish.requests, stage: ReloadStage::Planning });
+            self.reload = Some(Reload { requests: wish.requests, stage: ReloadStage::Planning, is_renewal: false });
         }
         if self.measuring {
             return;

@@ -9,9 +9,7 @@ impl Supervisor<'_> {
     pub(super) fn tell_service_manager(&mut self, note: &Note) {
         match note {
             Note::Ready { generation } => {
-                let found = self.state.generations().iter().find(|found| found.id == *generation);
-                let plan = found.and_then(|found| self.plans.get(&found.plan));
-                let server = plan.map(server_name).unwrap_or_default();
+                let server = self.plan_of(*generation).map(server_name).unwrap_or_default();
                 let status = format!("serving: generation {generation}, {server} on {}", self.front.bind());
                 self.notify.ready(&status);
             }

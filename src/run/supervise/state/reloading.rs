@@ -16,6 +16,8 @@ pub(super) struct Wish {
 pub(super) struct Reload {
     pub(super) requests: Vec<Request>,
     pub(super) stage: ReloadStage,
+    /// Whether nobody asked for it: the only worker is past a limit.
+    pub(super) is_renewal: bool,
 }
 
 #[derive(Debug)]
@@ -60,7 +62,7 @@ impl State {
     /// A reload without a new plan.
     pub(super) fn renew(&mut self) {
         if let Some(plan) = self.serving().filter(|_| self.is_settled()).map(|serving| serving.plan) {
-            self.reload = Some(Reload { requests: Vec::new(), stage: ReloadStage::Planned(plan) });
+            self.reload = Some(Reload { requests: Vec::new(), stage: ReloadStage::Planned(plan), is_renewal: true });
         }
     }
 
@@ -79,7 +81,10 @@ impl State {
 
     pub(super) fn reload_failed(&mut self, why: &str, actions: &mut Vec<Action>) {
         let Some(reload) = self.reload.take() else { return };
-        actions.push(Action::Log(Note::ReloadFailed { why: why.to_owned() }));
+        let said = why.to_owned();
+        let note =
+            if reload.is_renewal { Note::RenewalFailed { why: said } } else { Note::ReloadFailed { why: said } };
+        actions.push(Action::Log(note));
         let reply = |request| Action::Reply { request, result: Err(why.to_owned()) };
         actions.extend(reload.requests.into_iter().map(reply));
     }
