@@ -51,8 +51,8 @@
 //! group says who gets new connections, so a newcomer gets none before it is ready, and the old one gets none while
 //! it finishes what it has. When nothing serves, clients wait in the queue of the socket that we keep. Granian's
 //! workers listen for themselves in the same group; a copy of one of their sockets serves to steer, which we take where
-//! the kernel lets us, and which the guard lends us otherwise (`run/supervise/handover.rs` tells the order in which
-//! members change their numbers, on which all this rests). Generations on a Unix socket bind a name of their own, which
+//! the kernel lets us, and which the guard lends us otherwise, unless workers are spawned and inherit nothing
+//! (`run/supervise/handover.rs` tells the order in which members change their numbers, on which all this rests). Generations on a Unix socket bind a name of their own, which
 //! is renamed to the one that clients know.
 //!
 //! ## When memory is short

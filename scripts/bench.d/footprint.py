@@ -21,7 +21,7 @@ def add_options(parser):
 
 def sections(options, installation):
     figures = idle(options, installation)
-    resident, anonymous = Target(4.0), Target(1.0)
+    resident, anonymous = Target(5.0), Target(1.0)
     yield Section(
         "mcp-launch",
         [

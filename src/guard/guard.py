@@ -16,6 +16,7 @@ _TRACEBACK_ON_ABORT, _NO_LIFESPAN = 1, 2
 _TEXT = 1024
 
 # What a request is to the guard: one that counts, an open stream, one that was refused after all.
+# Once a response has begun that is no stream, there is nothing more to see: none of them.
 _COUNTED, _STREAM, _REFUSED = 0, 1, 2
 
 _BUSY = b"Too many requests at a time. Try again in a moment.\n"
@@ -318,12 +319,16 @@ def _guard(inner):
 
         def watch(message):
             nonlocal role
+            if role is None:
+                return send(message)
             if role:
                 if role == _REFUSED:
                     return _gone()
             elif message["type"] == "http.response.start":
+                role = None
                 for name, value in message.get("headers", ()):
-                    if name == b"content-type" or name == b"Content-Type":
+                    # The length first: it is the quicker of the two to find different.
+                    if len(name) == 12 and (name == b"content-type" or name == b"Content-Type"):
                         if value[:17] == b"text/event-stream":
                             role = open_stream()
                             if role == _REFUSED:

@@ -1,9 +1,10 @@
 //! Steering new clients from one generation to the next, when the sockets are the server's own.
 //!
 //! Granian's workers each listen for themselves. A copy of the socket of one of them is enough to steer the whole
-//! group. Where the kernel does not let us take one (Docker's seccomp profile), a worker is asked for it. Without
-//! either, the choice stays with the kernel's hash, and of the clients that connect in the moment in which the old
-//! listeners close a few are lost (`net.ipv4.tcp_migrate_req=1` helps).
+//! group. Where the kernel does not let us take one (Docker's seccomp profile), a worker is asked for it; those of
+//! Python 3.14 and later are spawned and have not inherited what they would be asked over. Without either, the choice
+//! stays with the kernel's hash, and of the clients that connect in the moment in which the old listeners close a few
+//! are lost (`net.ipv4.tcp_migrate_req=1` helps).
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
