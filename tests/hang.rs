@@ -6,7 +6,7 @@ mod harness;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use harness::ask::ask;
+use harness::ask::{all_are_ready, ask};
 use harness::http::{get, request};
 use harness::{Launch, Running, is_alive, venv, wait_until};
 use nix::sys::signal::{Signal, kill};
@@ -28,14 +28,6 @@ fn a_worker(running: &Running) -> Pid {
     Pid::from_raw(body.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap())
 }
 
-fn all_are_ready(running: &Running) -> bool {
-    let status = ask(running, &["status", "--json"]).json();
-    let generation = &status["generations"][0];
-    let workers = generation["workers"].as_array().unwrap();
-    workers.len() as u64 == generation["workers_planned"].as_u64().unwrap()
-        && workers.iter().all(|worker| worker["load"]["state"] == "ready")
-}
-
 /// Asks for something that never comes.
 fn hang(running: &Running, path: &str) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", running.port)).unwrap();
@@ -48,7 +40,6 @@ fn is_replaced(mut running: Running) {
     running.wait_log("worker hung generation=1");
     running.wait_log("cause=hung");
     wait_until("a stretch of answers", || (0..20).all(|_| get(running.port, "/").is_ok_and(|it| it.status == 200)));
-    // Granian ends with 1 if it is told to stop before it has taken note of a worker's end.
     wait_until("its successor", || all_are_ready(&running));
     assert_eq!(running.log().matches("worker hung").count(), 1, "{}", running.log());
     assert_eq!(running.log().matches("ready generation=").count(), 1, "{}", running.log());

@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::ask::ask;
+use harness::ask::{all_are_ready, ask};
 use harness::http::{Load, get, open_stream};
 use harness::{Launch, Running, is_alive, venv, wait_until};
 use nix::unistd::Pid;
@@ -44,7 +44,7 @@ fn a_worker_that_grows_too_big_is_replaced_and_only_it(server: &str) {
     running.wait_log("worker exit generation=1");
     running.wait_log("cause=rss");
     assert!(running.log().contains(&format!("replacing a worker generation=1 pid={big} cause=rss limit=\"300M\"")));
-    wait_until("the successor", || status(&running).contains("workers 2/2"));
+    wait_until("the successor", || all_are_ready(&running));
     assert!(!is_alive(big));
     assert_hardly_any_failed(load);
     assert!(status(&running).contains("too big, replaced for that"), "{}", status(&running));
@@ -64,6 +64,7 @@ fn workers_that_are_too_old_are_replaced_one_after_the_other(server: &str) {
     assert_eq!(order, [false, true, false, true], "the second goes when the first is gone: {lines:#?}");
     assert_eq!(first.iter().filter(|pid| is_alive(**pid)).count(), 1, "the main process stays: {log}");
     assert_eq!(log.matches("ready generation=").count(), 1, "{log}");
+    wait_until("the successor", || all_are_ready(&running));
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
 
@@ -90,6 +91,7 @@ fn who_does_not_finish_in_time_is_killed(server: &str) {
     running.wait_log("has not finished in time: SIGKILL");
     wait_until("it to be gone", || !is_alive(big));
     drop(streams);
+    wait_until("the successor", || all_are_ready(&running));
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
 
@@ -108,7 +110,7 @@ fn without_the_guard_as_well() {
         let Some(mut running) = start(server, &arguments, &[]) else { return };
         let big = grow(&running, 400);
         running.wait_log("cause=rss");
-        wait_until("the successor", || !is_alive(big) && status(&running).contains("workers 2/2"));
+        wait_until("the successor", || !is_alive(big) && all_are_ready(&running));
         assert_eq!(running.stop(), 0, "{}", running.log());
     }
 }

@@ -92,6 +92,7 @@ def work(listeners, orders, words):
     """The life of a worker."""
     for number in POLITE:
         signal.signal(number, signal.SIG_IGN if "deaf-worker" in words else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, POLITE)
     if "hang" in words:
         while True:
             signal.pause()
@@ -151,12 +152,15 @@ def main():
     listeners = inherited()
     ordered, orders = os.pipe()
     workers = []
+    # Else the main process's handlers would swallow what comes for a worker that has just been forked.
+    signal.pthread_sigmask(signal.SIG_BLOCK, POLITE)
     for _ in range(int(option("--workers", option("-w", "1")))):
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
             work(listeners, orders, words)
         workers.append(pid)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, POLITE)
     if "stray" in words:
         let_loose()
     ready, _, _ = select.select([signals, ordered], [], [])

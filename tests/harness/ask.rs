@@ -13,7 +13,21 @@ pub fn ask(running: &Running, arguments: &[&str]) -> Answer {
     command(running, arguments).env("MCP_LAUNCH_SOCKET", socket).output().unwrap().into()
 }
 
-/// The same, found by the port, and not started yet.
+/// Whether a launcher's first generation has all its workers, and they are ready; without the guard, old enough for that.
+/// Before, Granian is not to be told to stop: it ends with 1 if it has not taken note of a worker's end yet, and a worker
+/// that is just starting does not hear it.
+pub fn all_are_ready(running: &Running) -> bool {
+    let status = ask(running, &["status", "--json"]).json();
+    let generation = &status["generations"][0];
+    let workers = generation["workers"].as_array().unwrap();
+    let is_ready = |worker: &Value| match worker["load"]["state"].as_str() {
+        Some(state) => state == "ready",
+        None => worker["age_seconds"].as_f64().unwrap() > 2.0,
+    };
+    workers.len() as u64 == generation["workers_planned"].as_u64().unwrap() && workers.iter().all(is_ready)
+}
+
+/// The same as [`ask`], found by the port, and not started yet.
 pub fn command(running: &Running, arguments: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     command
