@@ -71,10 +71,19 @@ class Service:
             self.process.wait(10)
         self.process.kill()
         self.process.wait()
-        # It may have left without its service.
-        with contextlib.suppress(ProcessLookupError):
-            self.kill()
+        # It may have left without its service, or have started it once more.
+        for pid in self.left():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         os.close(self.fifo)
+
+    def left(self):
+        """All that was started from here, which has our directory for its home."""
+        mark = f"HOME={self.directory}\0".encode()
+        for entry in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if mark in entry.read_bytes():
+                    yield int(entry.parent.name)
 
 
 class Runit(Service):
