@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::engine::{Answer, engine, image, unique};
+use super::engine::{engine, image, unique};
+use crate::harness::ask::Answer;
 use crate::harness::free_port;
 use crate::harness::http::get;
 

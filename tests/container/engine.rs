@@ -1,11 +1,12 @@
 //! Containers under test. What they leave behind is removed when they go out of scope, failed tests included.
 
 use std::collections::BTreeSet;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::harness::ask::Answer;
 use crate::harness::{Finished, Launch, Running, tests_directory, wait_for};
 
 /// The engine's client.
@@ -29,21 +30,6 @@ pub fn unique(what: &str) -> String {
     let own = std::process::id();
     let run = std::env::var("MCP_LAUNCH_TEST_RUN").unwrap_or_else(|_| own.to_string());
     format!("mcp-launch-test-{run}-{own}-{what}")
-}
-
-/// What a command answered.
-#[derive(Debug)]
-pub struct Answer {
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
-}
-
-impl From<Output> for Answer {
-    fn from(output: Output) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Self { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
-    }
 }
 
 /// A process in a container's PID namespace.
@@ -142,7 +128,7 @@ impl Container {
     #[track_caller]
     pub fn kill(&self, signal: &str, pid: i64) {
         let answer = self.exec(&["sh", "-c", &format!("kill -{signal} {pid}")]);
-        assert_eq!((answer.code, answer.err.as_str()), (Some(0), ""));
+        assert_eq!((answer.code, answer.problem.as_str()), (Some(0), ""));
     }
 
     /// The processes that can be seen in it, those that look aside.

@@ -69,7 +69,7 @@ fn kill_all_at_once(container: &Container) -> std::io::Result<()> {
 #[test]
 fn that_one_worker_would_take_all_with_it_is_said() {
     let Some(container) = Container::ready("granian", &["--memory=512m"], &["--workers", "2"]) else { return };
-    let check = || container.exec(&["mcp-launch", "check", "--workers", "2", "hello:app"]).err;
+    let check = || container.exec(&["mcp-launch", "check", "--workers", "2", "hello:app"]).problem;
     assert!(!check().contains("memory.oom.group"), "{}", check());
     match kill_all_at_once(&container) {
         Ok(()) => assert!(check().contains("memory.oom.group is set"), "{}", check()),

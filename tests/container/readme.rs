@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::engine::{Answer, Container, engine, image, unique};
+use super::engine::{Container, engine, image, unique};
+use crate::harness::ask::Answer;
 use crate::harness::http::get;
 use crate::harness::wait_until;
 

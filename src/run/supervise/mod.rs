@@ -431,7 +431,7 @@ impl<'a> Supervisor<'a> {
     /// A listener may be there before the app works: if only this generation can answer, it is asked, too.
     fn seems_ready(&mut self, id: u32) {
         let alone = self.state.generations().len() == 1;
-        let plan = self.state.generations().iter().find(|g| g.id == id).and_then(|g| self.plans.get(&g.plan));
+        let plan = self.plan_of(id);
         let probe = plan.and_then(|plan| carry::public_probe(plan, self.front.bind()));
         let complete = self.is_complete(id);
         let Some(running) = self.running.get_mut(&id) else { return };

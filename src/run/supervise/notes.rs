@@ -61,7 +61,7 @@ impl Supervisor<'_> {
 
     fn write_ready(&self, generation: u32) {
         let found = self.state.generations().iter().find(|found| found.id == generation);
-        let Some(plan) = found.and_then(|found| self.plans.get(&found.plan)) else { return };
+        let Some(plan) = self.plan_of(generation) else { return };
         let workers = match found.map(|found| found.strength) {
             Some(Strength::OneWorker) => 1,
             _ => plan.workers,
