@@ -36,17 +36,17 @@
 //! A generation is one server, its main process and all that descends from it, started from one plan. Every
 //! transition is "start a generation, wait until it is ready, retire the old one": the first start, a reload, the
 //! replacement of a main process that died while its workers serve on. There are at most two generations. The rules
-//! are a pure state machine ([`run::supervise::state`]): events and the time go in, actions come out, and property
+//! are a pure state machine ([`supervisor::machine`]): events and the time go in, actions come out, and property
 //! tests run years of its life in a second. Around it is a loop of one thread and one `poll`, which carries out what
 //! the machine says and never fails after the first process was started.
 //!
-//! A generation that retires does so by a timetable ([`run::supervise::leave`]): it lingers while new clients are
+//! A generation that retires does so by a timetable ([`run::stop_sequence`]): it lingers while new clients are
 //! sent to its successor already, its main process gets TERM, then what is left gets TERM, then KILL, all within the
 //! stop budget. The end of the launcher is the same timetable for everything at once.
 //!
 //! ## Where clients arrive
 //!
-//! [`run::front`] holds the port for as long as we live. A Gunicorn generation inherits its listening socket from
+//! [`run::listener`] holds the port for as long as we live. A Gunicorn generation inherits its listening socket from
 //! us, one for each generation, in one group that shares the port (`SO_REUSEPORT`). A classic BPF program on the
 //! group says who gets new connections, so a newcomer gets none before it is ready, and the old one gets none while
 //! it finishes what it has. When nothing serves, clients wait in the queue of the socket that we keep. Granian's
@@ -59,13 +59,13 @@
 //!
 //! Before a generation is started beside one that serves, the memory is measured: on every level of the cgroup path
 //! that has a limit, what is free (page cache that nobody uses counts as free) is compared with what the old one
-//! takes, and with what a generation of one worker would ([`run::supervise::room`]). Without room for a whole
+//! takes, and with what a generation of one worker would ([`supervisor::machine::memory_budget`]). Without room for a whole
 //! generation the newcomer begins with one worker, and nothing is taken from the old one before that worker is
 //! ready. Without room for that, a reload is refused: trying would have the kernel kill something. As numbers can be
 //! wrong (a release may be bigger than the one before), every newcomer stands first in line for the OOM killer until
 //! it is ready.
 //!
-//! Gunicorn is then replaced worker by worker ([`run::supervise::steps`]): TTOU to the old main process, and when
+//! Gunicorn is then replaced worker by worker ([`supervisor::machine::steps`]): TTOU to the old main process, and when
 //! that worker's process is gone, TTIN to the new one. There are never fewer workers than before, and never more
 //! than one more. Both generations serve meanwhile, each on its socket, and the BPF program of the group deals new
 //! clients out in proportion to their workers. All to the new one would bury its first worker under the load of
@@ -93,7 +93,7 @@
 //!
 //! They are read and judged when a plan is made ([`tls`]), so that a renewal that is broken is a reload that is
 //! refused. A generation serves with the copy that its plan has of them: one file with the chain and the key, which is
-//! made in the clear form that both servers read and is never on a disk ([`run::credentials`]). A worker that is
+//! made in the clear form that both servers read and is never on a disk ([`run::memfd::credentials`]). A worker that is
 //! replaced later has what the others have, whatever the files have become meanwhile.
 //!
 //! Gunicorn inherits it as a memory file, and its main process makes one context of it for all workers
@@ -101,7 +101,7 @@
 //! workers, and workers need not open a file that they may not read. Granian resolves the path that it is given, and
 //! each worker reads it: it gets a file in a file system in memory, removed with the generation.
 //!
-//! Whoever watches the files ([`run::certificates`]) lets the kernel tell, looks when the writer is through, and asks
+//! Whoever watches the files ([`supervisor::certificates::file_watch`]) lets the kernel tell, looks when the writer is through, and asks
 //! for a reload when what is there fits together.
 //!
 //! Our own requests ([`probe`]) are a state machine over bytes, for whoever moves them: HTTP/1 or HTTP/2, in clear or
@@ -140,7 +140,7 @@
 //! ## Workers
 //!
 //! They are the servers' own to start and to replace. We hold a pidfd of each, so that its end wakes the loop and its
-//! cause can be had ([`run::workers`]): from the zombie, or from the kernel once it was reaped, or from the cgroup's
+//! cause can be had ([`supervisor::workers`]): from the zombie, or from the kernel once it was reaped, or from the cgroup's
 //! count of kills for lack of memory. New ones are looked for when something happened, never because time has passed.
 //!
 //! ## Being asked
@@ -175,8 +175,10 @@ pub mod log;
 pub mod plan;
 pub mod probe;
 pub mod problem;
+pub mod proc;
 pub mod report;
 pub mod run;
 pub mod settings;
+pub mod supervisor;
 pub mod sys;
 pub mod tls;

@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use harness::venv;
 use mcp_launch::host::{self, Environment, Host, Query};
 use mcp_launch::plan::{Inherited, Plan, plan};
-use mcp_launch::run::module::memory_file;
+use mcp_launch::run::memfd::modules::memory_file;
 use mcp_launch::settings::{FlagLayer, Resolution, resolve};
 
 /// A directory with an app that tells what it sees of the launcher's doings.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::host::Environment;
 use crate::plan::{Bind, Plan};
 use crate::problem::{Exit, Problem};
-use crate::run::front::Front;
+use crate::run::listener::Front;
 use crate::run::lock::{Lock, Refused};
 use crate::settings::value::AutoPath;
 use crate::settings::{FlagLayer, Settings};
@@ -38,7 +38,7 @@ pub(super) fn check(flags: FlagLayer) -> Result<u8, Vec<Problem>> {
         return Err(problems);
     }
     let workers = plan.workers;
-    let server = crate::run::supervise::server_name(&plan);
+    let server = crate::supervisor::server_name(&plan);
     Ok(super::print(format!("ok: {server} with {workers} workers for {} on {}\n", plan.app, plan.bind)))
 }
 

@@ -16,10 +16,10 @@ use crate::run::lock::Lock;
 use crate::run::notify::Notifier;
 use crate::run::prestart::{self, Outcome};
 use crate::run::signals::Signals;
-use crate::run::supervise::{HANDLED, Supervisor, server_name};
 use crate::run::termination::TerminationLog;
 use crate::settings::value::{AutoPath, Mode};
 use crate::settings::{FlagLayer, Settings};
+use crate::supervisor::{HANDLED, Supervisor, server_name};
 use crate::sys::SignalState;
 
 pub(super) fn run(flags: FlagLayer, inherited: SignalState) -> Result<u8, Vec<Problem>> {
@@ -142,7 +142,7 @@ fn control(settings: &Settings, env: &Environment, bind: &Bind) -> ControlServer
 
 fn supervise(
     plan: Plan,
-    front: crate::run::front::Front,
+    front: crate::run::listener::Front,
     lock: Option<Lock>,
     (control, termination, notify): (ControlServer, TerminationLog, Notifier),
     planner: &mut Planner,

@@ -16,9 +16,9 @@ use crate::control::ask::{Launcher, PATIENCE};
 use crate::control::protocol::{Answer, Request, Status};
 use crate::plan::Bind;
 use crate::problem::Exit;
-use crate::run::memory::Footprint;
-use crate::run::processes::descendants;
-use crate::run::usage::cpu_with_reaped;
+use crate::proc::memory::Footprint;
+use crate::proc::process::descendants;
+use crate::proc::usage::cpu_with_reaped;
 use crate::settings::value::AutoPath;
 
 /// How long a server is watched to see whether it has something to do: less than a tenth of a processor is nothing.

@@ -25,9 +25,9 @@ pub fn exec(plan: &Plan, lock: Option<Lock>, inherited: SignalState) -> Result<E
     let mut files = Vec::new();
     for descriptor in &plan.descriptors {
         let file = match &descriptor.what {
-            Inherited::Modules(modules) => super::module::memory_file(modules),
+            Inherited::Modules(modules) => super::memfd::modules::memory_file(modules),
             what @ (Inherited::Pair | Inherited::Authority) => {
-                super::credentials::memory_file(plan.credentials.as_ref(), what)
+                super::memfd::credentials::memory_file(plan.credentials.as_ref(), what)
             }
             Inherited::Listener | Inherited::ProbeListener | Inherited::Scoreboard | Inherited::Line => continue,
         };

@@ -8,11 +8,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::processes::descendants;
 use super::signals::BlockedSignals;
 use super::status_of;
 use crate::host::Environment;
 use crate::problem::{Exit, Problem};
+use crate::proc::process::descendants;
 use crate::sys::SignalState;
 use crate::sys::spawn::{Group, Image, Setup, Stage, spawn};
 use crate::sys::wait::{Reaped, reap};

@@ -1,26 +1,15 @@
 //! Carrying out a plan: becoming the server, or staying with it.
 
-pub mod certificates;
-pub mod condition;
-pub mod credentials;
 pub mod exec;
-pub mod front;
 pub mod init;
-pub mod line;
-pub mod listeners;
+pub mod listener;
 pub mod lock;
-pub mod memory;
-pub mod module;
+pub mod memfd;
 pub mod notify;
 pub mod prestart;
-pub mod processes;
-pub mod ready;
 pub mod signals;
-mod sock_diag;
-pub mod supervise;
+pub mod stop_sequence;
 pub mod termination;
-pub mod usage;
-pub mod workers;
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -33,6 +22,7 @@ use nix::unistd::{AccessFlags, access};
 
 use crate::host::Environment;
 use crate::plan::Bind;
+use crate::proc::process::Process;
 
 /// Where a file of a running launcher lies: `mcp-launch-PORT.EXTENSION` in the first writable directory of
 /// `$XDG_RUNTIME_DIR`, `/run` and `/tmp`; none if there is none.
@@ -66,20 +56,20 @@ pub fn runtime_directories(env: &Environment) -> impl Iterator<Item = PathBuf> {
 }
 
 /// The exit status that stands for how a process ended: its own, or 128 and the signal.
-fn status_of(status: ExitStatus) -> u8 {
+pub(crate) fn status_of(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(255);
     u8::try_from(code).unwrap_or(255)
 }
 
 /// Has orphaned descendants handed to us. PID 1 gets them anyway.
-fn adopt_orphans() {
+pub(crate) fn adopt_orphans() {
     if nix::unistd::getpid().as_raw() != 1 {
         let _ = nix::sys::prctl::set_child_subreaper(true);
     }
 }
 
 /// Sends a signal to processes, and wakes those that are stopped so that they can act on it.
-fn signal_all(processes: &[processes::Process], signal: Signal) {
+pub(crate) fn signal_all(processes: &[Process], signal: Signal) {
     for process in processes.iter().filter(|process| !process.is_zombie()) {
         let _ = process.signal(signal);
         if signal != Signal::SIGKILL {
@@ -89,7 +79,7 @@ fn signal_all(processes: &[processes::Process], signal: Signal) {
 }
 
 /// A wait for `poll`, rounded up so that it does not end just before its time; none is for ever.
-fn poll_timeout(wait: Option<Duration>) -> PollTimeout {
+pub(crate) fn poll_timeout(wait: Option<Duration>) -> PollTimeout {
     let millis =
         |wait: Duration| i32::try_from(wait.as_millis() + u128::from(!wait.subsec_nanos().is_multiple_of(1_000_000)));
     wait.map_or(PollTimeout::NONE, |wait| {

@@ -17,15 +17,15 @@ use nix::unistd::Pid;
 use tracing::{error, info, warn};
 
 use super::notify::Notifier;
-use super::processes::descendants;
 use super::signals::BlockedSignals;
-use super::supervise::leave::{Leave, Step};
+use super::stop_sequence::{Leave, Step};
 use super::{adopt_orphans, poll_timeout, signal_all, status_of};
 use crate::control::server::ControlServer;
 use crate::host::{Program, find_program};
 use crate::plan::Plan;
 use crate::plan::pre_start::PreStart;
 use crate::problem::{Exit, Problem};
+use crate::proc::process::descendants;
 use crate::report::redact;
 use crate::settings::value::show_span;
 use crate::sys::SignalState;

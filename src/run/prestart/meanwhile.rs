@@ -10,8 +10,8 @@ use crate::control::prometheus;
 use crate::control::protocol::{Answer, Launcher, LivePlan, Request, Requests, Status};
 use crate::control::server::{ControlServer, Wish};
 use crate::plan::Plan;
+use crate::proc::usage;
 use crate::run::notify::Notifier;
-use crate::run::usage;
 
 /// Everybody who wants to know how we are before there is a supervisor.
 pub(super) struct Meanwhile<'a> {

@@ -1,0 +1,113 @@
+//! The listening sockets of a TCP port, asked of the kernel itself (`sock_diag(7)`).
+//!
+//! `/proc/net/tcp` lists every connection there is, those in `TIME_WAIT` included; on a busy server that takes many
+//! milliseconds to read. Here the kernel looks at the listening sockets of one port only.
+
+use std::os::fd::AsRawFd;
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+
+/// `SOCK_DIAG_BY_FAMILY`
+const BY_FAMILY: u16 = 20;
+/// `NLM_F_REQUEST | NLM_F_DUMP`
+const DUMP: u16 = 0x301;
+/// `NLMSG_ERROR` and `NLMSG_DONE`
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+/// `IPPROTO_TCP`
+const TCP: u8 = 6;
+/// `1 << TCP_LISTEN`
+const LISTENING: u32 = 1 << 10;
+/// `struct nlmsghdr`: length, type, flags, sequence, port.
+const HEADER: usize = 16;
+/// Where the inode stands behind the header, in `struct inet_diag_msg`.
+const INODE: usize = 68;
+
+/// The inodes of the sockets that listen on the port, IPv4 and IPv6.
+///
+/// # Errors
+/// When the kernel or a sandbox does not answer such questions.
+pub fn listening(port: u16) -> nix::Result<Vec<u64>> {
+    let socket =
+        socket(AddressFamily::Netlink, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
+    let mut found = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        send(
+            socket.as_raw_fd(),
+            &request(u8::try_from(family).map_err(|_| Errno::EINVAL)?, port),
+            MsgFlags::empty(),
+        )?;
+        let mut answer = vec![0; 32 << 10];
+        loop {
+            let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+            if read(&answer[..length], &mut found)? {
+                break;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A header and `struct inet_diag_req_v2`: family, protocol, no extensions, states, and of the socket's identity
+/// only its port.
+fn request(family: u8, port: u16) -> Vec<u8> {
+    const LENGTH: usize = HEADER + 56;
+    let mut request = Vec::with_capacity(LENGTH);
+    request.extend(u32::try_from(LENGTH).unwrap_or(0).to_ne_bytes());
+    request.extend(BY_FAMILY.to_ne_bytes());
+    request.extend(DUMP.to_ne_bytes());
+    request.extend([0; 8]);
+    request.extend([family, TCP, 0, 0]);
+    request.extend(LISTENING.to_ne_bytes());
+    request.extend(port.to_be_bytes());
+    request.resize(LENGTH, 0);
+    request
+}
+
+/// Takes the inodes out of one datagram of the answer, and says whether it is the last.
+fn read(mut messages: &[u8], found: &mut Vec<u64>) -> nix::Result<bool> {
+    let word = |bytes: &[u8], at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+    while let Some(length) = word(messages, 0) {
+        let length = length as usize;
+        let kind = messages.get(4..6).and_then(|bytes| bytes.try_into().ok()).map_or(DONE, u16::from_ne_bytes);
+        if length < HEADER || length > messages.len() || kind == ERROR {
+            return Err(Errno::EIO);
+        }
+        if kind == DONE {
+            return Ok(true);
+        }
+        found.extend(word(messages, HEADER + INODE).map(u64::from));
+        // Messages begin at multiples of four.
+        messages = messages.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn listeners_of_both_families_are_found_and_connections_are_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let _client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let _accepted = listener.accept().unwrap();
+        assert_eq!(listening(port).unwrap().len(), 1);
+        if let Ok(v6) = TcpListener::bind("[::1]:0") {
+            assert_eq!(listening(v6.local_addr().unwrap().port()).unwrap().len(), 1);
+        }
+        drop(listener);
+        assert!(listening(port).unwrap().is_empty());
+    }
+
+    #[test]
+    fn it_agrees_with_proc() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        assert_eq!(listening(port).unwrap(), crate::proc::sockets::parse(&table, port));
+    }
+}

@@ -1,0 +1,113 @@
+//! Counting a generation's workers and what they take of the memory, from outside.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::host;
+use crate::proc::memory::{self, Footprint};
+use crate::proc::process::Process;
+use crate::proc::sockets as listeners;
+use crate::supervisor::Supervisor;
+use crate::supervisor::machine::generation::Event;
+use crate::supervisor::machine::memory_budget::{Size, room};
+use crate::supervisor::machine::steps::Headcount;
+
+/// Between two counts, while workers are moved from one generation to the other.
+const INTERVAL: Duration = Duration::from_millis(50);
+
+impl Supervisor<'_> {
+    /// What the memory has room for beside a generation.
+    pub(super) fn measure(&mut self, generation: u32) -> Event {
+        let main = self.running.get(&generation).map(|running| running.main);
+        let (mains, workers): (Vec<Process>, Vec<Process>) =
+            self.members(generation).into_iter().partition(|member| Some(member.pid) == main);
+        let read =
+            |processes: Vec<Process>| processes.iter().filter_map(|p| Footprint::read(p.pid)).collect::<Vec<_>>();
+        let size = Size::of(read(mains).first().copied(), &read(workers));
+        let room = room(&host::memory_use(Path::new("/")), size);
+        tracing::debug!(generation, ?room, ?size, "memory");
+        Event::Measured { room, workers: self.headcount(generation).map(|workers| workers.alive) }
+    }
+
+    /// Counts the workers of those generations whose workers matter, now and then.
+    pub(super) fn count_workers(&mut self) {
+        let now = Instant::now();
+        let counted = self.state.counted();
+        if counted.is_empty() || now < self.count_at {
+            return;
+        }
+        self.count_at = now + INTERVAL;
+        for generation in counted {
+            if let Some(workers) = self.headcount(generation) {
+                self.tell(Event::Counted { generation, workers });
+            }
+        }
+    }
+
+    /// The workers of a generation that has its listening socket from us; none if that cannot be seen.
+    fn headcount(&mut self, generation: u32) -> Option<Headcount> {
+        let socket = self.front.inode(generation)?;
+        let alive = self.living_workers(generation, socket);
+        if alive.is_empty() {
+            return None;
+        }
+        let polling = alive.iter().filter(|worker| listeners::is_polled(worker.pid.as_raw(), socket)).count();
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let accepting = if polling > 0 { polling } else { self.grown_workers(generation) };
+        Some(Headcount { alive: count(alive.len()), accepting: count(accepting) })
+    }
+
+    /// The children of the main process that have the listening socket, or had it when they were last counted: one
+    /// that finishes has closed it.
+    fn living_workers(&mut self, generation: u32, socket: u64) -> Vec<Process> {
+        let members = self.members(generation);
+        let Some(running) = self.running.get_mut(&generation) else { return Vec::new() };
+        let main = running.main;
+        let sockets = BTreeSet::from([socket]);
+        let known = &running.counted;
+        let is_worker = |process: &Process| {
+            process.parent == main
+                && !process.is_zombie()
+                && (known.contains_key(&(process.pid, process.start))
+                    || listeners::owns(process.pid.as_raw(), &sockets))
+        };
+        let workers: Vec<Process> = members.into_iter().filter(is_worker).collect();
+        // Those of the first count are as old as the generation, as far as is known.
+        let new = if known.is_empty() { running.started } else { Instant::now() };
+        let first_seen = |id| (id, known.get(&id).copied().unwrap_or(new));
+        running.counted = workers.iter().map(|worker| first_seen((worker.pid, worker.start))).collect();
+        workers
+    }
+
+    /// How many workers have been there for as long as it took the generation to be ready: where they wait for
+    /// clients in a way that cannot be seen, those are taken for ready.
+    fn grown_workers(&self, generation: u32) -> usize {
+        let Some(running) = self.running.get(&generation) else { return 0 };
+        let boot = running.boot.unwrap_or(Duration::MAX);
+        running.counted.values().filter(|first_seen| first_seen.elapsed() >= boot).count()
+    }
+
+    /// The workers that finish what they have and take no more.
+    pub(super) fn draining_workers(&mut self, generation: u32) -> Vec<Process> {
+        let Some(socket) = self.front.inode(generation) else { return Vec::new() };
+        let (polling, others): (Vec<Process>, Vec<Process>) = self
+            .living_workers(generation, socket)
+            .into_iter()
+            .partition(|worker| listeners::is_polled(worker.pid.as_raw(), socket));
+        if polling.is_empty() { Vec::new() } else { others }
+    }
+
+    /// A generation that is ready stands with the OOM killer as everybody does.
+    pub(super) fn end_trial(&mut self, generation: u32) {
+        let Some(running) = self.running.get_mut(&generation) else { return };
+        if !std::mem::take(&mut running.on_trial) {
+            return;
+        }
+        // The main process first: what it starts from then on does not need it.
+        memory::withdraw_from_oom_killer(running.main);
+        for member in self.members(generation) {
+            memory::withdraw_from_oom_killer(member.pid);
+        }
+    }
+}

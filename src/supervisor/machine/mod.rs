@@ -1,0 +1,434 @@
+//! The supervisor's state machine. Pure: events and the time go in, actions come out.
+//!
+//! Every transition is "start a generation, wait until it is ready, retire the old one". There are at most two
+//! generations: one that serves, and one that comes or goes. Where the memory has no room for two, the newcomer
+//! begins with one worker (`stepwise`).
+
+pub mod backoff;
+mod failure;
+pub mod generation;
+pub mod memory_budget;
+mod reload;
+mod shutdown;
+pub mod steps;
+mod stepwise;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::plan::Policy;
+use crate::run::stop_sequence::{Leave, Step};
+use backoff::Restarts;
+use generation::{Action, Event, Generation, Main, Note, Outcome, PlanFacts, Stage, Strength};
+use reload::{Reload, ReloadStage, Wish};
+use steps::Resize;
+
+/// How long a generation that never got ready has to go; it has no requests to finish.
+const DISCARD_WITHIN: Duration = Duration::from_secs(2);
+/// How long the old generation goes on when new clients are sent to the new one: time for those to be heard who
+/// have connected already and not asked yet, over a slow network and with a TLS handshake before the request. Both
+/// servers close such connections when they are told to stop.
+const LINGER: Duration = Duration::from_secs(1);
+/// A stop signal that follows another by less is the same wish, told twice (a terminal and a parent both do).
+const SAME_WISH: Duration = Duration::from_millis(100);
+
+/// Everything the supervisor remembers.
+#[derive(Debug)]
+pub struct State {
+    phase: Phase,
+    generations: Vec<Generation>,
+    next_id: u32,
+    plans: Vec<PlanFacts>,
+    /// The start that is due, now or after a backoff.
+    pending: Option<Pending>,
+    restarts: Restarts,
+    /// Whether it is being found out what the memory has room for, before a start.
+    measuring: bool,
+    reload: Option<Reload>,
+    /// The only generation there is getting the workers that it lacks.
+    resize: Option<Resize>,
+    /// What was asked for while a reload was under way: one more, for all of them.
+    queued: Option<Wish>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Running,
+    /// Told to stop, and still serving.
+    Delaying {
+        since: Instant,
+        until: Instant,
+        deadline: Instant,
+    },
+    /// Everything has been told to leave.
+    Ending {
+        since: Instant,
+        leave: Leave,
+        status: Option<u8>,
+        last: Option<Outcome>,
+    },
+    Done,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    at: Instant,
+    plan: u32,
+}
+
+/// A generation to be started now.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    plan: u32,
+    is_reload: bool,
+}
+
+impl State {
+    /// The state in which the first generation is about to be started.
+    #[must_use]
+    pub fn new(plan: PlanFacts, seed: u64, now: Instant) -> Self {
+        Self {
+            phase: Phase::Running,
+            generations: Vec::new(),
+            next_id: 1,
+            pending: Some(Pending { at: now, plan: plan.id }),
+            plans: vec![plan],
+            restarts: Restarts::new(seed),
+            measuring: false,
+            reload: None,
+            resize: None,
+            queued: None,
+        }
+    }
+
+    /// The generations there are.
+    #[must_use]
+    pub fn generations(&self) -> &[Generation] {
+        &self.generations
+    }
+
+    /// The generation that serves.
+    #[must_use]
+    pub fn serving(&self) -> Option<&Generation> {
+        self.generations.iter().find(|generation| generation.is_serving())
+    }
+
+    /// Whether new requests are welcome: something serves and no stop was asked for.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        matches!(self.phase, Phase::Running) && self.serving().is_some()
+    }
+
+    /// Whether the end has come, so that only its completion is waited for.
+    #[must_use]
+    pub const fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Ending { .. })
+    }
+
+    /// Whether one whole generation serves, and nothing is on its way that would replace it.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let nothing_comes = self.reload.is_none() && self.queued.is_none() && self.resize.is_none();
+        self.is_ready() && self.is_intact() && self.generations.len() == 1 && nothing_comes && self.pending.is_none()
+    }
+
+    /// The phase in a word.
+    #[must_use]
+    pub fn phase_word(&self) -> &'static str {
+        match self.phase {
+            Phase::Running if self.serving().is_some() => "serving",
+            Phase::Running if self.generations.iter().any(Generation::is_starting) => "starting",
+            Phase::Running => "waiting",
+            _ => "stopping",
+        }
+    }
+
+    /// Failures that are still forgiven, and failures in all.
+    pub fn restarts(&mut self, now: Instant) -> (u32, u64) {
+        let policy = self.policy().clone();
+        (self.restarts.left(now, &policy), self.restarts.total())
+    }
+
+    /// When something is due, if nothing happens before.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let leaving = |generation: &Generation| match &generation.stage {
+            Stage::Starting { deadline } => Some(*deadline),
+            Stage::Serving { .. } => None,
+            Stage::Leaving(leave) => leave.next(),
+        };
+        match &self.phase {
+            Phase::Running => {
+                let pending = self.pending.filter(|_| self.has_place() && self.resize.is_none()).map(|p| p.at);
+                self.generations.iter().filter_map(leaving).chain(pending).chain(self.next_step()).min()
+            }
+            Phase::Delaying { until, .. } => self.generations.iter().filter_map(leaving).chain([*until]).min(),
+            Phase::Ending { leave, .. } => leave.next(),
+            Phase::Done => None,
+        }
+    }
+
+    /// Takes one event and says what is to be done about it, in order.
+    pub fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Stop => self.stop(now, &mut actions),
+            Event::Quit => self.quit(now, &mut actions),
+            Event::Reload { request, server, workers } => self.ask_reload(request, server, workers, &mut actions),
+            Event::Renew => self.renew(),
+            Event::Forward(signal) => actions.extend(self.forward(signal)),
+            Event::Measured { room, workers } => self.measured(room, workers, now, &mut actions),
+            Event::Counted { generation, workers } => self.seen(generation, workers, now, &mut actions),
+            Event::Planned(plan) => self.planned(plan, &mut actions),
+            Event::Spawned { generation, pid } => self.spawned(generation, pid, now, &mut actions),
+            Event::SpawnFailed { generation, outcome } => self.spawn_failed(generation, outcome, now, &mut actions),
+            Event::Ready { generation } => self.ready(generation, now, &mut actions),
+            Event::Said { generation, why } => {
+                if let Some(generation) = self.find(generation) {
+                    generation.why = Some(why);
+                }
+            }
+            Event::Exited { pid, outcome, survivors } => self.exited(pid, outcome, survivors, now, &mut actions),
+            Event::Emptied { generation } => self.emptied(generation, &mut actions),
+            Event::Alone => self.alone(now, &mut actions),
+            Event::Tick => {}
+        }
+        self.deadlines(now, &mut actions);
+        self.advance(now, &mut actions);
+        actions
+    }
+
+    /// The policy of the plan that is in force.
+    pub(super) fn policy(&self) -> &Policy {
+        let plan = self.serving().or_else(|| self.generations.last()).map(|generation| generation.plan);
+        &self.plan(plan.or_else(|| self.pending.map(|pending| pending.plan))).policy
+    }
+
+    /// The plan with that number, or the newest one.
+    fn plan(&self, id: Option<u32>) -> &PlanFacts {
+        let found = self.plans.iter().find(|plan| Some(plan.id) == id);
+        found.unwrap_or_else(|| &self.plans[self.plans.len() - 1])
+    }
+
+    fn find(&mut self, id: u32) -> Option<&mut Generation> {
+        self.generations.iter_mut().find(|generation| generation.id == id)
+    }
+
+    /// Whether one more generation may be started: there is at most one, and it is not itself on trial.
+    fn has_place(&self) -> bool {
+        self.generations.len() < 2 && !self.generations.iter().any(Generation::is_starting)
+    }
+
+    /// A generation that is only starting has nobody to serve out.
+    fn discard_incoming(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        for generation in self.generations.iter_mut().filter(|generation| generation.is_starting()) {
+            generation.stage = Stage::Leaving(Leave::new(now, now + DISCARD_WITHIN));
+            if matches!(generation.main, Main::Alive(_)) {
+                actions.push(Action::Signal { generation: generation.id, signal: Signal::SIGTERM });
+            }
+        }
+    }
+
+    fn forward(&mut self, signal: Signal) -> Option<Action> {
+        let workers = match signal {
+            Signal::SIGTTIN => 1,
+            Signal::SIGTTOU => -1,
+            _ => 0,
+        };
+        if workers != 0 && self.adjust_steps(workers) {
+            return None;
+        }
+        let generation = self.serving().or_else(|| self.generations.last())?;
+        matches!(generation.main, Main::Alive(_)).then_some(Action::Signal { generation: generation.id, signal })
+    }
+
+    fn spawned(&mut self, id: u32, pid: Pid, now: Instant, actions: &mut Vec<Action>) {
+        let ending = !matches!(self.phase, Phase::Running);
+        let Some(generation) = self.find(id).filter(|generation| generation.main == Main::Spawning) else { return };
+        generation.main = Main::Alive(pid);
+        let plan = generation.plan;
+        if ending {
+            actions.push(Action::Signal { generation: id, signal: Signal::SIGTERM });
+        } else if generation.is_starting() {
+            let deadline = now + self.plan(Some(plan)).policy.startup_timeout;
+            if let Some(generation) = self.find(id) {
+                generation.stage = Stage::Starting { deadline };
+            }
+        }
+    }
+
+    fn ready(&mut self, id: u32, now: Instant, actions: &mut Vec<Action>) {
+        if !matches!(self.phase, Phase::Running) {
+            return;
+        }
+        let Some(generation) = self.find(id).filter(|found| found.is_starting() && found.main != Main::Gone) else {
+            return;
+        };
+        generation.stage = Stage::Serving { since: now };
+        let plan = generation.plan;
+        for facts in self.plans.iter_mut().filter(|facts| facts.id == plan) {
+            facts.proven = true;
+        }
+        self.restarts.ready();
+        self.pending = None;
+        actions.push(Action::Log(Note::Ready { generation: id }));
+        if self.begin_steps(id, now, actions) {
+            return;
+        }
+        self.take_over(id, now, actions);
+        if self.reload.as_ref().is_some_and(|reload| reload.is_for(id)) {
+            self.reload_succeeded(id, actions);
+        }
+    }
+
+    /// New clients go to this generation, and the other one leaves.
+    fn take_over(&mut self, id: u32, now: Instant, actions: &mut Vec<Action>) {
+        actions.push(Action::Steer { generation: id });
+        let old: Vec<u32> = self.generations.iter().filter(|g| g.is_serving() && g.id != id).map(|g| g.id).collect();
+        for old in old {
+            actions.push(Action::Log(Note::Draining { generation: old, replaced_by: id }));
+            self.retire(old, now);
+        }
+    }
+
+    /// Lets a generation finish what it has and leave.
+    fn retire(&mut self, id: u32, now: Instant) {
+        let Some(plan) = self.find(id).map(|generation| generation.plan) else { return };
+        let budget = self.plan(Some(plan)).policy.stop_timeout;
+        if let Some(generation) = self.find(id) {
+            generation.stage = Stage::Leaving(Leave::lingering(now, now + LINGER, now + budget));
+        }
+    }
+
+    fn emptied(&mut self, id: u32, actions: &mut Vec<Action>) {
+        let before = self.generations.len();
+        self.generations.retain(|generation| generation.id != id || generation.main != Main::Gone);
+        if self.generations.len() < before {
+            actions.push(Action::Log(Note::Gone { generation: id }));
+        }
+    }
+
+    /// What the passing of time brings.
+    fn deadlines(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if let Phase::Delaying { until, deadline, .. } = self.phase
+            && until <= now
+        {
+            self.end(now, deadline, None, actions);
+        }
+        if matches!(self.phase, Phase::Ending { .. }) {
+            return self.end_deadlines(now, actions);
+        }
+        self.leave_deadlines(now, actions);
+        self.startup_deadlines(now, actions);
+    }
+
+    fn leave_deadlines(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let mut abandoned = None;
+        for generation in &mut self.generations {
+            let Stage::Leaving(leave) = &mut generation.stage else { continue };
+            while let Some(step) = leave.due(now) {
+                let id = generation.id;
+                match step {
+                    Step::Ask if generation.main == Main::Gone => leave.main_gone(now),
+                    Step::Ask => actions.push(Action::Signal { generation: id, signal: Signal::SIGTERM }),
+                    Step::AskRest => actions.push(Action::SignalRest { generation: id, signal: Signal::SIGTERM }),
+                    Step::Kill => actions.extend([Action::Log(Note::Killing), Action::Kill { generation: id }]),
+                    Step::Abandon => abandoned = Some(id),
+                }
+            }
+        }
+        if abandoned.is_some() {
+            actions.push(Action::Log(Note::Abandoned));
+            self.generations.retain(|generation| Some(generation.id) != abandoned);
+        }
+    }
+
+    /// Starts what is due and possible.
+    fn advance(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if !matches!(self.phase, Phase::Running) {
+            return;
+        }
+        self.catch_up(now);
+        self.step_deadlines(now, actions);
+        if self.reload.is_none()
+            && self.resize.is_none()
+            && let Some(wish) = self.queued.take()
+        {
+            actions.push(Action::Log(Note::Reloading));
+            actions.push(Action::Replan { server: wish.server, workers: wish.workers });
+            self.reload = Some(Reload { requests: wish.requests, stage: ReloadStage::Planning, is_renewal: false });
+        }
+        if self.measuring {
+            return;
+        }
+        let Some(start) = self.due_start(now) else { return };
+        match self.serving() {
+            // What follows a generation with one worker has the place of the old one, which is gone.
+            Some(serving) if start.is_reload || !self.is_small() => {
+                actions.push(Action::Measure { generation: serving.id });
+                self.measuring = true;
+            }
+            _ => self.start(start, Strength::Full, None, now, actions),
+        }
+    }
+
+    /// The start that is due and possible.
+    fn due_start(&self, now: Instant) -> Option<Start> {
+        if !self.has_place() || self.resize.is_some() {
+            return None;
+        }
+        let planned = match &self.reload {
+            Some(Reload { stage: ReloadStage::Planned(plan), .. }) => Some(Start { plan: *plan, is_reload: true }),
+            _ => None,
+        };
+        let pending = self.pending.filter(|pending| pending.at <= now);
+        planned.or_else(|| pending.map(|pending| Start { plan: pending.plan, is_reload: false }))
+    }
+
+    /// Starts a generation; `stepwise` is how many workers the one has that it is to replace step by step.
+    fn start(
+        &mut self,
+        Start { plan, is_reload }: Start,
+        strength: Strength,
+        stepwise: Option<u32>,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        self.pending = None;
+        let generation = self.next_id;
+        self.next_id += 1;
+        if let Some(reload) = self.reload.as_mut().filter(|_| is_reload) {
+            reload.stage = ReloadStage::Incoming { generation, stepwise };
+        }
+        let deadline = now + self.plan(Some(plan)).policy.startup_timeout;
+        self.generations.push(Generation {
+            id: generation,
+            plan,
+            strength,
+            main: Main::Spawning,
+            stage: Stage::Starting { deadline },
+            why: None,
+        });
+        self.forget_plans();
+        actions.push(Action::Spawn { generation, plan, strength });
+    }
+
+    /// Keeps the plans that are in use, and the last one that is known to work.
+    fn forget_plans(&mut self) {
+        let proven = self.plans.iter().rev().find(|plan| plan.proven).map(|plan| plan.id);
+        let newest = self.plans.last().map(|plan| plan.id);
+        let generations = &self.generations;
+        self.plans.retain(|plan| {
+            Some(plan.id) == proven || Some(plan.id) == newest || generations.iter().any(|used| used.plan == plan.id)
+        });
+    }
+
+    /// The plans that may still be needed.
+    pub fn plans(&self) -> impl Iterator<Item = u32> {
+        self.plans.iter().map(|plan| plan.id)
+    }
+}

@@ -1,0 +1,103 @@
+//! Reloads: what was asked for, how far it has got, and who is told.
+
+use super::{Phase, State};
+use crate::settings::value::Server;
+use crate::supervisor::machine::generation::{Action, Note, PlanFacts, Request};
+use crate::supervisor::machine::steps::Steps;
+
+#[derive(Debug, Default)]
+pub(super) struct Wish {
+    pub(super) requests: Vec<Request>,
+    pub(super) server: Option<Server>,
+    pub(super) workers: i32,
+}
+
+#[derive(Debug)]
+pub(super) struct Reload {
+    pub(super) requests: Vec<Request>,
+    pub(super) stage: ReloadStage,
+    /// Whether nobody asked for it: the only worker is past a limit.
+    pub(super) is_renewal: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum ReloadStage {
+    /// The settings are being read.
+    Planning,
+    /// The plan is there; a generation that leaves must be gone first.
+    Planned(u32),
+    /// This generation is starting. When it is ready it replaces one with so many workers step by step, or all at
+    /// once.
+    Incoming { generation: u32, stepwise: Option<u32> },
+    /// Both generations serve, and one takes the place of the other step by step.
+    Stepping(Steps),
+}
+
+impl Reload {
+    /// Whether this generation is the one that the reload is starting.
+    pub(super) fn is_for(&self, id: u32) -> bool {
+        matches!(self.stage, ReloadStage::Incoming { generation, .. } if generation == id)
+    }
+}
+
+impl State {
+    pub(super) fn ask_reload(
+        &mut self,
+        request: Option<Request>,
+        server: Option<Server>,
+        workers: i32,
+        actions: &mut Vec<Action>,
+    ) {
+        if !matches!(self.phase, Phase::Running) {
+            let result = Err("the launcher is stopping".to_owned());
+            actions.extend(request.map(|request| Action::Reply { request, result }));
+            return;
+        }
+        let wish = self.queued.get_or_insert_with(Wish::default);
+        wish.requests.extend(request);
+        wish.server = server.or(wish.server);
+        wish.workers += workers;
+    }
+
+    /// A reload without a new plan.
+    pub(super) fn renew(&mut self) {
+        if let Some(plan) = self.serving().filter(|_| self.is_settled()).map(|serving| serving.plan) {
+            self.reload = Some(Reload { requests: Vec::new(), stage: ReloadStage::Planned(plan), is_renewal: true });
+        }
+    }
+
+    pub(super) fn planned(&mut self, plan: Result<PlanFacts, String>, actions: &mut Vec<Action>) {
+        let Some(reload) = self.reload.as_mut().filter(|reload| matches!(reload.stage, ReloadStage::Planning)) else {
+            return;
+        };
+        match plan {
+            Ok(plan) => {
+                reload.stage = ReloadStage::Planned(plan.id);
+                self.plans.push(plan);
+            }
+            Err(why) => self.reload_failed(&why, actions),
+        }
+    }
+
+    pub(super) fn reload_failed(&mut self, why: &str, actions: &mut Vec<Action>) {
+        let Some(reload) = self.reload.take() else { return };
+        let said = why.to_owned();
+        let note =
+            if reload.is_renewal { Note::RenewalFailed { why: said } } else { Note::ReloadFailed { why: said } };
+        actions.push(Action::Log(note));
+        let reply = |request| Action::Reply { request, result: Err(why.to_owned()) };
+        actions.extend(reload.requests.into_iter().map(reply));
+    }
+
+    pub(super) fn refuse_reloads(&mut self, why: &str, actions: &mut Vec<Action>) {
+        let current = self.reload.take().map(|reload| reload.requests);
+        let queued = self.queued.take().map(|wish| wish.requests);
+        let requests = current.into_iter().chain(queued).flatten();
+        actions.extend(requests.map(|request| Action::Reply { request, result: Err(why.to_owned()) }));
+    }
+
+    pub(super) fn reload_succeeded(&mut self, id: u32, actions: &mut Vec<Action>) {
+        let requests = self.reload.take().map(|reload| reload.requests).unwrap_or_default();
+        actions.extend(requests.into_iter().map(|request| Action::Reply { request, result: Ok(id) }));
+    }
+}

@@ -1,0 +1,259 @@
+//! Replacing a generation where the memory has no room for two.
+//!
+//! Whatever is started beside a generation that serves is started with one worker then, and nothing is taken from
+//! the old one before that worker is ready.
+//!
+//! - Gunicorn by Gunicorn: worker by worker ([`Steps`]).
+//! - Otherwise the new generation takes over with its one worker. When the old one is gone it gets the others:
+//!   Gunicorn by TTIN ([`Resize`]), Granian, which cannot be told, by one more handover to a full generation of the
+//!   same plan.
+//!
+//! Without room for one worker a reload is refused.
+
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+
+use super::reload::{Reload, ReloadStage};
+use super::{LINGER, Pending, Phase, State};
+use crate::supervisor::machine::generation::{Action, Generation, Main, Note, Outcome, PlanFacts, Strength};
+use crate::supervisor::machine::memory_budget::Room;
+use crate::supervisor::machine::steps::{Change, Headcount, Move, Pace, Resize, Steps};
+
+impl State {
+    /// The generations whose workers are to be counted now and then.
+    #[must_use]
+    pub fn counted(&self) -> Vec<u32> {
+        if !matches!(self.phase, Phase::Running) {
+            return Vec::new();
+        }
+        let steps = self.steps().map(|steps| [steps.old, steps.new]);
+        steps.into_iter().flatten().chain(self.resize.as_ref().map(|resize| resize.generation)).collect()
+    }
+
+    fn steps(&self) -> Option<&Steps> {
+        match &self.reload {
+            Some(Reload { stage: ReloadStage::Stepping(steps), .. }) => Some(steps),
+            _ => None,
+        }
+    }
+
+    fn steps_mut(&mut self) -> Option<&mut Steps> {
+        match &mut self.reload {
+            Some(Reload { stage: ReloadStage::Stepping(steps), .. }) => Some(steps),
+            _ => None,
+        }
+    }
+
+    /// When a step is due.
+    pub(super) fn next_step(&self) -> Option<Instant> {
+        let resize = self.resize.as_ref().filter(|_| self.generations.len() == 1).and_then(Resize::next);
+        self.steps().and_then(Steps::next).into_iter().chain(resize).min()
+    }
+
+    /// Whether what serves is whole but for the workers that it lacks.
+    pub(super) fn is_small(&self) -> bool {
+        self.is_intact() && self.serving().is_some_and(|serving| serving.strength == Strength::OneWorker)
+    }
+
+    fn facts_of(&self, generation: u32) -> Option<&PlanFacts> {
+        let generation = self.generations.iter().find(|found| found.id == generation)?;
+        Some(self.plan(Some(generation.plan)))
+    }
+
+    /// It is known what there is room for: the start that waited for that goes ahead.
+    pub(super) fn measured(&mut self, room: Room, workers: Option<u32>, now: Instant, actions: &mut Vec<Action>) {
+        if !std::mem::take(&mut self.measuring) || !matches!(self.phase, Phase::Running) {
+            return;
+        }
+        let Some(start) = self.due_start(now) else { return };
+        let Some(old) = self.serving() else { return self.start(start, Strength::Full, None, now, actions) };
+        let shortage = match room {
+            Room::Whole => return self.start(start, Strength::Full, None, now, actions),
+            Room::Nothing(shortage) if start.is_reload && self.is_intact() => {
+                return self.reload_failed(&shortage.refusal(), actions);
+            }
+            Room::OneWorker(shortage) | Room::Nothing(shortage) => shortage,
+        };
+        let new = self.plan(Some(start.plan));
+        let can_step = start.is_reload && self.is_intact() && new.shareable && self.plan(Some(old.plan)).shareable;
+        let (stepwise, wanted) = (workers.filter(|workers| can_step && *workers > 0), new.workers);
+        actions.push(Action::Log(Note::ShortOfMemory { shortage, stepwise: stepwise.is_some() }));
+        let strength = if wanted > 1 { Strength::OneWorker } else { Strength::Full };
+        self.start(start, strength, stepwise, now, actions);
+    }
+
+    /// A generation is ready, and replaces the other one step by step if it was started for that.
+    pub(super) fn begin_steps(&mut self, id: u32, now: Instant, actions: &mut Vec<Action>) -> bool {
+        let Some(Reload { stage: ReloadStage::Incoming { generation, stepwise: Some(had) }, .. }) = self.reload
+        else {
+            return false;
+        };
+        let intact = |other: &&Generation| other.id != id && other.is_serving() && !other.is_orphaned();
+        let Some(old) = self.generations.iter().find(intact).filter(|_| generation == id) else { return false };
+        let Some(new) = self.facts_of(id) else { return false };
+        let drain = self.plan(Some(old.plan)).policy.stop_timeout;
+        let pace = Pace { linger: LINGER, drain, boot: new.policy.startup_timeout };
+        let (steps, moves) = Steps::start((old.id, had), (id, 1), new.workers, pace, now);
+        if let Some(reload) = &mut self.reload {
+            reload.stage = ReloadStage::Stepping(steps);
+        }
+        self.carry_on(moves, now, actions);
+        true
+    }
+
+    /// Takes note of how many workers a generation has.
+    pub(super) fn seen(&mut self, generation: u32, workers: Headcount, now: Instant, actions: &mut Vec<Action>) {
+        if !matches!(self.phase, Phase::Running) {
+            return;
+        }
+        if let Some(steps) = self.steps_mut() {
+            let moves = steps.seen(generation, workers, now);
+            self.carry_on(moves, now, actions);
+        }
+        if let Some(resize) = self.resize.as_mut().filter(|resize| resize.generation == generation) {
+            resize.seen(workers);
+        }
+    }
+
+    /// What the passing of time brings.
+    pub(super) fn step_deadlines(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if let Some(steps) = self.steps_mut() {
+            let moves = steps.due(now);
+            self.carry_on(moves, now, actions);
+        }
+        let alone = self.generations.len() == 1;
+        let Some(resize) = &mut self.resize else { return };
+        let (id, target) = (resize.generation, resize.target());
+        let serving = |found: &&mut Generation| found.id == id && found.is_serving() && found.main != Main::Gone;
+        let Some(generation) = self.generations.iter_mut().find(serving) else {
+            self.resize = None;
+            return;
+        };
+        if !alone {
+            return;
+        }
+        match resize.due(now) {
+            Some(change) => {
+                let signal = if change == Change::Grow { Signal::SIGTTIN } else { Signal::SIGTTOU };
+                actions.push(Action::Signal { generation: id, signal });
+            }
+            None if resize.is_done() => {
+                generation.strength = Strength::Full;
+                self.resize = None;
+                actions.push(Action::Log(Note::Complete { generation: id, workers: target }));
+            }
+            None => {}
+        }
+    }
+
+    /// Sees to it that a generation with one worker gets the others.
+    pub(super) fn catch_up(&mut self, now: Instant) {
+        let handing_over =
+            self.reload.as_ref().is_some_and(|reload| matches!(reload.stage, ReloadStage::Stepping(_)))
+                || self.generations.iter().any(Generation::is_starting);
+        if handing_over || !self.is_small() {
+            return;
+        }
+        let Some((id, plan)) = self.serving().map(|serving| (serving.id, serving.plan)) else { return };
+        let facts = self.plan(Some(plan));
+        if facts.resizable {
+            let (workers, patience) = (facts.workers, facts.policy.startup_timeout);
+            self.resize.get_or_insert_with(|| Resize::new(id, 1, workers, patience));
+        } else {
+            self.pending.get_or_insert(Pending { at: now, plan });
+        }
+    }
+
+    /// The generation that was to follow the one with one worker failed: that one serves on, whatever happens.
+    pub(super) fn stays_small(&mut self, outcome: Outcome, now: Instant, actions: &mut Vec<Action>) {
+        let Some(plan) = self.serving().map(|serving| serving.plan) else { return };
+        let policy = self.plan(Some(plan)).policy.clone();
+        let wait = self.restarts.refused(&policy);
+        actions.push(Action::Log(Note::StaysSmall { why: outcome.to_string(), wait }));
+        self.pending = Some(Pending { at: now + wait, plan });
+    }
+
+    /// TTIN and TTOU from outside while workers are moved: they change what is aimed at.
+    pub(super) fn adjust_steps(&mut self, workers: i32) -> bool {
+        if let Some(steps) = self.steps_mut() {
+            steps.adjust(workers);
+            return true;
+        }
+        if let Some(resize) = &mut self.resize {
+            resize.adjust(workers);
+            return true;
+        }
+        if let Some(Reload { stage: ReloadStage::Incoming { stepwise: Some(had), .. }, .. }) = &mut self.reload {
+            *had = had.saturating_add_signed(workers).max(1);
+        }
+        false
+    }
+
+    /// A main process that served ended. If it was one of two, the other goes on: says so.
+    pub(super) fn lost_while_stepping(
+        &mut self,
+        id: u32,
+        outcome: Outcome,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let Some((old, new)) = self.steps().map(|steps| (steps.old, steps.new)) else { return false };
+        if id == new {
+            self.abort_steps(&format!("the new generation failed: {outcome}"), now, actions);
+        } else if id == old {
+            self.settle(now, actions);
+        }
+        true
+    }
+
+    fn carry_on(&mut self, moves: Vec<Move>, now: Instant, actions: &mut Vec<Action>) {
+        for step in moves {
+            let Some(steps) = self.steps() else { return };
+            let (old, new) = (steps.old, steps.new);
+            match step {
+                Move::SteerToNew => actions.push(Action::Steer { generation: new }),
+                Move::Take => actions.push(Action::Signal { generation: old, signal: Signal::SIGTTOU }),
+                Move::Share { old: old_workers, new: new_workers } => {
+                    actions.push(Action::Share { parts: [(old, old_workers), (new, new_workers)] });
+                }
+                Move::Hurry => actions.push(Action::KillDraining { generation: old }),
+                Move::Give => {
+                    let (old_workers, new_workers) = steps.workers();
+                    actions.push(Action::Log(Note::Step { old, old_workers, new, new_workers }));
+                    actions.push(Action::Signal { generation: new, signal: Signal::SIGTTIN });
+                }
+                Move::Settle => self.settle(now, actions),
+                Move::Abort => {
+                    let why = "a worker of the new generation was not ready in time";
+                    self.abort_steps(why, now, actions);
+                }
+            }
+        }
+    }
+
+    /// The new generation serves alone from now on, and gets what it lacks when the old one is gone.
+    fn settle(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let Some(steps) = self.steps() else { return };
+        let (new, workers, goal) = (steps.new, steps.workers().1, steps.goal());
+        let patience = self.facts_of(new).map_or(LINGER, |facts| facts.policy.startup_timeout);
+        self.resize = Some(Resize::new(new, workers, goal, patience));
+        self.take_over(new, now, actions);
+        self.reload_succeeded(new, actions);
+    }
+
+    /// The old generation serves alone as before, and gets back what was taken when the new one is gone.
+    fn abort_steps(&mut self, why: &str, now: Instant, actions: &mut Vec<Action>) {
+        let Some(steps) = self.steps() else { return };
+        let (old, new, left, taken) = (steps.old, steps.new, steps.workers().0, steps.taken());
+        let patience = self.facts_of(old).map_or(LINGER, |facts| facts.policy.startup_timeout);
+        // Once ready, and all the same nothing to go back to.
+        let kept = self.facts_of(old).map(|facts| facts.id);
+        self.plans.iter_mut().filter(|facts| Some(facts.id) > kept).for_each(|facts| facts.proven = false);
+        self.resize = (taken > 0).then(|| Resize::new(old, left, left + taken, patience));
+        actions.push(Action::Steer { generation: old });
+        self.retire(new, now);
+        actions.push(Action::Log(Note::StepsFailed { generation: new, given_back: taken }));
+        self.reload_failed(why, actions);
+    }
+}

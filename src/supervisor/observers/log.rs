@@ -1,0 +1,97 @@
+//! The log lines of the supervisor: one for each thing that a person on call wants to know.
+
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use crate::plan::Plan;
+use crate::settings::value::show_span;
+use crate::supervisor::Supervisor;
+use crate::supervisor::machine::generation::{Note, Strength};
+
+impl Supervisor<'_> {
+    pub(in crate::supervisor) fn write(&self, note: &Note) {
+        match note {
+            Note::Ready { generation } => self.write_ready(*generation),
+            Note::Draining { generation, replaced_by } => info!(generation, replaced_by, "draining"),
+            Note::MainExited { generation, outcome, ready_for, survivors, why } => {
+                let uptime = ready_for.map_or_else(|| "never ready".to_owned(), show_rounded);
+                if *survivors {
+                    warn!(generation, cause = %outcome, uptime, "server main process exit, its workers still serve");
+                } else {
+                    warn!(generation, cause = %outcome, uptime, why, "server exit");
+                }
+            }
+            Note::NotReadyInTime { generation, timeout } => {
+                error!(generation, timeout = show_span(*timeout), "server not ready in time");
+            }
+            Note::Respawning { wait, restarts_left } => info!(next = show_rounded(*wait), restarts_left, "respawn"),
+            Note::NoRoom { wait } => warn!(next = show_rounded(*wait), "the system has no room for another process"),
+            Note::GivingUp { status, cause, failures } => error!(status, %cause, after = failures, "giving up"),
+            Note::Reloading => info!("reload"),
+            Note::ShortOfMemory { shortage, stepwise: true } => {
+                warn!("no room for two generations: {shortage}; replacing step by step");
+            }
+            Note::ShortOfMemory { shortage, stepwise: false } => {
+                warn!("no room for two generations: {shortage}; replacing step by step, one worker takes over first");
+            }
+            Note::Step { old, old_workers, new, new_workers } => info!(old, old_workers, new, new_workers, "step"),
+            Note::StepsFailed { generation, given_back } => {
+                error!(generation, given_back, "the new generation failed half-way: back to the old one");
+            }
+            Note::Complete { generation, workers } => info!(generation, workers, "complete"),
+            Note::StaysSmall { why, wait } => {
+                error!(%why, next = show_rounded(*wait), "the full generation failed: one worker serves on");
+            }
+            Note::ReloadFailed { why } => error!(%why, "reload failed, the old generation was kept"),
+            Note::RenewalFailed { why } => {
+                warn!(%why, "the only worker could not be replaced with its generation: it serves on");
+            }
+            Note::Stopping { delay, budget } if delay.is_zero() => info!(budget = show_span(*budget), "stopping"),
+            Note::Stopping { delay, budget } => {
+                info!(budget = show_span(*budget), delay = show_span(*delay), "stopping after the delay");
+            }
+            Note::Hurrying => warn!("a second stop signal: no more waiting"),
+            Note::Killing => warn!("time is up: killing what is left"),
+            Note::Gone { generation } => info!(generation, "gone"),
+            Note::Abandoned => error!("the kernel holds a killed process: it is not waited for any more"),
+            Note::Stopped { status } => info!(status, "exit"),
+        }
+    }
+
+    fn write_ready(&self, generation: u32) {
+        let found = self.state.generations().iter().find(|found| found.id == generation);
+        let Some(plan) = self.plan_of(generation) else { return };
+        let workers = match found.map(|found| found.strength) {
+            Some(Strength::OneWorker) => 1,
+            _ => plan.workers,
+        };
+        let boot = self.running.get(&generation).map(|running| show_rounded(running.started.elapsed()));
+        info!(
+            generation,
+            server = %server_name(plan),
+            address = %self.front.bind(),
+            workers,
+            limit = plan.limit,
+            boot = boot.unwrap_or_default(),
+            "ready"
+        );
+    }
+}
+
+/// `granian/2.8.7`.
+#[must_use]
+pub fn server_name(plan: &Plan) -> String {
+    plan.version.map_or_else(|| plan.server.to_string(), |version| format!("{}/{version}", plan.server))
+}
+
+/// To what matters to a reader: tenths of seconds, or whole ones.
+pub(in crate::supervisor) fn show_rounded(span: impl std::borrow::Borrow<Duration>) -> String {
+    let span = span.borrow();
+    match span.as_secs() {
+        0 if span.as_millis() < 10 => format!("{}ms", span.as_millis()),
+        0..60 => format!("{:.1}s", span.as_secs_f64()),
+        secs @ 60..3600 => format!("{}m{}s", secs / 60, secs % 60),
+        secs => format!("{}h{}m", secs / 3600, secs / 60 % 60),
+    }
+}

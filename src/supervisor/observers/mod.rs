@@ -1,0 +1,7 @@
+//! Who is told of what happened: the log, a service manager, the line with the exit reason, clients that ask.
+
+pub(super) mod exit_reason;
+pub(super) mod log;
+pub(super) mod status;
+pub(super) mod systemd;
+pub(super) mod totals;

@@ -1,0 +1,193 @@
+//! The supervisor's part of the control socket: it answers what clients ask.
+
+use std::collections::BTreeSet;
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
+
+use nix::unistd::Pid;
+
+use crate::control::prometheus;
+use crate::control::protocol::{
+    Answer, Generation, Launcher, Live, LivePlan, Load, Request, Requests, Status, Worker, WorkerExit,
+};
+use crate::control::server::{ClientId, Wish};
+use crate::guard::scoreboard::{self, Slot};
+use crate::plan::Plan;
+use crate::proc::usage::{self, Usage};
+use crate::supervisor::machine::generation::{self, Event, Main};
+use crate::supervisor::workers::{Cause, Death};
+use crate::supervisor::{Supervisor, server_name};
+
+impl Supervisor<'_> {
+    /// Goes on with every client as far as that is possible without waiting.
+    pub(in crate::supervisor) fn serve_control(&mut self, ready: &BTreeSet<RawFd>) {
+        for (client, wish) in self.control.advance(ready, Instant::now()) {
+            match wish {
+                Wish::Metrics => {
+                    let text = prometheus::metrics(&self.status());
+                    self.control.answer_metrics(client, &text, Instant::now());
+                }
+                // Answered by `reply`, when it is decided.
+                Wish::Control(Request::Reload { server }) => {
+                    self.tell(Event::Reload { request: Some(client), server, workers: 0 });
+                }
+                Wish::Control(request) => {
+                    let answer = self.answer(request);
+                    self.control.answer(client, &answer, Instant::now());
+                }
+            }
+        }
+    }
+
+    /// Tells who asked for a reload how it went.
+    pub(in crate::supervisor) fn reply(&mut self, client: ClientId, result: Result<u32, String>) {
+        let answer = match result {
+            Ok(generation) => {
+                let plan = self.plan_of(generation);
+                Answer::Reloaded {
+                    generation,
+                    server: plan.map(server_name).unwrap_or_default(),
+                    workers: self.workers.planned(generation).or(plan.map(|plan| plan.workers)).unwrap_or(0),
+                }
+            }
+            Err(why) => Answer::Kept { why },
+        };
+        self.control.answer(client, &answer, Instant::now());
+    }
+
+    fn answer(&mut self, request: Request) -> Answer {
+        let phase = self.state.phase_word().to_owned();
+        match request {
+            Request::Status => Answer::Status(self.status()),
+            Request::Ready => Answer::Ready { ready: self.state.is_ready(), phase },
+            Request::Explain => self.live_plan(),
+            Request::Live => {
+                let heartbeat_seconds_ago = self.latest_heartbeat();
+                let plan = self.plan_in_force();
+                Answer::Live(Live {
+                    server: !self.state.generations().is_empty(),
+                    heartbeat_seconds_ago,
+                    phase,
+                    address: self.front.bind().to_string(),
+                    path: plan.map_or_else(|| "/".to_owned(), |plan| plan.policy.health_path.clone()),
+                    tls: plan.is_some_and(|plan| plan.tls),
+                    h2c: plan.is_some_and(|plan| plan.h2c),
+                })
+            }
+            Request::Reload { .. } => Answer::Refused { why: "a reload is answered when it is decided".into() },
+        }
+    }
+
+    /// How long ago the event loop of a worker ran that can answer: of the one that ran last.
+    fn latest_heartbeat(&mut self) -> Option<f64> {
+        self.look_at_workers();
+        let now = scoreboard::now();
+        let slots = self.state.generations().iter().flat_map(|generation| self.slots(generation.id));
+        let answering = slots.filter(|(_, slot)| slot.state != scoreboard::State::Starting);
+        answering.map(|(_, slot)| now.saturating_sub(slot.heartbeat)).min().map(seconds)
+    }
+
+    fn live_plan(&mut self) -> Answer {
+        let generations = self.generation_list();
+        let env = std::env::vars_os().collect();
+        let address = self.front.bind().to_string();
+        self.plan_in_force().map_or_else(
+            || Answer::Refused { why: "there is no plan".into() },
+            |plan| Answer::Plan(Box::new(LivePlan::new(plan, &env, address, generations))),
+        )
+    }
+
+    fn status(&mut self) -> Status {
+        let (restarts_left, failures) = self.state.restarts(Instant::now());
+        let generations = self.generation_list();
+        for generation in &generations {
+            self.count_requests(generation.id);
+        }
+        Status {
+            launcher: Launcher {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                pid: std::process::id(),
+                uptime_seconds: seconds(usage::uptime()),
+                phase: self.state.phase_word().to_owned(),
+                ready: self.state.is_ready(),
+            },
+            address: self.front.bind().to_string(),
+            restarts_left,
+            failures,
+            worker_exits: self.workers.ends(),
+            requests: self.tally.total(),
+            generations,
+        }
+    }
+
+    fn generation_list(&mut self) -> Vec<Generation> {
+        self.look_at_workers();
+        self.state.generations().iter().filter_map(|generation| self.describe(generation)).collect()
+    }
+
+    fn describe(&self, generation: &generation::Generation) -> Option<Generation> {
+        let (running, plan) = (self.running.get(&generation.id)?, self.plans.get(&generation.plan)?);
+        let (restarts, last) = self.workers.record(generation.id);
+        let slots = self.slots(generation.id);
+        let worker = |(pid, usage): (Pid, Usage)| Worker {
+            pid: pid.as_raw(),
+            age_seconds: seconds(usage.age),
+            rss_bytes: usage.rss,
+            cpu_seconds: seconds(usage.cpu),
+            load: slots.iter().find(|(process, _)| process.pid == pid).map(|(_, slot)| load(slot)),
+        };
+        Some(Generation {
+            id: generation.id,
+            server: plan.server.word().to_owned(),
+            version: plan.version.map(|version| version.to_string()),
+            state: generation.state_word().to_owned(),
+            age_seconds: seconds(running.started.elapsed()),
+            main_pid: if let Main::Alive(pid) = generation.main { Some(pid.as_raw()) } else { None },
+            workers_planned: self.workers.planned(generation.id).unwrap_or(plan.workers),
+            limit: plan.limit,
+            workers: self.workers.usage(generation.id).into_iter().map(worker).collect(),
+            restarts,
+            last_exit: last.map(worker_exit),
+        })
+    }
+
+    pub(in crate::supervisor) fn plan_of(&self, generation: u32) -> Option<&Plan> {
+        let found = self.state.generations().iter().find(|found| found.id == generation)?;
+        self.plans.get(&found.plan)
+    }
+
+    /// The plan of what serves, else of what was started last, else the newest.
+    pub(in crate::supervisor) fn plan_in_force(&self) -> Option<&Plan> {
+        let generation = self.state.serving().or_else(|| self.state.generations().last());
+        generation.map_or_else(|| self.plans.values().next_back(), |generation| self.plans.get(&generation.plan))
+    }
+}
+
+fn worker_exit(death: Death) -> WorkerExit {
+    WorkerExit {
+        pid: death.pid.as_raw(),
+        cause: death.cause.word().to_owned(),
+        status: if let Cause::Exit(status) = death.cause { Some(status) } else { None },
+        signal: death.cause.signal_name(),
+        age_seconds: seconds(death.age),
+        seconds_ago: seconds(death.at.elapsed()),
+    }
+}
+
+fn load(slot: &Slot) -> Load {
+    Load {
+        state: slot.state.word().to_owned(),
+        heartbeat_seconds_ago: seconds(scoreboard::now().saturating_sub(slot.heartbeat)),
+        lag_seconds: slot.lag.as_secs_f64(),
+        most_lag_seconds: slot.most_lag.as_secs_f64(),
+        in_flight: slot.in_flight,
+        high_water: slot.high_water,
+        streams: slot.streams,
+        requests: Requests { served: slot.served, rejected: slot.rejected },
+    }
+}
+
+/// To the millisecond.
+fn seconds(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1000.0).round() / 1000.0
+}

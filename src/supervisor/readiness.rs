@@ -1,0 +1,233 @@
+//! Finding out whether a generation is ready, without standing in its way.
+//!
+//! Gunicorn listens on a second, private socket: one request waits there until a worker answers it, and there is
+//! nothing to be polled. Granian is ready when its workers have listening sockets on the port; if no other
+//! generation can answer there, one request makes sure of it.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, UnixAddr, connect, recv, send, socket,
+};
+use nix::unistd::Pid;
+
+use crate::probe::{Exchange, Response, Speech};
+use crate::proc::process::Process;
+use crate::proc::sockets as listeners;
+
+/// Between two attempts.
+const RETRY: Duration = Duration::from_millis(100);
+/// A worker that took the request and is stuck does not keep us from asking another one.
+const ATTEMPT: Duration = Duration::from_secs(5);
+
+/// Where to ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// One request for the health path, repeated until it is answered well.
+#[derive(Debug)]
+pub struct Probe {
+    target: Target,
+    path: String,
+    speech: Speech,
+    attempt: Attempt,
+}
+
+#[derive(Debug)]
+enum Attempt {
+    Waiting { until: Instant },
+    Exchanging { socket: OwnedFd, since: Instant, exchange: Exchange },
+}
+
+impl Probe {
+    /// A probe that starts at once.
+    #[must_use]
+    pub fn new(target: Target, path: &str, speech: Speech, now: Instant) -> Self {
+        Self { target, path: path.to_owned(), speech, attempt: Attempt::Waiting { until: now } }
+    }
+
+    /// What to wait for: a descriptor and its events, and a time.
+    #[must_use]
+    pub fn interest(&self) -> (Option<(BorrowedFd<'_>, PollFlags)>, Instant) {
+        match &self.attempt {
+            Attempt::Waiting { until } => (None, *until),
+            Attempt::Exchanging { socket, since, exchange } => {
+                let is_sending = !exchange.outgoing().is_empty();
+                let events = if is_sending { PollFlags::POLLOUT } else { PollFlags::POLLIN };
+                (Some((socket.as_fd(), events)), *since + ATTEMPT)
+            }
+        }
+    }
+
+    /// Goes on as far as it can without waiting, and says whether the answer was good.
+    pub fn advance(&mut self, now: Instant) -> bool {
+        loop {
+            let again = Attempt::Waiting { until: now + RETRY };
+            match &mut self.attempt {
+                Attempt::Waiting { until } if *until > now => return false,
+                Attempt::Waiting { .. } => {
+                    self.attempt = connect_to(&self.target).map_or(again, |socket| {
+                        let exchange = Exchange::new(self.speech, "localhost", &self.path);
+                        Attempt::Exchanging { socket, since: now, exchange }
+                    });
+                }
+                Attempt::Exchanging { since, .. } if now >= *since + ATTEMPT => {
+                    self.attempt = Attempt::Waiting { until: now };
+                }
+                Attempt::Exchanging { socket, exchange, .. } => match advance(socket, exchange) {
+                    None => return false,
+                    Some(response) if response.is_sign_of_life() => return true,
+                    Some(_) => self.attempt = again,
+                },
+            }
+        }
+    }
+}
+
+/// Moves bytes as far as that is possible without waiting, until there is an answer.
+fn advance(socket: &OwnedFd, exchange: &mut Exchange) -> Option<Response> {
+    let mut buffer = [0; 4096];
+    loop {
+        while !exchange.outgoing().is_empty() {
+            match send(socket.as_raw_fd(), exchange.outgoing(), MsgFlags::MSG_NOSIGNAL) {
+                Ok(length) => exchange.sent(length),
+                Err(Errno::EAGAIN | Errno::ENOTCONN) => return None,
+                Err(_) => return Some(exchange.ended()),
+            }
+        }
+        match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            Err(Errno::EAGAIN) => return None,
+            Ok(0) | Err(_) => return Some(exchange.ended()),
+            Ok(length) => {
+                let response = exchange.received(&buffer[..length]);
+                if response.is_some() {
+                    return response;
+                }
+            }
+        }
+    }
+}
+
+fn connect_to(target: &Target) -> nix::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let started = |result| match result {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(()),
+        Err(errno) => Err(errno),
+    };
+    match target {
+        Target::Tcp(address) => {
+            let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+            let socket = socket(family, SockType::Stream, flags, None)?;
+            started(connect(socket.as_raw_fd(), &SockaddrStorage::from(*address)))?;
+            Ok(socket)
+        }
+        Target::Unix(path) => {
+            let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+            started(connect(socket.as_raw_fd(), &UnixAddr::new(path)?))?;
+            Ok(socket)
+        }
+    }
+}
+
+/// Looks for the listening sockets of a generation's workers.
+#[derive(Debug)]
+pub struct ListenerWatch {
+    port: u16,
+    workers: usize,
+    next: Instant,
+    interval: Duration,
+}
+
+impl ListenerWatch {
+    /// A watch that looks at once.
+    #[must_use]
+    pub const fn new(port: u16, workers: usize, now: Instant) -> Self {
+        Self { port, workers, next: now, interval: Duration::from_millis(20) }
+    }
+
+    /// When to look again.
+    #[must_use]
+    pub const fn next(&self) -> Instant {
+        self.next
+    }
+
+    /// Looks if it is time to, and says whether as many workers listen as there should be. The interval grows a
+    /// little with each look: an app that takes seconds to import is not watched for every millisecond.
+    pub fn advance(&mut self, members: impl FnOnce() -> Vec<Process>, main: Pid, now: Instant) -> bool {
+        if now < self.next {
+            return false;
+        }
+        self.next = now + self.interval;
+        self.interval = (self.interval * 5 / 4).min(Duration::from_millis(250));
+        let inodes = listeners::inodes(self.port);
+        if inodes.len() < self.workers {
+            return false;
+        }
+        let workers = members().into_iter().filter(|member| member.pid != main && !member.is_zombie());
+        let owned: BTreeSet<u64> = workers
+            .flat_map(|worker| listeners::owned(worker.pid.as_raw(), &inodes))
+            .map(|(_, inode)| inode)
+            .collect();
+        owned.len() >= self.workers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    fn wait_for(probe: &mut Probe) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < deadline {
+            if probe.advance(Instant::now()) {
+                return true;
+            }
+            let (fd, until) = probe.interest();
+            let mut fds: Vec<_> = fd.into_iter().map(|(fd, events)| nix::poll::PollFd::new(fd, events)).collect();
+            let wait = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+            nix::poll::poll(&mut fds, u16::try_from(wait.as_millis()).unwrap()).unwrap();
+        }
+        false
+    }
+
+    #[allow(clippy::needless_pass_by_value)]
+    fn serve(listener: TcpListener, answers: &'static [&'static str]) {
+        std::thread::spawn(move || {
+            for answer in answers {
+                let (mut client, _) = listener.accept().unwrap();
+                let _ = client.read(&mut [0; 1024]).unwrap();
+                client.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn it_asks_until_the_answer_is_below_500() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Target::Tcp(listener.local_addr().unwrap());
+        serve(listener, &["HTTP/1.1 503 Busy\r\n\r\n", "", "nonsense\r\n", "HTTP/1.1 404 Not Found\r\n\r\n"]);
+        assert!(wait_for(&mut Probe::new(target, "/health", Speech::default(), Instant::now())));
+    }
+
+    #[test]
+    fn nobody_there_is_not_ready_and_says_when_to_ask_again() {
+        let target = Target::Unix("/nonexistent/socket".into());
+        let now = Instant::now();
+        let mut probe = Probe::new(target, "/", Speech::default(), now);
+        assert!(!probe.advance(now));
+        assert!(probe.interest().0.is_none() && probe.interest().1 > now);
+    }
+}

@@ -1,0 +1,325 @@
+//! When a worker has become too big or too old, and when it may be replaced for that. Pure: what was seen of the
+//! workers and the time go in, orders come out.
+//!
+//! The worker is told to leave, finishes its requests and ends, and its main process starts another. That is done
+//! with one worker at a time, and only while all of them are ready: the others carry its load. Where there is no other
+//! it is the generation that is replaced, by a new one of the same plan that serves before the old one leaves. If that
+//! cannot be (no memory for two, a boot that fails), the old one stays, and it is tried again later.
+//!
+//! All times are on the clock of the scoreboard.
+
+use std::time::Duration;
+
+use crate::supervisor::watchdog::policy::Id;
+
+/// While a worker leaves and its successor gets ready, of which nobody tells us.
+const STEP: Duration = Duration::from_millis(500);
+/// Workers that grow too big sooner than this are replaced less often: the limit may be less than any worker needs.
+const YOUNG: Duration = Duration::from_mins(10);
+/// So much less often, to begin with at once and from then on after this.
+const YOUNG_PAUSE: Duration = Duration::from_mins(1);
+
+/// From one try to replace a generation to the next.
+const RENEWAL_PAUSE: Duration = Duration::from_mins(10);
+
+/// The limits, and how long what may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// How big a worker may get: resident memory in bytes.
+    pub rss: Option<u64>,
+    /// How old it may get.
+    pub age: Option<Duration>,
+    /// How long it may finish its requests.
+    pub grace: Duration,
+    /// No worker is told to leave that is younger: Granian gives up when one slot fails twice in 5.5 s.
+    pub pace: Duration,
+    /// Between two looks at the memory.
+    pub interval: Duration,
+    /// Whether an only worker is replaced with its generation: not if there are more in the plan, which somebody has told
+    /// the main process to do without.
+    pub renews: bool,
+}
+
+/// A worker as it was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sight {
+    /// Who.
+    pub id: Id,
+    /// Since its start.
+    pub age: Duration,
+    /// Its resident memory in bytes.
+    pub rss: u64,
+    /// Whether it serves.
+    pub is_ready: bool,
+}
+
+/// The limit that a worker is past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Excess {
+    /// It is too big.
+    Rss,
+    /// It is too old.
+    Age,
+}
+
+/// What is to be done about a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// SIGTERM, so that it finishes what it has.
+    Dismiss(Sight, Excess),
+    /// SIGKILL: it has not finished in time.
+    Kill(Id),
+    /// There is no other worker: a new generation is to take over.
+    Renew(Sight, Excess),
+}
+
+/// The watch over the workers of the generation that serves.
+#[derive(Debug)]
+pub struct Limits {
+    rules: Rules,
+    leaving: Option<Leaving>,
+    /// Before that nobody is replaced for being too big.
+    too_big_from: Duration,
+    /// Before that the generation is not replaced.
+    renewal_from: Duration,
+    next: Duration,
+}
+
+/// The worker that was told to leave last, until there is another in its place.
+#[derive(Debug, Clone, Copy)]
+struct Leaving {
+    id: Id,
+    kill_at: Option<Duration>,
+}
+
+impl Limits {
+    /// A watch that looks at once.
+    #[must_use]
+    pub const fn new(rules: Rules, now: Duration) -> Self {
+        Self { rules, leaving: None, too_big_from: now, renewal_from: now, next: now }
+    }
+
+    /// A watch over the generation that follows. What needs time to pass goes on: the next one may be as big again.
+    #[must_use]
+    pub fn following(&self, rules: Rules, now: Duration) -> Self {
+        Self { too_big_from: self.too_big_from, renewal_from: self.renewal_from, ..Self::new(rules, now) }
+    }
+
+    /// When to look again.
+    #[must_use]
+    pub const fn next(&self) -> Duration {
+        self.next
+    }
+
+    /// Looks at the workers, of which so many should be ready. While another one is being ended for being hung, nobody
+    /// is told to leave.
+    pub fn look(&mut self, now: Duration, planned: usize, workers: &[Sight], one_is_hung: bool) -> Option<Order> {
+        let ready = workers.iter().filter(|worker| worker.is_ready).count();
+        if let Some(leaving) = &mut self.leaving {
+            self.next = now + STEP;
+            if workers.iter().any(|worker| worker.id == leaving.id) {
+                return leaving.kill_at.take_if(|at| *at <= now).map(|_| Order::Kill(leaving.id));
+            }
+            if ready < planned {
+                return None;
+            }
+            self.leaving = None;
+        }
+        self.next = self.due(now, workers);
+        if ready < planned || one_is_hung {
+            self.next = now + self.rules.interval;
+            return None;
+        }
+        let (worker, excess) = self.worst(now, workers)?;
+        if excess == Excess::Rss && worker.age < YOUNG {
+            self.too_big_from = now + YOUNG_PAUSE;
+        }
+        if planned <= 1 && self.rules.renews {
+            if now < self.renewal_from {
+                return None;
+            }
+            self.renewal_from = now + RENEWAL_PAUSE;
+            return Some(Order::Renew(worker, excess));
+        }
+        self.leaving = Some(Leaving { id: worker.id, kill_at: Some(now + self.rules.grace) });
+        self.next = now + STEP;
+        Some(Order::Dismiss(worker, excess))
+    }
+
+    /// The worker that is most in need of being replaced: the oldest, else the biggest.
+    fn worst(&self, now: Duration, workers: &[Sight]) -> Option<(Sight, Excess)> {
+        let settled = || workers.iter().filter(|worker| worker.is_ready && worker.age >= self.rules.pace);
+        let too_old = settled().filter(|worker| self.rules.age.is_some_and(|limit| worker.age >= limit));
+        let too_big = settled().filter(|worker| self.rules.rss.is_some_and(|limit| worker.rss > limit));
+        let oldest = too_old.max_by_key(|worker| worker.age).map(|worker| (*worker, Excess::Age));
+        oldest.or_else(|| {
+            let biggest = too_big.max_by_key(|worker| worker.rss).filter(|_| now >= self.too_big_from);
+            biggest.map(|worker| (*worker, Excess::Rss))
+        })
+    }
+
+    /// When a worker may be past a limit next.
+    fn due(&self, now: Duration, workers: &[Sight]) -> Duration {
+        let interval = now + self.rules.interval;
+        if self.rules.rss.is_some() {
+            return interval;
+        }
+        let left = |worker: &Sight| Some(self.rules.age?.max(self.rules.pace).saturating_sub(worker.age));
+        let first = workers.iter().filter_map(left).min().unwrap_or(self.rules.interval);
+        // One whose time has come waits for the others to be ready.
+        now + if first.is_zero() { self.rules.interval } else { first }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::unistd::Pid;
+    use proptest::prelude::*;
+
+    const START: Duration = Duration::from_hours(1);
+    const MEBI: u64 = 1 << 20;
+
+    fn rules() -> Rules {
+        Rules {
+            rss: Some(500 * MEBI),
+            age: Some(Duration::from_mins(30)),
+            grace: Duration::from_secs(25),
+            pace: Duration::from_secs(6),
+            interval: Duration::from_secs(30),
+            renews: true,
+        }
+    }
+
+    fn worker(number: i32, age_seconds: u64, mebibytes: u64) -> Sight {
+        let id = (Pid::from_raw(number), 1);
+        Sight { id, age: Duration::from_secs(age_seconds), rss: mebibytes * MEBI, is_ready: true }
+    }
+
+    #[test]
+    fn who_is_within_the_limits_is_left_alone_and_looked_at_now_and_then() {
+        let mut limits = Limits::new(rules(), START);
+        assert_eq!(limits.look(START, 2, &[worker(1, 60, 100), worker(2, 1799, 500)], false), None);
+        assert_eq!(limits.next(), START + rules().interval);
+    }
+
+    #[test]
+    fn without_a_limit_of_memory_the_next_look_is_when_the_first_one_comes_of_age() {
+        let mut limits = Limits::new(Rules { rss: None, ..rules() }, START);
+        assert_eq!(limits.look(START, 2, &[worker(1, 60, 900), worker(2, 1700, 900)], false), None);
+        assert_eq!(limits.next(), START + Duration::from_secs(100));
+    }
+
+    #[test]
+    fn the_oldest_goes_first_and_the_next_when_there_is_another_in_its_place() {
+        let mut limits = Limits::new(rules(), START);
+        let (old, older, big) = (worker(1, 1801, 1), worker(2, 1805, 1), worker(3, 700, 900));
+        assert_eq!(limits.look(START, 3, &[old, older, big], false), Some(Order::Dismiss(older, Excess::Age)));
+        assert_eq!(limits.look(START + STEP, 3, &[old, older, big], false), None, "it leaves");
+        assert_eq!(limits.look(START + STEP * 2, 3, &[old, big], false), None, "it is gone");
+        let starting = Sight { is_ready: false, ..worker(4, 1, 1) };
+        assert_eq!(limits.look(START + STEP * 3, 3, &[old, big, starting], false), None, "its successor starts");
+        let all = [old, big, worker(4, 2, 1)];
+        assert_eq!(limits.look(START + STEP * 4, 3, &all, false), Some(Order::Dismiss(old, Excess::Age)));
+    }
+
+    #[test]
+    fn who_does_not_finish_in_time_is_killed_once() {
+        let mut limits = Limits::new(rules(), START);
+        let workers = [worker(1, 9, 900), worker(2, 9, 1)];
+        assert_eq!(limits.look(START, 2, &workers, false), Some(Order::Dismiss(workers[0], Excess::Rss)));
+        let late = START + rules().grace;
+        assert_eq!(limits.look(START + STEP, 2, &workers, false), None);
+        assert_eq!(limits.look(late, 2, &workers, false), Some(Order::Kill(workers[0].id)));
+        assert_eq!(limits.look(late + STEP, 2, &workers, false), None);
+    }
+
+    #[test]
+    fn nobody_goes_while_another_is_missing_or_too_young() {
+        let mut limits = Limits::new(rules(), START);
+        assert_eq!(limits.look(START, 2, &[worker(1, 60, 900)], false), None);
+        assert_eq!(
+            limits.look(START, 2, &[worker(1, 5, 900), worker(2, 5, 100)], false),
+            None,
+            "Granian would give up"
+        );
+    }
+
+    #[test]
+    fn the_only_worker_is_replaced_with_its_generation_and_not_again_and_again() {
+        let mut limits = Limits::new(rules(), START);
+        let only = worker(1, 1900, 900);
+        assert_eq!(limits.look(START, 1, &[only], false), Some(Order::Renew(only, Excess::Age)));
+        assert_eq!(limits.look(START + Duration::from_mins(1), 1, &[only], false), None);
+        assert!(limits.look(START + RENEWAL_PAUSE, 1, &[only], false).is_some());
+        let now = START + RENEWAL_PAUSE + STEP;
+        let mut next = limits.following(rules(), now);
+        let as_big = worker(2, 10, 900);
+        assert_eq!(next.look(now, 1, &[as_big], false), None, "nor when the next one is no better");
+        assert!(next.look(now + RENEWAL_PAUSE, 1, &[as_big], false).is_some());
+    }
+
+    #[test]
+    fn a_worker_that_is_alone_because_somebody_wants_it_so_is_replaced_by_its_main_process() {
+        let mut limits = Limits::new(Rules { renews: false, ..rules() }, START);
+        let only = worker(1, 1900, 1);
+        assert_eq!(limits.look(START, 1, &[only], false), Some(Order::Dismiss(only, Excess::Age)));
+    }
+
+    #[test]
+    fn nobody_is_told_to_leave_while_a_hung_worker_is_being_ended() {
+        let mut limits = Limits::new(rules(), START);
+        let workers = [worker(1, 60, 900), worker(2, 60, 1)];
+        assert_eq!(limits.look(START, 2, &workers, true), None);
+        assert!(limits.next() > START);
+        assert!(limits.look(limits.next(), 2, &workers, false).is_some());
+    }
+
+    #[test]
+    fn a_limit_that_is_less_than_any_worker_needs_does_not_keep_them_coming_and_going() {
+        let mut limits = Limits::new(rules(), START);
+        let mut dismissed = 0;
+        let (mut now, mut number) = (START, 2);
+        let mut workers = vec![worker(1, 10, 900), worker(2, 10, 900)];
+        while now < START + Duration::from_hours(1) {
+            if let Some(Order::Dismiss(gone, _)) = limits.look(now, 2, &workers, false) {
+                dismissed += 1;
+                number += 1;
+                workers.retain(|worker| worker.id != gone.id);
+                workers.push(worker(number, 0, 900));
+            }
+            let span = limits.next().saturating_sub(now);
+            assert!(span >= STEP);
+            now += span;
+            for worker in &mut workers {
+                worker.age += span;
+            }
+        }
+        assert!((10..=61).contains(&dismissed), "{dismissed} in an hour");
+    }
+
+    proptest! {
+        #[test]
+        fn all_others_are_ready_whenever_one_is_told_to_leave(
+            seen in proptest::collection::vec((0u64..4000, 0u64..1000, any::<bool>()), 1..6),
+            planned in 1usize..6,
+        ) {
+            let numbered = seen.iter().zip(1..);
+            let workers: Vec<Sight> = numbered
+                .map(|((age, size, is_ready), number)| Sight { is_ready: *is_ready, ..worker(number, *age, *size) })
+                .collect();
+            let mut limits = Limits::new(rules(), START);
+            match limits.look(START, planned, &workers, false) {
+                Some(Order::Dismiss(gone, _)) => {
+                    prop_assert!(planned > 1 && gone.is_ready);
+                    let others = workers.iter().filter(|worker| worker.is_ready && worker.id != gone.id).count();
+                    prop_assert!(others + 1 >= planned);
+                }
+                Some(Order::Renew(..)) => prop_assert_eq!(planned, 1),
+                Some(Order::Kill(_)) => prop_assert!(false),
+                None => {}
+            }
+            prop_assert!(limits.next() > START);
+        }
+    }
+}

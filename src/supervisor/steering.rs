@@ -1,0 +1,113 @@
+//! Steering new clients from one generation to the next, when the sockets are the server's own.
+//!
+//! Granian's workers each listen for themselves. A copy of the socket of one of them is enough to steer the whole
+//! group. Where the kernel does not let us take one (Docker's seccomp profile), a worker is asked for it; those of
+//! Python 3.14 and later are spawned and have not inherited what they would be asked over. Without either, the choice
+//! stays with the kernel's hash, and of the clients that connect in the moment in which the old listeners close a few
+//! are lost (`net.ipv4.tcp_migrate_req=1` helps).
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use tracing::debug;
+
+use crate::plan::Bind;
+use crate::proc::sockets as listeners;
+use crate::supervisor::Supervisor;
+use crate::supervisor::machine::generation::{Generation, Main};
+use crate::sys::pidfd::PidFd;
+use crate::sys::reuseport;
+
+/// The listening sockets of one generation's workers within the group that shares the port.
+struct Own {
+    /// How many members of the group are not of this generation. They are older, and so have the lower numbers.
+    others: usize,
+    /// How many are.
+    count: usize,
+    /// A copy of one of them. It must not be kept: it would keep the socket alive when the worker is gone.
+    handle: OwnedFd,
+}
+
+impl Supervisor<'_> {
+    /// Before a generation gets a listening socket from us beside one whose sockets are its own: clients stay
+    /// with those that serve.
+    pub(super) fn steer_past_newcomer(&self) {
+        if let Some(own) = self.state.serving().and_then(|serving| self.own_listeners(serving.id)) {
+            let _ = reuseport::spread(&own.handle, own.others, own.count);
+        }
+    }
+
+    /// From now on new clients go to this generation alone.
+    pub(super) fn steer_to(&self, generation: u32) {
+        self.front.steer(generation, self.foreign());
+        if let Some(own) = self.own_listeners(generation).filter(|own| own.others > 0) {
+            let result = reuseport::spread(&own.handle, own.others, own.count);
+            debug!(
+                generation,
+                others = own.others,
+                count = own.count,
+                ?result,
+                "steering to a server's own listeners"
+            );
+        }
+    }
+
+    /// Just before the old listeners close. When one does, the kernel puts the last member in its place, so that
+    /// the new ones move down, one by one. The first of them moves last of all: until the last old listener is
+    /// gone its number stands for it, and then, out of range, for the choice by hash over the new ones.
+    pub(super) fn steer_to_first(&mut self, generation: u32) {
+        if self.front.serves(generation) {
+            self.front.pad(self.foreign());
+        } else if let Some(own) = self.own_listeners(generation).filter(|own| own.others > 0) {
+            let result = reuseport::steer(&own.handle, own.others);
+            debug!(generation, member = own.others, ?result, "steering to the first new listener");
+        }
+    }
+
+    /// The old generation is gone: its socket is closed if another one runs, and the kernel chooses again.
+    pub(super) fn end_handover(&mut self, gone: u32) {
+        let runs = |other: &&Generation| other.id != gone && other.main != Main::Spawning;
+        let rest = self.state.generations().iter().find(runs).map(|other| other.id);
+        self.front.release(gone, rest.is_some());
+        if let Some(own) = rest.and_then(|rest| self.own_listeners(rest)) {
+            let _ = reuseport::unsteer(&own.handle);
+        }
+    }
+
+    /// Members of the group that are not our own sockets.
+    fn foreign(&self) -> usize {
+        match self.front.bind() {
+            Bind::Tcp(address) => listeners::inodes(address.port()).len().saturating_sub(self.front.count()),
+            Bind::Unix(_) => 0,
+        }
+    }
+
+    fn own_listeners(&self, generation: u32) -> Option<Own> {
+        let Bind::Tcp(address) = self.front.bind() else { return None };
+        if self.front.serves(generation) {
+            return None;
+        }
+        let group: BTreeSet<u64> = listeners::inodes(address.port());
+        let main = self.running.get(&generation)?.main;
+        let workers = self.members(generation).into_iter().filter(|member| member.pid != main);
+        let found: Vec<_> = workers
+            .flat_map(|worker| {
+                listeners::owned(worker.pid.as_raw(), &group)
+                    .into_iter()
+                    .map(move |(fd, inode)| (worker.pid, fd, inode))
+            })
+            .collect();
+        let inodes: BTreeSet<u64> = found.iter().map(|(.., inode)| *inode).collect();
+        let (pid, descriptor, _) = found.first()?;
+        let taken = PidFd::open(*pid).and_then(|worker| worker.take_copy(*descriptor));
+        let lent = |errno: Errno| {
+            let line = self.running.get(&generation)?.line.as_ref();
+            let handle = line.and_then(|line| line.ask(&inodes));
+            debug!(taken = errno.desc(), lent = handle.is_some(), "no copy of a worker's socket by force");
+            handle
+        };
+        let handle = taken.map_or_else(lent, Some)?;
+        Some(Own { others: group.len() - inodes.len(), count: inodes.len(), handle })
+    }
+}

@@ -1,0 +1,302 @@
+//! When a silent worker is a hung one, and when it may be ended. Pure: what was seen of the workers and the time go
+//! in, verdicts come out.
+//!
+//! A worker's event loop stamps its slot of the scoreboard now and then. One whose stamp comes of age is a suspect.
+//! It may only have been kept from running, and with it the whole machine: a laptop lid, a paused virtual machine,
+//! a frozen cgroup, everybody stopped. So what counts is that it stays silent while *we* run: in looks that are some
+//! time apart, of which a pause, however long, takes up one. A worker that wants to run and is given no processor
+//! gets more time, one that waits for somebody to read its output is only reported.
+//!
+//! Workers are ended one at a time, because the others carry its load until the next one is ready.
+//!
+//! All times are on the clock of the scoreboard.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use nix::unistd::Pid;
+
+use crate::guard::scoreboard::State;
+use crate::proc::thread_stats::Condition;
+
+/// Between two looks at a suspect.
+const STEP: Duration = Duration::from_millis(250);
+/// So many looks in vain make a suspect a hung worker: 1.5 s of our own running time.
+const LOOKS: u32 = 6;
+/// The same after we have been kept from running ourselves: a machine that comes back has much to catch up with.
+const LOOKS_AFTER_PAUSE: u32 = 40;
+/// A look that comes later than it should by this much means that we were kept from running.
+const PAUSE: Duration = Duration::from_secs(1);
+/// From SIGABRT to SIGKILL: time to write a traceback.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Who gets this much processor time and is still silent is not starved.
+const ENOUGH_CPU: Duration = Duration::from_millis(250);
+/// Between two looks at a worker that is silent for a reason.
+const EXCUSED: Duration = Duration::from_secs(2);
+/// A worker that waits for its output to be read is reported this often.
+const REPORTS: Duration = Duration::from_mins(10);
+
+/// A process, by number and start time.
+pub type Id = (Pid, u64);
+
+/// How long what may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// How old the stamp of a ready worker may get.
+    pub timeout: Duration,
+    /// How long a worker may start up, and how long the next hung worker waits for the last one's successor.
+    pub startup: Duration,
+    /// No worker is ended so soon after the start of any: Granian gives up when one slot fails twice in 5.5 s.
+    pub pace: Duration,
+    /// Whether every child of the main process is a worker, so that one without a slot is one that does not start.
+    pub all_take_slots: bool,
+}
+
+/// A worker as it was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sight {
+    /// Who.
+    pub id: Id,
+    /// When its process was started.
+    pub started: Duration,
+    /// What it says of itself, if it has a slot.
+    pub stamp: Option<Stamp>,
+}
+
+/// What a worker says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// How far it has got.
+    pub state: State,
+    /// When it took its slot.
+    pub claimed: Duration,
+    /// When its event loop last ran.
+    pub heartbeat: Duration,
+    /// Whether SIGABRT makes it write where it is.
+    pub traceback_on_abort: bool,
+}
+
+/// What is to be done about a worker, with what is known of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// Who.
+    pub id: Id,
+    /// What.
+    pub sentence: Sentence,
+    /// Whether it is one that does not get ready.
+    pub is_starting: bool,
+    /// How long it has been silent, or starting.
+    pub silent: Duration,
+    /// How long it was watched as a suspect.
+    pub watched: Duration,
+    /// The processor time that it took meanwhile.
+    pub cpu: Duration,
+    /// Its state in the kernel.
+    pub state: char,
+}
+
+/// What is to be done about a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sentence {
+    /// It is hung: SIGABRT, so that it writes where it is.
+    Abort,
+    /// It is hung: SIGKILL.
+    Kill,
+    /// SIGABRT did not end it: SIGKILL.
+    Finish,
+    /// It waits for its output to be read: a line in the log.
+    Report,
+}
+
+/// The watch over the workers of the generation that serves.
+#[derive(Debug)]
+pub struct Liveness {
+    rules: Rules,
+    suspects: BTreeMap<Id, Suspect>,
+    ending: Option<Ending>,
+    next: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Suspect {
+    /// The stamp that came of age; a newer one clears it.
+    mark: Duration,
+    since: Duration,
+    before: Option<Condition>,
+    looks: u32,
+    needed: u32,
+    again: Duration,
+    reported: Option<Duration>,
+}
+
+/// The worker that was ended last, until the next one may be.
+#[derive(Debug, Clone, Copy)]
+struct Ending {
+    verdict: Verdict,
+    at: Duration,
+    kill_at: Option<Duration>,
+}
+
+impl Liveness {
+    /// A watch that looks at once.
+    #[must_use]
+    pub const fn new(rules: Rules, now: Duration) -> Self {
+        Self { rules, suspects: BTreeMap::new(), ending: None, next: Some(now) }
+    }
+
+    /// When to look again, if nothing happens before; none while there is nobody to watch.
+    #[must_use]
+    pub const fn next(&self) -> Option<Duration> {
+        self.next
+    }
+
+    /// Whether a worker was ended, and there is no other in its place yet.
+    #[must_use]
+    pub const fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// Looks at the workers, of which so many should be ready. `condition` asks the kernel about one of them, and is
+    /// called for suspects only; none when it is gone.
+    pub fn look(
+        &mut self,
+        now: Duration,
+        planned: usize,
+        workers: &[Sight],
+        mut condition: impl FnMut(Id) -> Option<Condition>,
+    ) -> Vec<Verdict> {
+        let was_paused = self.next.is_some_and(|next| now > next + PAUSE);
+        let mut verdicts: Vec<Verdict> = self.go_on_ending(now, planned, workers).into_iter().collect();
+        self.suspects.retain(|id, _| workers.iter().any(|worker| worker.id == *id));
+        let mut next = self.ending.and_then(|ending| ending.kill_at);
+        let mut wait_until = |at: Duration| next = Some(next.map_or(at, |next| next.min(at)));
+        let youngest = workers.iter().map(|worker| worker.started).max();
+        let may_end_at = youngest.filter(|_| !self.rules.pace.is_zero()).map(|started| started + self.rules.pace);
+        for worker in workers {
+            let is_ready = worker.stamp.is_some_and(|stamp| stamp.state == State::Ready);
+            if !is_ready && worker.stamp.is_none_or(|stamp| stamp.state == State::Starting) {
+                // When it gets ready nobody tells us.
+                wait_until(now + self.rules.timeout);
+            }
+            let Some((mark, allowed)) = self.rules.allowance(worker) else { continue };
+            if self.ending.is_some_and(|ending| ending.verdict.id == worker.id) {
+                continue;
+            }
+            let due = mark + allowed;
+            let suspected = due.saturating_sub((STEP * LOOKS).min(allowed / 4));
+            if now < suspected {
+                self.suspects.remove(&worker.id);
+                wait_until(suspected);
+                continue;
+            }
+            let suspect = self.suspects.entry(worker.id).or_insert_with(|| Suspect::new(mark, now));
+            if suspect.mark != mark {
+                *suspect = Suspect::new(mark, now);
+            }
+            if suspect.before.is_none() {
+                suspect.before = condition(worker.id);
+            }
+            if was_paused {
+                suspect.needed = suspect.looks + LOOKS_AFTER_PAUSE;
+            }
+            if now >= suspect.again {
+                suspect.looks += 1;
+                suspect.again = now + STEP;
+            }
+            if suspect.looks <= suspect.needed || now < due {
+                wait_until(suspect.again);
+                continue;
+            }
+            let (Some(before), Some(is)) = (suspect.before, condition(worker.id)) else {
+                // It has just gone, or there is no descriptor to spare: nothing is done on a guess.
+                wait_until(now + STEP);
+                continue;
+            };
+            let verdict = |sentence| Verdict {
+                id: worker.id,
+                sentence,
+                is_starting: worker.stamp.is_none_or(|stamp| stamp.state == State::Starting),
+                silent: now.saturating_sub(mark),
+                watched: now.saturating_sub(suspect.since),
+                cpu: is.cpu.saturating_sub(before.cpu),
+                state: is.state,
+            };
+            if is.is_writing {
+                if suspect.reported.is_none_or(|at| now >= at + REPORTS) {
+                    suspect.reported = Some(now);
+                    verdicts.push(verdict(Sentence::Report));
+                }
+                suspect.again = now + EXCUSED;
+            } else if self.ending.is_some()
+                || is_starved(&is, &before, now.saturating_sub(suspect.since)) && now < due + allowed
+            {
+                suspect.again = now + STEP;
+            } else if let Some(at) = may_end_at.filter(|at| now < *at) {
+                suspect.again = at;
+            } else {
+                let says_where = worker.stamp.is_some_and(|stamp| stamp.traceback_on_abort) && !is.is_stopped();
+                let verdict = verdict(if says_where { Sentence::Abort } else { Sentence::Kill });
+                self.ending = Some(Ending { verdict, at: now, kill_at: says_where.then_some(now + LAST_WORDS) });
+                verdicts.push(verdict);
+                if says_where {
+                    wait_until(now + LAST_WORDS);
+                }
+                continue;
+            }
+            wait_until(suspect.again);
+        }
+        self.next = next;
+        verdicts
+    }
+
+    /// Ends for good who was told to, and finds out whether the next one may be.
+    fn go_on_ending(&mut self, now: Duration, planned: usize, workers: &[Sight]) -> Option<Verdict> {
+        let ending = self.ending.as_mut()?;
+        let is_there = workers.iter().any(|worker| worker.id == ending.verdict.id);
+        let is_ready = |worker: &&Sight| worker.stamp.is_some_and(|stamp| stamp.state == State::Ready);
+        let ready = workers.iter().filter(|worker| worker.id != ending.verdict.id).filter(is_ready).count();
+        if (!is_there && ready >= planned) || now >= ending.at + self.rules.startup + LAST_WORDS {
+            self.ending = None;
+            return None;
+        }
+        if !is_there {
+            ending.kill_at = None;
+            return None;
+        }
+        ending.kill_at.take_if(|at| now >= *at)?;
+        Some(Verdict {
+            sentence: Sentence::Finish,
+            silent: ending.verdict.silent + now.saturating_sub(ending.at),
+            ..ending.verdict
+        })
+    }
+}
+
+impl Suspect {
+    const fn new(mark: Duration, now: Duration) -> Self {
+        Self { mark, since: now, before: None, looks: 0, needed: LOOKS, again: now, reported: None }
+    }
+}
+
+impl Rules {
+    /// The stamp that a worker is to renew, and how old it may get. None for one that is on its way out.
+    fn allowance(&self, worker: &Sight) -> Option<(Duration, Duration)> {
+        match worker.stamp {
+            Some(Stamp { state: State::Ready, heartbeat, claimed, .. }) => {
+                Some((heartbeat.max(claimed), self.timeout))
+            }
+            Some(Stamp { state: State::Starting, claimed, .. }) => Some((claimed, self.startup)),
+            Some(Stamp { state: State::Stopping, .. }) => None,
+            None => self.all_take_slots.then_some((worker.started, self.startup)),
+        }
+    }
+}
+
+/// Whether a worker has been waiting for a processor rather than for anything else.
+fn is_starved(now: &Condition, before: &Condition, elapsed: Duration) -> bool {
+    let delay = now.delay.saturating_sub(before.delay);
+    now.cpu.saturating_sub(before.cpu) < ENOUGH_CPU && !now.is_stopped() && (now.is_runnable || delay >= elapsed / 2)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,356 @@
+//! The watch over worker processes: who they are, when one ends, and why.
+//!
+//! The servers start and replace their workers themselves. A worker's end is seen at once, because the kernel makes
+//! its handle readable. A new one is found by looking: when its generation becomes ready, soon after another one
+//! ended, and when somebody asks. Nothing is looked at while nothing happens.
+
+mod cause;
+mod roster;
+mod search;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::{Pid, getpid};
+
+use crate::proc::process::{self as processes, Process};
+use crate::proc::usage::{self, Usage};
+use crate::sys::pidfd::PidFd;
+pub use cause::{Cause, OomWatch};
+use search::Search;
+
+/// More handles than this are not held; the workers beyond are listed, and their end is noticed when looked for.
+const MOST_HANDLES: u64 = 512;
+
+/// What the watch is told of a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roster {
+    /// Its number.
+    pub generation: u32,
+    /// Its main process.
+    pub main: Pid,
+    /// Whether that lives.
+    pub main_alive: bool,
+    /// How many workers its plan has.
+    pub planned: u32,
+    /// How far it has got.
+    pub stage: Stage,
+}
+
+/// How far a generation has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Not ready.
+    Starting,
+    /// Ready.
+    Serving,
+    /// Told to leave: that its workers end is as it should be.
+    Leaving,
+}
+
+/// The end of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Death {
+    /// Whose worker it was.
+    pub generation: u32,
+    /// Its process.
+    pub pid: Pid,
+    /// Why.
+    pub cause: Cause,
+    /// How old it got.
+    pub age: Duration,
+    /// When that was noticed.
+    pub at: Instant,
+    /// Workers of the generation that ended before it was told to leave, this one included.
+    pub restarts: u64,
+    /// Whether it was to end.
+    pub expected: bool,
+}
+
+/// The watch over all generations.
+#[derive(Debug, Default)]
+pub struct Workers {
+    crews: BTreeMap<u32, Crew>,
+    oom: OomWatch,
+    /// Ends that were not expected, by cause.
+    ends: BTreeMap<&'static str, u64>,
+    /// Counts up whenever one comes or goes.
+    revision: u64,
+}
+
+/// The workers of one generation.
+#[derive(Debug)]
+struct Crew {
+    roster: Roster,
+    workers: BTreeMap<Pid, Worker>,
+    /// How many were told to leave and have not gone yet.
+    dismissed: u32,
+    restarts: u64,
+    last: Option<Death>,
+    search: Option<Search>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    process: Process,
+    handle: Option<PidFd>,
+    /// How it ended, if it became our child and we reaped it.
+    status: Option<ExitStatus>,
+    /// Why we had it end, if we did.
+    sentence: Option<Cause>,
+}
+
+impl Workers {
+    /// Follows what became of the generations.
+    pub fn follow(&mut self, rosters: &[Roster], now: Instant) {
+        self.crews.retain(|id, _| rosters.iter().any(|roster| roster.generation == *id));
+        for roster in rosters {
+            let crew = self.crews.entry(roster.generation).or_insert_with(|| Crew::new(*roster));
+            let became_ready = crew.roster.stage == Stage::Starting && roster.stage == Stage::Serving;
+            let lost_main = crew.roster.main_alive && !roster.main_alive;
+            crew.roster = Roster { planned: crew.roster.planned, ..*roster };
+            match roster.stage {
+                // Without a main process nobody makes new ones: one look is enough.
+                Stage::Serving if lost_main => crew.search = Some(Search::new(0, now)),
+                Stage::Serving if became_ready => crew.search = Some(Search::new(roster.planned as usize, now)),
+                Stage::Leaving => crew.search = None,
+                _ => {}
+            }
+        }
+    }
+
+    /// The main process of a generation was told to have so many workers more, or fewer.
+    pub fn expect_more(&mut self, generation: u32, more: i32, now: Instant) {
+        let Some(crew) = self.crews.get_mut(&generation) else { return };
+        let planned = crew.roster.planned.saturating_add_signed(more).max(1);
+        crew.dismissed += crew.roster.planned.saturating_sub(planned);
+        crew.roster.planned = planned;
+        if more > 0 {
+            crew.search = Some(Search::new(crew.roster.planned as usize, now));
+        }
+    }
+
+    /// What to wait for: descriptors that become readable, and a time.
+    #[must_use]
+    pub fn interest(&self) -> (Vec<BorrowedFd<'_>>, Option<Instant>) {
+        let workers = self.crews.values().flat_map(|crew| crew.workers.values());
+        let handles = workers.filter_map(|worker| worker.handle.as_ref().map(AsFd::as_fd));
+        (handles.collect(), self.crews.values().filter_map(|crew| crew.search.map(|search| search.next())).min())
+    }
+
+    /// Takes note of who ended, and looks for others where it is time to.
+    pub fn advance(&mut self, ready: &BTreeSet<RawFd>, now: Instant) -> Vec<Death> {
+        let mut deaths = Vec::new();
+        for crew in self.crews.values_mut() {
+            let before = crew.workers.len();
+            let ended = crew.take_ended(ready);
+            let buried: Vec<Death> = ended.iter().map(|worker| crew.bury(worker, &mut self.oom, now)).collect();
+            // Those that were asked to end are not replaced.
+            let missing = buried.iter().filter(|death| !death.expected).count();
+            if missing > 0 && crew.roster.stage == Stage::Serving && crew.roster.main_alive {
+                let wanted = (crew.workers.len() + missing).max(crew.roster.planned as usize);
+                crew.search = Some(Search::new(wanted, now));
+            }
+            deaths.extend(buried);
+            if crew.search.is_some_and(|search| search.next() <= now) {
+                deaths.extend(crew.look(&mut self.oom, now));
+                crew.search = crew.search.and_then(|search| search.found(crew.workers.len(), now));
+            }
+            self.revision += u64::from(crew.workers.len() != before);
+        }
+        self.count(&deaths);
+        deaths
+    }
+
+    /// Looks for workers of all generations now, for somebody who asks.
+    pub fn look(&mut self, now: Instant) -> Vec<Death> {
+        let mut deaths = Vec::new();
+        for crew in self.crews.values_mut() {
+            let before = crew.workers.len();
+            deaths.extend(crew.look(&mut self.oom, now));
+            self.revision += u64::from(crew.workers.len() != before);
+        }
+        self.count(&deaths);
+        deaths
+    }
+
+    /// A process that had become our child was reaped.
+    pub fn reaped(&mut self, pid: Pid, status: ExitStatus) {
+        for worker in self.crews.values_mut().filter_map(|crew| crew.workers.get_mut(&pid)) {
+            worker.status = Some(status);
+        }
+    }
+
+    /// Whether a process that a SIGKILL has just ended was killed for lack of memory.
+    pub fn was_oom(&mut self, now: Instant) -> bool {
+        self.oom.claim(now)
+    }
+
+    /// The workers of a generation that live, with what they use.
+    #[must_use]
+    pub fn usage(&self, generation: u32) -> Vec<(Pid, Usage)> {
+        let workers = self.crews.get(&generation).into_iter().flat_map(|crew| crew.workers.values());
+        workers.filter_map(|worker| Some((worker.process.pid, Usage::read(&worker.process)?))).collect()
+    }
+
+    /// The workers of a generation, as they were when they were found.
+    #[must_use]
+    pub fn of(&self, generation: u32) -> Vec<Process> {
+        let workers = self.crews.get(&generation).into_iter().flat_map(|crew| crew.workers.values());
+        workers.map(|worker| worker.process).collect()
+    }
+
+    /// A number that grows whenever a worker comes or goes.
+    #[must_use]
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// A worker will be ended by us, and for this.
+    pub fn condemn(&mut self, generation: u32, pid: Pid, cause: Cause) {
+        let crew = self.crews.get_mut(&generation);
+        if let Some(worker) = crew.and_then(|crew| crew.workers.get_mut(&pid)) {
+            worker.sentence = Some(cause);
+        }
+    }
+
+    /// How many workers of a generation ended before it was told to leave, and the last of them.
+    #[must_use]
+    pub fn record(&self, generation: u32) -> (u64, Option<Death>) {
+        self.crews.get(&generation).map_or((0, None), |crew| (crew.restarts, crew.last))
+    }
+
+    /// How many workers a generation should have.
+    #[must_use]
+    pub fn planned(&self, generation: u32) -> Option<u32> {
+        self.crews.get(&generation).map(|crew| crew.roster.planned)
+    }
+
+    /// Ends that were not expected since the start, by cause; every cause is there.
+    #[must_use]
+    pub fn ends(&self) -> BTreeMap<String, u64> {
+        let causes =
+            [Cause::Oom, Cause::Hung, Cause::Rss, Cause::Age, Cause::Signal(0), Cause::Exit(0), Cause::Unknown];
+        causes.map(|cause| (cause.word().to_owned(), self.ends.get(cause.word()).copied().unwrap_or(0))).into()
+    }
+
+    fn count(&mut self, deaths: &[Death]) {
+        for death in deaths.iter().filter(|death| !death.expected) {
+            *self.ends.entry(death.cause.word()).or_default() += 1;
+        }
+        // One may have come in the place of one that went.
+        self.revision += u64::from(!deaths.is_empty());
+    }
+}
+
+impl Crew {
+    const fn new(roster: Roster) -> Self {
+        let roster = Roster { main_alive: true, stage: Stage::Starting, ..roster };
+        Self { roster, workers: BTreeMap::new(), dismissed: 0, restarts: 0, last: None, search: None }
+    }
+
+    /// Takes those out that have ended. That a descriptor was ready may be stale; the kernel is asked again.
+    fn take_ended(&mut self, ready: &BTreeSet<RawFd>) -> Vec<Worker> {
+        let ended: Vec<Pid> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| {
+                let handle = worker.handle.as_ref();
+                worker.status.is_some()
+                    || handle.is_some_and(|it| ready.contains(&it.as_fd().as_raw_fd()) && has_ended(it))
+            })
+            .map(|(pid, _)| *pid)
+            .collect();
+        ended.iter().filter_map(|pid| self.workers.remove(pid)).collect()
+    }
+
+    fn bury(&mut self, worker: &Worker, oom: &mut OomWatch, now: Instant) -> Death {
+        let process = &worker.process;
+        // The parent may reap it between the two questions, never before the second one can be answered.
+        let status = worker
+            .status
+            .or_else(|| usage::unreaped_status(process))
+            .or_else(|| worker.handle.as_ref().and_then(PidFd::exit_status));
+        let cause = worker.sentence.unwrap_or_else(|| Cause::of(status, || oom.claim(now)));
+        let is_asked_for = matches!(cause, Cause::Exit(0) | Cause::Signal(libc::SIGTERM)) && self.dismissed > 0;
+        self.dismissed -= u32::from(is_asked_for);
+        let expected = is_asked_for || self.roster.stage == Stage::Leaving;
+        self.restarts += u64::from(!expected);
+        let death = Death {
+            generation: self.roster.generation,
+            pid: process.pid,
+            cause,
+            age: usage::age(process),
+            at: now,
+            restarts: self.restarts,
+            expected,
+        };
+        if !expected {
+            self.last = Some(death);
+        }
+        death
+    }
+
+    /// Looks who is there: adds newcomers, and buries those that went unnoticed.
+    fn look(&mut self, oom: &mut OomWatch, now: Instant) -> Vec<Death> {
+        let present = self.present();
+        let is_present = |worker: &Worker| {
+            present.iter().any(|process| (process.pid, process.start) == (worker.process.pid, worker.process.start))
+        };
+        // A new process may have the number of one that is gone. Who has a handle is noticed by that.
+        let gone: Vec<Pid> = self
+            .workers
+            .iter()
+            .filter(|(pid, worker)| {
+                !is_present(worker) && (worker.handle.is_none() || present.iter().any(|process| process.pid == **pid))
+            })
+            .map(|(pid, _)| *pid)
+            .collect();
+        let gone: Vec<Worker> = gone.iter().filter_map(|pid| self.workers.remove(pid)).collect();
+        let deaths = gone.iter().map(|worker| self.bury(worker, oom, now)).collect();
+        let room = MOST_HANDLES.min(getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft / 4));
+        for process in present {
+            let held = self.workers.values().filter(|worker| worker.handle.is_some()).count() as u64;
+            if !self.workers.contains_key(&process.pid) && !is_pythons_own(process.pid) {
+                let handle = if held < room { open(&process) } else { None };
+                self.workers.insert(process.pid, Worker { process, handle, status: None, sentence: None });
+            }
+        }
+        deaths
+    }
+
+    /// The children of the main process; when that is gone, the members of its group that became our children.
+    fn present(&self) -> Vec<Process> {
+        let living = |process: &Process| !process.is_zombie();
+        if self.roster.main_alive {
+            return processes::children_of(self.roster.main).into_iter().filter(living).collect();
+        }
+        let orphans = processes::children_of(getpid()).into_iter();
+        orphans.filter(|orphan| orphan.group == self.roster.main && living(orphan)).collect()
+    }
+}
+
+/// A handle on exactly this process.
+fn open(process: &Process) -> Option<PidFd> {
+    let handle = PidFd::open(process.pid).ok()?;
+    Process::read(process.pid).filter(|now| now.start == process.start).map(|_| handle)
+}
+
+fn has_ended(handle: &PidFd) -> bool {
+    let mut fds = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+/// Python's multiprocessing starts processes for itself beside the workers.
+fn is_pythons_own(pid: Pid) -> bool {
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let command = String::from_utf8_lossy(&command);
+    ["multiprocessing.resource_tracker", "multiprocessing.forkserver"].iter().any(|name| command.contains(name))
+}
+
+#[cfg(test)]
+mod tests;
