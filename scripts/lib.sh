@@ -57,6 +57,36 @@ stop_if_missing() {
     exit 1
 }
 
+# How long to wait while another apt or dpkg holds a lock, in seconds.
+APT_WAIT=300
+
+# apt_get ARGUMENTS…: waits while another one runs, and shows its output if it fails. apt itself waits for dpkg's lock
+# only, so it is run again while one of its other locks (package lists, archives) is held.
+apt_get() {
+    local output said='' deadline=$((SECONDS + APT_WAIT))
+    until output=$(LC_ALL=C DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq -o "DPkg::Lock::Timeout=$APT_WAIT" "$@" </dev/null 2>&1); do
+        if ((SECONDS >= deadline)) || ! grep -qE '^(E: Could not get lock|dpkg: error: .* lock)' <<<"$output"; then
+            say "    apt-get $* failed:"$'\n'"$output"
+            return 1
+        fi
+        [[ -n $said ]] || say "    waiting for another apt-get or dpkg to end"
+        said=yes
+        sleep 1
+    done
+}
+
+APT_UPDATED=
+
+# apt_install PACKAGE…: where we may.
+apt_install() {
+    ((EUID == 0)) && have apt-get || return 1
+    # The package may be in an old list or in the cache, so that is no reason to give up.
+    [[ -n $APT_UPDATED ]] || apt_get update || true
+    APT_UPDATED=yes
+    apt_get install -y --no-install-recommends "$@"
+}
+
 # at_least WANTED VERSION
 at_least() {
     [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n 1) == "$1" ]]
