@@ -1,5 +1,5 @@
-//! Documentation that is made from the option table: the README's table, the example file, the man page and the
-//! completions. A test fails when a file that holds one of them is stale.
+//! Documentation that is generated from the option table: the reference in `config/README.md`, the example file, the man
+//! page and the completions. A test fails when one of the files is stale.
 
 use std::fmt::Write;
 use std::io;
@@ -14,7 +14,7 @@ use crate::settings::options::{Heading, OPTIONS, Opt, Section};
 
 /// Every option in Markdown, a table for each heading.
 #[must_use]
-pub fn readme_table() -> String {
+pub fn settings_reference() -> String {
     let mut text = String::new();
     for heading in Heading::ALL {
         let rows: Vec<_> = OPTIONS.iter().filter(|opt| opt.heading == heading).map(row).collect();

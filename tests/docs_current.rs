@@ -1,4 +1,4 @@
-//! Files that are made from the option table are current. With `UPDATE_DOCS=1` in the environment they are rewritten.
+//! Files that are generated from the option table are current. `UPDATE_DOCS=1` in the environment rewrites them.
 
 use std::fs;
 use std::path::PathBuf;
@@ -24,11 +24,12 @@ fn assert_current(path: &str, current: &str) {
 }
 
 #[test]
-fn the_table_in_the_readme_is_current() {
-    let readme = fs::read_to_string(in_project("README.md")).expect("a README");
-    let (before, rest) = readme.split_once(BEGIN).expect("the first marker");
+fn the_settings_reference_is_current() {
+    let path = "config/README.md";
+    let text = fs::read_to_string(in_project(path)).expect("the reference");
+    let (before, rest) = text.split_once(BEGIN).expect("the first marker");
     let (_, after) = rest.split_once(END).expect("the second marker");
-    assert_current("README.md", &format!("{before}{BEGIN}\n{}{END}{after}", docs::readme_table()));
+    assert_current(path, &format!("{before}{BEGIN}\n{}{END}{after}", docs::settings_reference()));
 }
 
 #[test]

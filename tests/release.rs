@@ -55,6 +55,7 @@ fn the_archive_has_what_an_administrator_needs_and_it_runs() {
         "completions/_mcp-launch",
         "completions/mcp-launch.fish",
         "man/mcp-launch.1",
+        "config/README.md",
         "config/mcp-launch.toml",
         "config/systemd/mcp-launch.service",
         "config/kubernetes/base/kustomization.yaml",

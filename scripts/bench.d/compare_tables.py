@@ -1,4 +1,4 @@
-"""Tables for the README, from what mcp-launch compare --json has measured. Run by scripts/compare-tables."""
+"""Writes the tables of scripts/RESULTS.md from the output of mcp-launch compare --json. Run by scripts/compare-tables."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ APPS = {
     "gateway": ("The MCP Gateway, `/health`", "a database query; `RATE_LIMITING_ENABLED=false`"),
 }
 
-# The rows that a reader wants first; `mcp-launch compare` prints all.
+# The most important rows; `mcp-launch compare` prints all of them.
 ROWS = ["requests_per_second", "p99", "cpu_64", "start", "memory_loaded", "overload", "reload_failed"]
 
 
@@ -48,7 +48,7 @@ def table(headings, lines):
 
 def app_table(name, result):
     title, what = APPS[name]
-    # GitHub knows no Markdown in there.
+    # GitHub does not render Markdown inside <summary>.
     yield re.sub("`([^`]+)`", r"<code>\1</code>", f"<details><summary>{title} ({what})</summary>")
     yield ""
     lines = [line for key, line in result.lines.items() if any(key.startswith(row) for row in ROWS)]
@@ -115,7 +115,7 @@ def block(results):
         f"Measured on {date.today().isoformat()} on {machine['cores']} cores ({machine['cpu']}), {machine['system']}, "
         f"kernel {machine['kernel']}, with {data['load_generator']}: {data['rounds']} rounds of "
         f"{results['empty_json'].data['duration_seconds']:g} s ({data['duration_seconds']:g} s for the gateway) for each "
-        f"number of connections, in turns; median (least–most). `scripts/compare-tables` makes these tables."
+        f"number of connections, alternating between the servers. Figures are the median (minimum–maximum)."
     )
     yield ""
     if any(result.data["machine"]["busy_percent"] > 10 for result in results.values()):
@@ -123,21 +123,21 @@ def block(results):
         yield ""
     for name, result in results.items():
         yield from app_table(name, result)
-    yield "What the gateway's decision record on its servers (ADR 0025) says, and what was measured here:"
+    yield "The gateway's decision record on its servers (ADR 0025), compared with what was measured here:"
     yield ""
     lines = ((said, measured, "yes" if agrees else "no") for said, measured, agrees in against_the_record(results))
-    yield from table(["the record", "here", "the same"], lines)
+    yield from table(["the record", "measured here", "agrees"], lines)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("results", type=Path)
-    parser.add_argument("readme", type=Path)
+    parser.add_argument("document", type=Path)
     options = parser.parse_args()
     results = {name: Result(options.results / f"{name}.json") for name in APPS}
-    before, rest = options.readme.read_text().split(BEGIN)
+    before, rest = options.document.read_text().split(BEGIN)
     _, after = rest.split(END)
-    options.readme.write_text(f"{before}{BEGIN}\n" + "\n".join(block(results)) + f"\n{END}{after}")
+    options.document.write_text(f"{before}{BEGIN}\n" + "\n".join(block(results)) + f"\n{END}{after}")
 
 
 if __name__ == "__main__":

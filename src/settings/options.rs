@@ -1,7 +1,7 @@
 //! THE table: every option with its file key, environment names, flag, type, default and help text.
 //!
 //! The command line, the environment, the file, `explain`, `--help`, the man page, the completions, the example
-//! file and the README table all come from it. To add an option, add a row.
+//! file and config/README.md all come from it. To add an option, add a row.
 
 use std::path::PathBuf;
 
