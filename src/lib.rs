@@ -171,6 +171,7 @@ pub mod control;
 pub mod docs;
 pub mod guard;
 pub mod host;
+pub mod ids;
 pub mod log;
 pub mod plan;
 pub mod probe;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::host::Environment;
 use crate::plan::{Bind, Plan};
 use crate::problem::{Exit, Problem};
-use crate::run::listener::Front;
+use crate::run::listener::Listeners;
 use crate::run::lock::{Lock, Refused};
 use crate::settings::value::AutoPath;
 use crate::settings::{FlagLayer, Settings};
@@ -43,8 +43,8 @@ pub(super) fn check(flags: FlagLayer) -> Result<u8, Vec<Problem>> {
 }
 
 /// Takes the place where clients arrive.
-pub(super) fn claim(plan: &Plan) -> Result<Front, Problem> {
-    Front::claim(&plan.bind)
+pub(super) fn claim(plan: &Plan) -> Result<Listeners, Problem> {
+    Listeners::claim(&plan.bind)
 }
 
 /// Takes the lock of the settings; none when it is off, or held while `FORCE_START` says to go on.

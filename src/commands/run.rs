@@ -142,7 +142,7 @@ fn control(settings: &Settings, env: &Environment, bind: &Bind) -> ControlServer
 
 fn supervise(
     plan: Plan,
-    front: crate::run::listener::Front,
+    front: crate::run::listener::Listeners,
     lock: Option<Lock>,
     (control, termination, notify): (ControlServer, TerminationLog, Notifier),
     planner: &mut Planner,

@@ -87,7 +87,7 @@ impl Launch {
         });
         let line = (board.is_some() && around.own_listeners).then(|| {
             let number = self.next_number(resolution);
-            self.descriptors.push(Descriptor { number, what: Inherited::Line });
+            self.descriptors.push(Descriptor { number, what: Inherited::BorrowedSockets });
             number
         });
         let config = Config {

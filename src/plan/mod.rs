@@ -128,7 +128,7 @@ pub enum Inherited {
     /// The [scoreboard](crate::guard::scoreboard) of the generation.
     Scoreboard,
     /// The workers' end of the line over which we ask for a copy of a listening socket.
-    Line,
+    BorrowedSockets,
 }
 
 /// How the server is looked after.

@@ -9,7 +9,7 @@ use super::process::Process;
 
 /// How a process is doing at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Condition {
+pub struct ThreadStats {
     /// Processor time of all its threads that live.
     pub cpu: Duration,
     /// How long its threads wanted to run and had to wait for a processor.
@@ -22,7 +22,7 @@ pub struct Condition {
     pub is_writing: bool,
 }
 
-impl Condition {
+impl ThreadStats {
     /// How a process is doing; none if it is gone.
     #[must_use]
     pub fn read(process: &Process) -> Option<Self> {
@@ -118,13 +118,13 @@ mod tests {
     use std::process::{Child, Command, Stdio};
     use std::time::Instant;
 
-    fn condition(child: &Child) -> Condition {
+    fn condition(child: &Child) -> ThreadStats {
         let process = Process::read(Pid::from_raw(child.id().cast_signed())).unwrap();
-        Condition::read(&process).unwrap()
+        ThreadStats::read(&process).unwrap()
     }
 
     #[track_caller]
-    fn becomes(child: &Child, what: impl Fn(&Condition) -> bool) {
+    fn becomes(child: &Child, what: impl Fn(&ThreadStats) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !what(&condition(child)) {
             assert!(Instant::now() < deadline, "{:?}", condition(child));

@@ -38,7 +38,7 @@ fn plan_value(resolution: &Resolution, plan: &Plan) -> Value {
         Inherited::Listener => json!({ "number": descriptor.number, "what": "listener" }),
         Inherited::ProbeListener => json!({ "number": descriptor.number, "what": "probe-listener" }),
         Inherited::Scoreboard => json!({ "number": descriptor.number, "what": "scoreboard" }),
-        Inherited::Line => json!({ "number": descriptor.number, "what": "line" }),
+        Inherited::BorrowedSockets => json!({ "number": descriptor.number, "what": "line" }),
         Inherited::Pair => json!({ "number": descriptor.number, "what": "certificate-and-key" }),
         Inherited::Authority => json!({ "number": descriptor.number, "what": "certificate-authority" }),
         Inherited::Modules(modules) => {

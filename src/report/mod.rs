@@ -215,7 +215,9 @@ fn what(inherited: &Inherited) -> String {
         Inherited::Listener => "the listening socket".into(),
         Inherited::ProbeListener => "a private listening socket for readiness probes".into(),
         Inherited::Scoreboard => "memory in which the workers tell how they are".into(),
-        Inherited::Line => "a line over which workers are asked for a copy of their listening socket".into(),
+        Inherited::BorrowedSockets => {
+            "a line over which workers are asked for a copy of their listening socket".into()
+        }
         Inherited::Pair => "certificate chain and private key, in memory".into(),
         Inherited::Authority => "certificates that clients' are checked against, in memory".into(),
         Inherited::Modules(modules) => {

@@ -29,7 +29,9 @@ pub fn exec(plan: &Plan, lock: Option<Lock>, inherited: SignalState) -> Result<E
             what @ (Inherited::Pair | Inherited::Authority) => {
                 super::memfd::credentials::memory_file(plan.credentials.as_ref(), what)
             }
-            Inherited::Listener | Inherited::ProbeListener | Inherited::Scoreboard | Inherited::Line => continue,
+            Inherited::Listener | Inherited::ProbeListener | Inherited::Scoreboard | Inherited::BorrowedSockets => {
+                continue;
+            }
         };
         let file = file
             .map_err(|error| cannot("a memory file", Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))?;

@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 
 use super::notify::Notifier;
 use super::signals::BlockedSignals;
-use super::stop_sequence::{Leave, Step};
+use super::stop_sequence::{Step, StopSequence};
 use super::{adopt_orphans, poll_timeout, signal_all, status_of};
 use crate::control::server::ControlServer;
 use crate::host::{Program, find_program};
@@ -238,17 +238,17 @@ impl Runner<'_> {
         let deadline = Instant::now() + step.timeout;
         let mut ended = None;
         let mut out_of_time = false;
-        let mut leave: Option<Leave> = None;
+        let mut leave: Option<StopSequence> = None;
         loop {
             let alone = reap_all(main, &mut ended);
             let now = Instant::now();
             if ended.is_some() {
-                leave.get_or_insert_with(|| Leave::new(now, now + LEFTOVERS_GRACE)).main_gone(now);
+                leave.get_or_insert_with(|| StopSequence::new(now, now + LEFTOVERS_GRACE)).main_gone(now);
             } else if self.stop > Stop::No && leave.is_none() {
-                leave = Some(Leave::lingering(now, now, now + self.stop_timeout));
+                leave = Some(StopSequence::lingering(now, now, now + self.stop_timeout));
             } else if now >= deadline && leave.is_none() {
                 out_of_time = true;
-                leave = Some(Leave::lingering(now, now, now + TIMEOUT_GRACE));
+                leave = Some(StopSequence::lingering(now, now, now + TIMEOUT_GRACE));
             }
             let Some(leaving) = leave.as_mut().filter(|_| !alone) else {
                 if alone {
@@ -336,7 +336,7 @@ fn reap_all(main: Pid, ended: &mut Option<u8>) -> bool {
 }
 
 /// Does what the timetable says is due. Returns whether it is worth waiting on.
-fn carry_out(leave: &mut Leave, main: Pid, ended: bool, now: Instant) -> bool {
+fn carry_out(leave: &mut StopSequence, main: Pid, ended: bool, now: Instant) -> bool {
     let all = || descendants(nix::unistd::getpid());
     while let Some(step) = leave.due(now) {
         match step {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// The timetable of one generation's end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leave {
+pub struct StopSequence {
     /// When the main process gets TERM.
     ask_at: Instant,
     /// When the processes that the main process did not end get TERM themselves.
@@ -44,7 +44,7 @@ const KILL_MARGIN: Duration = Duration::from_millis(400);
 /// A killed process is gone at once unless the kernel holds it.
 const ABANDON_AFTER: Duration = Duration::from_secs(5);
 
-impl Leave {
+impl StopSequence {
     /// The timetable for a generation that was asked to leave just now and must be gone at `deadline`.
     #[must_use]
     pub fn new(now: Instant, deadline: Instant) -> Self {
@@ -128,7 +128,7 @@ mod tests {
     fn the_steps_come_in_order_and_inside_the_budget() {
         let now = Instant::now();
         for budget in [1, 100, 2_000, 25_000].map(Duration::from_millis) {
-            let mut leave = Leave::new(now, now + budget);
+            let mut leave = StopSequence::new(now, now + budget);
             let mut steps = Vec::new();
             while let Some(at) = leave.next() {
                 if let Some(step) = leave.due(at) {
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn one_that_lingers_is_asked_later_and_gone_as_early() {
         let now = Instant::now();
-        let mut leave = Leave::lingering(now, now + Duration::from_secs(1), now + Duration::from_secs(25));
+        let mut leave = StopSequence::lingering(now, now + Duration::from_secs(1), now + Duration::from_secs(25));
         assert_eq!(leave.due(now), None);
         assert_eq!(leave.next(), Some(now + Duration::from_secs(1)));
         assert_eq!(leave.due(now + Duration::from_secs(1)), Some(Step::Ask));
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn hurry_kills_now() {
         let now = Instant::now();
-        let mut leave = Leave::new(now, now + Duration::from_secs(25));
+        let mut leave = StopSequence::new(now, now + Duration::from_secs(25));
         assert_eq!(leave.due(now), None);
         leave.hurry(now);
         assert_eq!(leave.due(now), Some(Step::AskRest));

@@ -13,18 +13,19 @@ use nix::unistd::Pid;
 use tracing::warn;
 
 use crate::guard::scoreboard::Scoreboard;
+use crate::ids::{GenerationId, PlanId};
 use crate::plan::{Bind, Inherited, Plan};
 use crate::probe::Speech;
 use crate::problem::Exit;
 use crate::proc::memory;
 use crate::proc::process::{self as processes, Process};
-use crate::run::listener::borrowed::Line;
-use crate::run::listener::{self as front, Front};
+use crate::run::listener::borrowed::BorrowedSockets;
+use crate::run::listener::{self as front, Listeners};
 use crate::run::memfd::credentials::{self, FilesInMemory};
 use crate::run::memfd::modules as module;
 use crate::run::signal_all;
 use crate::settings::value::Server;
-use crate::supervisor::machine::generation::{Action, Event, Main, Outcome, Strength};
+use crate::supervisor::machine::generation::{Action, Event, Main, Outcome, Startup};
 use crate::supervisor::readiness::{ListenerWatch, Probe, Target};
 use crate::supervisor::{Readiness, Running, Supervisor, facts};
 use crate::sys::spawn::{Group, Image, Setup, SpawnError, Stage, spawn};
@@ -32,8 +33,8 @@ use crate::sys::spawn::{Group, Image, Setup, SpawnError, Stage, spawn};
 impl Supervisor<'_> {
     pub(super) fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Spawn { generation, plan, strength } => {
-                let event = self.spawn(generation, plan, strength);
+            Action::Spawn { generation, plan, startup } => {
+                let event = self.spawn(generation, plan, startup);
                 self.queue.push_back(event);
             }
             Action::Measure { generation } => {
@@ -77,7 +78,7 @@ impl Supervisor<'_> {
         }
     }
 
-    fn spawn(&mut self, generation: u32, plan_id: u32, strength: Strength) -> Event {
+    fn spawn(&mut self, generation: GenerationId, plan_id: PlanId, startup: Startup) -> Event {
         // Clients that wait where nobody serves any more are for this one.
         self.forget_gone();
         let Some(plan) = self.plans.get(&plan_id) else {
@@ -86,9 +87,9 @@ impl Supervisor<'_> {
         if plan.descriptors.iter().any(|descriptor| descriptor.what == Inherited::Listener) {
             self.steer_past_newcomer();
         }
-        let plan = match strength {
-            Strength::Full => Cow::Borrowed(plan),
-            Strength::OneWorker => Cow::Owned(with_one_worker(plan)),
+        let plan = match startup {
+            Startup::Full => Cow::Borrowed(plan),
+            Startup::OneWorker => Cow::Owned(with_one_worker(plan)),
         };
         match start(&plan, generation, &mut self.front, self.inherited) {
             Ok(mut running) => {
@@ -102,7 +103,7 @@ impl Supervisor<'_> {
                 Event::Spawned { generation, pid }
             }
             Err(error) => {
-                warn!(generation, program = %plan.program.display(), %error, "cannot start the server");
+                warn!(generation = generation.0, program = %plan.program.display(), %error, "cannot start the server");
                 self.end_handover(generation);
                 Event::SpawnFailed { generation, outcome: outcome(error) }
             }
@@ -112,12 +113,12 @@ impl Supervisor<'_> {
     fn plan_anew(&mut self, server: Option<Server>, workers: i32) -> Event {
         match (self.replan)(server, workers) {
             Ok(plan) => {
-                let id = self.plans.keys().last().map_or(0, |last| last + 1);
+                let id = self.plans.keys().last().map_or(PlanId(0), |last| last.next());
                 for warning in &plan.warnings {
                     warn!("{warning}");
                 }
                 let facts = facts(id, &plan);
-                let used: Vec<u32> = self.state.plans().collect();
+                let used: Vec<PlanId> = self.state.plans().collect();
                 self.plans.retain(|id, _| used.contains(id));
                 self.plans.insert(id, plan);
                 Event::Planned(Ok(facts))
@@ -128,7 +129,7 @@ impl Supervisor<'_> {
         }
     }
 
-    fn signal_main(&mut self, generation: u32, signal: Signal) {
+    fn signal_main(&mut self, generation: GenerationId, signal: Signal) {
         let successor = self.state.serving().map(|serving| serving.id).filter(|serving| *serving != generation);
         if let (Some(successor), Signal::SIGTERM) = (successor, signal) {
             self.steer_to_first(successor);
@@ -151,23 +152,23 @@ impl Supervisor<'_> {
 
     /// Where processes cannot be seen, signals the process groups of one generation or of all: its main process
     /// once more, and what has not left the group.
-    fn signal_blindly(&self, generation: Option<u32>, signal: Signal) {
+    fn signal_blindly(&self, generation: Option<GenerationId>, signal: Signal) {
         if processes::are_visible() {
             return;
         }
-        let of_it = |id: &u32| generation.is_none_or(|generation| generation == *id);
+        let of_it = |id: &GenerationId| generation.is_none_or(|generation| generation == *id);
         for (_, running) in self.running.iter().filter(|(id, _)| of_it(id)) {
             processes::signal_group(running.main, signal);
         }
     }
 
-    pub(super) fn members(&self, generation: u32) -> Vec<Process> {
+    pub(super) fn members(&self, generation: GenerationId) -> Vec<Process> {
         let Some(running) = self.running.get(&generation) else { return Vec::new() };
         processes::members(&own_descendants(), running.main, &running.seen)
     }
 
     /// All of a generation but its main process.
-    fn rest(&self, generation: u32) -> Vec<Process> {
+    fn rest(&self, generation: GenerationId) -> Vec<Process> {
         let main = self.running.get(&generation).map(|running| running.main);
         self.members(generation).into_iter().filter(|member| Some(member.pid) != main).collect()
     }
@@ -217,13 +218,13 @@ fn outcome(error: SpawnError) -> Option<Outcome> {
 /// Starts the main process of a generation, with everything that it inherits.
 fn start(
     plan: &Plan,
-    generation: u32,
-    front: &mut Front,
+    generation: GenerationId,
+    front: &mut Listeners,
     inherited: crate::sys::SignalState,
 ) -> Result<Running, SpawnError> {
     let prepare = |errno| SpawnError { stage: Stage::Prepare, errno };
     let failed = |error: std::io::Error| prepare(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
-    let written = plan.credentials.as_ref().map(|credentials| FilesInMemory::write(credentials, generation));
+    let written = plan.credentials.as_ref().map(|credentials| FilesInMemory::write(credentials, generation.0));
     let files = written.transpose().map_err(failed)?.flatten();
     let mut made: BTreeMap<i32, OwnedFd> = BTreeMap::new();
     let mut listener = None;
@@ -253,10 +254,14 @@ fn start(
                     made.insert(descriptor.number, copy);
                 }
                 // The guard looks whether it is there, and does without it.
-                Err(errno) => warn!(generation, error = errno.desc(), "no scoreboard: workers cannot be looked at"),
+                Err(errno) => warn!(
+                    generation = generation.0,
+                    error = errno.desc(),
+                    "no scoreboard: workers cannot be looked at"
+                ),
             },
-            Inherited::Line => {
-                if let Ok((ours, theirs)) = Line::open() {
+            Inherited::BorrowedSockets => {
+                if let Ok((ours, theirs)) = BorrowedSockets::open() {
                     line = Some(ours);
                     made.insert(descriptor.number, theirs);
                 }
@@ -289,8 +294,8 @@ fn start(
 }
 
 /// A scoreboard, and the copy of its descriptor that the workers get.
-fn scoreboard(generation: u32, workers: u32) -> nix::Result<(Scoreboard, OwnedFd)> {
-    let board = Scoreboard::new(generation, workers)?;
+fn scoreboard(generation: GenerationId, workers: u32) -> nix::Result<(Scoreboard, OwnedFd)> {
+    let board = Scoreboard::new(generation.0, workers)?;
     let copy = board.descriptor().try_clone_to_owned().map_err(|_| Errno::EMFILE)?;
     Ok((board, copy))
 }
@@ -307,12 +312,12 @@ fn with_one_worker(plan: &Plan) -> Plan {
 
 /// The arguments, in which a Unix socket that the server makes by itself has a name of its own: the old generation
 /// still has the path that clients know.
-fn with_own_path(plan: &Plan, generation: u32, front: &Front) -> Vec<OsString> {
+fn with_own_path(plan: &Plan, generation: GenerationId, front: &Listeners) -> Vec<OsString> {
     let (Some(own), Bind::Unix(path)) = (front.own_path(generation), &plan.bind) else { return plan.argv.clone() };
     plan.argv.iter().map(|argument| if argument == path { own.clone().into() } else { argument.clone() }).collect()
 }
 
-fn readiness(plan: &Plan, private: Option<SocketAddr>, front: &Front, generation: u32) -> Readiness {
+fn readiness(plan: &Plan, private: Option<SocketAddr>, front: &Listeners, generation: GenerationId) -> Readiness {
     let now = Instant::now();
     let ask = |target| Readiness::Asking(Probe::new(target, &plan.policy.health_path, speech(plan), now));
     match (private, front.bind()) {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::host;
+use crate::ids::GenerationId;
 use crate::proc::memory::{self, Footprint};
 use crate::proc::process::Process;
 use crate::proc::sockets as listeners;
@@ -18,7 +19,7 @@ const INTERVAL: Duration = Duration::from_millis(50);
 
 impl Supervisor<'_> {
     /// What the memory has room for beside a generation.
-    pub(super) fn measure(&mut self, generation: u32) -> Event {
+    pub(super) fn measure(&mut self, generation: GenerationId) -> Event {
         let main = self.running.get(&generation).map(|running| running.main);
         let (mains, workers): (Vec<Process>, Vec<Process>) =
             self.members(generation).into_iter().partition(|member| Some(member.pid) == main);
@@ -26,7 +27,7 @@ impl Supervisor<'_> {
             |processes: Vec<Process>| processes.iter().filter_map(|p| Footprint::read(p.pid)).collect::<Vec<_>>();
         let size = Size::of(read(mains).first().copied(), &read(workers));
         let room = room(&host::memory_use(Path::new("/")), size);
-        tracing::debug!(generation, ?room, ?size, "memory");
+        tracing::debug!(generation = generation.0, ?room, ?size, "memory");
         Event::Measured { room, workers: self.headcount(generation).map(|workers| workers.alive) }
     }
 
@@ -46,7 +47,7 @@ impl Supervisor<'_> {
     }
 
     /// The workers of a generation that has its listening socket from us; none if that cannot be seen.
-    fn headcount(&mut self, generation: u32) -> Option<Headcount> {
+    fn headcount(&mut self, generation: GenerationId) -> Option<Headcount> {
         let socket = self.front.inode(generation)?;
         let alive = self.living_workers(generation, socket);
         if alive.is_empty() {
@@ -60,7 +61,7 @@ impl Supervisor<'_> {
 
     /// The children of the main process that have the listening socket, or had it when they were last counted: one
     /// that finishes has closed it.
-    fn living_workers(&mut self, generation: u32, socket: u64) -> Vec<Process> {
+    fn living_workers(&mut self, generation: GenerationId, socket: u64) -> Vec<Process> {
         let members = self.members(generation);
         let Some(running) = self.running.get_mut(&generation) else { return Vec::new() };
         let main = running.main;
@@ -82,14 +83,14 @@ impl Supervisor<'_> {
 
     /// How many workers have been there for as long as it took the generation to be ready: where they wait for
     /// clients in a way that cannot be seen, those are taken for ready.
-    fn grown_workers(&self, generation: u32) -> usize {
+    fn grown_workers(&self, generation: GenerationId) -> usize {
         let Some(running) = self.running.get(&generation) else { return 0 };
         let boot = running.boot.unwrap_or(Duration::MAX);
         running.counted.values().filter(|first_seen| first_seen.elapsed() >= boot).count()
     }
 
     /// The workers that finish what they have and take no more.
-    pub(super) fn draining_workers(&mut self, generation: u32) -> Vec<Process> {
+    pub(super) fn draining_workers(&mut self, generation: GenerationId) -> Vec<Process> {
         let Some(socket) = self.front.inode(generation) else { return Vec::new() };
         let (polling, others): (Vec<Process>, Vec<Process>) = self
             .living_workers(generation, socket)
@@ -99,7 +100,7 @@ impl Supervisor<'_> {
     }
 
     /// A generation that is ready stands with the OOM killer as everybody does.
-    pub(super) fn end_trial(&mut self, generation: u32) {
+    pub(super) fn end_trial(&mut self, generation: GenerationId) {
         let Some(running) = self.running.get_mut(&generation) else { return };
         if !std::mem::take(&mut running.on_trial) {
             return;

@@ -27,11 +27,12 @@ use tracing::{debug, info};
 
 use crate::control::server::ControlServer;
 use crate::guard::scoreboard::Scoreboard;
+use crate::ids::{GenerationId, PlanId};
 use crate::plan::{Bind, Inherited, Plan};
 use crate::problem::Problem;
 use crate::proc::process::{self as processes, Process};
-use crate::run::listener::Front;
-use crate::run::listener::borrowed::Line;
+use crate::run::listener::Listeners;
+use crate::run::listener::borrowed::BorrowedSockets;
 use crate::run::memfd::credentials::FilesInMemory;
 use crate::run::notify::Notifier;
 use crate::run::signals::{Received, Signals};
@@ -43,9 +44,9 @@ use certificates::Certificates;
 use certificates::file_watch::Watch;
 use machine::State;
 use machine::generation::{Event, Main, Outcome, PlanFacts};
-use observers::exit_reason::LastWord;
+use observers::exit_reason::ExitReason;
 pub use observers::log::server_name;
-use observers::totals::Tally;
+use observers::totals::Totals;
 use readiness::{ListenerWatch, Probe};
 use recycling::Retirement;
 use watchdog::Pulse;
@@ -85,7 +86,7 @@ struct Running {
     /// What its workers say of themselves, if the guard is in them.
     board: Option<Scoreboard>,
     /// Where its workers can be asked for a copy of a listening socket.
-    line: Option<Line>,
+    line: Option<BorrowedSockets>,
     /// What it serves TLS with, if it reads that from files: they are there for as long as it lives.
     _files: Option<FilesInMemory>,
 }
@@ -123,19 +124,19 @@ pub struct Supervisor<'a> {
     state: State,
     signals: Signals,
     inherited: SignalState,
-    front: Front,
-    plans: BTreeMap<u32, Plan>,
-    running: BTreeMap<u32, Running>,
+    front: Listeners,
+    plans: BTreeMap<PlanId, Plan>,
+    running: BTreeMap<GenerationId, Running>,
     replan: &'a mut Replan<'a>,
     started: Instant,
     workers: Workers,
     pulse: Option<Pulse>,
     retirement: Option<Retirement>,
-    tally: Tally,
+    totals: Totals,
     certificates: Certificates,
     control: ControlServer,
     termination: TerminationLog,
-    last_word: LastWord,
+    exit_reason: ExitReason,
     notify: Notifier,
     /// Events that actions gave rise to.
     queue: VecDeque<Event>,
@@ -148,7 +149,7 @@ impl<'a> Supervisor<'a> {
     /// A supervisor that is about to start the first generation. The handlers must be installed already.
     pub fn new(
         plan: Plan,
-        front: Front,
+        front: Listeners,
         signals: Signals,
         inherited: SignalState,
         replan: &'a mut Replan<'a>,
@@ -157,22 +158,22 @@ impl<'a> Supervisor<'a> {
         let seed = u64::from(std::process::id()) << 32
             | u64::from(std::time::UNIX_EPOCH.elapsed().map_or(0, |t| t.subsec_nanos()));
         Self {
-            state: State::new(facts(0, &plan), seed, Instant::now()),
+            state: State::new(facts(PlanId(0), &plan), seed, Instant::now()),
             signals,
             inherited,
             front,
-            plans: BTreeMap::from([(0, plan)]),
+            plans: BTreeMap::from([(PlanId(0), plan)]),
             running: BTreeMap::new(),
             replan,
             started: Instant::now(),
             workers: Workers::default(),
             pulse: None,
             retirement: None,
-            tally: Tally::default(),
+            totals: Totals::default(),
             certificates: Certificates::default(),
             control: ControlServer::default(),
             termination: TerminationLog::default(),
-            last_word: LastWord::default(),
+            exit_reason: ExitReason::default(),
             notify: Notifier::default(),
             queue: VecDeque::new(),
             count_at: Instant::now(),
@@ -208,7 +209,7 @@ impl<'a> Supervisor<'a> {
             }
             let ready = self.wait();
             self.notify.advance(Instant::now());
-            self.lines().for_each(Line::drain);
+            self.lines().for_each(BorrowedSockets::drain);
             self.read_signals();
             self.ask_readiness();
             self.count_workers();
@@ -241,7 +242,7 @@ impl<'a> Supervisor<'a> {
                 Reaped::NoChildren => break true,
             }
         };
-        let gone: Vec<u32> = self
+        let gone: Vec<GenerationId> = self
             .state
             .generations()
             .iter()
@@ -252,23 +253,23 @@ impl<'a> Supervisor<'a> {
             let all = processes::descendants(nix::unistd::getpid());
             for generation in gone {
                 if !self.has_survivors(generation, &all) {
-                    self.tell(Event::Emptied { generation });
+                    self.tell(Event::GenerationEmpty { generation });
                 }
             }
         }
         if alone {
-            self.tell(Event::Alone);
+            self.tell(Event::NoChildren);
         }
         self.forget_gone();
     }
 
     /// Lets go of what belonged to generations that are gone.
     fn forget_gone(&mut self) {
-        let live: Vec<u32> = self.state.generations().iter().map(|generation| generation.id).collect();
-        let gone: Vec<u32> = self.running.keys().copied().filter(|id| !live.contains(id)).collect();
+        let live: Vec<GenerationId> = self.state.generations().iter().map(|generation| generation.id).collect();
+        let gone: Vec<GenerationId> = self.running.keys().copied().filter(|id| !live.contains(id)).collect();
         for generation in gone {
             self.count_requests(generation);
-            self.tally.forget(generation);
+            self.totals.forget(generation);
             self.running.remove(&generation);
             self.end_handover(generation);
         }
@@ -285,13 +286,13 @@ impl<'a> Supervisor<'a> {
         let all = processes::descendants(nix::unistd::getpid());
         let survivors = self.has_survivors(id, &all);
         if let Some(why) = self.running.get(&id).and_then(|running| running.board.as_ref()?.failure()) {
-            self.tell(Event::Said { generation: id, why });
+            self.tell(Event::FailureReported { generation: id, why });
         }
         self.tell(Event::Exited { pid, outcome, survivors });
     }
 
     /// Whether processes of a generation live whose main process does not.
-    fn has_survivors(&self, generation: u32, all: &[Process]) -> bool {
+    fn has_survivors(&self, generation: GenerationId, all: &[Process]) -> bool {
         self.running.get(&generation).is_some_and(|running| {
             if !processes::are_visible() {
                 return processes::has_children_in(running.main);
@@ -317,7 +318,7 @@ impl<'a> Supervisor<'a> {
         let limits = self.next_retirement();
         let others = [look, patience, self.notify.next(), pulse, limits, certificates];
         until = until.into_iter().chain(others.into_iter().flatten()).min();
-        fds.extend(self.lines().filter_map(Line::interest).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        fds.extend(self.lines().filter_map(BorrowedSockets::interest).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         for running in self.running.values() {
             let probe = match &running.readiness {
                 Readiness::Asking(probe) | Readiness::Listening(_, Some(probe)) => probe,
@@ -342,7 +343,7 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    fn lines(&self) -> impl Iterator<Item = &Line> {
+    fn lines(&self) -> impl Iterator<Item = &BorrowedSockets> {
         self.running.values().filter_map(|running| running.line.as_ref())
     }
 
@@ -418,7 +419,7 @@ impl<'a> Supervisor<'a> {
     }
 
     /// A listener may be there before the app works: if only this generation can answer, it is asked, too.
-    fn seems_ready(&mut self, id: u32) {
+    fn seems_ready(&mut self, id: GenerationId) {
         let alone = self.state.generations().len() == 1;
         let plan = self.plan_of(id);
         let probe = plan.and_then(|plan| effects::public_probe(plan, self.front.bind()));
@@ -468,7 +469,7 @@ impl Recount {
 }
 
 /// What the state machine is told of a plan.
-fn facts(id: u32, plan: &Plan) -> PlanFacts {
+fn facts(id: PlanId, plan: &Plan) -> PlanFacts {
     let resizable = plan.server == Server::Gunicorn;
     let lends = plan.descriptors.iter().any(|descriptor| descriptor.what == Inherited::Listener);
     PlanFacts {

@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 use tracing::debug;
 
+use crate::ids::GenerationId;
 use crate::plan::Bind;
 use crate::proc::sockets as listeners;
 use crate::supervisor::Supervisor;
@@ -39,12 +40,12 @@ impl Supervisor<'_> {
     }
 
     /// From now on new clients go to this generation alone.
-    pub(super) fn steer_to(&self, generation: u32) {
+    pub(super) fn steer_to(&self, generation: GenerationId) {
         self.front.steer(generation, self.foreign());
         if let Some(own) = self.own_listeners(generation).filter(|own| own.others > 0) {
             let result = reuseport::spread(&own.handle, own.others, own.count);
             debug!(
-                generation,
+                generation = generation.0,
                 others = own.others,
                 count = own.count,
                 ?result,
@@ -56,17 +57,17 @@ impl Supervisor<'_> {
     /// Just before the old listeners close. When one does, the kernel puts the last member in its place, so that
     /// the new ones move down, one by one. The first of them moves last of all: until the last old listener is
     /// gone its number stands for it, and then, out of range, for the choice by hash over the new ones.
-    pub(super) fn steer_to_first(&mut self, generation: u32) {
+    pub(super) fn steer_to_first(&mut self, generation: GenerationId) {
         if self.front.serves(generation) {
             self.front.pad(self.foreign());
         } else if let Some(own) = self.own_listeners(generation).filter(|own| own.others > 0) {
             let result = reuseport::steer(&own.handle, own.others);
-            debug!(generation, member = own.others, ?result, "steering to the first new listener");
+            debug!(generation = generation.0, member = own.others, ?result, "steering to the first new listener");
         }
     }
 
     /// The old generation is gone: its socket is closed if another one runs, and the kernel chooses again.
-    pub(super) fn end_handover(&mut self, gone: u32) {
+    pub(super) fn end_handover(&mut self, gone: GenerationId) {
         let runs = |other: &&Generation| other.id != gone && other.main != Main::Spawning;
         let rest = self.state.generations().iter().find(runs).map(|other| other.id);
         self.front.release(gone, rest.is_some());
@@ -83,7 +84,7 @@ impl Supervisor<'_> {
         }
     }
 
-    fn own_listeners(&self, generation: u32) -> Option<Own> {
+    fn own_listeners(&self, generation: GenerationId) -> Option<Own> {
         let Bind::Tcp(address) = self.front.bind() else { return None };
         if self.front.serves(generation) {
             return None;

@@ -21,13 +21,13 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Our end.
 #[derive(Debug)]
-pub struct Line {
+pub struct BorrowedSockets {
     socket: OwnedFd,
     /// Questions that may still be answered.
     unanswered: Cell<u32>,
 }
 
-impl Line {
+impl BorrowedSockets {
     /// Our end, and the one for the workers.
     ///
     /// # Errors
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn the_first_worker_that_listens_is_taken_and_no_other_socket() {
-        let (line, theirs) = Line::open().unwrap();
+        let (line, theirs) = BorrowedSockets::open().unwrap();
         let [listener, other] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let wanted = BTreeSet::from([inode(&listener)]);
         answer(&theirs, None);
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_comes_too_late_is_not_kept() {
-        let (line, theirs) = Line::open().unwrap();
+        let (line, theirs) = BorrowedSockets::open().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         assert!(line.ask(&BTreeSet::from([inode(&listener)])).is_none());
         assert!(line.interest().is_some());

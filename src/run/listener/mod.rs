@@ -15,6 +15,7 @@ use nix::sys::socket::{
     setsockopt, shutdown, socket,
 };
 
+use crate::ids::GenerationId;
 use crate::plan::Bind;
 use crate::problem::{Exit, Problem};
 use crate::sys::reuseport::{share, steer, unsteer};
@@ -25,13 +26,13 @@ use crate::sys::reuseport::{share, steer, unsteer};
 /// to one generation while the other still accepts what waits for it. A socket whose generation is gone is kept if
 /// it is the only one: clients wait in it until the next generation takes it over.
 #[derive(Debug)]
-pub struct Front {
+pub struct Listeners {
     bind: Bind,
     /// Bound and never listening: it keeps the port. None for Unix sockets.
     #[allow(dead_code, reason = "held, not used")]
     holder: Option<OwnedFd>,
     /// In the order in which the kernel numbers the members of the group that share the port.
-    listeners: Vec<Listener>,
+    sockets: Vec<Listener>,
     /// Listening, and never chosen: see [`Self::pad`].
     padding: Vec<OwnedFd>,
 }
@@ -41,10 +42,10 @@ pub struct Front {
 struct Listener {
     socket: OwnedFd,
     /// Whose it is.
-    generation: Option<u32>,
+    generation: Option<GenerationId>,
 }
 
-impl Front {
+impl Listeners {
     /// Takes the address, which fails if anybody else has it: the socket is bound without `SO_REUSEPORT`.
     /// Afterwards it is opened to others that ask for `SO_REUSEPORT`, as our listeners and Granian's workers do.
     ///
@@ -64,7 +65,7 @@ impl Front {
                 (wanted.clone(), None)
             }
         };
-        Ok(Self { bind, holder, listeners: Vec::new(), padding: Vec::new() })
+        Ok(Self { bind, holder, sockets: Vec::new(), padding: Vec::new() })
     }
 
     /// Where it is bound, with the port that was picked for port 0.
@@ -78,41 +79,41 @@ impl Front {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn lend(&mut self, generation: u32, backlog: u32) -> nix::Result<&OwnedFd> {
-        let free = self.listeners.iter().position(|listener| listener.generation.is_none());
+    pub fn lend(&mut self, generation: GenerationId, backlog: u32) -> nix::Result<&OwnedFd> {
+        let free = self.sockets.iter().position(|listener| listener.generation.is_none());
         let index = match free {
             Some(index) => index,
             None => self.open(generation, backlog)?,
         };
-        self.listeners[index].generation = Some(generation);
-        Ok(&self.listeners[index].socket)
+        self.sockets[index].generation = Some(generation);
+        Ok(&self.sockets[index].socket)
     }
 
-    fn open(&mut self, generation: u32, backlog: u32) -> nix::Result<usize> {
+    fn open(&mut self, generation: GenerationId, backlog: u32) -> nix::Result<usize> {
         let socket = match &self.bind {
             Bind::Tcp(address) => {
                 let socket = reuse_port_socket(*address)?;
-                if let Some(first) = self.listeners.first() {
+                if let Some(first) = self.sockets.first() {
                     // The group has a program from now on: the newcomer is not chosen when it joins.
                     steer(&first.socket, 0)?;
                 }
                 socket
             }
-            Bind::Unix(path) if self.listeners.is_empty() && !path.exists() => bind_unix(path)?,
+            Bind::Unix(path) if self.sockets.is_empty() && !path.exists() => bind_unix(path)?,
             Bind::Unix(path) => bind_unix(&generation_path(path, generation))?,
         };
         listen_on(&socket, backlog)?;
-        self.listeners.push(Listener { socket, generation: None });
-        Ok(self.listeners.len() - 1)
+        self.sockets.push(Listener { socket, generation: None });
+        Ok(self.sockets.len() - 1)
     }
 
     /// From now on new clients go to this generation alone, if it has its socket from us. `before` is how many
     /// members the group has that are older than ours and not ours.
-    pub fn steer(&self, generation: u32, before: usize) {
-        let index = self.listeners.iter().position(|listener| listener.generation == Some(generation));
+    pub fn steer(&self, generation: GenerationId, before: usize) {
+        let index = self.sockets.iter().position(|listener| listener.generation == Some(generation));
         match (&self.bind, index) {
-            (Bind::Tcp(_), Some(index)) if before + self.listeners.len() > 1 => {
-                if let Err(errno) = steer(&self.listeners[index].socket, before + index) {
+            (Bind::Tcp(_), Some(index)) if before + self.sockets.len() > 1 => {
+                if let Err(errno) = steer(&self.sockets[index].socket, before + index) {
                     tracing::warn!(error = errno.desc(), "cannot steer new connections: a few may be lost");
                 }
             }
@@ -125,31 +126,31 @@ impl Front {
     }
 
     /// From now on new clients are shared out between two generations that have their sockets from us.
-    pub fn share(&self, parts: [(u32, u32); 2]) {
-        let member = |generation| self.listeners.iter().position(|listener| listener.generation == Some(generation));
+    pub fn share(&self, parts: [(GenerationId, u32); 2]) {
+        let member = |generation| self.sockets.iter().position(|listener| listener.generation == Some(generation));
         let [Some(first), Some(second)] = parts.map(|(generation, _)| member(generation)) else { return };
-        if let Err(errno) = share(&self.listeners[first].socket, [(first, parts[0].1), (second, parts[1].1)]) {
+        if let Err(errno) = share(&self.sockets[first].socket, [(first, parts[0].1), (second, parts[1].1)]) {
             tracing::warn!(error = errno.desc(), "cannot share new connections out");
         }
     }
 
     /// The inode of the socket that a generation has from us, by which `/proc` names it.
     #[must_use]
-    pub fn inode(&self, generation: u32) -> Option<u64> {
-        let listener = self.listeners.iter().find(|listener| listener.generation == Some(generation))?;
+    pub fn inode(&self, generation: GenerationId) -> Option<u64> {
+        let listener = self.sockets.iter().find(|listener| listener.generation == Some(generation))?;
         nix::sys::stat::fstat(&listener.socket).ok().map(|status| status.st_ino)
     }
 
     /// Whether a generation has its socket from us.
     #[must_use]
-    pub fn serves(&self, generation: u32) -> bool {
-        self.listeners.iter().any(|listener| listener.generation == Some(generation))
+    pub fn serves(&self, generation: GenerationId) -> bool {
+        self.sockets.iter().any(|listener| listener.generation == Some(generation))
     }
 
     /// How many listening sockets are ours.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.listeners.len() + self.padding.len()
+        self.sockets.len() + self.padding.len()
     }
 
     /// Adds members to the group that are never chosen, until [`Self::release`] takes them out again: in those
@@ -164,31 +165,31 @@ impl Front {
     }
 
     /// Takes the socket back from a generation that is gone. It is closed if others serve, and kept if not.
-    pub fn release(&mut self, generation: u32, others_serve: bool) {
+    pub fn release(&mut self, generation: GenerationId, others_serve: bool) {
         if let Bind::Unix(path) = &self.bind {
             let _ = std::fs::remove_file(generation_path(path, generation));
         }
         for padding in self.padding.drain(..) {
             let _ = shutdown(padding.as_raw_fd(), Shutdown::Both);
         }
-        let position = self.listeners.iter().position(|listener| listener.generation == Some(generation));
+        let position = self.sockets.iter().position(|listener| listener.generation == Some(generation));
         if let Some(index) = position {
-            self.listeners[index].generation = None;
+            self.sockets[index].generation = None;
             if others_serve {
                 self.close(index);
             }
         }
-        if let [only] = &self.listeners[..] {
+        if let [only] = &self.sockets[..] {
             let _ = unsteer(&only.socket);
         }
     }
 
     fn close(&mut self, index: usize) {
-        let other = self.listeners.iter().find_map(|listener| listener.generation);
+        let other = self.sockets.iter().find_map(|listener| listener.generation);
         let _ = other.map(|generation| self.steer(generation, 0));
         // The kernel puts the last member in the place of the one that leaves, as `swap_remove` does. A descendant
         // that strayed may have the socket still: shut down, it is out of the group all the same.
-        let leaving = self.listeners.swap_remove(index);
+        let leaving = self.sockets.swap_remove(index);
         if matches!(self.bind, Bind::Tcp(_)) {
             let _ = shutdown(leaving.socket.as_raw_fd(), Shutdown::Both);
         }
@@ -197,7 +198,7 @@ impl Front {
     /// The address of a Unix socket that a generation makes by itself; it takes the place of the old one when the
     /// generation is ready.
     #[must_use]
-    pub fn own_path(&self, generation: u32) -> Option<PathBuf> {
+    pub fn own_path(&self, generation: GenerationId) -> Option<PathBuf> {
         match &self.bind {
             Bind::Unix(path) => Some(generation_path(path, generation)),
             Bind::Tcp(_) => None,
@@ -205,7 +206,7 @@ impl Front {
     }
 }
 
-impl Drop for Front {
+impl Drop for Listeners {
     fn drop(&mut self) {
         if let Bind::Unix(path) = &self.bind {
             let _ = std::fs::remove_file(path);
@@ -213,7 +214,7 @@ impl Drop for Front {
     }
 }
 
-fn generation_path(path: &Path, generation: u32) -> PathBuf {
+fn generation_path(path: &Path, generation: GenerationId) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".g{generation}"));
     name.into()
@@ -331,7 +332,7 @@ mod tests {
         Bind::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))
     }
 
-    fn address(front: &Front) -> SocketAddr {
+    fn address(front: &Listeners) -> SocketAddr {
         match front.bind() {
             Bind::Tcp(address) => *address,
             Bind::Unix(path) => panic!("{path:?} is no address"),
@@ -339,24 +340,24 @@ mod tests {
     }
 
     /// How many clients wait to be accepted, by the generation whose socket they wait at.
-    fn waiting(front: &Front, generation: u32) -> usize {
-        let listener = front.listeners.iter().find(|listener| listener.generation == Some(generation)).unwrap();
+    fn waiting(front: &Listeners, generation: GenerationId) -> usize {
+        let listener = front.sockets.iter().find(|listener| listener.generation == Some(generation)).unwrap();
         nix::fcntl::fcntl(&listener.socket, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
         std::iter::from_fn(|| nix::sys::socket::accept(listener.socket.as_raw_fd()).ok()).count()
     }
 
-    fn connect(front: &Front, clients: usize) -> Vec<std::net::TcpStream> {
+    fn connect(front: &Listeners, clients: usize) -> Vec<std::net::TcpStream> {
         (0..clients).map(|_| std::net::TcpStream::connect(address(front)).unwrap()).collect()
     }
 
     #[test]
     fn port_zero_is_settled_and_a_second_claim_is_refused() {
-        let mut front = Front::claim(&local(0)).unwrap();
+        let mut front = Listeners::claim(&local(0)).unwrap();
         assert_ne!(address(&front).port(), 0);
-        let problem = Front::claim(front.bind()).unwrap_err();
+        let problem = Listeners::claim(front.bind()).unwrap_err();
         assert_eq!(problem.exit, Exit::Taken);
-        front.lend(1, 16).unwrap();
-        let problem = Front::claim(front.bind()).unwrap_err();
+        front.lend(GenerationId(1), 16).unwrap();
+        let problem = Listeners::claim(front.bind()).unwrap_err();
         assert!(problem.to_string().contains(&format!("process {}", std::process::id())), "{problem}");
     }
 
@@ -369,11 +370,11 @@ mod tests {
 
     #[test]
     fn our_connections_that_linger_do_not_keep_the_address_from_a_successor() {
-        let mut front = Front::claim(&local(0)).unwrap();
+        let mut front = Listeners::claim(&local(0)).unwrap();
         let (bind, address) = (front.bind().clone(), address(&front));
-        leave_one_lingering(front.lend(1, 16).unwrap().as_raw_fd(), address);
+        leave_one_lingering(front.lend(GenerationId(1), 16).unwrap().as_raw_fd(), address);
         drop(front);
-        Front::claim(&bind).unwrap().lend(1, 16).unwrap();
+        Listeners::claim(&bind).unwrap().lend(GenerationId(1), 16).unwrap();
     }
 
     #[test]
@@ -382,12 +383,12 @@ mod tests {
         let address = other.local_addr().unwrap();
         leave_one_lingering(other.as_raw_fd(), address);
         drop(other);
-        Front::claim(&Bind::Tcp(address)).unwrap().lend(1, 16).unwrap();
+        Listeners::claim(&Bind::Tcp(address)).unwrap().lend(GenerationId(1), 16).unwrap();
     }
 
     #[test]
     fn a_listener_that_shares_the_port_is_let_in_later() {
-        let front = Front::claim(&local(0)).unwrap();
+        let front = Listeners::claim(&local(0)).unwrap();
         let other = reuse_port_socket(address(&front)).unwrap();
         listen_on(&other, 8).unwrap();
         connect(&front, 1);
@@ -395,88 +396,88 @@ mod tests {
 
     #[test]
     fn clients_go_where_they_are_steered_and_only_there() {
-        let mut front = Front::claim(&local(0)).unwrap();
-        front.lend(1, 128).unwrap();
-        front.lend(2, 128).unwrap();
+        let mut front = Listeners::claim(&local(0)).unwrap();
+        front.lend(GenerationId(1), 128).unwrap();
+        front.lend(GenerationId(2), 128).unwrap();
         let clients = connect(&front, 40);
-        assert_eq!((waiting(&front, 1), waiting(&front, 2)), (40, 0));
+        assert_eq!((waiting(&front, GenerationId(1)), waiting(&front, GenerationId(2))), (40, 0));
         drop(clients);
-        front.steer(2, 0);
+        front.steer(GenerationId(2), 0);
         let clients = connect(&front, 40);
-        assert_eq!((waiting(&front, 1), waiting(&front, 2)), (0, 40));
+        assert_eq!((waiting(&front, GenerationId(1)), waiting(&front, GenerationId(2))), (0, 40));
         drop(clients);
-        front.release(1, true);
+        front.release(GenerationId(1), true);
         let clients = connect(&front, 40);
-        assert_eq!(waiting(&front, 2), 40);
+        assert_eq!(waiting(&front, GenerationId(2)), 40);
         drop(clients);
-        front.lend(3, 128).unwrap();
-        front.steer(3, 0);
-        front.release(2, true);
+        front.lend(GenerationId(3), 128).unwrap();
+        front.steer(GenerationId(3), 0);
+        front.release(GenerationId(2), true);
         let _clients = connect(&front, 40);
-        assert_eq!(waiting(&front, 3), 40);
+        assert_eq!(waiting(&front, GenerationId(3)), 40);
     }
 
     #[test]
     fn clients_are_shared_out_as_was_said() {
-        let mut front = Front::claim(&local(0)).unwrap();
-        front.lend(1, 512).unwrap();
-        front.lend(2, 512).unwrap();
-        front.share([(1, 3), (2, 1)]);
+        let mut front = Listeners::claim(&local(0)).unwrap();
+        front.lend(GenerationId(1), 512).unwrap();
+        front.lend(GenerationId(2), 512).unwrap();
+        front.share([(GenerationId(1), 3), (GenerationId(2), 1)]);
         let clients = connect(&front, 400);
-        let (first, second) = (waiting(&front, 1), waiting(&front, 2));
+        let (first, second) = (waiting(&front, GenerationId(1)), waiting(&front, GenerationId(2)));
         assert_eq!(first + second, 400);
         // Three in four, give or take five standard deviations.
         assert!((255..=345).contains(&first), "{first} of 400");
         drop(clients);
-        front.share([(1, 0), (2, 1)]);
+        front.share([(GenerationId(1), 0), (GenerationId(2), 1)]);
         let _clients = connect(&front, 40);
-        assert_eq!((waiting(&front, 1), waiting(&front, 2)), (0, 40));
+        assert_eq!((waiting(&front, GenerationId(1)), waiting(&front, GenerationId(2))), (0, 40));
     }
 
     #[test]
     fn clients_wait_while_nobody_serves() {
-        let mut front = Front::claim(&local(0)).unwrap();
-        front.lend(1, 128).unwrap();
-        front.release(1, false);
+        let mut front = Listeners::claim(&local(0)).unwrap();
+        front.lend(GenerationId(1), 128).unwrap();
+        front.release(GenerationId(1), false);
         let _clients = connect(&front, 10);
-        front.lend(2, 128).unwrap();
-        assert_eq!(waiting(&front, 2), 10);
+        front.lend(GenerationId(2), 128).unwrap();
+        assert_eq!(waiting(&front, GenerationId(2)), 10);
     }
 
     #[test]
     fn a_newcomer_that_is_discarded_takes_nobody_with_it() {
-        let mut front = Front::claim(&local(0)).unwrap();
-        front.lend(1, 128).unwrap();
-        front.lend(2, 128).unwrap();
-        front.release(2, true);
+        let mut front = Listeners::claim(&local(0)).unwrap();
+        front.lend(GenerationId(1), 128).unwrap();
+        front.lend(GenerationId(2), 128).unwrap();
+        front.release(GenerationId(2), true);
         let _clients = connect(&front, 10);
-        assert_eq!(waiting(&front, 1), 10);
+        assert_eq!(waiting(&front, GenerationId(1)), 10);
     }
 
     #[test]
     fn while_older_members_leave_padding_keeps_the_newest_in_its_place() {
-        let mut front = Front::claim(&local(0)).unwrap();
+        let mut front = Listeners::claim(&local(0)).unwrap();
         let older = || reuse_port_socket(address(&front)).unwrap();
         let mut older: Vec<OwnedFd> = (0..3).map(|_| older()).collect();
         for socket in &older {
             listen_on(socket, 64).unwrap();
         }
-        front.lend(1, 512).unwrap();
-        front.steer(1, older.len());
+        front.lend(GenerationId(1), 512).unwrap();
+        front.steer(GenerationId(1), older.len());
         front.pad(older.len());
         for leaving in [1, 0, 0] {
             older.remove(leaving);
             let _clients = connect(&front, 20);
-            assert_eq!(waiting(&front, 1), 20);
+            assert_eq!(waiting(&front, GenerationId(1)), 20);
         }
-        front.release(9, true);
+        front.release(GenerationId(9), true);
         let _clients = connect(&front, 20);
-        assert_eq!(waiting(&front, 1), 20);
+        assert_eq!(waiting(&front, GenerationId(1)), 20);
     }
 
     #[test]
     fn an_address_of_another_machine_is_an_invalid_setting() {
-        let problem = Front::claim(&Bind::Tcp("192.0.2.1:0".parse().unwrap())).unwrap_err();
+        let problem = Listeners::claim(&Bind::Tcp("192.0.2.1:0".parse().unwrap())).unwrap_err();
         assert_eq!(problem.exit, Exit::Settings);
     }
 
@@ -485,17 +486,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("app.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let mut front = Front::claim(&Bind::Unix(path.clone())).unwrap();
-        front.lend(1, 8).unwrap();
-        assert_eq!(Front::claim(front.bind()).unwrap_err().exit, Exit::Taken);
-        front.lend(2, 8).unwrap();
-        front.steer(2, 0);
-        front.release(1, true);
+        let mut front = Listeners::claim(&Bind::Unix(path.clone())).unwrap();
+        front.lend(GenerationId(1), 8).unwrap();
+        assert_eq!(Listeners::claim(front.bind()).unwrap_err().exit, Exit::Taken);
+        front.lend(GenerationId(2), 8).unwrap();
+        front.steer(GenerationId(2), 0);
+        front.release(GenerationId(1), true);
         UnixStream::connect(&path).unwrap();
         drop(front);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
         std::fs::write(&path, "precious").unwrap();
-        assert_eq!(Front::claim(&Bind::Unix(path.clone())).unwrap_err().exit, Exit::Settings);
+        assert_eq!(Listeners::claim(&Bind::Unix(path.clone())).unwrap_err().exit, Exit::Settings);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     }
 }

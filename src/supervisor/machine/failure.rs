@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 
 use super::{DISCARD_WITHIN, Pending, Phase, State};
-use crate::run::stop_sequence::Leave;
+use crate::ids::{GenerationId, PlanId};
+use crate::run::stop_sequence::StopSequence;
 use crate::settings::value::Restart;
 use crate::supervisor::machine::backoff::Verdict;
 use crate::supervisor::machine::generation::{Action, Cause, Generation, Main, Note, Outcome, Stage};
@@ -13,7 +14,7 @@ use crate::supervisor::machine::generation::{Action, Cause, Generation, Main, No
 impl State {
     pub(super) fn spawn_failed(
         &mut self,
-        id: u32,
+        id: GenerationId,
         outcome: Option<Outcome>,
         now: Instant,
         actions: &mut Vec<Action>,
@@ -65,7 +66,7 @@ impl State {
                 leaving = true;
             }
             Stage::Starting { .. } => {
-                let mut leave = Leave::new(now, now + DISCARD_WITHIN);
+                let mut leave = StopSequence::new(now, now + DISCARD_WITHIN);
                 leave.main_gone(now);
                 generation.stage = Stage::Leaving(leave);
             }
@@ -113,8 +114,8 @@ impl State {
     /// A generation failed before it was ready.
     pub(super) fn boot_failed(
         &mut self,
-        id: u32,
-        plan: u32,
+        id: GenerationId,
+        plan: PlanId,
         outcome: Outcome,
         why: Option<&str>,
         now: Instant,
@@ -138,7 +139,7 @@ impl State {
     }
 
     /// The plan to go back to when `plan` failed while what served before fell apart: what is known to work.
-    pub(super) fn fallback(&self, plan: u32) -> u32 {
+    pub(super) fn fallback(&self, plan: PlanId) -> PlanId {
         let proven = || self.plans.iter().rev().find(|plan| plan.proven).map(|plan| plan.id);
         self.serving().map(|generation| generation.plan).or_else(proven).unwrap_or(plan)
     }
@@ -146,7 +147,7 @@ impl State {
     /// The server failed, and it is decided what follows.
     pub(super) fn failed(
         &mut self,
-        plan: u32,
+        plan: PlanId,
         outcome: Outcome,
         ready_for: Option<Duration>,
         now: Instant,

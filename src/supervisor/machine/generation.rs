@@ -8,20 +8,21 @@ use nix::unistd::Pid;
 
 use super::memory_budget::{Room, Shortage};
 use super::steps::Headcount;
+use crate::ids::{GenerationId, PlanId};
 use crate::plan::Policy;
 use crate::problem::Exit;
-use crate::run::stop_sequence::Leave;
+use crate::run::stop_sequence::StopSequence;
 use crate::settings::value::Server;
 
 /// A server's life from one start: its main process and all that descends from it.
 #[derive(Debug, Clone)]
 pub struct Generation {
     /// Counts from 1 and is never used twice.
-    pub id: u32,
+    pub id: GenerationId,
     /// The plan that it runs by.
-    pub plan: u32,
+    pub plan: PlanId,
     /// With how many workers.
-    pub strength: Strength,
+    pub startup: Startup,
     /// Its main process.
     pub main: Main,
     /// How far it has got.
@@ -32,7 +33,7 @@ pub struct Generation {
 
 /// How many workers a generation is started with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strength {
+pub enum Startup {
     /// As many as its plan says.
     Full,
     /// One, because the memory has no room for more beside the generation that serves. More is to follow.
@@ -64,7 +65,7 @@ pub enum Stage {
         since: Instant,
     },
     /// On its way out: replaced, or never ready.
-    Leaving(Leave),
+    Leaving(StopSequence),
 }
 
 impl Generation {
@@ -102,7 +103,7 @@ impl Generation {
 #[derive(Debug, Clone)]
 pub struct PlanFacts {
     /// Its number.
-    pub id: u32,
+    pub id: PlanId,
     /// The server that it runs.
     pub server: Server,
     /// How it is looked after.
@@ -195,21 +196,21 @@ pub enum Event {
     /// The main process of a generation runs.
     Spawned {
         /// Which.
-        generation: u32,
+        generation: GenerationId,
         /// Its main process.
         pid: Pid,
     },
     /// A main process could not be started.
     SpawnFailed {
         /// Of which generation.
-        generation: u32,
+        generation: GenerationId,
         /// How, if it is the program's fault; none if the system had no room and will have some later.
         outcome: Option<Outcome>,
     },
     /// A generation is ready to serve.
     Ready {
         /// Which.
-        generation: u32,
+        generation: GenerationId,
     },
     /// What the memory has room for, as [`Action::Measure`] asked.
     Measured {
@@ -222,14 +223,14 @@ pub enum Event {
     /// [`State::counted`](super::State::counted) names it.
     Counted {
         /// Whose.
-        generation: u32,
+        generation: GenerationId,
         /// How many.
         workers: Headcount,
     },
     /// A process of a generation has said why it fails.
-    Said {
+    FailureReported {
         /// Whose.
-        generation: u32,
+        generation: GenerationId,
         /// What.
         why: String,
     },
@@ -243,12 +244,12 @@ pub enum Event {
         survivors: bool,
     },
     /// A generation whose main process is gone has no processes left.
-    Emptied {
+    GenerationEmpty {
         /// Which.
-        generation: u32,
+        generation: GenerationId,
     },
     /// We have no descendants at all.
-    Alone,
+    NoChildren,
     /// Time has passed.
     Tick,
 }
@@ -259,44 +260,44 @@ pub enum Action {
     /// Start a generation's main process.
     Spawn {
         /// Its number.
-        generation: u32,
+        generation: GenerationId,
         /// The plan to run it by.
-        plan: u32,
+        plan: PlanId,
         /// With how many workers.
-        strength: Strength,
+        startup: Startup,
     },
     /// Find out whether the memory has room for another generation beside this one and answer with
     /// [`Event::Measured`].
     Measure {
         /// The generation that serves.
-        generation: u32,
+        generation: GenerationId,
     },
     /// Let new clients in to this generation only.
     Steer {
         /// Which.
-        generation: u32,
+        generation: GenerationId,
     },
     /// Share new clients out among generations that have their listening sockets from us.
     Share {
         /// Which, and their parts of the whole.
-        parts: [(u32, u32); 2],
+        parts: [(GenerationId, u32); 2],
     },
     /// KILL the workers of a generation that take no more clients.
     KillDraining {
         /// Whose.
-        generation: u32,
+        generation: GenerationId,
     },
     /// Send a signal to a generation's main process.
     Signal {
         /// Whose.
-        generation: u32,
+        generation: GenerationId,
         /// Which.
         signal: Signal,
     },
     /// Send a signal to all processes of a generation but the main one.
     SignalRest {
         /// Whose.
-        generation: u32,
+        generation: GenerationId,
         /// Which.
         signal: Signal,
     },
@@ -305,7 +306,7 @@ pub enum Action {
     /// KILL all processes of a generation.
     Kill {
         /// Whose.
-        generation: u32,
+        generation: GenerationId,
     },
     /// KILL all our descendants.
     KillAll,
@@ -321,7 +322,7 @@ pub enum Action {
         /// Who.
         request: Request,
         /// What.
-        result: Result<u32, String>,
+        result: Result<GenerationId, String>,
     },
     /// Write to the log.
     Log(Note),
@@ -334,21 +335,21 @@ pub enum Action {
 #[allow(missing_docs)]
 pub enum Note {
     Ready {
-        generation: u32,
+        generation: GenerationId,
     },
     Draining {
-        generation: u32,
-        replaced_by: u32,
+        generation: GenerationId,
+        replaced_by: GenerationId,
     },
     MainExited {
-        generation: u32,
+        generation: GenerationId,
         outcome: Outcome,
         ready_for: Option<Duration>,
         survivors: bool,
         why: Option<String>,
     },
     NotReadyInTime {
-        generation: u32,
+        generation: GenerationId,
         timeout: Duration,
     },
     Respawning {
@@ -369,17 +370,17 @@ pub enum Note {
         stepwise: bool,
     },
     Step {
-        old: u32,
+        old: GenerationId,
         old_workers: u32,
-        new: u32,
+        new: GenerationId,
         new_workers: u32,
     },
     StepsFailed {
-        generation: u32,
+        generation: GenerationId,
         given_back: u32,
     },
     Complete {
-        generation: u32,
+        generation: GenerationId,
         workers: u32,
     },
     StaysSmall {
@@ -399,7 +400,7 @@ pub enum Note {
     Hurrying,
     Killing,
     Gone {
-        generation: u32,
+        generation: GenerationId,
     },
     Abandoned,
     Stopped {

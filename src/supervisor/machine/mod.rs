@@ -20,11 +20,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use crate::ids::{GenerationId, PlanId};
 use crate::plan::Policy;
-use crate::run::stop_sequence::{Leave, Step};
+use crate::run::stop_sequence::{Step, StopSequence};
 use backoff::Restarts;
-use generation::{Action, Event, Generation, Main, Note, Outcome, PlanFacts, Stage, Strength};
-use reload::{Reload, ReloadStage, Wish};
+use generation::{Action, Event, Generation, Main, Note, Outcome, PlanFacts, Stage, Startup};
+use reload::{PendingReload, Reload, ReloadStage};
 use steps::Resize;
 
 /// How long a generation that never got ready has to go; it has no requests to finish.
@@ -33,7 +34,7 @@ const DISCARD_WITHIN: Duration = Duration::from_secs(2);
 /// have connected already and not asked yet, over a slow network and with a TLS handshake before the request. Both
 /// servers close such connections when they are told to stop.
 const LINGER: Duration = Duration::from_secs(1);
-/// A stop signal that follows another by less is the same wish, told twice (a terminal and a parent both do).
+/// A stop signal that follows another by less is the same pending, told twice (a terminal and a parent both do).
 const SAME_WISH: Duration = Duration::from_millis(100);
 
 /// Everything the supervisor remembers.
@@ -41,7 +42,7 @@ const SAME_WISH: Duration = Duration::from_millis(100);
 pub struct State {
     phase: Phase,
     generations: Vec<Generation>,
-    next_id: u32,
+    next_id: GenerationId,
     plans: Vec<PlanFacts>,
     /// The start that is due, now or after a backoff.
     pending: Option<Pending>,
@@ -52,7 +53,7 @@ pub struct State {
     /// The only generation there is getting the workers that it lacks.
     resize: Option<Resize>,
     /// What was asked for while a reload was under way: one more, for all of them.
-    queued: Option<Wish>,
+    queued: Option<PendingReload>,
 }
 
 #[derive(Debug)]
@@ -67,7 +68,7 @@ enum Phase {
     /// Everything has been told to leave.
     Ending {
         since: Instant,
-        leave: Leave,
+        leave: StopSequence,
         status: Option<u8>,
         last: Option<Outcome>,
     },
@@ -77,13 +78,13 @@ enum Phase {
 #[derive(Debug, Clone, Copy)]
 struct Pending {
     at: Instant,
-    plan: u32,
+    plan: PlanId,
 }
 
 /// A generation to be started now.
 #[derive(Debug, Clone, Copy)]
 struct Start {
-    plan: u32,
+    plan: PlanId,
     is_reload: bool,
 }
 
@@ -94,7 +95,7 @@ impl State {
         Self {
             phase: Phase::Running,
             generations: Vec::new(),
-            next_id: 1,
+            next_id: GenerationId(1),
             pending: Some(Pending { at: now, plan: plan.id }),
             plans: vec![plan],
             restarts: Restarts::new(seed),
@@ -187,14 +188,14 @@ impl State {
             Event::Spawned { generation, pid } => self.spawned(generation, pid, now, &mut actions),
             Event::SpawnFailed { generation, outcome } => self.spawn_failed(generation, outcome, now, &mut actions),
             Event::Ready { generation } => self.ready(generation, now, &mut actions),
-            Event::Said { generation, why } => {
+            Event::FailureReported { generation, why } => {
                 if let Some(generation) = self.find(generation) {
                     generation.why = Some(why);
                 }
             }
             Event::Exited { pid, outcome, survivors } => self.exited(pid, outcome, survivors, now, &mut actions),
-            Event::Emptied { generation } => self.emptied(generation, &mut actions),
-            Event::Alone => self.alone(now, &mut actions),
+            Event::GenerationEmpty { generation } => self.emptied(generation, &mut actions),
+            Event::NoChildren => self.alone(now, &mut actions),
             Event::Tick => {}
         }
         self.deadlines(now, &mut actions);
@@ -209,12 +210,12 @@ impl State {
     }
 
     /// The plan with that number, or the newest one.
-    fn plan(&self, id: Option<u32>) -> &PlanFacts {
+    fn plan(&self, id: Option<PlanId>) -> &PlanFacts {
         let found = self.plans.iter().find(|plan| Some(plan.id) == id);
         found.unwrap_or_else(|| &self.plans[self.plans.len() - 1])
     }
 
-    fn find(&mut self, id: u32) -> Option<&mut Generation> {
+    fn find(&mut self, id: GenerationId) -> Option<&mut Generation> {
         self.generations.iter_mut().find(|generation| generation.id == id)
     }
 
@@ -226,7 +227,7 @@ impl State {
     /// A generation that is only starting has nobody to serve out.
     fn discard_incoming(&mut self, now: Instant, actions: &mut Vec<Action>) {
         for generation in self.generations.iter_mut().filter(|generation| generation.is_starting()) {
-            generation.stage = Stage::Leaving(Leave::new(now, now + DISCARD_WITHIN));
+            generation.stage = Stage::Leaving(StopSequence::new(now, now + DISCARD_WITHIN));
             if matches!(generation.main, Main::Alive(_)) {
                 actions.push(Action::Signal { generation: generation.id, signal: Signal::SIGTERM });
             }
@@ -246,7 +247,7 @@ impl State {
         matches!(generation.main, Main::Alive(_)).then_some(Action::Signal { generation: generation.id, signal })
     }
 
-    fn spawned(&mut self, id: u32, pid: Pid, now: Instant, actions: &mut Vec<Action>) {
+    fn spawned(&mut self, id: GenerationId, pid: Pid, now: Instant, actions: &mut Vec<Action>) {
         let ending = !matches!(self.phase, Phase::Running);
         let Some(generation) = self.find(id).filter(|generation| generation.main == Main::Spawning) else { return };
         generation.main = Main::Alive(pid);
@@ -261,7 +262,7 @@ impl State {
         }
     }
 
-    fn ready(&mut self, id: u32, now: Instant, actions: &mut Vec<Action>) {
+    fn ready(&mut self, id: GenerationId, now: Instant, actions: &mut Vec<Action>) {
         if !matches!(self.phase, Phase::Running) {
             return;
         }
@@ -286,9 +287,10 @@ impl State {
     }
 
     /// New clients go to this generation, and the other one leaves.
-    fn take_over(&mut self, id: u32, now: Instant, actions: &mut Vec<Action>) {
+    fn take_over(&mut self, id: GenerationId, now: Instant, actions: &mut Vec<Action>) {
         actions.push(Action::Steer { generation: id });
-        let old: Vec<u32> = self.generations.iter().filter(|g| g.is_serving() && g.id != id).map(|g| g.id).collect();
+        let old: Vec<GenerationId> =
+            self.generations.iter().filter(|g| g.is_serving() && g.id != id).map(|g| g.id).collect();
         for old in old {
             actions.push(Action::Log(Note::Draining { generation: old, replaced_by: id }));
             self.retire(old, now);
@@ -296,15 +298,15 @@ impl State {
     }
 
     /// Lets a generation finish what it has and leave.
-    fn retire(&mut self, id: u32, now: Instant) {
+    fn retire(&mut self, id: GenerationId, now: Instant) {
         let Some(plan) = self.find(id).map(|generation| generation.plan) else { return };
         let budget = self.plan(Some(plan)).policy.stop_timeout;
         if let Some(generation) = self.find(id) {
-            generation.stage = Stage::Leaving(Leave::lingering(now, now + LINGER, now + budget));
+            generation.stage = Stage::Leaving(StopSequence::lingering(now, now + LINGER, now + budget));
         }
     }
 
-    fn emptied(&mut self, id: u32, actions: &mut Vec<Action>) {
+    fn emptied(&mut self, id: GenerationId, actions: &mut Vec<Action>) {
         let before = self.generations.len();
         self.generations.retain(|generation| generation.id != id || generation.main != Main::Gone);
         if self.generations.len() < before {
@@ -356,11 +358,12 @@ impl State {
         self.step_deadlines(now, actions);
         if self.reload.is_none()
             && self.resize.is_none()
-            && let Some(wish) = self.queued.take()
+            && let Some(pending) = self.queued.take()
         {
             actions.push(Action::Log(Note::Reloading));
-            actions.push(Action::Replan { server: wish.server, workers: wish.workers });
-            self.reload = Some(Reload { requests: wish.requests, stage: ReloadStage::Planning, is_renewal: false });
+            actions.push(Action::Replan { server: pending.server, workers: pending.workers });
+            self.reload =
+                Some(Reload { requests: pending.requests, stage: ReloadStage::Planning, is_renewal: false });
         }
         if self.measuring {
             return;
@@ -372,7 +375,7 @@ impl State {
                 actions.push(Action::Measure { generation: serving.id });
                 self.measuring = true;
             }
-            _ => self.start(start, Strength::Full, None, now, actions),
+            _ => self.start(start, Startup::Full, None, now, actions),
         }
     }
 
@@ -393,14 +396,14 @@ impl State {
     fn start(
         &mut self,
         Start { plan, is_reload }: Start,
-        strength: Strength,
+        startup: Startup,
         stepwise: Option<u32>,
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
         self.pending = None;
         let generation = self.next_id;
-        self.next_id += 1;
+        self.next_id = generation.next();
         if let Some(reload) = self.reload.as_mut().filter(|_| is_reload) {
             reload.stage = ReloadStage::Incoming { generation, stepwise };
         }
@@ -408,13 +411,13 @@ impl State {
         self.generations.push(Generation {
             id: generation,
             plan,
-            strength,
+            startup,
             main: Main::Spawning,
             stage: Stage::Starting { deadline },
             why: None,
         });
         self.forget_plans();
-        actions.push(Action::Spawn { generation, plan, strength });
+        actions.push(Action::Spawn { generation, plan, startup });
     }
 
     /// Keeps the plans that are in use, and the last one that is known to work.
@@ -428,7 +431,7 @@ impl State {
     }
 
     /// The plans that may still be needed.
-    pub fn plans(&self) -> impl Iterator<Item = u32> {
+    pub fn plans(&self) -> impl Iterator<Item = PlanId> {
         self.plans.iter().map(|plan| plan.id)
     }
 }

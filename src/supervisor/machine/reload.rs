@@ -1,12 +1,13 @@
 //! Reloads: what was asked for, how far it has got, and who is told.
 
 use super::{Phase, State};
+use crate::ids::{GenerationId, PlanId};
 use crate::settings::value::Server;
 use crate::supervisor::machine::generation::{Action, Note, PlanFacts, Request};
 use crate::supervisor::machine::steps::Steps;
 
 #[derive(Debug, Default)]
-pub(super) struct Wish {
+pub(super) struct PendingReload {
     pub(super) requests: Vec<Request>,
     pub(super) server: Option<Server>,
     pub(super) workers: i32,
@@ -25,17 +26,17 @@ pub(super) enum ReloadStage {
     /// The settings are being read.
     Planning,
     /// The plan is there; a generation that leaves must be gone first.
-    Planned(u32),
+    Planned(PlanId),
     /// This generation is starting. When it is ready it replaces one with so many workers step by step, or all at
     /// once.
-    Incoming { generation: u32, stepwise: Option<u32> },
+    Incoming { generation: GenerationId, stepwise: Option<u32> },
     /// Both generations serve, and one takes the place of the other step by step.
     Stepping(Steps),
 }
 
 impl Reload {
     /// Whether this generation is the one that the reload is starting.
-    pub(super) fn is_for(&self, id: u32) -> bool {
+    pub(super) fn is_for(&self, id: GenerationId) -> bool {
         matches!(self.stage, ReloadStage::Incoming { generation, .. } if generation == id)
     }
 }
@@ -53,10 +54,10 @@ impl State {
             actions.extend(request.map(|request| Action::Reply { request, result }));
             return;
         }
-        let wish = self.queued.get_or_insert_with(Wish::default);
-        wish.requests.extend(request);
-        wish.server = server.or(wish.server);
-        wish.workers += workers;
+        let pending = self.queued.get_or_insert_with(PendingReload::default);
+        pending.requests.extend(request);
+        pending.server = server.or(pending.server);
+        pending.workers += workers;
     }
 
     /// A reload without a new plan.
@@ -91,12 +92,12 @@ impl State {
 
     pub(super) fn refuse_reloads(&mut self, why: &str, actions: &mut Vec<Action>) {
         let current = self.reload.take().map(|reload| reload.requests);
-        let queued = self.queued.take().map(|wish| wish.requests);
+        let queued = self.queued.take().map(|pending| pending.requests);
         let requests = current.into_iter().chain(queued).flatten();
         actions.extend(requests.map(|request| Action::Reply { request, result: Err(why.to_owned()) }));
     }
 
-    pub(super) fn reload_succeeded(&mut self, id: u32, actions: &mut Vec<Action>) {
+    pub(super) fn reload_succeeded(&mut self, id: GenerationId, actions: &mut Vec<Action>) {
         let requests = self.reload.take().map(|reload| reload.requests).unwrap_or_default();
         actions.extend(requests.into_iter().map(|request| Action::Reply { request, result: Ok(id) }));
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::{DISCARD_WITHIN, Phase, SAME_WISH, State};
-use crate::run::stop_sequence::{Leave, Step};
+use crate::run::stop_sequence::{Step, StopSequence};
 use crate::supervisor::machine::generation::{Action, Main, Note, Outcome, Stage};
 
 impl State {
@@ -60,7 +60,7 @@ impl State {
             return;
         }
         self.pending = None;
-        let mut leave = Leave::new(now, deadline);
+        let mut leave = StopSequence::new(now, deadline);
         for generation in &self.generations {
             let is_asked = matches!(&generation.stage, Stage::Leaving(leave) if leave.is_asked());
             if matches!(generation.main, Main::Alive(_)) && !is_asked {

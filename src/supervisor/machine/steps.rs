@@ -6,6 +6,7 @@
 //! it has accepted and not yet heard from: before each one goes, new clients are sent to the new generation alone
 //! for a moment.
 
+use crate::ids::GenerationId;
 use std::cmp::Ordering;
 use std::time::{Duration, Instant};
 
@@ -57,9 +58,9 @@ pub enum Move {
 #[derive(Debug)]
 pub struct Steps {
     /// The generation that is replaced.
-    pub old: u32,
+    pub old: GenerationId,
     /// The one that replaces it.
-    pub new: u32,
+    pub new: GenerationId,
     pace: Pace,
     old_workers: u32,
     new_workers: u32,
@@ -91,7 +92,13 @@ enum Stage {
 impl Steps {
     /// The first step. `old` and `new` are the generations with their workers; the new one is ready.
     #[must_use]
-    pub fn start(old: (u32, u32), new: (u32, u32), goal: u32, pace: Pace, now: Instant) -> (Self, Vec<Move>) {
+    pub fn start(
+        old: (GenerationId, u32),
+        new: (GenerationId, u32),
+        goal: u32,
+        pace: Pace,
+        now: Instant,
+    ) -> (Self, Vec<Move>) {
         let mut steps = Self {
             old: old.0,
             new: new.0,
@@ -140,7 +147,7 @@ impl Steps {
     }
 
     /// Takes note of the workers that a generation has.
-    pub fn seen(&mut self, generation: u32, seen: Headcount, now: Instant) -> Vec<Move> {
+    pub fn seen(&mut self, generation: GenerationId, seen: Headcount, now: Instant) -> Vec<Move> {
         match self.stage {
             Stage::Taking { deadline, shared } if generation == self.old => {
                 let mut moves = Vec::new();
@@ -213,7 +220,7 @@ impl Steps {
 #[derive(Debug)]
 pub struct Resize {
     /// Which.
-    pub generation: u32,
+    pub generation: GenerationId,
     workers: u32,
     target: u32,
     patience: Duration,
@@ -233,7 +240,7 @@ pub enum Change {
 impl Resize {
     /// From `workers` to `target`; no step is waited for longer than `patience`.
     #[must_use]
-    pub const fn new(generation: u32, workers: u32, target: u32, patience: Duration) -> Self {
+    pub const fn new(generation: GenerationId, workers: u32, target: u32, patience: Duration) -> Self {
         Self { generation, workers, target, patience, asked: None }
     }
 
@@ -309,7 +316,7 @@ mod tests {
     impl Pair {
         fn new(had: u32, goal: u32) -> Self {
             let now = Instant::now();
-            let (steps, first) = Steps::start((1, had), (2, 1), goal, PACE, now);
+            let (steps, first) = Steps::start((GenerationId(1), had), (GenerationId(2), 1), goal, PACE, now);
             let all = |count| Headcount { alive: count, accepting: count };
             let mut pair = Self { steps, now, old: all(had), new: all(1), moves: vec![] };
             pair.note(&first);
@@ -329,9 +336,9 @@ mod tests {
         }
 
         fn look(&mut self) {
-            let moves = self.steps.seen(1, self.old, self.now);
+            let moves = self.steps.seen(GenerationId(1), self.old, self.now);
             self.note(&moves);
-            let moves = self.steps.seen(2, self.new, self.now);
+            let moves = self.steps.seen(GenerationId(2), self.new, self.now);
             self.note(&moves);
         }
 
@@ -414,7 +421,7 @@ mod tests {
 
         #[test]
         fn resizing_ends_at_the_target_and_asks_for_one_at_a_time(from in 1..20_u32, to in 1..20_u32, prompt in any::<bool>()) {
-            let (mut resize, mut now) = (Resize::new(1, from, to, SECOND), Instant::now());
+            let (mut resize, mut now) = (Resize::new(GenerationId(1), from, to, SECOND), Instant::now());
             let mut workers = from;
             while !resize.is_done() {
                 match resize.due(now) {

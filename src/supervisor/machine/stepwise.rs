@@ -16,14 +16,15 @@ use nix::sys::signal::Signal;
 
 use super::reload::{Reload, ReloadStage};
 use super::{LINGER, Pending, Phase, State};
-use crate::supervisor::machine::generation::{Action, Generation, Main, Note, Outcome, PlanFacts, Strength};
+use crate::ids::GenerationId;
+use crate::supervisor::machine::generation::{Action, Generation, Main, Note, Outcome, PlanFacts, Startup};
 use crate::supervisor::machine::memory_budget::Room;
 use crate::supervisor::machine::steps::{Change, Headcount, Move, Pace, Resize, Steps};
 
 impl State {
     /// The generations whose workers are to be counted now and then.
     #[must_use]
-    pub fn counted(&self) -> Vec<u32> {
+    pub fn counted(&self) -> Vec<GenerationId> {
         if !matches!(self.phase, Phase::Running) {
             return Vec::new();
         }
@@ -53,10 +54,10 @@ impl State {
 
     /// Whether what serves is whole but for the workers that it lacks.
     pub(super) fn is_small(&self) -> bool {
-        self.is_intact() && self.serving().is_some_and(|serving| serving.strength == Strength::OneWorker)
+        self.is_intact() && self.serving().is_some_and(|serving| serving.startup == Startup::OneWorker)
     }
 
-    fn facts_of(&self, generation: u32) -> Option<&PlanFacts> {
+    fn facts_of(&self, generation: GenerationId) -> Option<&PlanFacts> {
         let generation = self.generations.iter().find(|found| found.id == generation)?;
         Some(self.plan(Some(generation.plan)))
     }
@@ -67,9 +68,9 @@ impl State {
             return;
         }
         let Some(start) = self.due_start(now) else { return };
-        let Some(old) = self.serving() else { return self.start(start, Strength::Full, None, now, actions) };
+        let Some(old) = self.serving() else { return self.start(start, Startup::Full, None, now, actions) };
         let shortage = match room {
-            Room::Whole => return self.start(start, Strength::Full, None, now, actions),
+            Room::Whole => return self.start(start, Startup::Full, None, now, actions),
             Room::Nothing(shortage) if start.is_reload && self.is_intact() => {
                 return self.reload_failed(&shortage.refusal(), actions);
             }
@@ -79,12 +80,12 @@ impl State {
         let can_step = start.is_reload && self.is_intact() && new.shareable && self.plan(Some(old.plan)).shareable;
         let (stepwise, wanted) = (workers.filter(|workers| can_step && *workers > 0), new.workers);
         actions.push(Action::Log(Note::ShortOfMemory { shortage, stepwise: stepwise.is_some() }));
-        let strength = if wanted > 1 { Strength::OneWorker } else { Strength::Full };
-        self.start(start, strength, stepwise, now, actions);
+        let startup = if wanted > 1 { Startup::OneWorker } else { Startup::Full };
+        self.start(start, startup, stepwise, now, actions);
     }
 
     /// A generation is ready, and replaces the other one step by step if it was started for that.
-    pub(super) fn begin_steps(&mut self, id: u32, now: Instant, actions: &mut Vec<Action>) -> bool {
+    pub(super) fn begin_steps(&mut self, id: GenerationId, now: Instant, actions: &mut Vec<Action>) -> bool {
         let Some(Reload { stage: ReloadStage::Incoming { generation, stepwise: Some(had) }, .. }) = self.reload
         else {
             return false;
@@ -103,7 +104,13 @@ impl State {
     }
 
     /// Takes note of how many workers a generation has.
-    pub(super) fn seen(&mut self, generation: u32, workers: Headcount, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn seen(
+        &mut self,
+        generation: GenerationId,
+        workers: Headcount,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
         if !matches!(self.phase, Phase::Running) {
             return;
         }
@@ -139,7 +146,7 @@ impl State {
                 actions.push(Action::Signal { generation: id, signal });
             }
             None if resize.is_done() => {
-                generation.strength = Strength::Full;
+                generation.startup = Startup::Full;
                 self.resize = None;
                 actions.push(Action::Log(Note::Complete { generation: id, workers: target }));
             }
@@ -193,7 +200,7 @@ impl State {
     /// A main process that served ended. If it was one of two, the other goes on: says so.
     pub(super) fn lost_while_stepping(
         &mut self,
-        id: u32,
+        id: GenerationId,
         outcome: Outcome,
         now: Instant,
         actions: &mut Vec<Action>,

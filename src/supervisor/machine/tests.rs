@@ -6,9 +6,10 @@ use nix::unistd::Pid;
 use proptest::prelude::*;
 
 use super::State;
-use super::generation::{Action, Event, Main, Note, Outcome, PlanFacts, Stage, Strength};
+use super::generation::{Action, Event, Main, Note, Outcome, PlanFacts, Stage, Startup};
 use super::memory_budget::{Room, Shortage, Size};
 use super::steps::Headcount;
+use crate::ids::{GenerationId, PlanId};
 use crate::plan::Policy;
 use crate::settings::value::{Restart, Server};
 
@@ -34,7 +35,7 @@ pub(super) fn policy() -> Policy {
 
 fn facts(id: u32, policy: Policy) -> PlanFacts {
     PlanFacts {
-        id,
+        id: PlanId(id),
         server: Server::Gunicorn,
         policy,
         boot_statuses: vec![1, 3, 4],
@@ -65,7 +66,7 @@ struct Run {
     plan: fn(u32, Policy) -> PlanFacts,
     room: Room,
     /// The workers of each generation, as its server keeps to what it is told.
-    workers: BTreeMap<u32, u32>,
+    workers: BTreeMap<GenerationId, u32>,
 }
 
 impl Run {
@@ -90,8 +91,8 @@ impl Run {
         run
     }
 
-    fn pid(generation: u32) -> Pid {
-        Pid::from_raw(1000 + generation.cast_signed())
+    fn pid(generation: GenerationId) -> Pid {
+        Pid::from_raw(1000 + generation.0.cast_signed())
     }
 
     /// Feeds an event and carries out what starts processes, as the loop does, at once.
@@ -100,8 +101,8 @@ impl Run {
         let mut all = actions.clone();
         for action in actions {
             match action {
-                Action::Spawn { generation, strength, .. } => {
-                    self.workers.insert(generation, if strength == Strength::Full { 3 } else { 1 });
+                Action::Spawn { generation, startup, .. } => {
+                    self.workers.insert(generation, if startup == Startup::Full { 3 } else { 1 });
                     all.extend(self.tell(Event::Spawned { generation, pid: Self::pid(generation) }));
                 }
                 Action::Replan { .. } => {
@@ -122,7 +123,7 @@ impl Run {
         all
     }
 
-    fn measured(&self, generation: u32) -> Event {
+    fn measured(&self, generation: GenerationId) -> Event {
         Event::Measured { room: self.room, workers: self.workers.get(&generation).copied() }
     }
 
@@ -143,7 +144,7 @@ impl Run {
         events.into_iter().flat_map(|event| self.tell(event)).collect()
     }
 
-    fn counted(&self, generation: u32) -> Option<Event> {
+    fn counted(&self, generation: GenerationId) -> Option<Event> {
         let count = *self.workers.get(&generation)?;
         Some(Event::Counted { generation, workers: Headcount { alive: count, accepting: count } })
     }
@@ -155,7 +156,7 @@ impl Run {
     }
 
     fn exited(&mut self, generation: u32, outcome: Outcome, survivors: bool) -> Vec<Action> {
-        self.tell(Event::Exited { pid: Self::pid(generation), outcome, survivors })
+        self.tell(Event::Exited { pid: Self::pid(GenerationId(generation)), outcome, survivors })
     }
 
     fn wait(&mut self, time: Duration) -> Vec<Action> {
@@ -174,13 +175,13 @@ impl Run {
 
 fn spawned(actions: &[Action]) -> Vec<u32> {
     let spawn =
-        |action: &Action| if let Action::Spawn { generation, .. } = action { Some(*generation) } else { None };
+        |action: &Action| if let Action::Spawn { generation, .. } = action { Some(generation.0) } else { None };
     actions.iter().filter_map(spawn).collect()
 }
 
 fn serving(policy: Policy) -> Run {
     let mut run = Run::new(policy);
-    run.tell(Event::Ready { generation: 1 });
+    run.tell(Event::Ready { generation: GenerationId(1) });
     assert!(run.state.is_ready());
     run
 }
@@ -196,7 +197,7 @@ fn a_healthy_server_that_dies_is_respawned_at_once() {
 fn a_plan_that_cannot_boot_ends_with_the_servers_status() {
     let mut run = Run::new(policy());
     run.exited(1, Outcome::Exited(3), false);
-    run.tell(Event::Alone);
+    run.tell(Event::NoChildren);
     assert_eq!(run.exit_status(), Some(3));
 }
 
@@ -213,9 +214,12 @@ fn a_plan_that_was_ready_once_backs_off_when_it_cannot_boot() {
 fn a_server_that_is_never_ready_is_a_failed_start() {
     let mut run = Run::new(policy());
     let actions = run.wait(SECOND * 120);
-    assert!(actions.contains(&Action::Signal { generation: 1, signal: Signal::SIGTERM }), "{actions:?}");
+    assert!(
+        actions.contains(&Action::Signal { generation: GenerationId(1), signal: Signal::SIGTERM }),
+        "{actions:?}"
+    );
     run.exited(1, Outcome::Signaled(15), false);
-    run.tell(Event::Alone);
+    run.tell(Event::NoChildren);
     assert_eq!(run.exit_status(), Some(69));
 }
 
@@ -223,7 +227,7 @@ fn a_server_that_is_never_ready_is_a_failed_start() {
 fn a_server_that_ends_at_once_without_an_error_has_failed() {
     let mut run = Run::new(policy());
     run.exited(1, Outcome::Exited(0), false);
-    run.tell(Event::Alone);
+    run.tell(Event::NoChildren);
     assert_eq!(run.exit_status(), Some(69));
 }
 
@@ -231,11 +235,11 @@ fn a_server_that_ends_at_once_without_an_error_has_failed() {
 fn too_many_failures_end_with_the_last_status() {
     let mut run = serving(policy());
     for generation in 1..=6 {
-        run.tell(Event::Ready { generation });
+        run.tell(Event::Ready { generation: GenerationId(generation) });
         run.exited(generation, Outcome::Exited(7), false);
         run.wait(SECOND * 31);
     }
-    run.tell(Event::Alone);
+    run.tell(Event::NoChildren);
     assert_eq!(run.exit_status(), Some(7));
 }
 
@@ -244,10 +248,13 @@ fn workers_that_outlive_their_main_process_serve_until_the_replacement_is_ready(
     let mut run = serving(policy());
     assert_eq!(spawned(&run.exited(1, Outcome::Signaled(9), true)), [2]);
     assert!(run.state.is_ready(), "the survivors still serve");
-    run.tell(Event::Ready { generation: 2 });
+    run.tell(Event::Ready { generation: GenerationId(2) });
     let actions = run.wait(SECOND);
-    assert!(actions.contains(&Action::SignalRest { generation: 1, signal: Signal::SIGTERM }), "{actions:?}");
-    run.tell(Event::Emptied { generation: 1 });
+    assert!(
+        actions.contains(&Action::SignalRest { generation: GenerationId(1), signal: Signal::SIGTERM }),
+        "{actions:?}"
+    );
+    run.tell(Event::GenerationEmpty { generation: GenerationId(1) });
     assert_eq!(run.state.generations().len(), 1);
 }
 
@@ -257,24 +264,27 @@ fn a_reload_retires_the_old_generation_only_when_the_new_one_is_ready() {
     let actions = run.reload(5);
     assert_eq!(spawned(&actions), [2]);
     assert!(!actions.iter().any(|action| matches!(action, Action::Signal { .. })));
-    let actions = run.tell(Event::Ready { generation: 2 });
-    assert!(actions.contains(&Action::Steer { generation: 2 }));
-    assert!(actions.contains(&Action::Reply { request: 5, result: Ok(2) }));
+    let actions = run.tell(Event::Ready { generation: GenerationId(2) });
+    assert!(actions.contains(&Action::Steer { generation: GenerationId(2) }));
+    assert!(actions.contains(&Action::Reply { request: 5, result: Ok(GenerationId(2)) }));
     assert!(!actions.iter().any(|action| matches!(action, Action::Signal { .. })), "who is connected may ask");
-    assert_eq!(run.wait(SECOND), [Action::Signal { generation: 1, signal: Signal::SIGTERM }]);
+    assert_eq!(run.wait(SECOND), [Action::Signal { generation: GenerationId(1), signal: Signal::SIGTERM }]);
 }
 
 #[test]
 fn a_generation_whose_only_worker_is_past_a_limit_is_handed_over_to_one_of_the_same_plan() {
     let mut run = serving(policy());
     let actions = run.tell(Event::Renew);
-    assert!(actions.iter().any(|it| matches!(it, Action::Spawn { generation: 2, plan: 0, .. })), "{actions:?}");
+    assert!(
+        actions.iter().any(|it| matches!(it, Action::Spawn { generation: GenerationId(2), plan: PlanId(0), .. })),
+        "{actions:?}"
+    );
     assert_eq!(spawned(&run.tell(Event::Renew)), [0; 0], "once");
     run.exited(2, Outcome::Exited(1), false);
-    assert_eq!(run.state.serving().unwrap().id, 1, "a boot that fails takes nobody down");
+    assert_eq!(run.state.serving().unwrap().id.0, 1, "a boot that fails takes nobody down");
     run.tell(Event::Renew);
-    run.tell(Event::Ready { generation: 3 });
-    assert_eq!(run.wait(SECOND), [Action::Signal { generation: 1, signal: Signal::SIGTERM }]);
+    run.tell(Event::Ready { generation: GenerationId(3) });
+    assert_eq!(run.wait(SECOND), [Action::Signal { generation: GenerationId(1), signal: Signal::SIGTERM }]);
 }
 
 #[test]
@@ -284,7 +294,7 @@ fn a_broken_release_is_discarded_and_the_old_one_serves_on() {
     let actions = run.exited(2, Outcome::Exited(3), false);
     assert!(matches!(&actions[..], [.., Action::Reply { request: 5, result: Err(_) }]), "{actions:?}");
     assert!(run.state.is_ready());
-    assert_eq!(run.state.serving().unwrap().id, 1);
+    assert_eq!(run.state.serving().unwrap().id.0, 1);
     run.wait(SECOND * 1000);
     assert_eq!(run.state.generations().len(), 1);
 }
@@ -295,12 +305,12 @@ fn reloads_during_a_reload_become_one_more() {
     run.reload(1);
     run.reload(2);
     run.reload(3);
-    let actions = run.tell(Event::Ready { generation: 2 });
+    let actions = run.tell(Event::Ready { generation: GenerationId(2) });
     assert_eq!(spawned(&actions), [0; 0], "the old generation is still leaving");
     let actions = run.exited(1, Outcome::Exited(0), false);
     assert_eq!(spawned(&actions), [3]);
-    let actions = run.tell(Event::Ready { generation: 3 });
-    let replies = actions.iter().filter(|action| matches!(action, Action::Reply { result: Ok(3), .. }));
+    let actions = run.tell(Event::Ready { generation: GenerationId(3) });
+    let replies = actions.iter().filter(|action| matches!(action, Action::Reply { result: Ok(GenerationId(3)), .. }));
     assert_eq!(replies.count(), 2);
 }
 
@@ -311,9 +321,9 @@ fn a_stop_serves_on_for_the_delay_and_is_not_ready_meanwhile() {
     assert!(!actions.iter().any(|action| matches!(action, Action::Signal { .. })));
     assert!(!run.state.is_ready());
     let actions = run.wait(SECOND * 5);
-    assert_eq!(actions, [Action::Signal { generation: 1, signal: Signal::SIGTERM }]);
+    assert_eq!(actions, [Action::Signal { generation: GenerationId(1), signal: Signal::SIGTERM }]);
     run.exited(1, Outcome::Exited(0), false);
-    run.tell(Event::Alone);
+    run.tell(Event::NoChildren);
     assert_eq!(run.exit_status(), Some(0));
 }
 
@@ -325,7 +335,7 @@ fn a_second_stop_signal_skips_the_waiting() {
     let actions = run.tell(Event::Stop);
     assert!(actions.contains(&Action::KillAll), "{actions:?}");
     run.exited(1, Outcome::Signaled(9), false);
-    run.tell(Event::Alone);
+    run.tell(Event::NoChildren);
     assert_eq!(run.exit_status(), Some(143));
 }
 
@@ -334,7 +344,7 @@ fn a_server_that_ends_of_itself_during_the_delay_gives_the_status() {
     let mut run = serving(Policy { stop_delay: SECOND * 5, ..policy() });
     run.tell(Event::Stop);
     run.exited(1, Outcome::Exited(5), false);
-    run.tell(Event::Alone);
+    run.tell(Event::NoChildren);
     assert_eq!(run.exit_status(), Some(5));
 }
 
@@ -342,7 +352,10 @@ fn a_server_that_ends_of_itself_during_the_delay_gives_the_status() {
 fn a_quick_end_is_polite_first_and_short() {
     let mut run = serving(policy());
     let actions = run.tell(Event::Quit);
-    assert!(actions.contains(&Action::Signal { generation: 1, signal: Signal::SIGTERM }), "{actions:?}");
+    assert!(
+        actions.contains(&Action::Signal { generation: GenerationId(1), signal: Signal::SIGTERM }),
+        "{actions:?}"
+    );
     assert!(run.wait(SECOND * 2).contains(&Action::KillAll));
 }
 
@@ -351,7 +364,7 @@ fn a_server_that_our_signal_ended_stopped_cleanly() {
     let mut run = serving(policy());
     run.tell(Event::Stop);
     run.exited(1, Outcome::Signaled(15), false);
-    run.tell(Event::Alone);
+    run.tell(Event::NoChildren);
     assert_eq!(run.exit_status(), Some(0));
 }
 
@@ -361,7 +374,10 @@ fn a_stop_during_a_reload_stops_both_and_refuses_the_reload() {
     run.reload(9);
     let actions = run.tell(Event::Stop);
     for generation in [1, 2] {
-        assert!(actions.contains(&Action::Signal { generation, signal: Signal::SIGTERM }), "{actions:?}");
+        assert!(
+            actions.contains(&Action::Signal { generation: GenerationId(generation), signal: Signal::SIGTERM }),
+            "{actions:?}"
+        );
     }
     assert!(actions.iter().any(|action| matches!(action, Action::Reply { request: 9, result: Err(_) })));
 }
@@ -369,11 +385,13 @@ fn a_stop_during_a_reload_stops_both_and_refuses_the_reload() {
 #[test]
 fn a_system_without_room_for_a_process_is_waited_for_and_not_counted() {
     let mut run = serving(policy());
-    let mut actions =
-        run.state.step(Event::Exited { pid: Run::pid(1), outcome: Outcome::Signaled(9), survivors: false }, run.now);
+    let mut actions = run.state.step(
+        Event::Exited { pid: Run::pid(GenerationId(1)), outcome: Outcome::Signaled(9), survivors: false },
+        run.now,
+    );
     for _ in 0..50 {
         let generation = spawned(&actions)[0];
-        run.state.step(Event::SpawnFailed { generation, outcome: None }, run.now);
+        run.state.step(Event::SpawnFailed { generation: GenerationId(generation), outcome: None }, run.now);
         run.now = run.state.next_deadline().expect("another attempt");
         actions = run.state.step(Event::Tick, run.now);
     }
@@ -383,7 +401,7 @@ fn a_system_without_room_for_a_process_is_waited_for_and_not_counted() {
 /// A serving generation of three workers, and no room for another one of the kind.
 fn short_of_memory(plan: fn(u32, Policy) -> PlanFacts, room: Room) -> Run {
     let mut run = Run::with(plan, policy());
-    run.tell(Event::Ready { generation: 1 });
+    run.tell(Event::Ready { generation: GenerationId(1) });
     run.room = room;
     run
 }
@@ -391,7 +409,7 @@ fn short_of_memory(plan: fn(u32, Policy) -> PlanFacts, room: Room) -> Run {
 const ONE_WORKER: fn() -> Room = || Room::OneWorker(shortage());
 
 fn signals(log: &[Action], generation: u32, signal: Signal) -> usize {
-    log.iter().filter(|action| **action == Action::Signal { generation, signal }).count()
+    log.iter().filter(|action| **action == Action::Signal { generation: GenerationId(generation), signal }).count()
 }
 
 /// Steps until nothing is left to be done, in which `look` is called after each.
@@ -405,7 +423,7 @@ fn step_to_the_end(run: &mut Run, mut look: impl FnMut(&Run)) {
             run.tell(Event::Tick);
             look(run);
         }
-        if run.log.contains(&Action::Signal { generation: 1, signal: Signal::SIGTERM }) {
+        if run.log.contains(&Action::Signal { generation: GenerationId(1), signal: Signal::SIGTERM }) {
             run.exited(1, Outcome::Exited(0), false);
         }
     }
@@ -416,18 +434,18 @@ fn without_room_gunicorn_is_replaced_worker_by_worker() {
     let mut run = short_of_memory(facts, ONE_WORKER());
     let actions = run.reload(5);
     assert!(actions.contains(&Action::Log(Note::ShortOfMemory { shortage: shortage(), stepwise: true })));
-    assert!(actions.iter().any(|action| matches!(action, Action::Spawn { strength: Strength::OneWorker, .. })));
-    let actions = run.tell(Event::Ready { generation: 2 });
-    assert_eq!(actions.last(), Some(&Action::Steer { generation: 2 }));
+    assert!(actions.iter().any(|action| matches!(action, Action::Spawn { startup: Startup::OneWorker, .. })));
+    let actions = run.tell(Event::Ready { generation: GenerationId(2) });
+    assert_eq!(actions.last(), Some(&Action::Steer { generation: GenerationId(2) }));
     let begun = run.now;
     step_to_the_end(&mut run, |run| assert!((3..=4).contains(&run.capacity()), "{:?}", run.log));
     assert!(run.now - begun < SECOND * 5, "nobody was waited for");
     assert_eq!(signals(&run.log, 1, Signal::SIGTTOU), 2);
     assert_eq!(signals(&run.log, 2, Signal::SIGTTIN), 2);
-    assert!(run.log.contains(&Action::Share { parts: [(1, 2), (2, 1)] }));
-    assert!(run.log.contains(&Action::Share { parts: [(1, 1), (2, 2)] }));
-    assert!(run.log.contains(&Action::Reply { request: 5, result: Ok(2) }));
-    assert!(run.log.contains(&Action::Log(Note::Complete { generation: 2, workers: 3 })));
+    assert!(run.log.contains(&Action::Share { parts: [(GenerationId(1), 2), (GenerationId(2), 1)] }));
+    assert!(run.log.contains(&Action::Share { parts: [(GenerationId(1), 1), (GenerationId(2), 2)] }));
+    assert!(run.log.contains(&Action::Reply { request: 5, result: Ok(GenerationId(2)) }));
+    assert!(run.log.contains(&Action::Log(Note::Complete { generation: GenerationId(2), workers: 3 })));
     assert_eq!((run.state.generations().len(), run.capacity()), (1, 3));
     assert!(spawned(&run.wait(SECOND * 1000)).is_empty());
 }
@@ -440,7 +458,7 @@ fn a_release_that_fails_with_one_worker_has_taken_nothing() {
     assert!(matches!(&actions[..], [.., Action::Reply { request: 5, result: Err(_) }]), "{actions:?}");
     run.wait(SECOND * 1000);
     assert_eq!(signals(&run.log, 1, Signal::SIGTTOU), 0);
-    assert_eq!((run.state.serving().unwrap().id, run.state.generations().len()), (1, 1));
+    assert_eq!((run.state.serving().unwrap().id, run.state.generations().len()), (GenerationId(1), 1));
 }
 
 #[test]
@@ -448,26 +466,30 @@ fn a_release_that_fails_half_way_gives_back_what_it_took() {
     for failing_at in 0..8 {
         let mut run = short_of_memory(facts, ONE_WORKER());
         run.reload(5);
-        run.tell(Event::Ready { generation: 2 });
+        run.tell(Event::Ready { generation: GenerationId(2) });
         for _ in 0..failing_at {
             if run.count().is_empty() {
                 run.now = run.state.next_deadline().unwrap_or(run.now);
                 run.tell(Event::Tick);
             }
         }
-        if run.log.contains(&Action::Reply { request: 5, result: Ok(2) }) {
+        if run.log.contains(&Action::Reply { request: 5, result: Ok(GenerationId(2)) }) {
             break;
         }
         run.exited(2, Outcome::Exited(3), false);
-        assert!(run.log.contains(&Action::Steer { generation: 1 }));
+        assert!(run.log.contains(&Action::Steer { generation: GenerationId(1) }));
         step_to_the_end(&mut run, |run| assert!(run.state.is_ready()));
-        assert_eq!((run.state.serving().unwrap().id, run.capacity()), (1, 3), "failing at {failing_at}");
+        assert_eq!(
+            (run.state.serving().unwrap().id, run.capacity()),
+            (GenerationId(1), 3),
+            "failing at {failing_at}"
+        );
         assert!(run.log.iter().any(|action| matches!(action, Action::Reply { request: 5, result: Err(_) })));
         // And it is no plan to fall back to.
         assert!(run.exited(1, Outcome::Signaled(9), false).contains(&Action::Spawn {
-            generation: 3,
-            plan: 0,
-            strength: Strength::Full
+            generation: GenerationId(3),
+            plan: PlanId(0),
+            startup: Startup::Full
         }));
     }
 }
@@ -476,9 +498,9 @@ fn a_release_that_fails_half_way_gives_back_what_it_took() {
 fn a_worker_that_does_not_come_ends_the_new_generation() {
     let mut run = short_of_memory(facts, ONE_WORKER());
     run.reload(5);
-    run.tell(Event::Ready { generation: 2 });
+    run.tell(Event::Ready { generation: GenerationId(2) });
     run.wait(SECOND);
-    run.tell(run.counted(1).unwrap());
+    run.tell(run.counted(GenerationId(1)).unwrap());
     assert_eq!(signals(&run.log, 2, Signal::SIGTTIN), 1);
     run.wait(policy().startup_timeout);
     assert!(run.log.iter().any(|action| matches!(action, Action::Reply { request: 5, result: Err(_) })));
@@ -494,12 +516,12 @@ fn when_the_old_main_process_dies_half_way_the_new_one_gets_all_the_workers() {
     for survivors in [false, true] {
         let mut run = short_of_memory(facts, ONE_WORKER());
         run.reload(5);
-        run.tell(Event::Ready { generation: 2 });
+        run.tell(Event::Ready { generation: GenerationId(2) });
         run.wait(SECOND);
         run.exited(1, Outcome::Signaled(9), survivors);
-        assert!(run.log.contains(&Action::Reply { request: 5, result: Ok(2) }));
+        assert!(run.log.contains(&Action::Reply { request: 5, result: Ok(GenerationId(2)) }));
         run.wait(SECOND);
-        run.tell(Event::Emptied { generation: 1 });
+        run.tell(Event::GenerationEmpty { generation: GenerationId(1) });
         step_to_the_end(&mut run, |run| assert!(run.state.is_ready()));
         assert_eq!((run.state.generations().len(), run.capacity()), (1, 3));
     }
@@ -509,12 +531,15 @@ fn when_the_old_main_process_dies_half_way_the_new_one_gets_all_the_workers() {
 fn without_room_granian_is_replaced_by_one_worker_and_that_by_all() {
     let mut run = short_of_memory(granian, ONE_WORKER());
     run.reload(5);
-    let actions = run.tell(Event::Ready { generation: 2 });
-    assert!(actions.contains(&Action::Reply { request: 5, result: Ok(2) }));
+    let actions = run.tell(Event::Ready { generation: GenerationId(2) });
+    assert!(actions.contains(&Action::Reply { request: 5, result: Ok(GenerationId(2)) }));
     assert!(spawned(&run.wait(SECOND)).is_empty(), "the old one has not left its place yet");
     let actions = run.exited(1, Outcome::Exited(0), false);
-    assert!(actions.contains(&Action::Spawn { generation: 3, plan: 1, strength: Strength::Full }), "{actions:?}");
-    run.tell(Event::Ready { generation: 3 });
+    assert!(
+        actions.contains(&Action::Spawn { generation: GenerationId(3), plan: PlanId(1), startup: Startup::Full }),
+        "{actions:?}"
+    );
+    run.tell(Event::Ready { generation: GenerationId(3) });
     run.wait(SECOND);
     run.exited(2, Outcome::Exited(0), false);
     assert_eq!((run.capacity(), run.state.generations().len()), (3, 1));
@@ -525,15 +550,15 @@ fn without_room_granian_is_replaced_by_one_worker_and_that_by_all() {
 fn one_worker_serves_on_while_the_full_generation_cannot_start_and_it_is_tried_again() {
     let mut run = short_of_memory(granian, ONE_WORKER());
     run.reload(5);
-    run.tell(Event::Ready { generation: 2 });
+    run.tell(Event::Ready { generation: GenerationId(2) });
     run.wait(SECOND);
     run.exited(1, Outcome::Exited(0), false);
     for generation in 3..30 {
         run.exited(generation, Outcome::Exited(1), false);
-        assert_eq!(run.state.serving().unwrap().id, 2);
+        assert_eq!(run.state.serving().unwrap().id.0, 2);
         assert_eq!(spawned(&run.wait(SECOND * 31)), [generation + 1]);
     }
-    run.tell(Event::Ready { generation: 30 });
+    run.tell(Event::Ready { generation: GenerationId(30) });
     assert_eq!(run.capacity(), 3);
 }
 
@@ -560,10 +585,10 @@ fn survivors_without_room_beside_them_are_replaced_by_one_worker_first() {
     for room in [ONE_WORKER(), Room::Nothing(shortage())] {
         let mut run = short_of_memory(facts, room);
         run.exited(1, Outcome::Signaled(9), true);
-        run.tell(Event::Ready { generation: 2 });
+        run.tell(Event::Ready { generation: GenerationId(2) });
         assert_eq!(run.capacity(), 1);
         run.wait(SECOND);
-        run.tell(Event::Emptied { generation: 1 });
+        run.tell(Event::GenerationEmpty { generation: GenerationId(1) });
         step_to_the_end(&mut run, |run| assert!(run.state.is_ready()));
         assert_eq!((run.capacity(), run.state.generations().len()), (3, 1));
     }
@@ -573,11 +598,14 @@ fn survivors_without_room_beside_them_are_replaced_by_one_worker_first() {
 fn a_stop_half_way_stops_both() {
     let mut run = short_of_memory(facts, ONE_WORKER());
     run.reload(9);
-    run.tell(Event::Ready { generation: 2 });
+    run.tell(Event::Ready { generation: GenerationId(2) });
     run.wait(SECOND);
     let actions = run.tell(Event::Stop);
     for generation in [1, 2] {
-        assert!(actions.contains(&Action::Signal { generation, signal: Signal::SIGTERM }), "{actions:?}");
+        assert!(
+            actions.contains(&Action::Signal { generation: GenerationId(generation), signal: Signal::SIGTERM }),
+            "{actions:?}"
+        );
     }
     assert!(actions.iter().any(|action| matches!(action, Action::Reply { request: 9, result: Err(_) })));
     assert!(run.state.counted().is_empty());
@@ -587,7 +615,7 @@ fn a_stop_half_way_stops_both() {
 fn workers_asked_for_half_way_are_had_in_the_end() {
     let mut run = short_of_memory(facts, ONE_WORKER());
     run.reload(5);
-    run.tell(Event::Ready { generation: 2 });
+    run.tell(Event::Ready { generation: GenerationId(2) });
     assert_eq!(run.tell(Event::Forward(Signal::SIGTTIN)), []);
     step_to_the_end(&mut run, |run| assert!(run.capacity() >= 3));
     assert_eq!(run.capacity(), 4);
@@ -603,7 +631,7 @@ enum Fate {
     Ready(u32),
     Exit(u32, u8, bool),
     Killed(u32, bool),
-    Emptied(u32),
+    GenerationEmpty(u32),
     Foreign,
     NoRoom,
     Memory(Room),
@@ -624,7 +652,7 @@ fn fate() -> impl Strategy<Value = Fate> {
         8 => (0..2u32).prop_map(Fate::Ready),
         4 => (0..2u32, prop_oneof![Just(0u8), Just(1), Just(3), Just(77)], any::<bool>()).prop_map(|(g, s, l)| Fate::Exit(g, s, l)),
         4 => (0..2u32, any::<bool>()).prop_map(|(g, l)| Fate::Killed(g, l)),
-        4 => (0..2u32).prop_map(Fate::Emptied),
+        4 => (0..2u32).prop_map(Fate::GenerationEmpty),
         1 => Just(Fate::Foreign),
         1 => Just(Fate::NoRoom),
         2 => prop_oneof![Just(Room::Whole), Just(Room::OneWorker(shortage())), Just(Room::Nothing(shortage()))].prop_map(Fate::Memory),
@@ -652,7 +680,7 @@ proptest! {
         let mut bad_reload = false;
         let (mut refuse, mut adjusted) = (0, false);
         for fate in fates {
-            let nth = |back: u32| run.state.generations().iter().rev().nth(back as usize).map_or(u32::MAX - 2000, |g| g.id);
+            let nth = |back: u32| run.state.generations().iter().rev().nth(back as usize).map_or(u32::MAX - 2000, |g| g.id.0);
             let ready_before = run.state.is_ready();
             let (event, may_end_service) = match fate {
                 Fate::Stop => { stop_asked.get_or_insert(run.now); (Event::Stop, true) }
@@ -660,10 +688,10 @@ proptest! {
                 Fate::Reload => (Event::Reload { request: None, server: None, workers: 0 }, false),
                 Fate::Renew => (Event::Renew, false),
                 Fate::BadReload => { bad_reload = true; (Event::Reload { request: None, server: None, workers: 0 }, false) }
-                Fate::Ready(g) => (Event::Ready { generation: nth(g) }, false),
-                Fate::Exit(g, status, survivors) => (Event::Exited { pid: Run::pid(nth(g)), outcome: Outcome::Exited(status), survivors }, true),
-                Fate::Killed(g, survivors) => (Event::Exited { pid: Run::pid(nth(g)), outcome: Outcome::Signaled(9), survivors }, true),
-                Fate::Emptied(g) => (Event::Emptied { generation: nth(g) }, true),
+                Fate::Ready(g) => (Event::Ready { generation: GenerationId(nth(g)) }, false),
+                Fate::Exit(g, status, survivors) => (Event::Exited { pid: Run::pid(GenerationId(nth(g))), outcome: Outcome::Exited(status), survivors }, true),
+                Fate::Killed(g, survivors) => (Event::Exited { pid: Run::pid(GenerationId(nth(g))), outcome: Outcome::Signaled(9), survivors }, true),
+                Fate::GenerationEmpty(g) => (Event::GenerationEmpty { generation: GenerationId(nth(g)) }, true),
                 Fate::Foreign => (Event::Exited { pid: Pid::from_raw(7), outcome: Outcome::Exited(3), survivors: false }, false),
                 Fate::NoRoom => { refuse += 1; (Event::Tick, true) }
                 Fate::Memory(room) => { run.room = room; (Event::Tick, true) }
@@ -682,8 +710,8 @@ proptest! {
                 }
                 for action in actions {
                     match action {
-                        Action::Spawn { generation, strength, .. } => {
-                            run.workers.insert(generation, if strength == Strength::Full { 3 } else { 1 });
+                        Action::Spawn { generation, startup, .. } => {
+                            run.workers.insert(generation, if startup == Startup::Full { 3 } else { 1 });
                             prop_assert!(stop_asked.is_none(), "spawned after a stop was asked for");
                             prop_assert!(run.exit_status().is_none(), "spawned after the end");
                             if refuse > 0 { refuse -= 1; queue.push_back(Event::SpawnFailed { generation, outcome: None }); }
@@ -729,7 +757,7 @@ proptest! {
             let actions = run.tell(Event::Tick);
             if actions.contains(&Action::KillAll) {
                 prop_assert!(run.now <= stopped_at.max(run.start) + budget + budget, "killed too late");
-                run.tell(Event::Alone);
+                run.tell(Event::NoChildren);
             }
         }
     }
@@ -757,8 +785,8 @@ proptest! {
                 (Fate::Reload | Fate::BadReload, _) => { run.reload(1); }
                 (Fate::Ready(_), Some(last)) => { run.tell(Event::Ready { generation: last }); }
                 (Fate::Exit(_, status, survivors), Some(last)) => {
-                    run.exited(last, Outcome::Exited(status), survivors);
-                    if survivors { run.tell(Event::Emptied { generation: last }); }
+                    run.exited(last.0, Outcome::Exited(status), survivors);
+                    if survivors { run.tell(Event::GenerationEmpty { generation: last }); }
                 }
                 (Fate::Count, _) => { run.count(); }
                 (Fate::Memory(room), _) => run.room = room,
@@ -773,8 +801,8 @@ proptest! {
             if let Some(generation) = starting { run.tell(Event::Ready { generation }); }
             let leaving = run.state.generations().iter().find(|g| matches!(g.stage, Stage::Leaving(_))).map(|g| (g.id, g.main));
             match leaving {
-                Some((generation, Main::Gone)) => { run.tell(Event::Emptied { generation }); }
-                Some((generation, _)) => { run.exited(generation, Outcome::Exited(0), false); }
+                Some((generation, Main::Gone)) => { run.tell(Event::GenerationEmpty { generation }); }
+                Some((generation, _)) => { run.exited(generation.0, Outcome::Exited(0), false); }
                 None => {}
             }
             while !run.count().is_empty() {}

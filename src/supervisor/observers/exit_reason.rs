@@ -8,7 +8,7 @@ use crate::supervisor::observers::log::show_rounded;
 
 /// What is known of the cause of the exit.
 #[derive(Debug, Default)]
-pub(in crate::supervisor) struct LastWord {
+pub(in crate::supervisor) struct ExitReason {
     /// How the server ended last, while nobody had asked it to.
     server: Option<String>,
     /// Why we end.
@@ -22,7 +22,7 @@ impl Supervisor<'_> {
         match note {
             Note::MainExited { outcome, why, .. } => {
                 let oom = *outcome == Outcome::Signaled(libc::SIGKILL) && self.workers.was_oom(Instant::now());
-                self.last_word.server = Some(if oom {
+                self.exit_reason.server = Some(if oom {
                     "killed for lack of memory (oom)".to_owned()
                 } else {
                     outcome.because(why.as_deref())
@@ -31,19 +31,19 @@ impl Supervisor<'_> {
                     tracing::warn!("the kernel killed the server's main process for lack of memory");
                 }
             }
-            Note::NotReadyInTime { .. } => self.last_word.server = Some(Outcome::NotReady.to_string()),
+            Note::NotReadyInTime { .. } => self.exit_reason.server = Some(Outcome::NotReady.to_string()),
             Note::GivingUp { cause, failures, .. } => {
-                self.last_word.cause = Some(cause.to_string());
-                self.last_word.after = *failures;
+                self.exit_reason.cause = Some(cause.to_string());
+                self.exit_reason.after = *failures;
             }
-            Note::Stopping { .. } => self.last_word.cause = Some("stopped".to_owned()),
+            Note::Stopping { .. } => self.exit_reason.cause = Some("stopped".to_owned()),
             _ => {}
         }
     }
 
     /// Writes the line.
     pub(in crate::supervisor) fn write_last_word(&self, status: u8) {
-        let LastWord { server, cause, after } = &self.last_word;
+        let ExitReason { server, cause, after } = &self.exit_reason;
         let uptime = show_rounded(self.started.elapsed());
         let line = match (cause.as_deref(), server) {
             (Some("stopped"), _) => format!("stopped status={status} uptime={uptime}"),

@@ -4,26 +4,29 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
+use crate::ids::GenerationId;
 use crate::plan::Plan;
 use crate::settings::value::show_span;
 use crate::supervisor::Supervisor;
-use crate::supervisor::machine::generation::{Note, Strength};
+use crate::supervisor::machine::generation::{Note, Startup};
 
 impl Supervisor<'_> {
     pub(in crate::supervisor) fn write(&self, note: &Note) {
         match note {
             Note::Ready { generation } => self.write_ready(*generation),
-            Note::Draining { generation, replaced_by } => info!(generation, replaced_by, "draining"),
+            Note::Draining { generation, replaced_by } => {
+                info!(generation = generation.0, replaced_by = replaced_by.0, "draining");
+            }
             Note::MainExited { generation, outcome, ready_for, survivors, why } => {
                 let uptime = ready_for.map_or_else(|| "never ready".to_owned(), show_rounded);
                 if *survivors {
-                    warn!(generation, cause = %outcome, uptime, "server main process exit, its workers still serve");
+                    warn!(generation = generation.0, cause = %outcome, uptime, "server main process exit, its workers still serve");
                 } else {
-                    warn!(generation, cause = %outcome, uptime, why, "server exit");
+                    warn!(generation = generation.0, cause = %outcome, uptime, why, "server exit");
                 }
             }
             Note::NotReadyInTime { generation, timeout } => {
-                error!(generation, timeout = show_span(*timeout), "server not ready in time");
+                error!(generation = generation.0, timeout = show_span(*timeout), "server not ready in time");
             }
             Note::Respawning { wait, restarts_left } => info!(next = show_rounded(*wait), restarts_left, "respawn"),
             Note::NoRoom { wait } => warn!(next = show_rounded(*wait), "the system has no room for another process"),
@@ -35,11 +38,16 @@ impl Supervisor<'_> {
             Note::ShortOfMemory { shortage, stepwise: false } => {
                 warn!("no room for two generations: {shortage}; replacing step by step, one worker takes over first");
             }
-            Note::Step { old, old_workers, new, new_workers } => info!(old, old_workers, new, new_workers, "step"),
-            Note::StepsFailed { generation, given_back } => {
-                error!(generation, given_back, "the new generation failed half-way: back to the old one");
+            Note::Step { old, old_workers, new, new_workers } => {
+                info!(old = old.0, old_workers, new = new.0, new_workers, "step");
             }
-            Note::Complete { generation, workers } => info!(generation, workers, "complete"),
+            Note::StepsFailed { generation, given_back } => {
+                error!(
+                    generation = generation.0,
+                    given_back, "the new generation failed half-way: back to the old one"
+                );
+            }
+            Note::Complete { generation, workers } => info!(generation = generation.0, workers, "complete"),
             Note::StaysSmall { why, wait } => {
                 error!(%why, next = show_rounded(*wait), "the full generation failed: one worker serves on");
             }
@@ -53,22 +61,22 @@ impl Supervisor<'_> {
             }
             Note::Hurrying => warn!("a second stop signal: no more waiting"),
             Note::Killing => warn!("time is up: killing what is left"),
-            Note::Gone { generation } => info!(generation, "gone"),
+            Note::Gone { generation } => info!(generation = generation.0, "gone"),
             Note::Abandoned => error!("the kernel holds a killed process: it is not waited for any more"),
             Note::Stopped { status } => info!(status, "exit"),
         }
     }
 
-    fn write_ready(&self, generation: u32) {
+    fn write_ready(&self, generation: GenerationId) {
         let found = self.state.generations().iter().find(|found| found.id == generation);
         let Some(plan) = self.plan_of(generation) else { return };
-        let workers = match found.map(|found| found.strength) {
-            Some(Strength::OneWorker) => 1,
+        let workers = match found.map(|found| found.startup) {
+            Some(Startup::OneWorker) => 1,
             _ => plan.workers,
         };
         let boot = self.running.get(&generation).map(|running| show_rounded(running.started.elapsed()));
         info!(
-            generation,
+            generation = generation.0,
             server = %server_name(plan),
             address = %self.front.bind(),
             workers,

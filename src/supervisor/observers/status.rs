@@ -8,14 +8,15 @@ use nix::unistd::Pid;
 
 use crate::control::prometheus;
 use crate::control::protocol::{
-    Answer, Generation, Launcher, Live, LivePlan, Load, Request, Requests, Status, Worker, WorkerExit,
+    self, Answer, Generation, Launcher, Live, LivePlan, Load, Request, Requests, Status, Worker,
 };
 use crate::control::server::{ClientId, Wish};
 use crate::guard::scoreboard::{self, Slot};
+use crate::ids::GenerationId;
 use crate::plan::Plan;
 use crate::proc::usage::{self, Usage};
 use crate::supervisor::machine::generation::{self, Event, Main};
-use crate::supervisor::workers::{Cause, Death};
+use crate::supervisor::workers::{Cause, WorkerExit};
 use crate::supervisor::{Supervisor, server_name};
 
 impl Supervisor<'_> {
@@ -40,12 +41,12 @@ impl Supervisor<'_> {
     }
 
     /// Tells who asked for a reload how it went.
-    pub(in crate::supervisor) fn reply(&mut self, client: ClientId, result: Result<u32, String>) {
+    pub(in crate::supervisor) fn reply(&mut self, client: ClientId, result: Result<GenerationId, String>) {
         let answer = match result {
             Ok(generation) => {
                 let plan = self.plan_of(generation);
                 Answer::Reloaded {
-                    generation,
+                    generation: generation.0,
                     server: plan.map(server_name).unwrap_or_default(),
                     workers: self.workers.planned(generation).or(plan.map(|plan| plan.workers)).unwrap_or(0),
                 }
@@ -101,7 +102,7 @@ impl Supervisor<'_> {
         let (restarts_left, failures) = self.state.restarts(Instant::now());
         let generations = self.generation_list();
         for generation in &generations {
-            self.count_requests(generation.id);
+            self.count_requests(GenerationId(generation.id));
         }
         Status {
             launcher: Launcher {
@@ -115,7 +116,7 @@ impl Supervisor<'_> {
             restarts_left,
             failures,
             worker_exits: self.workers.ends(),
-            requests: self.tally.total(),
+            requests: self.totals.total(),
             generations,
         }
     }
@@ -137,7 +138,7 @@ impl Supervisor<'_> {
             load: slots.iter().find(|(process, _)| process.pid == pid).map(|(_, slot)| load(slot)),
         };
         Some(Generation {
-            id: generation.id,
+            id: generation.id.0,
             server: plan.server.word().to_owned(),
             version: plan.version.map(|version| version.to_string()),
             state: generation.state_word().to_owned(),
@@ -151,7 +152,7 @@ impl Supervisor<'_> {
         })
     }
 
-    pub(in crate::supervisor) fn plan_of(&self, generation: u32) -> Option<&Plan> {
+    pub(in crate::supervisor) fn plan_of(&self, generation: GenerationId) -> Option<&Plan> {
         let found = self.state.generations().iter().find(|found| found.id == generation)?;
         self.plans.get(&found.plan)
     }
@@ -163,14 +164,14 @@ impl Supervisor<'_> {
     }
 }
 
-fn worker_exit(death: Death) -> WorkerExit {
-    WorkerExit {
-        pid: death.pid.as_raw(),
-        cause: death.cause.word().to_owned(),
-        status: if let Cause::Exit(status) = death.cause { Some(status) } else { None },
-        signal: death.cause.signal_name(),
-        age_seconds: seconds(death.age),
-        seconds_ago: seconds(death.at.elapsed()),
+fn worker_exit(exit: WorkerExit) -> protocol::WorkerExit {
+    protocol::WorkerExit {
+        pid: exit.pid.as_raw(),
+        cause: exit.cause.word().to_owned(),
+        status: if let Cause::Exit(status) = exit.cause { Some(status) } else { None },
+        signal: exit.cause.signal_name(),
+        age_seconds: seconds(exit.age),
+        seconds_ago: seconds(exit.at.elapsed()),
     }
 }
 

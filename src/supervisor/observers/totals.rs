@@ -7,19 +7,20 @@ use nix::unistd::Pid;
 
 use crate::control::protocol::Requests;
 use crate::guard::scoreboard::Slot;
+use crate::ids::GenerationId;
 
 /// The sum over all workers there ever were. It never goes down: what a worker said last stays when its slot of the
 /// scoreboard has another owner, and when its generation is gone.
 #[derive(Debug, Default)]
-pub(in crate::supervisor) struct Tally {
+pub(in crate::supervisor) struct Totals {
     past: Requests,
     /// By generation, process, and when it took its slot.
-    present: BTreeMap<(u32, Pid, Duration), Requests>,
+    present: BTreeMap<(GenerationId, Pid, Duration), Requests>,
 }
 
-impl Tally {
+impl Totals {
     /// Takes note of what is on the scoreboard of a generation.
-    pub(in crate::supervisor) fn note(&mut self, generation: u32, slots: &[Slot]) {
+    pub(in crate::supervisor) fn note(&mut self, generation: GenerationId, slots: &[Slot]) {
         self.settle(|id| id.0 == generation && !slots.iter().any(|slot| (slot.pid, slot.claimed) == (id.1, id.2)));
         for slot in slots {
             let requests = Requests { served: slot.served, rejected: slot.rejected };
@@ -28,7 +29,7 @@ impl Tally {
     }
 
     /// A generation is gone with its scoreboard.
-    pub(in crate::supervisor) fn forget(&mut self, generation: u32) {
+    pub(in crate::supervisor) fn forget(&mut self, generation: GenerationId) {
         self.settle(|id| id.0 == generation);
     }
 
@@ -36,7 +37,7 @@ impl Tally {
         self.present.values().fold(self.past, sum)
     }
 
-    fn settle(&mut self, is_past: impl Fn(&(u32, Pid, Duration)) -> bool) {
+    fn settle(&mut self, is_past: impl Fn(&(GenerationId, Pid, Duration)) -> bool) {
         let past = &mut self.past;
         self.present.retain(|id, requests| {
             let is_past = is_past(id);
@@ -77,16 +78,16 @@ mod tests {
 
     #[test]
     fn what_the_dead_did_is_not_forgotten_and_nothing_counts_twice() {
-        let mut tally = Tally::default();
-        tally.note(1, &[slot(5, 10, 100, 1), slot(6, 10, 50, 0)]);
-        tally.note(1, &[slot(5, 10, 110, 2), slot(6, 10, 50, 0)]);
-        assert_eq!(tally.total(), Requests { served: 160, rejected: 2 });
+        let mut totals = Totals::default();
+        totals.note(GenerationId(1), &[slot(5, 10, 100, 1), slot(6, 10, 50, 0)]);
+        totals.note(GenerationId(1), &[slot(5, 10, 110, 2), slot(6, 10, 50, 0)]);
+        assert_eq!(totals.total(), Requests { served: 160, rejected: 2 });
         // One has the slot of another, even with the same number.
-        tally.note(1, &[slot(5, 20, 1, 0), slot(6, 10, 50, 0)]);
-        assert_eq!(tally.total(), Requests { served: 161, rejected: 2 });
-        tally.note(2, &[slot(7, 30, 9, 9)]);
-        tally.forget(1);
-        assert_eq!(tally.total(), Requests { served: 170, rejected: 11 });
-        assert_eq!(tally.present.len(), 1);
+        totals.note(GenerationId(1), &[slot(5, 20, 1, 0), slot(6, 10, 50, 0)]);
+        assert_eq!(totals.total(), Requests { served: 161, rejected: 2 });
+        totals.note(GenerationId(2), &[slot(7, 30, 9, 9)]);
+        totals.forget(GenerationId(1));
+        assert_eq!(totals.total(), Requests { served: 170, rejected: 11 });
+        assert_eq!(totals.present.len(), 1);
     }
 }

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use tracing::{debug, info, warn};
 
 use crate::guard::scoreboard::{self, State};
+use crate::ids::GenerationId;
 use crate::plan::Policy;
 use crate::proc::process::Process;
 use crate::proc::sockets as listeners;
@@ -22,7 +23,7 @@ use crate::supervisor::observers::log::show_rounded;
 use crate::supervisor::watchdog::policy::Id;
 use crate::supervisor::watchdog::{GRANIANS_PACE, Pulse};
 use crate::supervisor::workers::Cause;
-use policy::{Excess, Limits, Order, Rules, Sight};
+use policy::{Excess, Limits, Order, Rules, Sample};
 
 /// The longest time between two looks at what workers take.
 const SLOWEST: Duration = Duration::from_secs(30);
@@ -34,7 +35,7 @@ const LOOKS: u32 = 4;
 /// The watch over one generation.
 #[derive(Debug)]
 pub(super) struct Retirement {
-    generation: u32,
+    generation: GenerationId,
     limits: Limits,
     /// Of the list of workers, at the last look.
     revision: u64,
@@ -71,7 +72,7 @@ impl Supervisor<'_> {
         Some(Instant::now() + wait)
     }
 
-    fn to_be_limited(&self) -> Option<(u32, Rules)> {
+    fn to_be_limited(&self) -> Option<(GenerationId, Rules)> {
         let serving = self.state.serving().filter(|_| self.state.is_settled())?;
         let Main::Alive(_) = serving.main else { return None };
         let plan = self.plans.get(&serving.plan)?;
@@ -86,13 +87,13 @@ impl Supervisor<'_> {
 
     /// The workers of a generation with what they take. Children of the main process that are no workers are left out:
     /// those without a slot on the scoreboard, or, where nobody takes one, without the listening socket.
-    fn sizes(&self, generation: u32, workers: &[Process]) -> Vec<Sight> {
+    fn sizes(&self, generation: GenerationId, workers: &[Process]) -> Vec<Sample> {
         let slots = self.slots(generation);
         let socket = self.front.inode(generation).map(|inode| BTreeSet::from([inode]));
         // Without the lifespan protocol a worker takes its slot with its first request, which may never come.
         let all_take_slots = slots.iter().any(|(_, slot)| !slot.no_lifespan);
         let boot = self.running.get(&generation).and_then(|running| running.boot).unwrap_or_default();
-        let sight = |process: &Process| {
+        let sample = |process: &Process| {
             let usage = Usage::read(process)?;
             let slot = slots.iter().find(|(found, _)| found.pid == process.pid).map(|(_, slot)| slot);
             let is_ready = match slot {
@@ -104,20 +105,20 @@ impl Supervisor<'_> {
                 // As long as the whole generation took, it will have taken.
                 None => usage.age >= boot,
             };
-            Some(Sight { id: (process.pid, process.start), age: usage.age, rss: usage.rss, is_ready })
+            Some(Sample { id: (process.pid, process.start), age: usage.age, rss: usage.rss, is_ready })
         };
-        workers.iter().filter_map(sight).collect()
+        workers.iter().filter_map(sample).collect()
     }
 
-    fn obey(&mut self, generation: u32, order: Order, workers: &[Process]) {
+    fn obey(&mut self, generation: GenerationId, order: Order, workers: &[Process]) {
         match order {
             Order::Dismiss(worker, excess) => {
                 self.write_replacing(generation, worker, excess, "replacing a worker");
-                self.workers.condemn(generation, worker.id.0, excess.cause());
+                self.workers.mark_killed(generation, worker.id.0, excess.cause());
                 signal(worker.id, Signal::SIGTERM, workers);
             }
             Order::Kill(id) => {
-                warn!(generation, pid = %id.0, "the worker that is being replaced has not finished in time: SIGKILL");
+                warn!(generation = generation.0, pid = %id.0, "the worker that is being replaced has not finished in time: SIGKILL");
                 signal(id, Signal::SIGKILL, workers);
             }
             Order::Renew(worker, excess) => {
@@ -127,14 +128,14 @@ impl Supervisor<'_> {
         }
     }
 
-    fn write_replacing(&self, generation: u32, worker: Sight, excess: Excess, what: &str) {
+    fn write_replacing(&self, generation: GenerationId, worker: Sample, excess: Excess, what: &str) {
         let (pid, cause, limit) = (worker.id.0, excess.cause(), self.limit_of(generation, excess));
         let (rss, age) = (show_mebibytes(worker.rss), show_rounded(worker.age));
-        info!(generation, %pid, %cause, limit, rss, age, "{what}");
+        info!(generation = generation.0, %pid, %cause, limit, rss, age, "{what}");
     }
 
     /// The limit, as the settings have it.
-    fn limit_of(&self, generation: u32, excess: Excess) -> String {
+    fn limit_of(&self, generation: GenerationId, excess: Excess) -> String {
         let limit = self.plan_of(generation).and_then(|plan| match excess {
             Excess::Rss => plan.policy.workers_max_rss.map(show_size),
             Excess::Age => plan.policy.workers_lifetime.map(show_span),

@@ -42,7 +42,7 @@ pub struct Rules {
 
 /// A worker as it was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sight {
+pub struct Sample {
     /// Who.
     pub id: Id,
     /// Since its start.
@@ -66,11 +66,11 @@ pub enum Excess {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// SIGTERM, so that it finishes what it has.
-    Dismiss(Sight, Excess),
+    Dismiss(Sample, Excess),
     /// SIGKILL: it has not finished in time.
     Kill(Id),
     /// There is no other worker: a new generation is to take over.
-    Renew(Sight, Excess),
+    Renew(Sample, Excess),
 }
 
 /// The watch over the workers of the generation that serves.
@@ -113,7 +113,7 @@ impl Limits {
 
     /// Looks at the workers, of which so many should be ready. While another one is being ended for being hung, nobody
     /// is told to leave.
-    pub fn look(&mut self, now: Duration, planned: usize, workers: &[Sight], one_is_hung: bool) -> Option<Order> {
+    pub fn look(&mut self, now: Duration, planned: usize, workers: &[Sample], one_is_hung: bool) -> Option<Order> {
         let ready = workers.iter().filter(|worker| worker.is_ready).count();
         if let Some(leaving) = &mut self.leaving {
             self.next = now + STEP;
@@ -147,7 +147,7 @@ impl Limits {
     }
 
     /// The worker that is most in need of being replaced: the oldest, else the biggest.
-    fn worst(&self, now: Duration, workers: &[Sight]) -> Option<(Sight, Excess)> {
+    fn worst(&self, now: Duration, workers: &[Sample]) -> Option<(Sample, Excess)> {
         let settled = || workers.iter().filter(|worker| worker.is_ready && worker.age >= self.rules.pace);
         let too_old = settled().filter(|worker| self.rules.age.is_some_and(|limit| worker.age >= limit));
         let too_big = settled().filter(|worker| self.rules.rss.is_some_and(|limit| worker.rss > limit));
@@ -159,12 +159,12 @@ impl Limits {
     }
 
     /// When a worker may be past a limit next.
-    fn due(&self, now: Duration, workers: &[Sight]) -> Duration {
+    fn due(&self, now: Duration, workers: &[Sample]) -> Duration {
         let interval = now + self.rules.interval;
         if self.rules.rss.is_some() {
             return interval;
         }
-        let left = |worker: &Sight| Some(self.rules.age?.max(self.rules.pace).saturating_sub(worker.age));
+        let left = |worker: &Sample| Some(self.rules.age?.max(self.rules.pace).saturating_sub(worker.age));
         let first = workers.iter().filter_map(left).min().unwrap_or(self.rules.interval);
         // One whose time has come waits for the others to be ready.
         now + if first.is_zero() { self.rules.interval } else { first }
@@ -191,9 +191,9 @@ mod tests {
         }
     }
 
-    fn worker(number: i32, age_seconds: u64, mebibytes: u64) -> Sight {
+    fn worker(number: i32, age_seconds: u64, mebibytes: u64) -> Sample {
         let id = (Pid::from_raw(number), 1);
-        Sight { id, age: Duration::from_secs(age_seconds), rss: mebibytes * MEBI, is_ready: true }
+        Sample { id, age: Duration::from_secs(age_seconds), rss: mebibytes * MEBI, is_ready: true }
     }
 
     #[test]
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(limits.look(START, 3, &[old, older, big], false), Some(Order::Dismiss(older, Excess::Age)));
         assert_eq!(limits.look(START + STEP, 3, &[old, older, big], false), None, "it leaves");
         assert_eq!(limits.look(START + STEP * 2, 3, &[old, big], false), None, "it is gone");
-        let starting = Sight { is_ready: false, ..worker(4, 1, 1) };
+        let starting = Sample { is_ready: false, ..worker(4, 1, 1) };
         assert_eq!(limits.look(START + STEP * 3, 3, &[old, big, starting], false), None, "its successor starts");
         let all = [old, big, worker(4, 2, 1)];
         assert_eq!(limits.look(START + STEP * 4, 3, &all, false), Some(Order::Dismiss(old, Excess::Age)));
@@ -305,8 +305,8 @@ mod tests {
             planned in 1usize..6,
         ) {
             let numbered = seen.iter().zip(1..);
-            let workers: Vec<Sight> = numbered
-                .map(|((age, size, is_ready), number)| Sight { is_ready: *is_ready, ..worker(number, *age, *size) })
+            let workers: Vec<Sample> = numbered
+                .map(|((age, size, is_ready), number)| Sample { is_ready: *is_ready, ..worker(number, *age, *size) })
                 .collect();
             let mut limits = Limits::new(rules(), START);
             match limits.look(START, planned, &workers, false) {

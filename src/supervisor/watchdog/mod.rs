@@ -11,15 +11,16 @@ use nix::unistd::Pid;
 use tracing::{debug, warn};
 
 use crate::guard::scoreboard::{self, Slot};
+use crate::ids::GenerationId;
 use crate::proc::process::{self as processes, Process};
-use crate::proc::thread_stats::Condition;
+use crate::proc::thread_stats::ThreadStats;
 use crate::proc::usage;
 use crate::settings::value::{Server, show_span};
 use crate::supervisor::Supervisor;
-use crate::supervisor::machine::generation::{Main, Strength};
+use crate::supervisor::machine::generation::{Main, Startup};
 use crate::supervisor::observers::log::show_rounded;
 use crate::supervisor::workers::Cause;
-use policy::{Id, Liveness, Rules, Sentence, Sight, Stamp, Verdict};
+use policy::{Id, Liveness, Remedy, Rules, Sample, Stamp, Verdict};
 
 /// Granian ends everything when a worker's place fails twice within 5.5 s.
 pub(super) const GRANIANS_PACE: Duration = Duration::from_secs(6);
@@ -29,7 +30,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// The watch over one generation.
 #[derive(Debug)]
 pub(super) struct Pulse {
-    generation: u32,
+    generation: GenerationId,
     liveness: Liveness,
     /// Of the list of workers, at the last look.
     revision: u64,
@@ -64,10 +65,10 @@ impl Supervisor<'_> {
             pulse.revision = revision;
             let workers = self.workers.of(generation);
             let planned = self.workers.planned(generation).unwrap_or(1) as usize;
-            let sights = self.sights(generation, &workers, now);
+            let samples = self.samples(generation, &workers, now);
             let process = |id: Id| workers.iter().find(|process| (process.pid, process.start) == id);
-            let condition = |id| Condition::read(process(id)?);
-            for verdict in pulse.liveness.look(now, planned, &sights, condition) {
+            let condition = |id| ThreadStats::read(process(id)?);
+            for verdict in pulse.liveness.look(now, planned, &samples, condition) {
                 if let Some(process) = process(verdict.id) {
                     self.carry_out_sentence(generation, process, &verdict, rules.timeout);
                 }
@@ -76,7 +77,7 @@ impl Supervisor<'_> {
         self.pulse = Some(pulse);
     }
 
-    fn to_be_watched(&self) -> Option<(u32, Rules)> {
+    fn to_be_watched(&self) -> Option<(GenerationId, Rules)> {
         let serving = self.state.serving().filter(|_| !self.state.is_ending())?;
         let Main::Alive(_) = serving.main else { return None };
         self.running.get(&serving.id)?.board.as_ref()?;
@@ -93,11 +94,11 @@ impl Supervisor<'_> {
     }
 
     /// What the workers of a generation say, each with when its process was started.
-    fn sights(&self, generation: u32, workers: &[Process], now: Duration) -> Vec<Sight> {
+    fn samples(&self, generation: GenerationId, workers: &[Process], now: Duration) -> Vec<Sample> {
         let slots = self.slots(generation);
         // Without the lifespan protocol a worker takes its slot with the first request, which may never come.
         let speaks_lifespan = slots.iter().any(|(_, slot)| !slot.no_lifespan);
-        let sight = |process: &Process| {
+        let sample = |process: &Process| {
             let slot = slots.iter().find(|(found, _)| found.pid == process.pid).map(|(_, slot)| slot);
             if slot.is_none() && !speaks_lifespan {
                 return None;
@@ -109,14 +110,14 @@ impl Supervisor<'_> {
                 traceback_on_abort: slot.traceback_on_abort,
             });
             let started = now.saturating_sub(usage::age(process));
-            Some(Sight { id: (process.pid, process.start), started, stamp })
+            Some(Sample { id: (process.pid, process.start), started, stamp })
         };
-        workers.iter().filter_map(sight).collect()
+        workers.iter().filter_map(sample).collect()
     }
 
     /// The workers of a generation that have a slot on its scoreboard. What a dead process of the same number left
     /// there is not theirs.
-    pub(super) fn slots(&self, generation: u32) -> Vec<(Process, Slot)> {
+    pub(super) fn slots(&self, generation: GenerationId) -> Vec<(Process, Slot)> {
         let board = self.running.get(&generation).and_then(|running| running.board.as_ref());
         let slots = board.map(scoreboard::Scoreboard::slots).unwrap_or_default();
         pair(&slots, &self.workers.of(generation), scoreboard::now())
@@ -124,51 +125,59 @@ impl Supervisor<'_> {
 
     /// Whether all workers that a starting generation is to have are ready, as far as they can say so. Who has no
     /// scoreboard, or a server that does not tell the app when it starts, does not say.
-    pub(super) fn is_complete(&self, generation: u32) -> bool {
+    pub(super) fn is_complete(&self, generation: GenerationId) -> bool {
         let Some(running) = self.running.get(&generation) else { return true };
         let Some(found) = self.state.generations().iter().find(|found| found.id == generation) else { return true };
         let slots = running.board.as_ref().map(scoreboard::Scoreboard::slots).unwrap_or_default();
         let all = processes::descendants(nix::unistd::getpid());
         let members = processes::members(&all, running.main, &running.seen);
         let slots = pair(&slots, &members, scoreboard::now());
-        let wanted = match found.strength {
-            Strength::OneWorker => 1,
-            Strength::Full => self.plans.get(&found.plan).map_or(1, |plan| plan.workers as usize),
+        let wanted = match found.startup {
+            Startup::OneWorker => 1,
+            Startup::Full => self.plans.get(&found.plan).map_or(1, |plan| plan.workers as usize),
         };
         let ready = slots.iter().filter(|(_, slot)| slot.state == scoreboard::State::Ready).count();
         ready >= wanted || slots.iter().all(|(_, slot)| slot.no_lifespan)
     }
 
-    fn carry_out_sentence(&mut self, generation: u32, process: &Process, verdict: &Verdict, timeout: Duration) {
-        let Verdict { sentence, is_starting, silent, watched, cpu, state, .. } = verdict;
+    fn carry_out_sentence(
+        &mut self,
+        generation: GenerationId,
+        process: &Process,
+        verdict: &Verdict,
+        timeout: Duration,
+    ) {
+        let Verdict { remedy, is_starting, silent, watched, cpu, state, .. } = verdict;
         let pid = process.pid;
         let in_flight = self.in_flight(generation, pid);
         let (silent, watched, timeout) = (show_rounded(silent), show_rounded(watched), show_span(timeout));
         let cpu = show_rounded(cpu);
-        match sentence {
-            Sentence::Report => {
+        match remedy {
+            Remedy::Report => {
                 warn!(
-                    generation, %pid, silent, in_flight,
+                    generation = generation.0, %pid, silent, in_flight,
                     "worker waits for its standard output or standard error to be read: it is not replaced for that"
                 );
                 return;
             }
-            Sentence::Finish => warn!(generation, %pid, "the hung worker does not act on SIGABRT: SIGKILL"),
-            Sentence::Abort | Sentence::Kill if *is_starting => {
-                warn!(generation, %pid, starting = silent, %state, cpu, last = watched, "worker does not get ready");
+            Remedy::Finish => {
+                warn!(generation = generation.0, %pid, "the hung worker does not act on SIGABRT: SIGKILL");
             }
-            Sentence::Abort | Sentence::Kill => {
-                warn!(generation, %pid, silent, timeout, %state, cpu, last = watched, in_flight, "worker hung");
+            Remedy::Abort | Remedy::Kill if *is_starting => {
+                warn!(generation = generation.0, %pid, starting = silent, %state, cpu, last = watched, "worker does not get ready");
+            }
+            Remedy::Abort | Remedy::Kill => {
+                warn!(generation = generation.0, %pid, silent, timeout, %state, cpu, last = watched, in_flight, "worker hung");
             }
         }
-        self.workers.condemn(generation, pid, Cause::Hung);
-        let signal = if *sentence == Sentence::Abort { Signal::SIGABRT } else { Signal::SIGKILL };
+        self.workers.mark_killed(generation, pid, Cause::Hung);
+        let signal = if *remedy == Remedy::Abort { Signal::SIGABRT } else { Signal::SIGKILL };
         if let Err(errno) = process.signal(signal) {
             debug!(%pid, %signal, errno = errno.desc(), "not signalled");
         }
     }
 
-    fn in_flight(&self, generation: u32, pid: Pid) -> u32 {
+    fn in_flight(&self, generation: GenerationId, pid: Pid) -> u32 {
         self.slots(generation).iter().find(|(process, _)| process.pid == pid).map_or(0, |(_, slot)| slot.in_flight)
     }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use nix::unistd::Pid;
 
 use crate::guard::scoreboard::State;
-use crate::proc::thread_stats::Condition;
+use crate::proc::thread_stats::ThreadStats;
 
 /// Between two looks at a suspect.
 const STEP: Duration = Duration::from_millis(250);
@@ -28,7 +28,7 @@ const LOOKS_AFTER_PAUSE: u32 = 40;
 /// A look that comes later than it should by this much means that we were kept from running.
 const PAUSE: Duration = Duration::from_secs(1);
 /// From SIGABRT to SIGKILL: time to write a traceback.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const ABORT_GRACE: Duration = Duration::from_secs(1);
 /// Who gets this much processor time and is still silent is not starved.
 const ENOUGH_CPU: Duration = Duration::from_millis(250);
 /// Between two looks at a worker that is silent for a reason.
@@ -54,7 +54,7 @@ pub struct Rules {
 
 /// A worker as it was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sight {
+pub struct Sample {
     /// Who.
     pub id: Id,
     /// When its process was started.
@@ -82,7 +82,7 @@ pub struct Verdict {
     /// Who.
     pub id: Id,
     /// What.
-    pub sentence: Sentence,
+    pub remedy: Remedy,
     /// Whether it is one that does not get ready.
     pub is_starting: bool,
     /// How long it has been silent, or starting.
@@ -97,7 +97,7 @@ pub struct Verdict {
 
 /// What is to be done about a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sentence {
+pub enum Remedy {
     /// It is hung: SIGABRT, so that it writes where it is.
     Abort,
     /// It is hung: SIGKILL.
@@ -122,7 +122,7 @@ struct Suspect {
     /// The stamp that came of age; a newer one clears it.
     mark: Duration,
     since: Duration,
-    before: Option<Condition>,
+    before: Option<ThreadStats>,
     looks: u32,
     needed: u32,
     again: Duration,
@@ -162,8 +162,8 @@ impl Liveness {
         &mut self,
         now: Duration,
         planned: usize,
-        workers: &[Sight],
-        mut condition: impl FnMut(Id) -> Option<Condition>,
+        workers: &[Sample],
+        mut condition: impl FnMut(Id) -> Option<ThreadStats>,
     ) -> Vec<Verdict> {
         let was_paused = self.next.is_some_and(|next| now > next + PAUSE);
         let mut verdicts: Vec<Verdict> = self.go_on_ending(now, planned, workers).into_iter().collect();
@@ -212,9 +212,9 @@ impl Liveness {
                 wait_until(now + STEP);
                 continue;
             };
-            let verdict = |sentence| Verdict {
+            let verdict = |remedy| Verdict {
                 id: worker.id,
-                sentence,
+                remedy,
                 is_starting: worker.stamp.is_none_or(|stamp| stamp.state == State::Starting),
                 silent: now.saturating_sub(mark),
                 watched: now.saturating_sub(suspect.since),
@@ -224,7 +224,7 @@ impl Liveness {
             if is.is_writing {
                 if suspect.reported.is_none_or(|at| now >= at + REPORTS) {
                     suspect.reported = Some(now);
-                    verdicts.push(verdict(Sentence::Report));
+                    verdicts.push(verdict(Remedy::Report));
                 }
                 suspect.again = now + EXCUSED;
             } else if self.ending.is_some()
@@ -235,11 +235,11 @@ impl Liveness {
                 suspect.again = at;
             } else {
                 let says_where = worker.stamp.is_some_and(|stamp| stamp.traceback_on_abort) && !is.is_stopped();
-                let verdict = verdict(if says_where { Sentence::Abort } else { Sentence::Kill });
-                self.ending = Some(Ending { verdict, at: now, kill_at: says_where.then_some(now + LAST_WORDS) });
+                let verdict = verdict(if says_where { Remedy::Abort } else { Remedy::Kill });
+                self.ending = Some(Ending { verdict, at: now, kill_at: says_where.then_some(now + ABORT_GRACE) });
                 verdicts.push(verdict);
                 if says_where {
-                    wait_until(now + LAST_WORDS);
+                    wait_until(now + ABORT_GRACE);
                 }
                 continue;
             }
@@ -250,12 +250,12 @@ impl Liveness {
     }
 
     /// Ends for good who was told to, and finds out whether the next one may be.
-    fn go_on_ending(&mut self, now: Duration, planned: usize, workers: &[Sight]) -> Option<Verdict> {
+    fn go_on_ending(&mut self, now: Duration, planned: usize, workers: &[Sample]) -> Option<Verdict> {
         let ending = self.ending.as_mut()?;
         let is_there = workers.iter().any(|worker| worker.id == ending.verdict.id);
-        let is_ready = |worker: &&Sight| worker.stamp.is_some_and(|stamp| stamp.state == State::Ready);
+        let is_ready = |worker: &&Sample| worker.stamp.is_some_and(|stamp| stamp.state == State::Ready);
         let ready = workers.iter().filter(|worker| worker.id != ending.verdict.id).filter(is_ready).count();
-        if (!is_there && ready >= planned) || now >= ending.at + self.rules.startup + LAST_WORDS {
+        if (!is_there && ready >= planned) || now >= ending.at + self.rules.startup + ABORT_GRACE {
             self.ending = None;
             return None;
         }
@@ -265,7 +265,7 @@ impl Liveness {
         }
         ending.kill_at.take_if(|at| now >= *at)?;
         Some(Verdict {
-            sentence: Sentence::Finish,
+            remedy: Remedy::Finish,
             silent: ending.verdict.silent + now.saturating_sub(ending.at),
             ..ending.verdict
         })
@@ -280,7 +280,7 @@ impl Suspect {
 
 impl Rules {
     /// The stamp that a worker is to renew, and how old it may get. None for one that is on its way out.
-    fn allowance(&self, worker: &Sight) -> Option<(Duration, Duration)> {
+    fn allowance(&self, worker: &Sample) -> Option<(Duration, Duration)> {
         match worker.stamp {
             Some(Stamp { state: State::Ready, heartbeat, claimed, .. }) => {
                 Some((heartbeat.max(claimed), self.timeout))
@@ -293,7 +293,7 @@ impl Rules {
 }
 
 /// Whether a worker has been waiting for a processor rather than for anything else.
-fn is_starved(now: &Condition, before: &Condition, elapsed: Duration) -> bool {
+fn is_starved(now: &ThreadStats, before: &ThreadStats, elapsed: Duration) -> bool {
     let delay = now.delay.saturating_sub(before.delay);
     now.cpu.saturating_sub(before.cpu) < ENOUGH_CPU && !now.is_stopped() && (now.is_runnable || delay >= elapsed / 2)
 }

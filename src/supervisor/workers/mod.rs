@@ -17,6 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{Pid, getpid};
 
+use crate::ids::GenerationId;
 use crate::proc::process::{self as processes, Process};
 use crate::proc::usage::{self, Usage};
 use crate::sys::pidfd::PidFd;
@@ -30,7 +31,7 @@ const MOST_HANDLES: u64 = 512;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Roster {
     /// Its number.
-    pub generation: u32,
+    pub generation: GenerationId,
     /// Its main process.
     pub main: Pid,
     /// Whether that lives.
@@ -54,9 +55,9 @@ pub enum Stage {
 
 /// The end of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Death {
+pub struct WorkerExit {
     /// Whose worker it was.
-    pub generation: u32,
+    pub generation: GenerationId,
     /// Its process.
     pub pid: Pid,
     /// Why.
@@ -74,7 +75,7 @@ pub struct Death {
 /// The watch over all generations.
 #[derive(Debug, Default)]
 pub struct Workers {
-    crews: BTreeMap<u32, Crew>,
+    sets: BTreeMap<GenerationId, WorkerSet>,
     oom: OomWatch,
     /// Ends that were not expected, by cause.
     ends: BTreeMap<&'static str, u64>,
@@ -84,13 +85,13 @@ pub struct Workers {
 
 /// The workers of one generation.
 #[derive(Debug)]
-struct Crew {
+struct WorkerSet {
     roster: Roster,
     workers: BTreeMap<Pid, Worker>,
     /// How many were told to leave and have not gone yet.
     dismissed: u32,
     restarts: u64,
-    last: Option<Death>,
+    last: Option<WorkerExit>,
     search: Option<Search>,
 }
 
@@ -101,86 +102,87 @@ struct Worker {
     /// How it ended, if it became our child and we reaped it.
     status: Option<ExitStatus>,
     /// Why we had it end, if we did.
-    sentence: Option<Cause>,
+    remedy: Option<Cause>,
 }
 
 impl Workers {
     /// Follows what became of the generations.
     pub fn follow(&mut self, rosters: &[Roster], now: Instant) {
-        self.crews.retain(|id, _| rosters.iter().any(|roster| roster.generation == *id));
+        self.sets.retain(|id, _| rosters.iter().any(|roster| roster.generation == *id));
         for roster in rosters {
-            let crew = self.crews.entry(roster.generation).or_insert_with(|| Crew::new(*roster));
-            let became_ready = crew.roster.stage == Stage::Starting && roster.stage == Stage::Serving;
-            let lost_main = crew.roster.main_alive && !roster.main_alive;
-            crew.roster = Roster { planned: crew.roster.planned, ..*roster };
+            let set = self.sets.entry(roster.generation).or_insert_with(|| WorkerSet::new(*roster));
+            let became_ready = set.roster.stage == Stage::Starting && roster.stage == Stage::Serving;
+            let lost_main = set.roster.main_alive && !roster.main_alive;
+            set.roster = Roster { planned: set.roster.planned, ..*roster };
             match roster.stage {
                 // Without a main process nobody makes new ones: one look is enough.
-                Stage::Serving if lost_main => crew.search = Some(Search::new(0, now)),
-                Stage::Serving if became_ready => crew.search = Some(Search::new(roster.planned as usize, now)),
-                Stage::Leaving => crew.search = None,
+                Stage::Serving if lost_main => set.search = Some(Search::new(0, now)),
+                Stage::Serving if became_ready => set.search = Some(Search::new(roster.planned as usize, now)),
+                Stage::Leaving => set.search = None,
                 _ => {}
             }
         }
     }
 
     /// The main process of a generation was told to have so many workers more, or fewer.
-    pub fn expect_more(&mut self, generation: u32, more: i32, now: Instant) {
-        let Some(crew) = self.crews.get_mut(&generation) else { return };
-        let planned = crew.roster.planned.saturating_add_signed(more).max(1);
-        crew.dismissed += crew.roster.planned.saturating_sub(planned);
-        crew.roster.planned = planned;
+    pub fn expect_more(&mut self, generation: GenerationId, more: i32, now: Instant) {
+        let Some(set) = self.sets.get_mut(&generation) else { return };
+        let planned = set.roster.planned.saturating_add_signed(more).max(1);
+        set.dismissed += set.roster.planned.saturating_sub(planned);
+        set.roster.planned = planned;
         if more > 0 {
-            crew.search = Some(Search::new(crew.roster.planned as usize, now));
+            set.search = Some(Search::new(set.roster.planned as usize, now));
         }
     }
 
     /// What to wait for: descriptors that become readable, and a time.
     #[must_use]
     pub fn interest(&self) -> (Vec<BorrowedFd<'_>>, Option<Instant>) {
-        let workers = self.crews.values().flat_map(|crew| crew.workers.values());
+        let workers = self.sets.values().flat_map(|set| set.workers.values());
         let handles = workers.filter_map(|worker| worker.handle.as_ref().map(AsFd::as_fd));
-        (handles.collect(), self.crews.values().filter_map(|crew| crew.search.map(|search| search.next())).min())
+        (handles.collect(), self.sets.values().filter_map(|set| set.search.map(|search| search.next())).min())
     }
 
     /// Takes note of who ended, and looks for others where it is time to.
-    pub fn advance(&mut self, ready: &BTreeSet<RawFd>, now: Instant) -> Vec<Death> {
-        let mut deaths = Vec::new();
-        for crew in self.crews.values_mut() {
-            let before = crew.workers.len();
-            let ended = crew.take_ended(ready);
-            let buried: Vec<Death> = ended.iter().map(|worker| crew.bury(worker, &mut self.oom, now)).collect();
+    pub fn advance(&mut self, ready: &BTreeSet<RawFd>, now: Instant) -> Vec<WorkerExit> {
+        let mut exits = Vec::new();
+        for set in self.sets.values_mut() {
+            let before = set.workers.len();
+            let ended = set.take_ended(ready);
+            let recorded: Vec<WorkerExit> =
+                ended.iter().map(|worker| set.record_exit(worker, &mut self.oom, now)).collect();
             // Those that were asked to end are not replaced.
-            let missing = buried.iter().filter(|death| !death.expected).count();
-            if missing > 0 && crew.roster.stage == Stage::Serving && crew.roster.main_alive {
-                let wanted = (crew.workers.len() + missing).max(crew.roster.planned as usize);
-                crew.search = Some(Search::new(wanted, now));
+            let missing = recorded.iter().filter(|exit| !exit.expected).count();
+            if missing > 0 && set.roster.stage == Stage::Serving && set.roster.main_alive {
+                let wanted = (set.workers.len() + missing).max(set.roster.planned as usize);
+                set.search = Some(Search::new(wanted, now));
             }
-            deaths.extend(buried);
-            if crew.search.is_some_and(|search| search.next() <= now) {
-                deaths.extend(crew.look(&mut self.oom, now));
-                crew.search = crew.search.and_then(|search| search.found(crew.workers.len(), now));
+            exits.extend(recorded);
+            if set.search.is_some_and(|search| search.next() <= now) {
+                exits.extend(set.look(&mut self.oom, now));
+                set.search = set.search.and_then(|search| search.found(set.workers.len(), now));
             }
-            self.revision += u64::from(crew.workers.len() != before);
+            self.revision += u64::from(set.workers.len() != before);
         }
-        self.count(&deaths);
-        deaths
+        self.count(&exits);
+        exits
     }
 
     /// Looks for workers of all generations now, for somebody who asks.
-    pub fn look(&mut self, now: Instant) -> Vec<Death> {
-        let mut deaths = Vec::new();
-        for crew in self.crews.values_mut() {
-            let before = crew.workers.len();
-            deaths.extend(crew.look(&mut self.oom, now));
-            self.revision += u64::from(crew.workers.len() != before);
+    pub fn look(&mut self, now: Instant) -> Vec<WorkerExit> {
+        let mut exits = Vec::new();
+        for set in self.sets.values_mut() {
+            let before = set.workers.len();
+            exits.extend(set.look(&mut self.oom, now));
+            self.revision += u64::from(set.workers.len() != before);
         }
-        self.count(&deaths);
-        deaths
+        self.count(&exits);
+        exits
     }
 
     /// A process that had become our child was reaped.
     pub fn reaped(&mut self, pid: Pid, status: ExitStatus) {
-        for worker in self.crews.values_mut().filter_map(|crew| crew.workers.get_mut(&pid)) {
+        for worker in self.sets.values_mut().filter_map(|set| set.workers.get_mut(&pid)) {
             worker.status = Some(status);
         }
     }
@@ -192,15 +194,15 @@ impl Workers {
 
     /// The workers of a generation that live, with what they use.
     #[must_use]
-    pub fn usage(&self, generation: u32) -> Vec<(Pid, Usage)> {
-        let workers = self.crews.get(&generation).into_iter().flat_map(|crew| crew.workers.values());
+    pub fn usage(&self, generation: GenerationId) -> Vec<(Pid, Usage)> {
+        let workers = self.sets.get(&generation).into_iter().flat_map(|set| set.workers.values());
         workers.filter_map(|worker| Some((worker.process.pid, Usage::read(&worker.process)?))).collect()
     }
 
     /// The workers of a generation, as they were when they were found.
     #[must_use]
-    pub fn of(&self, generation: u32) -> Vec<Process> {
-        let workers = self.crews.get(&generation).into_iter().flat_map(|crew| crew.workers.values());
+    pub fn of(&self, generation: GenerationId) -> Vec<Process> {
+        let workers = self.sets.get(&generation).into_iter().flat_map(|set| set.workers.values());
         workers.map(|worker| worker.process).collect()
     }
 
@@ -211,23 +213,23 @@ impl Workers {
     }
 
     /// A worker will be ended by us, and for this.
-    pub fn condemn(&mut self, generation: u32, pid: Pid, cause: Cause) {
-        let crew = self.crews.get_mut(&generation);
-        if let Some(worker) = crew.and_then(|crew| crew.workers.get_mut(&pid)) {
-            worker.sentence = Some(cause);
+    pub fn mark_killed(&mut self, generation: GenerationId, pid: Pid, cause: Cause) {
+        let set = self.sets.get_mut(&generation);
+        if let Some(worker) = set.and_then(|set| set.workers.get_mut(&pid)) {
+            worker.remedy = Some(cause);
         }
     }
 
     /// How many workers of a generation ended before it was told to leave, and the last of them.
     #[must_use]
-    pub fn record(&self, generation: u32) -> (u64, Option<Death>) {
-        self.crews.get(&generation).map_or((0, None), |crew| (crew.restarts, crew.last))
+    pub fn record(&self, generation: GenerationId) -> (u64, Option<WorkerExit>) {
+        self.sets.get(&generation).map_or((0, None), |set| (set.restarts, set.last))
     }
 
     /// How many workers a generation should have.
     #[must_use]
-    pub fn planned(&self, generation: u32) -> Option<u32> {
-        self.crews.get(&generation).map(|crew| crew.roster.planned)
+    pub fn planned(&self, generation: GenerationId) -> Option<u32> {
+        self.sets.get(&generation).map(|set| set.roster.planned)
     }
 
     /// Ends that were not expected since the start, by cause; every cause is there.
@@ -238,16 +240,16 @@ impl Workers {
         causes.map(|cause| (cause.word().to_owned(), self.ends.get(cause.word()).copied().unwrap_or(0))).into()
     }
 
-    fn count(&mut self, deaths: &[Death]) {
-        for death in deaths.iter().filter(|death| !death.expected) {
-            *self.ends.entry(death.cause.word()).or_default() += 1;
+    fn count(&mut self, exits: &[WorkerExit]) {
+        for exit in exits.iter().filter(|exit| !exit.expected) {
+            *self.ends.entry(exit.cause.word()).or_default() += 1;
         }
         // One may have come in the place of one that went.
-        self.revision += u64::from(!deaths.is_empty());
+        self.revision += u64::from(!exits.is_empty());
     }
 }
 
-impl Crew {
+impl WorkerSet {
     const fn new(roster: Roster) -> Self {
         let roster = Roster { main_alive: true, stage: Stage::Starting, ..roster };
         Self { roster, workers: BTreeMap::new(), dismissed: 0, restarts: 0, last: None, search: None }
@@ -268,19 +270,19 @@ impl Crew {
         ended.iter().filter_map(|pid| self.workers.remove(pid)).collect()
     }
 
-    fn bury(&mut self, worker: &Worker, oom: &mut OomWatch, now: Instant) -> Death {
+    fn record_exit(&mut self, worker: &Worker, oom: &mut OomWatch, now: Instant) -> WorkerExit {
         let process = &worker.process;
         // The parent may reap it between the two questions, never before the second one can be answered.
         let status = worker
             .status
             .or_else(|| usage::unreaped_status(process))
             .or_else(|| worker.handle.as_ref().and_then(PidFd::exit_status));
-        let cause = worker.sentence.unwrap_or_else(|| Cause::of(status, || oom.claim(now)));
+        let cause = worker.remedy.unwrap_or_else(|| Cause::of(status, || oom.claim(now)));
         let is_asked_for = matches!(cause, Cause::Exit(0) | Cause::Signal(libc::SIGTERM)) && self.dismissed > 0;
         self.dismissed -= u32::from(is_asked_for);
         let expected = is_asked_for || self.roster.stage == Stage::Leaving;
         self.restarts += u64::from(!expected);
-        let death = Death {
+        let exit = WorkerExit {
             generation: self.roster.generation,
             pid: process.pid,
             cause,
@@ -290,13 +292,13 @@ impl Crew {
             expected,
         };
         if !expected {
-            self.last = Some(death);
+            self.last = Some(exit);
         }
-        death
+        exit
     }
 
     /// Looks who is there: adds newcomers, and buries those that went unnoticed.
-    fn look(&mut self, oom: &mut OomWatch, now: Instant) -> Vec<Death> {
+    fn look(&mut self, oom: &mut OomWatch, now: Instant) -> Vec<WorkerExit> {
         let present = self.present();
         let is_present = |worker: &Worker| {
             present.iter().any(|process| (process.pid, process.start) == (worker.process.pid, worker.process.start))
@@ -311,16 +313,16 @@ impl Crew {
             .map(|(pid, _)| *pid)
             .collect();
         let gone: Vec<Worker> = gone.iter().filter_map(|pid| self.workers.remove(pid)).collect();
-        let deaths = gone.iter().map(|worker| self.bury(worker, oom, now)).collect();
+        let exits = gone.iter().map(|worker| self.record_exit(worker, oom, now)).collect();
         let room = MOST_HANDLES.min(getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft / 4));
         for process in present {
             let held = self.workers.values().filter(|worker| worker.handle.is_some()).count() as u64;
             if !self.workers.contains_key(&process.pid) && !is_pythons_own(process.pid) {
                 let handle = if held < room { open(&process) } else { None };
-                self.workers.insert(process.pid, Worker { process, handle, status: None, sentence: None });
+                self.workers.insert(process.pid, Worker { process, handle, status: None, remedy: None });
             }
         }
-        deaths
+        exits
     }
 
     /// The children of the main process; when that is gone, the members of its group that became our children.

@@ -7,46 +7,47 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 use tracing::{debug, info, warn};
 
+use crate::ids::GenerationId;
 use crate::supervisor::Supervisor;
 use crate::supervisor::machine::generation;
-use crate::supervisor::machine::generation::{Main, Stage, Strength};
+use crate::supervisor::machine::generation::{Main, Stage, Startup};
 use crate::supervisor::observers::log::show_rounded;
-use crate::supervisor::workers::{self, Cause, Death, Roster};
+use crate::supervisor::workers::{self, Cause, Roster, WorkerExit};
 
 impl Supervisor<'_> {
     /// Takes note of workers that ended and of new ones.
     pub(in crate::supervisor) fn watch_workers(&mut self, ready: &BTreeSet<RawFd>) {
         let now = Instant::now();
         self.workers.follow(&self.rosters(), now);
-        let deaths = self.workers.advance(ready, now);
-        self.take_note(&deaths);
+        let exits = self.workers.advance(ready, now);
+        self.take_note(&exits);
     }
 
     /// Looks for workers now, for somebody who asks.
     pub(in crate::supervisor) fn look_at_workers(&mut self) {
         let now = Instant::now();
         self.workers.follow(&self.rosters(), now);
-        let deaths = self.workers.look(now);
-        self.take_note(&deaths);
+        let exits = self.workers.look(now);
+        self.take_note(&exits);
     }
 
-    fn take_note(&mut self, deaths: &[Death]) {
-        for death in deaths {
+    fn take_note(&mut self, exits: &[WorkerExit]) {
+        for exit in exits {
             // Before its successor has its slot.
-            self.count_requests(death.generation);
-            write_death(death);
+            self.count_requests(exit.generation);
+            write_death(exit);
         }
     }
 
     /// What the workers of a generation have done with requests until now is added to the whole.
-    pub(in crate::supervisor) fn count_requests(&mut self, generation: u32) {
+    pub(in crate::supervisor) fn count_requests(&mut self, generation: GenerationId) {
         if let Some(board) = self.running.get(&generation).and_then(|running| running.board.as_ref()) {
-            self.tally.note(generation, &board.slots());
+            self.totals.note(generation, &board.slots());
         }
     }
 
     /// Gunicorn's main process changes the number of its workers on these signals.
-    pub(in crate::supervisor) fn expect_workers(&mut self, generation: u32, signal: Signal) {
+    pub(in crate::supervisor) fn expect_workers(&mut self, generation: GenerationId, signal: Signal) {
         let more = match signal {
             Signal::SIGTTIN => 1,
             Signal::SIGTTOU => -1,
@@ -68,9 +69,9 @@ impl Supervisor<'_> {
                 generation: found.id,
                 main: running.main,
                 main_alive: matches!(found.main, Main::Alive(_)),
-                planned: match found.strength {
-                    Strength::OneWorker => 1,
-                    Strength::Full => self.plans.get(&found.plan).map_or(0, |plan| plan.workers),
+                planned: match found.startup {
+                    Startup::OneWorker => 1,
+                    Startup::Full => self.plans.get(&found.plan).map_or(0, |plan| plan.workers),
                 },
                 stage,
             })
@@ -79,13 +80,15 @@ impl Supervisor<'_> {
     }
 }
 
-fn write_death(death: &Death) {
-    let Death { generation, pid, cause, age, restarts, expected, .. } = death;
+fn write_death(exit: &WorkerExit) {
+    let WorkerExit { generation, pid, cause, age, restarts, expected, .. } = exit;
     let age = show_rounded(age);
     match cause {
-        _ if *expected => debug!(generation, %pid, %cause, age, "worker exit, as it should"),
+        _ if *expected => debug!(generation = generation.0, %pid, %cause, age, "worker exit, as it should"),
         // Servers replace their workers now and then (a number of requests), and so do we.
-        Cause::Exit(0) | Cause::Rss | Cause::Age => info!(generation, %pid, %cause, age, restarts, "worker exit"),
-        _ => warn!(generation, %pid, %cause, age, restarts, "worker exit"),
+        Cause::Exit(0) | Cause::Rss | Cause::Age => {
+            info!(generation = generation.0, %pid, %cause, age, restarts, "worker exit");
+        }
+        _ => warn!(generation = generation.0, %pid, %cause, age, restarts, "worker exit"),
     }
 }

@@ -24,7 +24,7 @@ impl Main {
 
     fn roster(&self, planned: u32, stage: Stage) -> Roster {
         let main = Pid::from_raw(self.0.id().cast_signed());
-        Roster { generation: 1, main, main_alive: true, planned, stage }
+        Roster { generation: GenerationId(1), main, main_alive: true, planned, stage }
     }
 }
 
@@ -39,22 +39,22 @@ impl Drop for Main {
 }
 
 /// What the supervisor's loop does, until the condition holds.
-fn run(workers: &mut Workers, mut until: impl FnMut(&Workers, &[Death]) -> bool) -> Vec<Death> {
-    let (deadline, mut deaths) = (Instant::now() + LONG, Vec::new());
-    while !until(workers, &deaths) {
+fn run(workers: &mut Workers, mut until: impl FnMut(&Workers, &[WorkerExit]) -> bool) -> Vec<WorkerExit> {
+    let (deadline, mut exits) = (Instant::now() + LONG, Vec::new());
+    while !until(workers, &exits) {
         assert!(Instant::now() < deadline, "{workers:?}");
         let (handles, next) = workers.interest();
         let mut fds: Vec<_> = handles.iter().map(|handle| PollFd::new(*handle, PollFlags::POLLIN)).collect();
         let wait = next.map_or(LONG, |next| next.saturating_duration_since(Instant::now()));
         poll(&mut fds, PollTimeout::try_from(wait.as_millis() + 1).unwrap()).unwrap();
         let ready = fds.iter().filter(|fd| fd.any() == Some(true)).map(|fd| fd.as_fd().as_raw_fd()).collect();
-        deaths.extend(workers.advance(&ready, Instant::now()));
+        exits.extend(workers.advance(&ready, Instant::now()));
     }
-    deaths
+    exits
 }
 
 fn pids(workers: &Workers) -> Vec<Pid> {
-    workers.usage(1).into_iter().map(|(pid, _)| pid).collect()
+    workers.usage(GenerationId(1)).into_iter().map(|(pid, _)| pid).collect()
 }
 
 #[test]
@@ -78,11 +78,11 @@ fn a_death_is_seen_at_once_with_its_cause_and_a_replacement_is_looked_for() {
     for (nth, signal) in [(1, Signal::SIGKILL), (2, Signal::SIGUSR1)] {
         let victim = pids(&workers)[0];
         kill(victim, signal).unwrap();
-        let deaths = run(&mut workers, |_, deaths| !deaths.is_empty());
-        assert_eq!((deaths.len(), deaths[0].pid, deaths[0].restarts), (1, victim, nth));
-        assert_eq!(deaths[0].cause, Cause::Signal(signal as i32));
+        let exits = run(&mut workers, |_, exits| !exits.is_empty());
+        assert_eq!((exits.len(), exits[0].pid, exits[0].restarts), (1, victim, nth));
+        assert_eq!(exits[0].cause, Cause::Signal(signal as i32));
         assert!(workers.interest().1.is_some(), "a replacement is looked for");
-        assert_eq!(workers.record(1), (nth, Some(deaths[0])));
+        assert_eq!(workers.record(GenerationId(1)), (nth, Some(exits[0])));
     }
     assert_eq!(workers.ends()["signal"], 2);
 }
@@ -94,14 +94,14 @@ fn one_that_was_told_to_leave_ends_as_it_should_and_the_next_one_does_not() {
     workers.follow(&[main.roster(2, Stage::Starting)], Instant::now());
     workers.follow(&[main.roster(2, Stage::Serving)], Instant::now());
     run(&mut workers, |workers, _| pids(workers).len() == 2 && workers.interest().1.is_none());
-    workers.expect_more(1, -1, Instant::now());
+    workers.expect_more(GenerationId(1), -1, Instant::now());
     for expected in [true, false] {
         kill(pids(&workers)[0], Signal::SIGTERM).unwrap();
-        let deaths = run(&mut workers, |_, deaths| !deaths.is_empty());
-        assert_eq!(deaths[0].expected, expected);
+        let exits = run(&mut workers, |_, exits| !exits.is_empty());
+        assert_eq!(exits[0].expected, expected);
         assert_eq!(workers.interest().1.is_none(), expected, "a replacement is looked for only where one is to come");
     }
-    assert_eq!((workers.planned(1), workers.record(1).0), (Some(1), 1));
+    assert_eq!((workers.planned(GenerationId(1)), workers.record(GenerationId(1)).0), (Some(1), 1));
 }
 
 #[test]
@@ -113,10 +113,10 @@ fn those_of_a_leaving_generation_end_as_they_should() {
     run(&mut workers, |workers, _| pids(workers).len() == 1);
     workers.follow(&[main.roster(1, Stage::Leaving)], Instant::now());
     kill(pids(&workers)[0], Signal::SIGTERM).unwrap();
-    let deaths = run(&mut workers, |_, deaths| !deaths.is_empty());
-    assert!(deaths[0].expected);
-    assert_eq!((workers.record(1), workers.ends()["signal"]), ((0, None), 0));
+    let exits = run(&mut workers, |_, exits| !exits.is_empty());
+    assert!(exits[0].expected);
+    assert_eq!((workers.record(GenerationId(1)), workers.ends()["signal"]), ((0, None), 0));
     assert_eq!(workers.interest().1, None, "nobody is looked for");
     workers.follow(&[], Instant::now());
-    assert!(workers.usage(1).is_empty());
+    assert!(workers.usage(GenerationId(1)).is_empty());
 }

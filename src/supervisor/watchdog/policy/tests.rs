@@ -23,9 +23,9 @@ enum Habit {
 
 #[derive(Debug, Clone, Copy)]
 struct Worker {
-    sight: Sight,
+    sample: Sample,
     habit: Habit,
-    condition: Condition,
+    condition: ThreadStats,
 }
 
 /// A machine with workers, and a watch over them that is told the time when it wants to be.
@@ -68,11 +68,12 @@ impl World {
         self.births += 1;
         let id = (Pid::from_raw(i32::try_from(self.births).unwrap()), self.births);
         let nothing = Duration::ZERO;
-        let condition = Condition { cpu: nothing, delay: nothing, state: 'S', is_runnable: false, is_writing: false };
+        let condition =
+            ThreadStats { cpu: nothing, delay: nothing, state: 'S', is_runnable: false, is_writing: false };
         let state = if habit == Habit::NeverReady { State::Starting } else { State::Ready };
         let stamp = Stamp { state, claimed: self.now, heartbeat: self.now, traceback_on_abort: true };
         let started = self.now;
-        self.workers.push(Worker { sight: Sight { id, started, stamp: Some(stamp) }, habit, condition });
+        self.workers.push(Worker { sample: Sample { id, started, stamp: Some(stamp) }, habit, condition });
     }
 
     /// Everybody is kept from running, the watch included.
@@ -96,34 +97,34 @@ impl World {
 
     fn look(&mut self) {
         self.looks += 1;
-        let sights: Vec<Sight> = self.workers.iter().map(|worker| worker.sight).collect();
+        let samples: Vec<Sample> = self.workers.iter().map(|worker| worker.sample).collect();
         let workers = self.workers.clone();
-        let condition = |id| Some(workers.iter().find(|worker| worker.sight.id == id)?.condition);
-        for verdict in self.watch.look(self.now, self.planned, &sights, condition) {
+        let condition = |id| Some(workers.iter().find(|worker| worker.sample.id == id)?.condition);
+        for verdict in self.watch.look(self.now, self.planned, &samples, condition) {
             self.verdicts.push((self.now, verdict));
-            let found = self.workers.iter().position(|worker| worker.sight.id == verdict.id).unwrap();
+            let found = self.workers.iter().position(|worker| worker.sample.id == verdict.id).unwrap();
             // Only who sleeps hears SIGABRT.
-            let dies = match verdict.sentence {
-                Sentence::Report => false,
-                Sentence::Abort => self.workers[found].habit == Habit::Sleeps,
-                Sentence::Kill | Sentence::Finish => true,
+            let dies = match verdict.remedy {
+                Remedy::Report => false,
+                Remedy::Abort => self.workers[found].habit == Habit::Sleeps,
+                Remedy::Kill | Remedy::Finish => true,
             };
             if dies {
                 self.workers.remove(found);
                 self.birth(Habit::Works);
                 let boot = self.boot;
-                let born = self.workers.last_mut().unwrap().sight.stamp.as_mut().unwrap();
+                let born = self.workers.last_mut().unwrap().sample.stamp.as_mut().unwrap();
                 born.state = State::Starting;
                 born.heartbeat = self.now + boot;
                 // Its appearance is noticed.
-                let sights: Vec<Sight> = self.workers.iter().map(|worker| worker.sight).collect();
-                assert_eq!(self.watch.look(self.now, self.planned, &sights, |_| None), []);
+                let samples: Vec<Sample> = self.workers.iter().map(|worker| worker.sample).collect();
+                assert_eq!(self.watch.look(self.now, self.planned, &samples, |_| None), []);
             }
         }
     }
 
     fn ended(&self) -> Vec<Id> {
-        let dead = |verdict: &&(Duration, Verdict)| verdict.1.sentence != Sentence::Report;
+        let dead = |verdict: &&(Duration, Verdict)| verdict.1.remedy != Remedy::Report;
         let mut ids: Vec<Id> = self.verdicts.iter().filter(dead).map(|(_, verdict)| verdict.id).collect();
         ids.dedup();
         ids
@@ -132,7 +133,7 @@ impl World {
 
 impl Worker {
     fn live(&mut self, now: Duration, tick: Duration) {
-        let stamp = self.sight.stamp.as_mut().unwrap();
+        let stamp = self.sample.stamp.as_mut().unwrap();
         self.condition.state = if self.habit == Habit::Stopped { 'T' } else { 'S' };
         self.condition.is_writing = self.habit == Habit::Writes;
         self.condition.is_runnable = matches!(self.habit, Habit::Spins | Habit::Starves);
@@ -163,9 +164,9 @@ fn a_healthy_crowd_is_looked_at_once_in_a_while() {
 fn who_does_not_act_on_sigabrt_is_killed_a_second_later() {
     let mut world = World::new(&[Habit::Spins, Habit::Works], 0);
     world.run(Duration::from_secs(12));
-    let found: Vec<_> = world.verdicts.iter().map(|(_, verdict)| verdict.sentence).collect();
-    assert_eq!(found, [Sentence::Abort, Sentence::Finish]);
-    assert_eq!(world.verdicts[1].0.saturating_sub(world.verdicts[0].0), LAST_WORDS);
+    let found: Vec<_> = world.verdicts.iter().map(|(_, verdict)| verdict.remedy).collect();
+    assert_eq!(found, [Remedy::Abort, Remedy::Finish]);
+    assert_eq!(world.verdicts[1].0.saturating_sub(world.verdicts[0].0), ABORT_GRACE);
     let first = world.verdicts[0].1;
     assert!(first.cpu > Duration::from_secs(1) && first.silent >= TIMEOUT && !first.is_starting, "{first:?}");
 }
@@ -174,15 +175,15 @@ fn who_does_not_act_on_sigabrt_is_killed_a_second_later() {
 fn a_stopped_worker_is_killed_at_once_as_it_could_not_write_anything() {
     let mut world = World::new(&[Habit::Stopped, Habit::Works], 0);
     world.run(Duration::from_secs(10));
-    assert_eq!(world.verdicts.iter().map(|(_, verdict)| verdict.sentence).collect::<Vec<_>>(), [Sentence::Kill]);
+    assert_eq!(world.verdicts.iter().map(|(_, verdict)| verdict.remedy).collect::<Vec<_>>(), [Remedy::Kill]);
 }
 
 #[test]
 fn who_waits_for_his_output_to_be_read_is_reported_now_and_then() {
     let mut world = World::new(&[Habit::Writes, Habit::Works], 0);
     world.run(Duration::from_mins(25));
-    let found: Vec<_> = world.verdicts.iter().map(|(_, verdict)| verdict.sentence).collect();
-    assert_eq!(found, [Sentence::Report; 3]);
+    let found: Vec<_> = world.verdicts.iter().map(|(_, verdict)| verdict.remedy).collect();
+    assert_eq!(found, [Remedy::Report; 3]);
 }
 
 #[test]
@@ -210,7 +211,7 @@ fn a_worker_that_hangs_as_soon_as_it_is_ready_is_found_in_time_too() {
     world.run(Duration::from_secs(5));
     let worker = &mut world.workers[0];
     worker.habit = Habit::Sleeps;
-    let stamp = worker.sight.stamp.as_mut().unwrap();
+    let stamp = worker.sample.stamp.as_mut().unwrap();
     (stamp.state, stamp.heartbeat) = (State::Ready, world.now);
     world.run(TIMEOUT + Duration::from_secs(2));
     assert_eq!(world.ended().len(), 1);
@@ -223,13 +224,13 @@ fn without_a_slot_it_is_a_worker_only_where_all_take_one() {
         world.watch.rules.all_take_slots = all_take_slots;
         let id = (Pid::from_raw(77), 77);
         let nothing = Duration::ZERO;
-        let idle = Condition { cpu: nothing, delay: nothing, state: 'S', is_runnable: false, is_writing: false };
+        let idle = ThreadStats { cpu: nothing, delay: nothing, state: 'S', is_runnable: false, is_writing: false };
         let mut verdicts = Vec::new();
         while world.now < START + Duration::from_secs(25) {
             world.now = world.watch.next().unwrap().max(world.now);
             world.workers[0].live(world.now, Duration::ZERO);
-            let sights = [world.workers[0].sight, Sight { id, started: START, stamp: None }];
-            verdicts.extend(world.watch.look(world.now, 1, &sights, |_| Some(idle)));
+            let samples = [world.workers[0].sample, Sample { id, started: START, stamp: None }];
+            verdicts.extend(world.watch.look(world.now, 1, &samples, |_| Some(idle)));
         }
         assert_eq!(verdicts.len(), found, "{verdicts:?}");
     }
@@ -243,9 +244,9 @@ proptest! {
     ) {
         let mut world = World::new(&habits, pace);
         let bad: Vec<Id> =
-            world.workers.iter().filter(|worker| worker.habit != Habit::Works).map(|it| it.sight.id).collect();
+            world.workers.iter().filter(|worker| worker.habit != Habit::Works).map(|it| it.sample.id).collect();
         // After the first each waits for the successor of the one before, and for the pace.
-        let each = Duration::from_secs(pace) + world.boot + LAST_WORDS + STEP * 4;
+        let each = Duration::from_secs(pace) + world.boot + ABORT_GRACE + STEP * 4;
         let count = u32::try_from(bad.len()).unwrap();
         world.run(TIMEOUT + Duration::from_millis(1100) + each * count.saturating_sub(1));
         let mut ended = world.ended();
