@@ -12,7 +12,7 @@ use crate::cli;
 use crate::problem::Exit;
 use crate::settings::options::{Heading, OPTIONS, Opt, Section};
 
-/// Every option in Markdown, a table for each heading.
+/// Every option in Markdown, one table per heading.
 #[must_use]
 pub fn settings_reference() -> String {
     let mut text = String::new();
@@ -48,20 +48,21 @@ fn code(text: &str) -> String {
     format!("`{text}`")
 }
 
-/// Text that a table cell takes for text.
+/// Escapes text for a table cell.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('<', "&lt;").replace('~', "\\~")
 }
 
 /// The first lines of the example file.
 const EXAMPLE_HEAD: &str = "\
-# Settings of mcp-launch: all of them, with their defaults. Remove the # in front of a key to set it.
+# All settings of mcp-launch with their defaults. Remove the # in front of a key to set it.
 #
-# The file is taken from --config, else MCP_LAUNCH_CONFIG, else ./mcp-launch.toml, else /etc/mcp-launch.toml.
-# The environment takes precedence over it, and the command line over both.
+# mcp-launch reads the file named by --config, else MCP_LAUNCH_CONFIG, else ./mcp-launch.toml, else
+# /etc/mcp-launch.toml.
+# The environment takes precedence over the file, and the command line over both.
 ";
 
-/// A configuration file with every key, commented out, with what it means, what is allowed and its default.
+/// A configuration file with every key commented out, its meaning, the values that are allowed and its default.
 #[must_use]
 pub fn example_toml() -> String {
     let mut text = EXAMPLE_HEAD.to_owned();
@@ -78,13 +79,13 @@ pub fn example_toml() -> String {
     text
 }
 
-/// What the text of the default does not tell.
+/// What the default value alone does not say.
 fn note(opt: &Opt) -> String {
     let note = opt.default_note;
     if note.is_empty() { String::new() } else { format!(" Default: {note}.") }
 }
 
-/// The default as TOML: numbers and truth values as such, all else as a string.
+/// The default as TOML: a number, a boolean, or else a string.
 fn literal(opt: &Opt) -> String {
     let text = if opt.default.is_empty() { "none" } else { opt.default };
     match text.parse::<u32>() {
@@ -97,7 +98,7 @@ fn literal(opt: &Opt) -> String {
 /// The man page, in roff.
 ///
 /// # Errors
-/// None that a vector as target could give.
+/// Writing to a vector does not fail.
 pub fn man_page() -> io::Result<Vec<u8>> {
     let mut page = Vec::new();
     let man = clap_mangen::Man::new(cli::command());
@@ -115,14 +116,14 @@ pub fn man_page() -> io::Result<Vec<u8>> {
         entry(&mut more, usage.trim_start_matches("Usage: "), &command_text(command));
     }
     more.control("SH", ["ENVIRONMENT"]);
-    more.text([roman("An empty variable counts as unset. Of several names the first that is set is taken.")]);
+    more.text([roman("An empty variable counts as unset. Of several names, the first one that is set is used.")]);
     entry(&mut more, "MCP_LAUNCH_CONFIG", "The configuration file, unless --config names one.");
     for opt in OPTIONS {
         let text = format!("{} Allowed: {}. Default: {}.", opt.help, (opt.expected)(), opt.default_text());
         entry(&mut more, &opt.env.join(", "), &text);
     }
     more.control("SH", ["FILES"]);
-    entry(&mut more, "./mcp-launch.toml, /etc/mcp-launch.toml", "The configuration file; the first that is there.");
+    entry(&mut more, "./mcp-launch.toml, /etc/mcp-launch.toml", "The configuration file; the first one that exists.");
     more.control("SH", ["EXIT STATUS"]);
     for (status, meaning) in EXIT_STATUSES {
         entry(&mut more, status, meaning);
@@ -134,7 +135,7 @@ pub fn man_page() -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// What a command does, and its own flags; those that stand under a heading are options that `OPTIONS` lists.
+/// What a command does, and its own flags. Flags under a heading are options and are listed elsewhere.
 fn command_text(command: &Command) -> String {
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let own = command.get_arguments().filter(|arg| arg.get_help_heading().is_none() && arg.get_id() != "help");
@@ -142,18 +143,18 @@ fn command_text(command: &Command) -> String {
     format!("{about}.{}", flags.collect::<String>())
 }
 
-/// The statuses that are the server's or the kernel's.
+/// Statuses that come from the server or the kernel.
 const EXIT_STATUSES: [(&str, &str); 3] = [
-    ("0", "The server was asked to stop and did; or the answer is yes."),
-    ("143", "The server was asked to stop and had to be killed."),
-    ("N", "The server's own status; 128 and the number of the signal if one ended it."),
+    ("0", "The server stopped as requested, or the answer is yes."),
+    ("143", "The server was asked to stop but had to be killed."),
+    ("N", "The server's own status; 128 plus the signal number if a signal ended it."),
 ];
 
-/// The statuses that mcp-launch gives of its own accord.
+/// Statuses of mcp-launch itself.
 const EXITS: [(Exit, &str); 8] = [
     (Exit::No, "health, status, reload: no; compare: a server could not be measured."),
     (Exit::Usage, "The command line could not be understood."),
-    (Exit::NoLauncher, "health, status, reload: there is no launcher."),
+    (Exit::NoLauncher, "health, status, reload: no launcher was found."),
     (Exit::NotReady, "The server was not ready in time."),
     (Exit::Taken, "Another instance holds the lock."),
     (Exit::Settings, "The settings are invalid."),
@@ -169,7 +170,7 @@ fn entry(to: &mut Roff, term: &str, text: &str) {
     }
 }
 
-/// Completions for a shell.
+/// The completion script for a shell.
 #[must_use]
 pub fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();

@@ -80,7 +80,7 @@ fn args(flags: &[Flag], texts: Texts) -> Vec<Arg> {
         .value_name("ADDRESS")
         .value_parser(value_parser!(OsString))
         .help_heading(Heading::Bind.title())
-        .help("Where to listen, in one: HOST:PORT, HOST, :PORT or unix:PATH");
+        .help("Where to listen: HOST:PORT, HOST, :PORT or unix:PATH");
     [config, bind].into_iter().chain(flags.iter().map(|flag| arg(flag, texts))).collect()
 }
 
@@ -118,7 +118,7 @@ fn arg(flag: &Flag, texts: Texts) -> Arg {
 fn help(flag: &Flag) -> String {
     let text = flag.opts[0].help.trim_end_matches('.');
     let text = if flag.opts.len() > 1 {
-        format!("{}, for the server that runs", text.replace("Gunicorn's workers", "Workers"))
+        format!("{}, for the selected server", text.replace("Gunicorn's workers", "Workers"))
     } else {
         text.to_owned()
     };

@@ -1,7 +1,7 @@
-//! The command line: made from the option table, and taken apart into what to do and a layer of settings.
+//! The command line, built from the option table and parsed into an action and a layer of settings.
 //!
-//! Values of options are not judged here but by the parsers that read every layer, so that all that is wrong is
-//! reported together. What clap refuses is a usage error.
+//! Option values are not validated here but by the parsers that read every layer, so that all problems are reported
+//! together. What clap rejects is a usage error.
 
 mod bind;
 mod flags;
@@ -25,7 +25,7 @@ use flags::Texts;
 pub struct Invocation {
     /// What to do.
     pub action: Action,
-    /// Settings from the command line, APP and the server's own arguments among them.
+    /// Settings from the command line, including APP and the server's own arguments.
     pub flags: FlagLayer,
 }
 
@@ -47,12 +47,12 @@ pub enum Action {
     Health {
         /// What is asked.
         probe: Probe,
-        /// How long to wait for the answer.
+        /// How long to wait for a response.
         timeout: Duration,
         /// Ask this address, not the running launcher.
         url: Option<String>,
     },
-    /// Show what the running launcher does.
+    /// Show the state of the running launcher.
     Status {
         /// How.
         format: StatusFormat,
@@ -141,8 +141,8 @@ fn program() -> Command {
         .about("Init, launcher and supervisor for Python web servers: Gunicorn or Granian, sized to the container")
         .override_usage("mcp-launch [OPTIONS] [APP] [-- SERVER_ARGS...]\n       mcp-launch [OPTIONS] COMMAND ...")
         .after_help(
-            "A setting is taken from the command line, else the environment, else the file, else its default.\n\
-             Without a command the server is run. SERVER_ARGS go to it verbatim, last.",
+            "Precedence: command line, environment, configuration file, default.\n\
+             Without a command, the server is run. SERVER_ARGS are passed to it as they are, last.",
         )
         .subcommand_value_name("COMMAND")
 }
@@ -163,29 +163,32 @@ fn finding_options(command: Command) -> Command {
 }
 
 fn check() -> Command {
-    run_options(Command::new("check").about("Resolve, validate and look ahead; start nothing"), Texts::With)
+    run_options(
+        Command::new("check").about("Validate the settings and check whether the server would start; start nothing"),
+        Texts::With,
+    )
 }
 
 fn explain() -> Command {
-    let command = Command::new("explain").about("Show each setting with its source, and what would be run and why");
+    let command = Command::new("explain").about("Show each setting with its source, what would be run, and why");
     run_options(command, Texts::With)
         .arg(switch("json", "Print JSON"))
-        .arg(switch("running", "Show the plan of the running launcher, whose environment may be another"))
+        .arg(switch("running", "Show the plan of the running launcher, whose environment may differ"))
 }
 
 fn health() -> Command {
     let url = Arg::new("URL")
         .value_hint(ValueHint::Url)
-        .help("Ask this address (http or https, any certificate will do), not the running launcher");
-    finding_options(Command::new("health").about("Probe once: 0 is yes, 1 is no, 3 is no launcher there"))
-        .arg(switch("ready", "Ask whether it may serve (the default)").conflicts_with("live"))
-        .arg(switch("live", "Ask whether it still works"))
+        .help("Probe this address (http or https, any certificate) instead of the running launcher");
+    finding_options(Command::new("health").about("Probe once; exit status 0 is yes, 1 is no, 3 is no launcher found"))
+        .arg(switch("ready", "Is it ready for requests? (the default)").conflicts_with("live"))
+        .arg(switch("live", "Does it still work?"))
         .arg(timeout().default_value(PROBE_TIMEOUT))
         .arg(url)
 }
 
 fn status() -> Command {
-    finding_options(Command::new("status").about("Show what the running launcher does"))
+    finding_options(Command::new("status").about("Show the state of the running launcher"))
         .arg(switch("json", "Print JSON").conflicts_with("prometheus"))
         .arg(switch("prometheus", "Print metrics for Prometheus"))
 }
@@ -196,8 +199,8 @@ fn reload() -> Command {
         .value_name("NAME")
         .ignore_case(true)
         .value_parser(PossibleValuesParser::new(Server::choices()))
-        .help("Change to this server");
-    let about = "Hand over to a new generation without losing a request; 1 if the old one was kept";
+        .help("Switch to this server");
+    let about = "Hand over to a new generation without losing a request; exit status 1 if the old one was kept";
     finding_options(Command::new("reload").about(about)).args([server, timeout()])
 }
 
@@ -209,9 +212,9 @@ fn init() -> Command {
         .trailing_var_arg(true)
         .allow_hyphen_values(true)
         .value_hint(ValueHint::CommandWithArguments)
-        .help("The command and its arguments, verbatim");
+        .help("The command and its arguments");
     Command::new("init")
-        .about("Be a plain init for any command: forward signals, reap, leave nothing behind")
+        .about("Act as a plain init for any command: forward signals, reap, and end what remains")
         .override_usage("mcp-launch init [--] CMD [ARGS...]")
         .arg(command)
 }
@@ -220,29 +223,32 @@ fn compare() -> Command {
     let option = |name: &'static str, value: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name(value).help(help)
     };
-    let header = option("header", "HEADER", "A header to send, as NAME: VALUE; may be given more than once");
+    let header = option("header", "HEADER", "A header to send, as NAME: VALUE; may be repeated");
     let body =
         option("body", "TEXT", "The body to send").value_parser(ValueParser::string()).allow_hyphen_values(true);
     run_options(
-        Command::new("compare").about("Run both servers on the app, measure them and recommend one"),
+        Command::new("compare").about("Run both servers on the application, measure them and recommend one"),
         Texts::With,
     )
-    .arg(option("path", "PATH", "What to ask for").default_value("/").value_parser(options::path))
-    .arg(option("method", "METHOD", "How to ask [default: GET, with a body POST]").value_parser(options::method))
+    .arg(option("path", "PATH", "The path to request").default_value("/").value_parser(options::path))
+    .arg(
+        option("method", "METHOD", "The request method [default: GET, or POST with a body]")
+            .value_parser(options::method),
+    )
     .arg(header.action(ArgAction::Append).value_parser(options::header))
     .arg(body)
     .arg(
-        option("connections", "N,N", "Numbers of connections to measure with")
+        option("connections", "N,N", "Numbers of connections to measure with, separated by commas")
             .default_value("1,64,512")
             .value_parser(options::connections),
     )
     .arg(
-        option("duration", "DURATION", "How long each measurement is")
+        option("duration", "DURATION", "Length of each measurement")
             .default_value("5s")
             .value_parser(options::duration),
     )
     .arg(
-        option("rounds", "N", "How often each server is started and measured")
+        option("rounds", "N", "How often to start and measure each server")
             .default_value("5")
             .value_parser(options::rounds),
     )
@@ -292,7 +298,7 @@ fn timeout() -> Arg {
         .long("timeout")
         .value_name("DURATION")
         .value_parser(ValueParser::new(parse))
-        .help("How long to wait for the answer")
+        .help("How long to wait for a response")
 }
 
 /// Takes the command line apart. The first argument is the program's name.
