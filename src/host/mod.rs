@@ -14,12 +14,14 @@ mod limits;
 mod memory;
 mod oom;
 pub mod python;
+mod python_source;
 mod query;
 mod root;
 mod search;
 pub mod version;
 
 pub use oom::OomKills;
+pub use python_source::{Assigned, Assignments, Literal};
 pub use query::Query;
 pub use version::Version;
 

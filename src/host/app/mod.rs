@@ -1,20 +1,14 @@
 //! The application's module: its file, and what its text defines. Nothing is imported.
 
-mod definitions;
-
-use std::fs;
-use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use super::python_source;
 use super::search::SearchPath;
 use super::{AppFacts, Program, Python, Query};
 
 /// The names that are tried for an APP without `:attribute`, in this order.
 const ATTRIBUTES: [&str; 2] = ["app", "application"];
-
-/// As much of a module's text as is read.
-const MOST: u64 = 1 << 20;
 
 /// Looks for APP on the import path, as far as that is known: the working directory, `PYTHONPATH`, the interpreter's
 /// directories and the directories that `.pth` files add. Import hooks, which some editable installs use, are not
@@ -79,16 +73,9 @@ fn module_in(entry: &Path, parts: &[&str], version: Option<(u32, u32)>) -> Contr
 fn path_lines(file: &Path) -> Vec<PathBuf> {
     let Some(site) = file.parent() else { return Vec::new() };
     let is_directory = |line: &&str| !line.is_empty() && !line.starts_with('#') && !line.starts_with("import");
-    text(file).lines().map(str::trim_end).filter(is_directory).map(|line| site.join(line)).collect()
+    python_source::read(file).lines().map(str::trim_end).filter(is_directory).map(|line| site.join(line)).collect()
 }
 
 fn defined(file: &Path) -> Vec<String> {
-    definitions::definitions(&text(file))
-}
-
-/// The beginning of a file, or nothing.
-fn text(file: &Path) -> String {
-    let mut bytes = Vec::new();
-    let _ = fs::File::open(file).and_then(|file| file.take(MOST).read_to_end(&mut bytes));
-    String::from_utf8_lossy(&bytes).into_owned()
+    python_source::definitions(&python_source::read(file))
 }

@@ -1,0 +1,218 @@
+//! Values that a text spells out.
+
+use super::strings::Text;
+use super::tokens::{Kind, Token};
+
+/// A Python value that is written as such.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Literal {
+    /// `None`.
+    None,
+    /// `True` or `False`.
+    Bool(bool),
+    /// A whole number.
+    Int(i128),
+    /// A number with a fraction or an exponent.
+    Float(f64),
+    /// A text.
+    Text(String),
+    /// A list or a tuple.
+    Sequence(Vec<Literal>),
+}
+
+/// Brackets within brackets that are followed.
+const DEEPEST: u32 = 16;
+
+/// The value that these tokens spell out: all of them, without anything to be worked out.
+pub(super) fn literal(tokens: &[Token]) -> Option<Literal> {
+    let mut parser = Parser { rest: tokens, depth: 0 };
+    let value = parser.value_or_tuple(None)?;
+    parser.rest.is_empty().then_some(value)
+}
+
+struct Parser<'a> {
+    rest: &'a [Token],
+    depth: u32,
+}
+
+impl Parser<'_> {
+    /// A value, or several with commas behind them, up to this end.
+    fn value_or_tuple(&mut self, end: Option<&str>) -> Option<Literal> {
+        let (mut values, has_comma) = self.values(end)?;
+        match (values.len(), has_comma) {
+            (1, false) => values.pop(),
+            _ => Some(Literal::Sequence(values)),
+        }
+    }
+
+    /// Values with commas between them, and whether there was a comma.
+    fn values(&mut self, end: Option<&str>) -> Option<(Vec<Literal>, bool)> {
+        let (mut values, mut has_comma) = (Vec::new(), false);
+        loop {
+            let at_end = end.map_or(self.rest.is_empty() && has_comma, |end| self.takes(end));
+            if at_end {
+                return Some((values, has_comma));
+            }
+            values.push(self.value()?);
+            if self.takes(",") {
+                has_comma = true;
+            } else {
+                let ended = end.map_or(self.rest.is_empty(), |end| self.takes(end));
+                return ended.then_some((values, has_comma));
+            }
+        }
+    }
+
+    fn value(&mut self) -> Option<Literal> {
+        let (first, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        match &first.kind {
+            Kind::Text(Text::Plain(text)) => self.joined(text.clone()),
+            Kind::Number(number) => numeric(number),
+            Kind::Operator("-") => self.nested(|parser| parser.value()?.negative()),
+            Kind::Operator("(") => self.nested(|parser| parser.value_or_tuple(Some(")"))),
+            Kind::Operator("[") => self.nested(|parser| Some(Literal::Sequence(parser.values(Some("]"))?.0))),
+            Kind::Name(name) => constant(name),
+            _ => None,
+        }
+    }
+
+    fn nested(&mut self, read: impl FnOnce(&mut Self) -> Option<Literal>) -> Option<Literal> {
+        if self.depth >= DEEPEST {
+            return None;
+        }
+        self.depth += 1;
+        let value = read(self);
+        self.depth -= 1;
+        value
+    }
+
+    /// Strings side by side are one.
+    fn joined(&mut self, mut text: String) -> Option<Literal> {
+        while let Some(Token { kind: Kind::Text(next), .. }) = self.rest.first() {
+            match next {
+                Text::Plain(next) => text.push_str(next),
+                Text::Begins(_) => return None,
+            }
+            self.rest = &self.rest[1..];
+        }
+        Some(Literal::Text(text))
+    }
+
+    fn takes(&mut self, operator: &str) -> bool {
+        let found = self.rest.first().is_some_and(|token| token.is(operator));
+        if found {
+            self.rest = &self.rest[1..];
+        }
+        found
+    }
+}
+
+impl Literal {
+    fn negative(self) -> Option<Self> {
+        match self {
+            Self::Int(number) => number.checked_neg().map(Self::Int),
+            Self::Float(number) => Some(Self::Float(-number)),
+            _ => None,
+        }
+    }
+}
+
+fn constant(name: &str) -> Option<Literal> {
+    match name {
+        "None" => Some(Literal::None),
+        "True" => Some(Literal::Bool(true)),
+        "False" => Some(Literal::Bool(false)),
+        _ => None,
+    }
+}
+
+fn numeric(written: &str) -> Option<Literal> {
+    let text = written.replace('_', "").to_ascii_lowercase();
+    let whole = |digits: &str, radix| i128::from_str_radix(digits, radix).ok().map(Literal::Int);
+    match text.get(..2) {
+        Some("0x") => whole(&text[2..], 16),
+        Some("0o") => whole(&text[2..], 8),
+        Some("0b") => whole(&text[2..], 2),
+        // Python 2 took `022` for octal; Python 3 takes it for an error.
+        Some(start)
+            if start.starts_with('0') && start.as_bytes()[1].is_ascii_digit() && !text.contains(['.', 'e']) =>
+        {
+            text.bytes().all(|digit| digit == b'0').then_some(Literal::Int(0))
+        }
+        _ if text.bytes().all(|letter| letter.is_ascii_digit()) => whole(&text, 10),
+        _ => text.parse().ok().map(Literal::Float),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::statements::statements;
+    use super::*;
+
+    fn of(source: &str) -> Option<Literal> {
+        literal(&statements(source).next()?.tokens)
+    }
+
+    fn text(text: &str) -> Literal {
+        Literal::Text(text.into())
+    }
+
+    #[test]
+    fn what_is_spelled_out_is_read() {
+        let list = |texts: &[&str]| Literal::Sequence(texts.iter().map(|one| text(one)).collect());
+        for (source, wanted) in [
+            ("None", Literal::None),
+            ("(True)", Literal::Bool(true)),
+            ("0o007", Literal::Int(7)),
+            ("1_000", Literal::Int(1000)),
+            ("-3", Literal::Int(-3)),
+            ("00", Literal::Int(0)),
+            ("2.5e1", Literal::Float(25.0)),
+            ("'a' \"b\" r'\\c'", text("ab\\c")),
+            ("('a'\n 'b')", text("ab")),
+            ("['a', 'b',]", list(&["a", "b"])),
+            ("[('a')]", list(&["a"])),
+            ("('a',)", list(&["a"])),
+            ("'a', 'b'", list(&["a", "b"])),
+            ("'a',", list(&["a"])),
+            ("[]", list(&[])),
+            ("()", list(&[])),
+            ("[['a']]", Literal::Sequence(vec![list(&["a"])])),
+        ] {
+            assert_eq!(of(source), Some(wanted), "{source}");
+        }
+    }
+
+    #[test]
+    fn what_must_be_worked_out_is_not() {
+        for source in [
+            "1 + 1",
+            "f()",
+            "'a' % b",
+            "x",
+            "[x]",
+            "'a' if b else 'c'",
+            "f'{a}'",
+            "'a' f'{b}'",
+            "b'a'",
+            "{}",
+            "1 2",
+            "(",
+            "[1",
+            "022",
+            "1j",
+            "not True",
+            "['a' 'b' for x in y]",
+            "lambda: 1",
+            "-'a'",
+            "'a'.upper()",
+            ",",
+            "[,]",
+        ] {
+            assert_eq!(of(source), None, "{source}");
+        }
+        assert_eq!(of(&"(".repeat(10_000)), None);
+        assert_eq!(of(&"-".repeat(10_000)), None);
+    }
+}
