@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use super::app::Target;
+use super::capabilities;
 use super::flags::{GRANIAN_RLOOP, granian_has, granian_since};
 use super::guard::Around;
 use super::server::install;
@@ -43,7 +44,7 @@ const NO_RESPAWN: &str = "--no-respawn-failed-workers";
 /// Works out the arguments and what changes in the environment.
 pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
     let settings = &inputs.resolution.settings;
-    let mut launch = Launch::default();
+    let mut launch = Launch::new(capabilities::granian());
     let mut args = Args { inputs, words: Vec::new(), findings };
     args.default_pair("--interface", "asgi", "GRANIAN_INTERFACE", &[]);
     args.bind();
@@ -64,7 +65,9 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
     }
     args.process_name(guard.is_some());
     args.default_flag("--ws", "GRANIAN_WEBSOCKETS", &["--no-ws"]);
-    let limits = args.respawning();
+    launch.capabilities.respawns = args.respawning();
+    launch.capabilities.reloads = args.reloads();
+    let limits = args.limits(launch.capabilities.respawns);
     args.access_log();
     if settings.granian_dev_mode.value {
         args.reload();
@@ -82,7 +85,6 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
     args.words.push(launch.target.clone().into());
     args.words.extend(inputs.resolution.server_args.iter().cloned());
     launch.args = args.words;
-    launch.boot_statuses = vec![1];
     launch.h2c = settings.granian_http.value == Http::V2;
     if let Some(limits) = limits {
         launch.limits = limits;
@@ -336,12 +338,10 @@ impl Args<'_> {
         }
     }
 
-    /// What happens to workers that end, or have become too big or too old. The limits are ours to keep, unless
-    /// Granian ends with the first worker that does.
-    fn respawning(&mut self) -> Option<Limits> {
+    /// What happens to workers that end: whether Granian starts others.
+    fn respawning(&mut self) -> bool {
         let settings = self.settings();
         let respawn = settings.granian_respawn_failed.clone();
-        let keeps_limits = settings.mode.value == Mode::Supervise;
         let kill_timeout = grace(settings).clamp(*KILL_TIMEOUT.start(), *KILL_TIMEOUT.end());
         let told = self.is_told(RESPAWN, "GRANIAN_RESPAWN_FAILED_WORKERS", &[NO_RESPAWN]);
         match (respawn.value, respawn.is_explicit()) {
@@ -354,8 +354,14 @@ impl Args<'_> {
         if self.has("--workers-kill-timeout") {
             self.default_pair("--workers-kill-timeout", kill_timeout, "GRANIAN_WORKERS_KILL_TIMEOUT", &[]);
         }
+        respawn.value && (respawn.is_explicit() || !told) && !self.reloads()
+    }
+
+    /// What happens to workers that have become too big or too old. The limits are ours to keep, unless Granian ends
+    /// with the first worker that does.
+    fn limits(&mut self, respawns: bool) -> Option<Limits> {
+        let settings = self.settings();
         if self.reloads() {
-            let settings = self.settings();
             let limits = [
                 settings.granian_workers_max_rss.value.is_some().then_some("workers_max_rss"),
                 settings.granian_workers_lifetime.value.is_some().then_some("workers_lifetime"),
@@ -365,8 +371,7 @@ impl Args<'_> {
             }
             return None;
         }
-        if keeps_limits && respawn.value && (respawn.is_explicit() || !told) {
-            let settings = self.settings();
+        if respawns && settings.mode.value == Mode::Supervise {
             let (max_rss, lifetime) = (&settings.granian_workers_max_rss, &settings.granian_workers_lifetime);
             return Some(Limits::new(max_rss.value, lifetime.value));
         }

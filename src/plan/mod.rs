@@ -4,6 +4,7 @@
 
 mod app;
 mod bind;
+mod capabilities;
 mod environment;
 mod findings;
 mod flags;
@@ -29,6 +30,7 @@ use crate::settings::checks::STOP_RESERVE;
 use crate::settings::value::{Lifetime, MebiSize, Mode, Restart, Server};
 use crate::settings::{Resolution, Settings};
 use crate::tls::Findings as TlsFindings;
+pub use capabilities::{Capabilities, Listening};
 use findings::Findings;
 pub use modules::Module;
 use pre_start::PreStart;
@@ -69,8 +71,8 @@ pub struct Plan {
     pub watched: Vec<PathBuf>,
     /// Whether it is told its own number in `LISTEN_PID`.
     pub listen_pid: bool,
-    /// Exit statuses that mean "cannot boot" when they come before readiness.
-    pub boot_statuses: Vec<u8>,
+    /// What the server can do.
+    pub capabilities: Capabilities,
     /// How many workers.
     pub workers: u32,
     /// Whether we stay.
@@ -248,7 +250,7 @@ pub fn plan(resolution: &Resolution, host: &Host, tls: &TlsFindings) -> Result<P
         credentials: launch.credentials,
         watched: tls::watched(settings),
         listen_pid: launch.listen_pid,
-        boot_statuses: launch.boot_statuses,
+        capabilities: launch.capabilities,
         workers,
         mode: settings.mode.value,
         pre_start,
@@ -298,8 +300,9 @@ fn grace(settings: &Settings) -> u64 {
 }
 
 /// How a server is started: what follows the program's name, and what goes with it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Launch {
+    capabilities: Capabilities,
     args: Vec<OsString>,
     target: String,
     limit: Option<u64>,
@@ -310,9 +313,26 @@ struct Launch {
     tls: bool,
     h2c: bool,
     credentials: Option<Credentials>,
-    boot_statuses: Vec<u8>,
     /// How big and how old workers may get, as far as that is ours to see to.
     limits: Limits,
+}
+
+impl Launch {
+    fn new(capabilities: Capabilities) -> Self {
+        Self {
+            capabilities,
+            args: Vec::new(),
+            target: String::new(),
+            limit: None,
+            env: Vec::new(),
+            descriptors: Vec::new(),
+            listen_pid: false,
+            tls: false,
+            h2c: false,
+            credentials: None,
+            limits: Limits::default(),
+        }
+    }
 }
 
 /// How big and how old a worker may get.

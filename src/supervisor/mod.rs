@@ -28,7 +28,7 @@ use tracing::{debug, info};
 use crate::control::server::ControlServer;
 use crate::guard::scoreboard::Scoreboard;
 use crate::ids::{GenerationId, PlanId};
-use crate::plan::{Bind, Inherited, Plan};
+use crate::plan::{Bind, Capabilities, Inherited, Plan};
 use crate::problem::Problem;
 use crate::proc::process::{self as processes, Process};
 use crate::run::listener::Listeners;
@@ -375,21 +375,23 @@ impl<'a> Supervisor<'a> {
             Signal::SIGHUP | Signal::SIGUSR2 => reload(0),
             // From the terminal they mean that a background process touched it.
             Signal::SIGTTIN | Signal::SIGTTOU if received.from_kernel => None,
-            Signal::SIGTTIN | Signal::SIGTTOU | Signal::SIGUSR1 | Signal::SIGWINCH => match self.server() {
-                Some(Server::Gunicorn) => Some(Event::Forward(signal)),
-                Some(Server::Granian) if signal == Signal::SIGTTIN => reload(1),
-                Some(Server::Granian) if signal == Signal::SIGTTOU => reload(-1),
-                // It has no handler for them: they would end it.
-                _ => None,
-            },
+            Signal::SIGTTIN | Signal::SIGTTOU | Signal::SIGUSR1 | Signal::SIGWINCH => {
+                match (self.capabilities()?, signal) {
+                    (server, _) if server.takes(signal) => Some(Event::Forward(signal)),
+                    (_, Signal::SIGTTIN) => reload(1),
+                    (_, Signal::SIGTTOU) => reload(-1),
+                    // It has no handler for it, and would end.
+                    _ => None,
+                }
+            }
             _ => None,
         }
     }
 
-    /// The server that serves, or is about to.
-    fn server(&self) -> Option<Server> {
+    /// What the server that serves, or is about to, can do.
+    fn capabilities(&self) -> Option<&Capabilities> {
         let generation = self.state.serving().or_else(|| self.state.generations().last())?;
-        self.plans.get(&generation.plan).map(|plan| plan.server)
+        self.plans.get(&generation.plan).map(|plan| &plan.capabilities)
     }
 
     fn ask_readiness(&mut self) {
@@ -470,13 +472,12 @@ impl Recount {
 
 /// What the state machine is told of a plan.
 fn facts(id: PlanId, plan: &Plan) -> PlanFacts {
-    let resizable = plan.server == Server::Gunicorn;
+    let resizable = plan.capabilities.is_resizable();
     let lends = plan.descriptors.iter().any(|descriptor| descriptor.what == Inherited::Listener);
     PlanFacts {
         id,
-        server: plan.server,
         policy: plan.policy.clone(),
-        boot_statuses: plan.boot_statuses.clone(),
+        boot_statuses: plan.capabilities.boot_statuses.clone(),
         proven: false,
         workers: plan.workers,
         resizable,

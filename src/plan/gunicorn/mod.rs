@@ -20,6 +20,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use super::app::Target;
+use super::capabilities;
 use super::flags::{GUNICORN_NETWORKS, gunicorn_has};
 use super::guard::Around;
 use super::{Bind, Descriptor, Findings, Inherited, Launch, Limits, Module, grace};
@@ -49,7 +50,7 @@ pub(super) struct Inputs<'a> {
 pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
     let Inputs { resolution, host, version, app, bind, workers, mut cmd_args, pair } = inputs;
     let settings = &resolution.settings;
-    let mut launch = Launch::default();
+    let mut launch = Launch::new(capabilities::gunicorn());
     listen(settings, bind, &mut launch);
     launch.args.extend(["--workers".into(), workers.to_string().into()]);
 
@@ -121,8 +122,8 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
     }
     launch.args.push(launch.target.clone().into());
     launch.args.extend(resolution.server_args.iter().cloned());
+    launch.capabilities.reloads = settings.gunicorn_dev_mode.value || cmd_args.sets("reload");
     launch.tls = settings.ssl.value || cmd_args.sets("certfile");
-    launch.boot_statuses = vec![3, 4];
     match settings.mode.value {
         Mode::Supervise => {
             launch.limits =
@@ -131,7 +132,7 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
         Mode::Exec => limits_without_effect(settings).into_iter().for_each(|warning| findings.warn(warning)),
     }
     if preloads(settings) || cmd_args.sets("preload_app") {
-        launch.boot_statuses.push(1);
+        launch.capabilities.boot_statuses.push(1);
     }
     launch
 }

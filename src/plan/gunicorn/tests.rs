@@ -41,7 +41,7 @@ fn the_gateway_gets_what_the_old_script_passed() {
     ];
     assert_eq!(flags(&plan), wanted);
     assert!(module(&plan).unwrap().contains("engine.dispose(close=False)"));
-    assert_eq!(plan.boot_statuses, [3, 4, 1]);
+    assert_eq!(plan.capabilities.boot_statuses, [3, 4, 1]);
 }
 
 #[test]

@@ -104,8 +104,6 @@ impl Generation {
 pub struct PlanFacts {
     /// Its number.
     pub id: PlanId,
-    /// The server that it runs.
-    pub server: Server,
     /// How it is looked after.
     pub policy: Policy,
     /// Exit statuses that mean "cannot boot" when they come before readiness.

@@ -11,7 +11,7 @@ use super::memory_budget::{Room, Shortage, Size};
 use super::steps::Headcount;
 use crate::ids::{GenerationId, PlanId};
 use crate::plan::Policy;
-use crate::settings::value::{Restart, Server};
+use crate::settings::value::Restart;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -36,7 +36,6 @@ pub(super) fn policy() -> Policy {
 fn facts(id: u32, policy: Policy) -> PlanFacts {
     PlanFacts {
         id: PlanId(id),
-        server: Server::Gunicorn,
         policy,
         boot_statuses: vec![1, 3, 4],
         proven: false,
@@ -47,7 +46,7 @@ fn facts(id: u32, policy: Policy) -> PlanFacts {
 }
 
 fn granian(id: u32, policy: Policy) -> PlanFacts {
-    PlanFacts { server: Server::Granian, resizable: false, shareable: false, ..facts(id, policy) }
+    PlanFacts { resizable: false, shareable: false, ..facts(id, policy) }
 }
 
 fn shortage() -> Shortage {

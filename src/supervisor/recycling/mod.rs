@@ -16,12 +16,12 @@ use crate::plan::Policy;
 use crate::proc::process::Process;
 use crate::proc::sockets as listeners;
 use crate::proc::usage::Usage;
-use crate::settings::value::{Server, show_size, show_span};
+use crate::settings::value::{show_size, show_span};
 use crate::supervisor::Supervisor;
 use crate::supervisor::machine::generation::{Event, Main};
 use crate::supervisor::observers::log::show_rounded;
+use crate::supervisor::watchdog::Pulse;
 use crate::supervisor::watchdog::policy::Id;
-use crate::supervisor::watchdog::{GRANIANS_PACE, Pulse};
 use crate::supervisor::workers::Cause;
 use policy::{Excess, Limits, Order, Rules, Sample};
 
@@ -81,7 +81,7 @@ impl Supervisor<'_> {
             return None;
         }
         let interval = worker_timeout.map_or(SLOWEST, |timeout| (timeout / LOOKS).clamp(FASTEST, SLOWEST));
-        let pace = if plan.server == Server::Granian { GRANIANS_PACE } else { Duration::ZERO };
+        let pace = plan.capabilities.least_age;
         Some((serving.id, Rules { rss, age, grace: stop_timeout, pace, interval, renews: plan.workers == 1 }))
     }
 

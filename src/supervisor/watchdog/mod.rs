@@ -15,15 +15,13 @@ use crate::ids::GenerationId;
 use crate::proc::process::{self as processes, Process};
 use crate::proc::thread_stats::ThreadStats;
 use crate::proc::usage;
-use crate::settings::value::{Server, show_span};
+use crate::settings::value::show_span;
 use crate::supervisor::Supervisor;
 use crate::supervisor::machine::generation::{Main, Startup};
 use crate::supervisor::observers::log::show_rounded;
 use crate::supervisor::workers::Cause;
 use policy::{Id, Liveness, Remedy, Rules, Sample, Stamp, Verdict};
 
-/// Granian ends everything when a worker's place fails twice within 5.5 s.
-pub(super) const GRANIANS_PACE: Duration = Duration::from_secs(6);
 /// What the kernel tells of the time of a start is as fine as this.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -82,13 +80,11 @@ impl Supervisor<'_> {
         let Main::Alive(_) = serving.main else { return None };
         self.running.get(&serving.id)?.board.as_ref()?;
         let plan = self.plans.get(&serving.plan)?;
-        let granian = plan.server == Server::Granian;
         let rules = Rules {
             timeout: plan.policy.worker_timeout?,
             startup: plan.policy.startup_timeout,
-            pace: if granian { GRANIANS_PACE } else { Duration::ZERO },
-            // Gunicorn's main process may have loaded the app, and an app may have children.
-            all_take_slots: granian,
+            pace: plan.capabilities.least_age,
+            all_take_slots: plan.capabilities.all_children_are_workers,
         };
         Some((serving.id, rules))
     }
