@@ -64,7 +64,7 @@ pub(super) fn compare(flags: &FlagLayer, options: Options, inherited: SignalStat
         vec![missing.hint(HOW_TO_GET_ONE)]
     })?;
     let one = |problem| vec![problem];
-    let sockets = crate::run::runtime_directory(&env).ok_or_else(|| {
+    let sockets = crate::host::runtime_directory(&env).ok_or_else(|| {
         let missing = Problem::new(Exit::NotExecutable, "there is no directory for control sockets");
         one(missing.hint("set XDG_RUNTIME_DIR to one that is writable"))
     })?;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::host::Environment;
+use crate::host::{Environment, runtime_directory};
 use crate::plan::{Bind, Plan};
 use crate::problem::{Exit, Problem};
 use crate::run::listener::Listeners;
@@ -70,7 +70,7 @@ fn lock_path(settings: &Settings, env: &Environment, bind: &Bind) -> Option<Path
     match &settings.lock.value {
         AutoPath::Off => None,
         AutoPath::At(path) => Some(path.clone()),
-        AutoPath::Auto => crate::run::runtime_path(env, bind, "lock"),
+        AutoPath::Auto => Some(runtime_directory(env)?.join(format!("{}.lock", bind.runtime_name()))),
     }
 }
 

@@ -16,9 +16,8 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{Uid, geteuid};
 
-use crate::host::Environment;
+use crate::host::{Environment, runtime_directories};
 use crate::plan::Bind;
-use crate::run::{runtime_directories, runtime_name};
 use crate::settings::value::AutoPath;
 
 /// The name of a socket.
@@ -73,7 +72,7 @@ pub fn places(setting: &AutoPath, env: &Environment, bind: &Bind) -> Vec<Place> 
         AutoPath::Off => Vec::new(),
         AutoPath::At(path) => vec![Place::Path(path.clone())],
         AutoPath::Auto => {
-            let name = runtime_name(bind);
+            let name = bind.runtime_name();
             let files = runtime_directories(env).map(|directory| Place::Path(directory.join(format!("{name}.sock"))));
             files.chain([Place::Abstract(name.clone())]).collect()
         }

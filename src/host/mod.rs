@@ -17,12 +17,14 @@ pub mod python;
 mod python_source;
 mod query;
 mod root;
+mod runtime;
 mod search;
 pub mod version;
 
 pub use oom::OomKills;
 pub use python_source::{Assigned, Assignments, Literal};
 pub use query::Query;
+pub use runtime::{runtime_directories, runtime_directory};
 pub use version::Version;
 
 use cgroup::Cgroups;

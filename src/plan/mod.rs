@@ -96,6 +96,19 @@ pub enum Bind {
     Unix(PathBuf),
 }
 
+impl Bind {
+    /// What the files of a launcher that serves there are called, without their extension: `mcp-launch-PORT`.
+    #[must_use]
+    pub fn runtime_name(&self) -> String {
+        match self {
+            Self::Tcp(address) => format!("mcp-launch-{}", address.port()),
+            Self::Unix(path) => {
+                format!("mcp-launch-{}", path.display().to_string().trim_start_matches('/').replace('/', "-"))
+            }
+        }
+    }
+}
+
 impl std::fmt::Display for Bind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -12,48 +12,13 @@ pub mod stop_sequence;
 pub mod termination;
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use nix::poll::PollTimeout;
 use nix::sys::signal::Signal;
-use nix::unistd::{AccessFlags, access};
 
-use crate::host::Environment;
-use crate::plan::Bind;
 use crate::proc::process::Process;
-
-/// Where a file of a running launcher lies: `mcp-launch-PORT.EXTENSION` in the first writable directory of
-/// `$XDG_RUNTIME_DIR`, `/run` and `/tmp`; none if there is none.
-#[must_use]
-pub fn runtime_path(env: &Environment, bind: &Bind, extension: &str) -> Option<PathBuf> {
-    Some(runtime_directory(env)?.join(format!("{}.{extension}", runtime_name(bind))))
-}
-
-/// The first of the [`runtime_directories`] that is writable.
-#[must_use]
-pub fn runtime_directory(env: &Environment) -> Option<PathBuf> {
-    let writable = |path: &PathBuf| access(path, AccessFlags::W_OK | AccessFlags::X_OK).is_ok();
-    runtime_directories(env).find(writable)
-}
-
-/// The name that a running launcher's files have: `mcp-launch-PORT`.
-#[must_use]
-pub fn runtime_name(bind: &Bind) -> String {
-    match bind {
-        Bind::Tcp(address) => format!("mcp-launch-{}", address.port()),
-        Bind::Unix(path) => {
-            format!("mcp-launch-{}", path.display().to_string().trim_start_matches('/').replace('/', "-"))
-        }
-    }
-}
-
-/// The directories where a running launcher's files may lie, best first.
-pub fn runtime_directories(env: &Environment) -> impl Iterator<Item = PathBuf> {
-    let own = env.get(std::ffi::OsStr::new("XDG_RUNTIME_DIR")).map(PathBuf::from).filter(|path| path.is_absolute());
-    own.into_iter().chain(["/run", "/tmp"].map(PathBuf::from))
-}
 
 /// The exit status that stands for how a process ended: its own, or 128 and the signal.
 pub(crate) fn status_of(status: ExitStatus) -> u8 {

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::flags::FlagLayer;
 use super::options::Settings;
-use super::origin::{Origin, Setting};
+use super::setting::Setting;
 use super::value::{ClientVerify, Int, Mode, Server, ServerChoice, Value, show_span};
+use crate::problem::Origin;
 use crate::problem::{Exit, Problem};
 
 /// What is kept back of the stop budget, so that there is time to end what outlives the server's own grace.

@@ -5,12 +5,12 @@ use std::ffi::OsStr;
 use super::env_names::{CONFIG, GRANIAN_VERSION, is_service_link, native_names, reader, split_prefix};
 use super::layers::{Given, Layer};
 use super::options::OPTIONS;
-use super::origin::Origin;
 use super::quote::quote;
 use super::suggest::{did_you_mean, nearest};
 use super::value::REDACTED;
 use super::{NativeVariable, Withheld};
 use crate::host::Environment;
+use crate::problem::Origin;
 use crate::problem::Problem;
 
 /// What was found in the environment.

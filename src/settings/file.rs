@@ -11,9 +11,9 @@ use super::environment::variable;
 use super::flags::FlagLayer;
 use super::layers::{Given, Layer};
 use super::options::{OPTIONS, Opt, Section};
-use super::origin::Origin;
 use super::suggest::{did_you_mean, nearest};
 use crate::host::Environment;
+use crate::problem::Origin;
 use crate::problem::{Exit, Problem};
 
 /// Where a file is looked for when none was named.

@@ -14,9 +14,10 @@ use figment::{Figment, Metadata, Profile, Provider};
 use serde::{Deserialize, Serialize};
 
 use super::options::Opt;
-use super::origin::{Origin, Setting, Shadowed};
 use super::quote::{quote, shorten};
+use super::setting::{Setting, Shadowed};
 use super::value::{REDACTED, Value};
+use crate::problem::Origin;
 use crate::problem::Problem;
 
 /// One value as a layer has it, before anybody tries to understand it.

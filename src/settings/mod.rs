@@ -1,8 +1,8 @@
 //! Resolves every setting from its layers: default < file < environment < command line.
 //!
 //! [`options`] is the table that everything else is made from, [`value`] the types and their one syntax,
-//! `layers` the merging of what `file`, `environment` and [`flags`] give, [`origin`] the memory of where a value
-//! came from, and [`checks`] what can be wrong between settings that are each valid.
+//! `layers` the merging of what `file`, `environment` and [`flags`] give, [`setting`] a value with its origin
+//! and what it shadows, and [`checks`] what can be wrong between settings that are each valid.
 
 pub mod checks;
 mod env_names;
@@ -13,15 +13,17 @@ pub mod formula;
 mod layers;
 mod opt;
 pub mod options;
-pub mod origin;
 pub mod quote;
+pub mod setting;
 pub mod suggest;
 pub mod value;
 
 pub use file::ReadFile;
 pub use flags::FlagLayer;
 pub use options::{OPTIONS, Opt, Settings};
-pub use origin::{Origin, Setting, Shadowed};
+pub use setting::{Setting, Shadowed};
+
+pub use crate::problem::Origin;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -1,8 +1,9 @@
 //! What a row of the option table says: [`Opt`], with its place in the file and in `--help`.
 
 use super::options::OPTIONS;
-use super::origin::{Origin, Shadowed};
+use super::setting::Shadowed;
 use super::value::{Server, Value};
+use crate::problem::Origin;
 
 /// Where an option stands in the configuration file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

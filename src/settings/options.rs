@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::layers::Layers;
 pub use super::opt::{Entry, Heading, JoinList, Opt, Section};
-use super::origin::Setting;
+use super::setting::Setting;
 use super::value::{
     App, AutoPath, BindHost, ClientVerify, Cpus, GranianLogLevel, GunicornLogLevel, Http, Int, Lifetime,
     ListenAddress, LogFormat, LogLevel, Loop, MebiSize, Mode, PathPrefixes, Restart, RuntimeMode, Seconds, Secret,

@@ -1,8 +1,10 @@
 //! What is wrong, where it came from, what would be right, and how the program exits because of it.
 
+mod origin;
+
 use std::fmt;
 
-use crate::settings::Origin;
+pub use origin::Origin;
 
 /// The exit statuses that this program gives of its own accord. Users, images and unit files rely on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
