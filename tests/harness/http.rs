@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::{Turn, take_turn};
+
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -135,16 +137,18 @@ pub struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
     clients: Vec<JoinHandle<Vec<String>>>,
+    _turn: Turn,
 }
 
 impl Load {
     pub fn start(port: u16, path: &'static str, clients: usize) -> Self {
+        let turn = take_turn();
         let (stop, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let clients = (0..clients).map(|client| {
             let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
             std::thread::spawn(move || client_loop(port, path, client % 2 == 0, &stop, &answered))
         });
-        Self { clients: clients.collect(), stop, answered }
+        Self { clients: clients.collect(), stop, answered, _turn: turn }
     }
 
     /// Requests that were answered well so far.

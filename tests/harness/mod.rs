@@ -7,6 +7,7 @@
 pub mod ask;
 pub mod fake;
 pub mod http;
+mod turn;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -23,6 +24,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+pub use turn::{Turn, take_turn};
 
 /// Far longer than anything takes: a test that gets here has failed.
 pub const LONG: Duration = Duration::from_secs(40);
@@ -106,6 +109,7 @@ pub struct Launch {
     pub command: Command,
     pub directory: tempfile::TempDir,
     pub port: u16,
+    turn: Option<Turn>,
 }
 
 impl Launch {
@@ -124,7 +128,7 @@ impl Launch {
             .env("PORT", port.to_string())
             .current_dir(directory.path())
             .stdin(Stdio::null());
-        Self { command, directory, port }
+        Self { command, directory, port, turn: None }
     }
 
     /// A server with one of the small apps under `tests/apps`.
@@ -150,6 +154,12 @@ impl Launch {
     pub fn without_launcher(self) -> Self {
         let nowhere = self.directory.path().join("nobody.sock");
         self.env("MCP_LAUNCH_SOCKET", nowhere)
+    }
+
+    /// Keeps other tests that take turns waiting for as long as it runs: see [`take_turn`].
+    pub fn in_turn(mut self) -> Self {
+        self.turn = Some(take_turn());
+        self
     }
 
     pub fn without(mut self, name: &str) -> Self {
@@ -190,6 +200,7 @@ impl Launch {
             port: self.port,
             status: None,
             seen: RefCell::default(),
+            _turn: self.turn,
         }
     }
 
@@ -249,6 +260,7 @@ pub struct Running {
     status: Option<ExitStatus>,
     /// Descendants that were seen at any time.
     seen: RefCell<BTreeSet<Pid>>,
+    _turn: Option<Turn>,
 }
 
 impl Running {

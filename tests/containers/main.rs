@@ -1,0 +1,14 @@
+//! In real containers, from the image that users run. `scripts/test` builds it and names it in `MCP_LAUNCH_TEST_IMAGE`.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod compose;
+mod engine;
+mod life;
+mod limits;
+mod memory_budget;
+mod plugins;
+mod readme;
+mod surroundings;
+mod terminal;

@@ -1,0 +1,27 @@
+//! Tests run side by side, in threads of one process. Those that keep all cores busy, and those that judge by the clock,
+//! take turns, because each would disturb the other.
+
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A turn, until the last copy is dropped.
+pub type Turn = Rc<MutexGuard<'static, ()>>;
+
+static MACHINE: Mutex<()> = Mutex::new(());
+
+thread_local! {
+    static HELD: RefCell<Weak<MutexGuard<'static, ()>>> = RefCell::default();
+}
+
+/// Waits for this test's turn; a test that has it already goes on with it.
+pub fn take_turn() -> Turn {
+    HELD.with_borrow_mut(|held| {
+        held.upgrade().unwrap_or_else(|| {
+            // A test that failed in its turn has ended it all the same.
+            let turn = Rc::new(MACHINE.lock().unwrap_or_else(PoisonError::into_inner));
+            *held = Rc::downgrade(&turn);
+            turn
+        })
+    })
+}

@@ -1,0 +1,304 @@
+//! Input at the edge, and things that are not as they should be: some are refused, some pointed out, some passed on.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::harness::http::get;
+use crate::harness::{self, Launch, is_root, venv};
+
+/// What a launcher that starts nothing says.
+struct Refusal {
+    code: i32,
+    log: String,
+}
+
+/// Runs it, and makes sure that it started nothing and left nothing.
+#[track_caller]
+fn refusal(launch: Launch) -> Refusal {
+    let mut running = launch.start();
+    let code = running.wait();
+    let log = running.log();
+    assert_eq!(running.notes("starts"), [], "a server was started: {log}");
+    running.assert_nothing_left();
+    let left = fs::read_dir(running.directory.path()).unwrap().flatten();
+    let left: Vec<_> =
+        left.map(|entry| entry.file_name()).filter(|name| name.as_bytes().starts_with(b"mcp-launch-")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(!log.contains("panicked"), "{log}");
+    Refusal { code, log }
+}
+
+/// Expects a status and pieces of the message.
+#[track_caller]
+fn refused(launch: Launch, code: i32, pieces: &[&str]) {
+    let refusal = refusal(launch);
+    assert_eq!(refusal.code, code, "{}", refusal.log);
+    for piece in pieces {
+        assert!(refusal.log.contains(piece), "no {piece:?} in: {}", refusal.log);
+    }
+}
+
+/// `check` with the fake server: its status, and what it prints.
+fn check(server: &str, change: impl FnOnce(Launch) -> Launch) -> (i32, String) {
+    let mut launch = change(Launch::fake(server, "serve", &[]));
+    launch.command.arg("check");
+    let finished = launch.finish();
+    (finished.code, format!("{}{}", finished.out, finished.log))
+}
+
+fn fake(arguments: &[&str]) -> Launch {
+    Launch::fake("gunicorn", "serve", arguments)
+}
+
+/// A fake one whose server comes from the environment or the arguments alone.
+fn bare(arguments: &[&str]) -> Launch {
+    let mut launch = fake(&[]);
+    let mut command = Command::new(harness::PROGRAM);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(launch.command.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .current_dir(launch.directory.path());
+    launch.command = command;
+    launch
+}
+
+fn in_directory(launch: &Launch, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+    let path = launch.directory.path().join(name);
+    fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn worker_counts_that_are_none_are_refused_from_every_source() {
+    for bad in ["0", "-1", "abc", "1e3", "99999999999"] {
+        let launch = bare(&["fake:app"]).env("GUNICORN_WORKERS", bad);
+        refused(launch, 78, &[&format!("\"{bad}\""), "environment GUNICORN_WORKERS", "a whole number from 1"]);
+        let launch = bare(&["--workers", bad, "fake:app"]);
+        refused(launch, 78, &[&format!("\"{bad}\""), "command line --workers", "a whole number from 1"]);
+        let launch = bare(&["fake:app"]);
+        let file = in_directory(&launch, "mcp-launch.toml", format!("[gunicorn]\nworkers = \"{bad}\"\n"));
+        refused(
+            launch,
+            78,
+            &[&format!("\"{bad}\""), file.file_name().unwrap().to_str().unwrap(), "gunicorn.workers"],
+        );
+    }
+}
+
+#[test]
+fn unknown_names_are_warnings_with_the_nearest_known_one() {
+    let (code, said) = check("gunicorn", |launch| {
+        in_directory(&launch, "mcp-launch.toml", "prot = 3\n[gunicorn]\nworkerz = 3\n");
+        launch.env("GUNICORN_WORKERZ", "3").env("MCP_LAUNCH_STOP_TIMOUT", "3")
+    });
+    assert_eq!(code, 0, "{said}");
+    for piece in ["port?", "gunicorn.workers?", "GUNICORN_WORKERS?", "MCP_LAUNCH_STOP_TIMEOUT?"] {
+        assert!(said.contains(piece), "no {piece:?} in: {said}");
+    }
+}
+
+#[test]
+fn of_conflicting_sources_the_command_line_wins_then_the_environment_then_the_file() {
+    let workers = |arguments: &[&str], environment: Option<&str>| {
+        let mut launch = bare(&[&["check", "fake:app"], arguments].concat());
+        in_directory(&launch, "mcp-launch.toml", "[gunicorn]\nworkers = 3\n");
+        if let Some(value) = environment {
+            launch = launch.env("GUNICORN_WORKERS", value);
+        }
+        launch.finish().out
+    };
+    assert!(workers(&["--workers", "5"], Some("4")).contains("with 5 workers"));
+    assert!(workers(&[], Some("4")).contains("with 4 workers"));
+    assert!(workers(&[], None).contains("with 3 workers"));
+    assert!(workers(&[], Some("")).contains("with 3 workers"), "an empty variable is an unset one");
+}
+
+#[test]
+fn an_app_that_is_not_on_the_import_path_is_a_warning() {
+    let (code, said) = check("gunicorn", |launch| launch);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("fake") && said.contains("not found on the import path"), "{said}");
+}
+
+#[test]
+fn an_app_that_is_not_there_ends_with_the_servers_status() {
+    let Some(venv) = venv() else { return };
+    for (server, statuses) in [("gunicorn", [1, 3]), ("granian", [1, 1])] {
+        let mut launch = Launch::new(&["--server", server, "--workers", "1", "absent.module:app"]);
+        launch.command.env("VIRTUAL_ENV", &venv);
+        let finished = launch.finish();
+        assert!(statuses.contains(&finished.code), "{server} {}: {}", finished.code, finished.log);
+    }
+}
+
+#[test]
+fn server_arguments_that_contradict_are_refused_with_the_flag_to_use() {
+    for (server, arguments) in [
+        ("gunicorn", ["--bind", "127.0.0.1:1"]),
+        ("gunicorn", ["--workers", "9"]),
+        ("gunicorn", ["-w", "9"]),
+        ("granian", ["--port", "9"]),
+        ("granian", ["--workers", "9"]),
+    ] {
+        let mut launch = Launch::fake(server, "serve", &[]);
+        launch.command.arg("--").args(arguments);
+        refused(launch, 2, &[arguments[0], "behind --", "in front of the --"]);
+    }
+}
+
+#[test]
+fn kubernetes_service_links_are_ignored_and_do_not_reach_the_server() {
+    let links =
+        ["GRANIAN_PORT", "GRANIAN_SERVICE_HOST", "GRANIAN_PORT_80_TCP_ADDR", "PORT_80_TCP", "HOST_SERVICE_HOST"];
+    let mut launch = Launch::fake("granian", "serve", &[]);
+    for link in links {
+        launch = launch.env(link, if link.contains("HOST") { "10.0.0.1" } else { "tcp://10.0.0.1:80" });
+    }
+    let mut running = launch.start();
+    running.wait_log("ready generation=");
+    assert!(!running.log().contains("GRANIAN_PORT"), "{}", running.log());
+    let environment = fs::read(format!("/proc/{}/environ", running.children()[0])).unwrap();
+    let environment = String::from_utf8_lossy(&environment);
+    assert!(!environment.contains("GRANIAN_PORT=tcp"), "{environment}");
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn blocking_threads_other_than_1_are_refused() {
+    let launch = Launch::fake("granian", "serve", &[]).env("GRANIAN_BLOCKING_THREADS", "2");
+    refused(launch, 78, &["blocking_threads", "environment GRANIAN_BLOCKING_THREADS", "1"]);
+}
+
+#[test]
+fn a_loop_that_was_asked_for_and_is_not_installed_is_refused_with_the_command_that_installs_it() {
+    let launch = Launch::fake("granian", "serve", &["--loop", "rloop"]);
+    refused(launch, 78, &["rloop", "command line --loop", "pip install", "bin/python"]);
+}
+
+#[test]
+fn a_default_loop_that_is_not_installed_is_a_warning() {
+    let (code, said) = check("granian", |launch| {
+        let site = launch.directory.path().join("venv/lib/python3.11/site-packages");
+        fs::remove_dir(site.join("uvloop-0.22.0.dist-info")).unwrap();
+        launch
+    });
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("uvloop") && said.contains("asyncio"), "{said}");
+}
+
+/// A key and a certificate for it.
+fn key_pair(directory: &Path) -> (PathBuf, PathBuf) {
+    let (key, certificate) = (directory.join("key.pem"), directory.join("cert.pem"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"])
+        .args(["-subj", "/CN=localhost", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    (key, certificate)
+}
+
+#[test]
+fn tls_with_files_that_this_user_may_not_read_is_refused() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root may change to another user");
+        return;
+    }
+    let launch = fake(&[]);
+    let (key, certificate) = key_pair(launch.directory.path());
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let launch = launch.env("SSL", "true").env("CERT_FILE", certificate).env("KEY_FILE", key);
+    let launch = launch.through(&["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"]);
+    refused(launch, 78, &["key.pem", "not readable", "KEY_FILE"]);
+}
+
+#[test]
+fn a_server_whose_interpreter_is_gone_says_so() {
+    let launch = fake(&[]);
+    in_directory(&launch, "venv/bin/gunicorn", "#!/no/such/python\n");
+    refused(launch, 126, &["bin/gunicorn", "/no/such/python"]);
+}
+
+#[test]
+fn a_reload_without_the_server_keeps_the_old_one() {
+    let launch = fake(&[]).env("PATH", "/nonexistent");
+    let program = launch.directory.path().join("venv/bin/gunicorn");
+    let mut running = launch.start();
+    running.wait_log("ready generation=");
+    fs::remove_file(program).unwrap();
+    fs::remove_dir_all(running.directory.path().join("venv/lib")).unwrap();
+    running.signal(nix::sys::signal::Signal::SIGHUP);
+    running.wait_log("the old generation was kept");
+    assert_eq!(get(running.port, "/").unwrap().status, 200);
+    assert_eq!(running.stop(), 0, "{}", running.log());
+}
+
+#[test]
+fn an_argument_that_is_no_unicode_is_refused_without_a_panic() {
+    let mut launch = bare(&[]);
+    launch.command.arg(OsString::from_vec(b"caf\xe9:app".to_vec()));
+    let refusal = refusal(launch);
+    assert!([2, 78].contains(&refusal.code), "{}: {}", refusal.code, refusal.log);
+    assert!(refusal.log.contains("caf"), "{}", refusal.log);
+}
+
+#[test]
+fn a_variable_of_the_app_that_is_no_unicode_arrives_as_it_is() {
+    let mut running = fake(&[]).env("OF_THE_APP", OsStr::from_bytes(b"a\xff\n\x01b")).start();
+    running.wait_log("ready generation=");
+    let environment = fs::read(format!("/proc/{}/environ", running.children()[0])).unwrap();
+    assert!(environment.split(|byte| *byte == 0).any(|pair| pair == b"OF_THE_APP=a\xff\n\x01b"));
+    assert_eq!(running.stop(), 0);
+}
+
+/// The longest string that the kernel takes, less its name (`MAX_ARG_STRLEN` is 128 KiB).
+const LONGEST: usize = 131_000;
+
+#[test]
+fn a_megabyte_of_environment_arrives() {
+    let mut launch = fake(&[]);
+    for number in 0..8 {
+        launch = launch.env(&format!("LARGE_{number}"), "x".repeat(LONGEST));
+    }
+    let mut running = launch.start();
+    running.wait_log("ready generation=");
+    let environment = fs::read(format!("/proc/{}/environ", running.children()[0])).unwrap();
+    assert!(environment.len() > 8 * LONGEST);
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn an_enormous_value_is_not_shown_whole() {
+    for launch in [
+        bare(&["fake:app"]).env("GUNICORN_WORKERS", "9".repeat(LONGEST)),
+        bare(&["fake:app"]).env("HTTP_SERVER", "x".repeat(LONGEST)),
+    ] {
+        let refusal = refusal(launch);
+        assert!([2, 78].contains(&refusal.code), "{}", refusal.code);
+        assert!(refusal.log.len() < 2000, "{} bytes: {:.500}", refusal.log.len(), refusal.log);
+    }
+    let launch = bare(&["fake:app"]);
+    in_directory(&launch, "mcp-launch.toml", format!("[gunicorn]\nworkers = \"{}\"\n", "y".repeat(1 << 20)));
+    let refusal = refusal(launch);
+    assert_eq!(refusal.code, 78, "{:.500}", refusal.log);
+    assert!(refusal.log.len() < 2000, "{} bytes: {:.500}", refusal.log.len(), refusal.log);
+}
+
+#[test]
+fn an_address_of_another_machine_is_refused() {
+    refused(fake(&[]).env("HOST", "192.0.2.1"), 78, &["192.0.2.1"]);
+}
+
+#[test]
+fn a_grace_that_is_longer_than_the_stop_budget_is_refused() {
+    let launch = fake(&["--stop-timeout", "5s"]).env("GUNICORN_GRACEFUL_TIMEOUT", "60");
+    refused(launch, 78, &["environment GUNICORN_GRACEFUL_TIMEOUT", "stop_timeout"]);
+}

@@ -1,0 +1,33 @@
+//! `mcp-launch health` where the server listens on something else than a TCP port.
+
+use std::process::{Command, Output};
+
+use crate::harness::{Launch, PROGRAM, Running, venv};
+
+fn health(running: &Running, arguments: &[&str]) -> Output {
+    let mut command = Command::new(PROGRAM);
+    command.arg("health").args(arguments).env_clear().env("XDG_RUNTIME_DIR", running.directory.path());
+    command.output().unwrap()
+}
+
+fn a_server_on_a_unix_socket_is_asked_there(server: &str) {
+    let Some(venv) = venv() else { return };
+    let launch = Launch::app(&venv, server, &["--workers", "1"]);
+    let path = launch.directory.path().join("app.sock");
+    let mut running = launch.env("MCP_LAUNCH_UDS", &path).start();
+    running.wait_log(" ready ");
+    let place = path.to_str().unwrap();
+    for (probe, said) in [("--ready", "ready: serving\n"), ("--live", "live: ")] {
+        let output = health(&running, &[probe, "--uds", place]);
+        let line = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && line.starts_with(said), "{probe}: {line}\n{}", running.log());
+        assert_eq!(line.lines().count(), 1, "{line}");
+    }
+    assert_eq!(running.stop(), 0, "{}", running.log());
+    // Unless a socket is named, the only launcher on the machine, whosever it is, would be asked.
+    let nobody = running.directory.path().join("nobody.sock");
+    let gone = health(&running, &["--uds", place, "--socket", nobody.to_str().unwrap()]);
+    assert_eq!(gone.status.code(), Some(3));
+}
+
+crate::for_both_servers!(a_server_on_a_unix_socket_is_asked_there);

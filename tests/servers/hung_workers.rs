@@ -1,0 +1,139 @@
+//! A worker whose event loop stands still is replaced, and nobody else is disturbed; one that only looks like it is
+//! left alone.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::harness::ask::{all_are_ready, ask};
+use crate::harness::http::{get, request};
+use crate::harness::{self, Launch, Running, is_alive, venv, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Workers are hung after this time.
+const TIMEOUT: &str = "3s";
+
+fn start(server: &str, workers: &str) -> Option<Running> {
+    let arguments = ["--workers", workers, "--worker-timeout", TIMEOUT];
+    let mut running = Launch::app(&venv()?, server, &arguments).in_turn().start();
+    running.wait_log("ready generation=");
+    Some(running)
+}
+
+/// A worker, as it calls itself.
+fn a_worker(running: &Running) -> Pid {
+    let body = get(running.port, "/pid").unwrap().body;
+    Pid::from_raw(body.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap())
+}
+
+/// Asks for something that never comes.
+fn hang(running: &Running, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", running.port)).unwrap();
+    request(&mut stream, path);
+    stream
+}
+
+/// One worker is replaced, and only it; then the server answers as before.
+fn is_replaced(mut running: Running) {
+    running.wait_log("worker hung generation=1");
+    running.wait_log("cause=hung");
+    wait_until("a stretch of answers", || (0..20).all(|_| get(running.port, "/").is_ok_and(|it| it.status == 200)));
+    wait_until("its successor", || all_are_ready(&running));
+    assert_eq!(running.log().matches("worker hung").count(), 1, "{}", running.log());
+    assert_eq!(running.log().matches("ready generation=").count(), 1, "{}", running.log());
+    assert_eq!(running.stop(), 0, "{}", running.log());
+    running.assert_nothing_left();
+}
+
+fn a_blocked_event_loop_is_replaced_and_says_where_it_was(server: &str) {
+    let Some(mut running) = start(server, "2") else { return };
+    let _client = hang(&running, "/block?s=1000");
+    running.wait_log("cause=hung");
+    assert!(running.log().contains("hello.py\", line"), "{}", running.log());
+    is_replaced(running);
+}
+
+fn an_endless_loop_of_one_of_eight_workers_is_replaced(server: &str) {
+    let Some(running) = start(server, "8") else { return };
+    let _client = hang(&running, "/spin");
+    is_replaced(running);
+}
+
+fn a_deadlock_is_replaced(server: &str) {
+    let Some(running) = start(server, "2") else { return };
+    let _client = hang(&running, "/deadlock");
+    is_replaced(running);
+}
+
+fn a_stopped_worker_is_replaced(server: &str) {
+    let Some(running) = start(server, "2") else { return };
+    kill(a_worker(&running), Signal::SIGSTOP).unwrap();
+    is_replaced(running);
+}
+
+/// As a laptop whose lid was closed, or a paused machine: everything stands still and goes on.
+fn a_pause_of_everything_is_no_hang(server: &str) {
+    let Some(mut running) = start(server, "2") else { return };
+    let all = [vec![running.pid()], running.descendants()].concat();
+    for pid in &all {
+        kill(*pid, Signal::SIGSTOP).unwrap();
+    }
+    std::thread::sleep(Duration::from_secs(5));
+    for pid in all.iter().rev() {
+        kill(*pid, Signal::SIGCONT).unwrap();
+    }
+    let watched = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < watched {
+        assert_eq!(get(running.port, "/").unwrap().status, 200);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!running.log().contains("worker hung"), "{}", running.log());
+    assert!(all.iter().all(|pid| is_alive(*pid)));
+    assert_eq!(running.stop(), 0, "{}", running.log());
+}
+
+/// As under a log collector that has stopped reading. Killing the worker would not help the next one.
+fn a_worker_that_waits_for_its_output_to_be_read_is_reported_and_left_alone(server: &str) {
+    let Some(venv) = venv() else { return };
+    let (reader, writer) = std::io::pipe().unwrap();
+    let arguments = ["--workers", "2", "--worker-timeout", TIMEOUT];
+    let mut running = Launch::app(&venv, server, &arguments).in_turn().start_with_stderr(writer);
+    wait_until("all workers to be ready", || ask(&running, &["health"]).code == Some(0));
+    let workers = harness::children(running.children()[0]);
+    let _client = hang(&running, "/shout?mb=1");
+    wait_until("a worker to be stuck", || workers.iter().any(|pid| harness::waits_to_write(*pid)));
+    // Time enough for a verdict; our own log waits in the same pipe.
+    std::thread::sleep(Duration::from_secs(6));
+    assert!(workers.iter().all(|pid| is_alive(*pid)));
+    running.read_log_from(reader);
+    wait_until("a report", || running.log().contains("worker waits for its standard output or standard error"));
+    assert!(!running.log().contains("worker hung"));
+    wait_until("a stretch of answers", || (0..20).all(|_| get(running.port, "/").is_ok_and(|it| it.status == 200)));
+    assert!(workers.iter().all(|pid| is_alive(*pid)));
+    assert_eq!(running.stop(), 0);
+}
+
+crate::for_both_servers!(
+    a_worker_that_waits_for_its_output_to_be_read_is_reported_and_left_alone,
+    a_blocked_event_loop_is_replaced_and_says_where_it_was,
+    an_endless_loop_of_one_of_eight_workers_is_replaced,
+    a_deadlock_is_replaced,
+    a_stopped_worker_is_replaced,
+    a_pause_of_everything_is_no_hang,
+);
+
+#[test]
+fn without_a_timeout_nobody_is_replaced() {
+    let Some(venv) = venv() else { return };
+    let launch = Launch::app(&venv, "gunicorn", &["--workers", "2", "--worker-timeout", "0"]);
+    let mut running = launch.in_turn().start();
+    running.wait_log("ready generation=");
+    let _client = hang(&running, "/block?s=6");
+    let blocked = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < blocked {
+        assert_eq!(get(running.port, "/").unwrap().status, 200);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!running.log().contains("worker hung"), "{}", running.log());
+    assert_eq!(running.stop(), 0);
+}

@@ -1,0 +1,21 @@
+//! Launchers with servers behind them, fake ones (`tests/fake`) and real ones.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod compare;
+mod control;
+mod faults;
+mod gateway;
+mod gateway_after_fork;
+mod generations;
+mod health;
+mod hung_workers;
+mod notify;
+mod overload;
+mod pre_start;
+mod readme;
+mod signals;
+mod stop;
+mod tls;
+mod worker_limits;

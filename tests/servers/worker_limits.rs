@@ -1,0 +1,114 @@
+//! Workers that have become too big or too old are replaced one at a time, on both servers, and no client notices.
+
+use crate::harness::ask::{all_are_ready, ask};
+use crate::harness::http::{Load, get, open_stream};
+use crate::harness::{Launch, Running, is_alive, venv, wait_until};
+use nix::unistd::Pid;
+
+/// Workers are looked at four times in this time.
+const TIMEOUT: &str = "4s";
+
+fn start(server: &str, arguments: &[&str], env: &[(&str, &str)]) -> Option<Running> {
+    let arguments = [&["--worker-timeout", TIMEOUT], arguments].concat();
+    let mut launch = Launch::app(&venv()?, server, &arguments);
+    launch.command.envs(env.iter().copied());
+    let mut running = launch.start();
+    running.wait_log("ready generation=");
+    Some(running)
+}
+
+/// A connection that was accepted and not read from yet is closed by a server that is told to stop.
+#[track_caller]
+fn assert_hardly_any_failed(load: Load) {
+    let answered = load.answered();
+    let failures = load.finish();
+    eprintln!("{} of {answered} failed", failures.len());
+    assert!(failures.len() as u64 <= 1 + answered / 10_000, "of {answered}: {failures:?}");
+}
+
+fn status(running: &Running) -> String {
+    ask(running, &["status"]).out
+}
+
+fn grow(running: &Running, mebibytes: u32) -> Pid {
+    let body = get(running.port, &format!("/grow?mib={mebibytes}")).unwrap().body;
+    Pid::from_raw(body.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap())
+}
+
+fn a_worker_that_grows_too_big_is_replaced_and_only_it(server: &str) {
+    let Some(mut running) = start(server, &["--workers", "2", "--workers-max-rss", "300M"], &[]) else { return };
+    let load = Load::start(running.port, "/", 4);
+    let big = grow(&running, 400);
+    running.wait_log("worker exit generation=1");
+    running.wait_log("cause=rss");
+    assert!(running.log().contains(&format!("replacing a worker generation=1 pid={big} cause=rss limit=\"300M\"")));
+    wait_until("the successor", || all_are_ready(&running));
+    assert!(!is_alive(big));
+    assert_hardly_any_failed(load);
+    assert!(status(&running).contains("too big, replaced for that"), "{}", status(&running));
+    assert_eq!(running.log().matches("worker exit").count(), 1, "{}", running.log());
+    assert_eq!(running.stop(), 0, "{}", running.log());
+}
+
+fn workers_that_are_too_old_are_replaced_one_after_the_other(server: &str) {
+    let Some(mut running) = start(server, &["--workers", "2", "--workers-lifetime", "10"], &[]) else { return };
+    let first = running.descendants();
+    let load = Load::start(running.port, "/", 4);
+    running.wait_log_count("cause=age", 4);
+    assert_hardly_any_failed(load);
+    let log = running.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("cause=age")).take(4).collect();
+    let order: Vec<bool> = lines.iter().map(|line| line.contains("worker exit")).collect();
+    assert_eq!(order, [false, true, false, true], "the second goes when the first is gone: {lines:#?}");
+    assert_eq!(first.iter().filter(|pid| is_alive(**pid)).count(), 1, "the main process stays: {log}");
+    assert_eq!(log.matches("ready generation=").count(), 1, "{log}");
+    wait_until("the successor", || all_are_ready(&running));
+    assert_eq!(running.stop(), 0, "{}", running.log());
+}
+
+/// Its boot takes longer than Granian would wait by itself.
+fn the_only_worker_is_replaced_by_one_that_serves_before_it_leaves(server: &str) {
+    let env = [("IMPORT_SLEEP", "5"), ("GUNICORN_PRELOAD_APP", "false")];
+    let Some(mut running) = start(server, &["--workers", "1", "--workers-max-rss", "300M"], &env) else { return };
+    wait_until("Granian to be past its crash loop", || get(running.port, "/").is_ok());
+    let load = Load::start(running.port, "/", 4);
+    grow(&running, 400);
+    running.wait_log("replacing the only worker");
+    running.wait_log("gone generation=1");
+    assert_hardly_any_failed(load);
+    assert!(status(&running).contains("generation 2"), "{}", running.log());
+    assert_eq!(running.stop(), 0, "{}", running.log());
+}
+
+/// An event stream that its client keeps would hold up either server.
+fn who_does_not_finish_in_time_is_killed(server: &str) {
+    let arguments = ["--workers", "2", "--workers-max-rss", "300M", "--stop-timeout", "5s"];
+    let Some(mut running) = start(server, &arguments, &[]) else { return };
+    let streams: Vec<_> = (0..16).map(|_| open_stream(running.port, "/sse", "")).collect();
+    let big = grow(&running, 400);
+    running.wait_log("has not finished in time: SIGKILL");
+    wait_until("it to be gone", || !is_alive(big));
+    drop(streams);
+    wait_until("the successor", || all_are_ready(&running));
+    assert_eq!(running.stop(), 0, "{}", running.log());
+}
+
+crate::for_both_servers!(
+    a_worker_that_grows_too_big_is_replaced_and_only_it,
+    workers_that_are_too_old_are_replaced_one_after_the_other,
+    the_only_worker_is_replaced_by_one_that_serves_before_it_leaves,
+    who_does_not_finish_in_time_is_killed,
+);
+
+/// The limits do not need the guard, nor an app that it can be around.
+#[test]
+fn without_the_guard_as_well() {
+    for server in ["gunicorn", "granian"] {
+        let arguments = ["--workers", "2", "--guard=off", "--workers-max-rss", "300M"];
+        let Some(mut running) = start(server, &arguments, &[]) else { return };
+        let big = grow(&running, 400);
+        running.wait_log("cause=rss");
+        wait_until("the successor", || !is_alive(big) && all_are_ready(&running));
+        assert_eq!(running.stop(), 0, "{}", running.log());
+    }
+}
