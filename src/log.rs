@@ -68,7 +68,9 @@ impl Queue {
             drop(pending);
             write_all(&line);
             if dropped > 0 {
-                write_all(format!("mcp-launch: {dropped} log lines were dropped: nobody read them\n").as_bytes());
+                write_all(
+                    format!("mcp-launch: {dropped} log lines were dropped because nobody read them\n").as_bytes(),
+                );
             }
         }
     }

@@ -39,7 +39,7 @@ pub(super) fn compare(flags: &FlagLayer, options: Options, inherited: SignalStat
         flags.set("http_server", "compare", server.word());
         if owner != Some(server) && !flags.server_args.is_empty() {
             flags.server_args.clear();
-            notes.push(format!("the arguments behind -- are not for {server}: it was run without them"));
+            notes.push(format!("the arguments after -- do not apply to {server}, which was run without them"));
         }
         let Prepared { plan, .. } = Planner::new(flags.clone()).prepare();
         match plan {
@@ -60,22 +60,23 @@ pub(super) fn compare(flags: &FlagLayer, options: Options, inherited: SignalStat
         return Err(all);
     }
     let generator = Generator::find(&env).ok_or_else(|| {
-        let missing = Problem::new(Exit::NotFound, "there is no load generator: neither oha nor wrk is on PATH");
+        let missing = Problem::new(Exit::NotFound, "no load generator found: neither oha nor wrk is on PATH");
         vec![missing.hint(HOW_TO_GET_ONE)]
     })?;
     let one = |problem| vec![problem];
     let sockets = crate::host::runtime_directory(&env).ok_or_else(|| {
-        let missing = Problem::new(Exit::NotExecutable, "there is no directory for control sockets");
-        one(missing.hint("set XDG_RUNTIME_DIR to one that is writable"))
+        let missing = Problem::new(Exit::NotExecutable, "no writable directory for the control sockets");
+        one(missing.hint("set XDG_RUNTIME_DIR to a writable directory"))
     })?;
     let system =
         |what: &str, error: std::io::Error| one(Problem::new(Exit::NotExecutable, format!("{what}: {error}")));
     let terms = Terms {
-        program: std::env::current_exe().map_err(|error| system("this program cannot be found", error))?,
+        program: std::env::current_exe()
+            .map_err(|error| system("cannot find the program file of mcp-launch", error))?,
         env: child_environment(env),
         signals: inherited,
         generator,
-        interrupt: Interrupt::install().map_err(|error| system("no handler for Ctrl-C", error))?,
+        interrupt: Interrupt::install().map_err(|error| system("cannot handle Ctrl-C", error))?,
         sockets,
         socket_count: AtomicUsize::new(0),
         startup_timeout: startup_timeout(&settings),
@@ -85,16 +86,13 @@ pub(super) fn compare(flags: &FlagLayer, options: Options, inherited: SignalStat
     };
     let machine = Machine::look();
     if machine.is_busy() {
-        notes.push(format!(
-            "other programs were busy on this machine ({:.0} % of its processors)",
-            machine.busy_percent
-        ));
+        notes.push(format!("other programs were using this machine ({:.0} % of its CPU time)", machine.busy_percent));
     }
     let load_generator = load_generator(&terms.generator, &terms.env, inherited);
     let all = match run(&terms, all) {
         Ok(all) => all,
         Err(signal) => {
-            crate::log::say("compare: interrupted; nothing is left behind\n");
+            crate::log::say("compare: interrupted; both servers have been stopped\n");
             return Ok(128 + signal);
         }
     };
@@ -230,24 +228,24 @@ fn notes(flags: &FlagLayer, settings: &Settings, options: &Options) -> Vec<Strin
         notes.push("measured in supervise mode, not in exec mode".to_owned());
     }
     if settings.granian_http.is_explicit() {
-        notes.push("measured over HTTP/1, which load generators speak".to_owned());
+        notes.push("measured over HTTP/1, which the load generators use".to_owned());
     }
     if !settings.guard.value {
-        notes.push("the guard is off: nothing is refused beyond the capacity".to_owned());
+        notes.push("the guard is off: requests beyond the capacity are not refused".to_owned());
     }
     let path = options.request.path.split('?').next().unwrap_or_default();
     let exempt = settings.guard_exempt.value.0.iter().any(|prefix| path.starts_with(&prefix.0));
     if path == settings.health_path.value.0 || exempt {
-        notes.push(format!("{path} is a path that is never refused, so beyond the capacity there are no 503s"));
+        notes.push(format!("{path} is exempt from the limit, so there are no 503s beyond the capacity"));
     }
     if settings.gunicorn_backpressure.value.is_none() {
         notes.push(format!(
-            "Gunicorn has no limit of its own (GUNICORN_BACKPRESSURE); beyond the capacity it was measured with {}",
+            "GUNICORN_BACKPRESSURE is not set: beyond the capacity, Gunicorn was measured with a limit of {}",
             settings.granian_backpressure.value.0
         ));
     }
     if flags.has("--server") {
-        notes.push("--server means nothing here: both are measured".to_owned());
+        notes.push("--server has no effect: both servers are measured".to_owned());
     }
     notes
 }

@@ -19,7 +19,7 @@ const FRESH: f64 = 3.0;
 pub(super) fn health(flags: &FlagLayer, probe: Probe, timeout: Duration, url: Option<&str>) -> Result<u8, Problem> {
     if let Some(url) = url {
         let target = Target::url(url)
-            .map_err(|why| Problem::new(Exit::Usage, format!("the URL {url:?} cannot be asked: {why}")))?;
+            .map_err(|why| Problem::new(Exit::Usage, format!("cannot probe the URL {url:?}: {why}")))?;
         return Ok(report(&ask(&target, timeout)));
     }
     let deadline = Instant::now() + timeout;
@@ -44,7 +44,7 @@ pub(super) fn health(flags: &FlagLayer, probe: Probe, timeout: Duration, url: Op
             // A start that takes too long is ended by the launcher itself; nobody else need kill it.
             Answer::Live(live) if live.phase == "starting" => Ok(report(&Ok("live: starting".to_owned()))),
             Answer::Live(Live { heartbeat_seconds_ago: Some(ago), .. }) if ago <= FRESH => {
-                Ok(report(&Ok(format!("live: the event loop of a worker ran {ago:.1} s ago"))))
+                Ok(report(&Ok(format!("live: a worker's event loop ran {ago:.1} s ago"))))
             }
             Answer::Live(live) => {
                 let speech = Speech { tls: live.tls, h2c: live.h2c };

@@ -16,9 +16,7 @@ pub(super) fn init(command: &[OsString], inherited: SignalState) -> Result<u8, P
         Program::NotExecutable { path, why } => {
             Err(Problem::new(Exit::NotExecutable, format!("cannot run {shown}: {} {why}", path.display())))
         }
-        Program::Missing => {
-            Err(Problem::new(Exit::NotFound, format!("cannot run {shown}: there is no such command"))
-                .hint("give a path, or a name that is on PATH"))
-        }
+        Program::Missing => Err(Problem::new(Exit::NotFound, format!("cannot run {shown}: command not found"))
+            .hint("use a path, or the name of a command on PATH")),
     }
 }

@@ -62,8 +62,8 @@ fn json(value: &impl serde::Serialize) -> String {
 
 /// What there is to say of an answer that does not belong to the question.
 fn unexpected() -> Problem {
-    Problem::new(Exit::No, "the launcher gave an answer that does not fit")
-        .hint("is it another version of mcp-launch than this one?")
+    Problem::new(Exit::No, "the launcher sent an unexpected response")
+        .hint("it may be a different version of mcp-launch")
 }
 
 /// Prints for people and pipes. A reader that has left is no error.

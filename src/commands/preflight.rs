@@ -26,7 +26,7 @@ pub(super) fn check(flags: FlagLayer) -> Result<u8, Vec<Problem>> {
     }
     let mut problems = crate::run::prestart::problems(&plan.pre_start, plan.cwd.as_deref());
     if let Some(holder) = own_launcher(&resolution.settings, &resolution.env, &plan.bind) {
-        super::print(format!("a launcher (pid {holder}) runs here: lock and port are its own\n"));
+        super::print(format!("a launcher (pid {holder}) is running here; the lock and the port are in use by it\n"));
     } else {
         // Taken for a moment, to see whether they can be had.
         match take_lock(&resolution.settings, &resolution.env, &plan.bind) {
@@ -58,11 +58,10 @@ pub(super) fn take_lock(settings: &Settings, env: &Environment, bind: &Bind) -> 
             Err(Problem::new(Exit::Taken, format!("another instance is running: {who} holds {}", path.display()))
                 .hint("stop it, choose another port, or set FORCE_START=true"))
         }
-        Err(Refused::Failed(error)) => Err(Problem::setting(
-            format!("the lock {} cannot be used: {error}", path.display()),
-            &settings.lock.origin,
-        )
-        .hint("set MCP_LAUNCH_LOCK to another path, or to none")),
+        Err(Refused::Failed(error)) => {
+            Err(Problem::setting(format!("cannot use the lock {}: {error}", path.display()), &settings.lock.origin)
+                .hint("set MCP_LAUNCH_LOCK to another path, or to none"))
+        }
     }
 }
 

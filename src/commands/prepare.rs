@@ -97,7 +97,9 @@ impl Decided {
             && !resolution.server_args.is_empty()
         {
             resolution.server_args.clear();
-            resolution.warnings.push(format!("the arguments behind -- are for {first}: {server} does not get them"));
+            resolution
+                .warnings
+                .push(format!("the arguments after -- are for {first} and are not passed to {server}"));
         }
         if let Some(server) = self.server {
             settings.http_server.value = match server {

@@ -19,7 +19,7 @@ pub(super) fn reload(flags: &FlagLayer, server: Option<Server>, timeout: Option<
         }
         Answer::Kept { why } => {
             Err(Problem::new(Exit::No, format!("not reloaded, the old generation was kept: {why}"))
-                .hint("the launcher's log has what the new one wrote"))
+                .hint("see the launcher's log for the output of the new generation"))
         }
         _ => Err(unexpected()),
     }

@@ -51,11 +51,11 @@ type Choice = Option<Option<usize>>;
 /// differs by chance sooner or later.
 fn weigh(all: &[Results], rows: &[&Row]) -> (Choice, String) {
     if rows.iter().any(|row| row.verdict == Verdict::TooFewRounds) {
-        return (None, "there were too few rounds to tell a difference from chance".to_owned());
+        return (None, "too few rounds to tell a difference from chance".to_owned());
     }
     let compared = || rows.iter().filter(|row| row.verdict != Verdict::NotCompared);
     if compared().next().is_none() {
-        return (None, "it was not measured on both".to_owned());
+        return (None, "not measured on both servers".to_owned());
     }
     let better: Vec<usize> = compared()
         .filter_map(|row| match row.verdict {
@@ -73,9 +73,9 @@ fn weigh(all: &[Results], rows: &[&Row]) -> (Choice, String) {
         .collect();
     let reasons = reasons.join("; ");
     if better.iter().any(|which| *which != first) {
-        (Some(None), format!("each is better in something: {reasons}"))
+        (Some(None), format!("each is better at something: {reasons}"))
     } else if 2 * better.len() < compared().count() {
-        (Some(None), format!("no difference in most, only in: {reasons}"))
+        (Some(None), format!("mostly no difference, except: {reasons}"))
     } else {
         (Some(Some(first)), reasons)
     }
@@ -88,14 +88,14 @@ const LONGER: f64 = 1.0;
 
 /// By what happens beyond the capacity: an answer or a refusal at once is good, waiting in vain is not.
 fn spikes(all: &[Results]) -> (Choice, String) {
-    let [first, second] = all else { return (None, "it was not measured on both".to_owned()) };
+    let [first, second] = all else { return (None, "not measured on both servers".to_owned()) };
     let count = first.overloads.len().min(second.overloads.len());
     if count == 0 {
-        return (None, "it was not measured on both".to_owned());
+        return (None, "not measured on both servers".to_owned());
     }
     let because = format!("{}; {}", beyond_capacity(first), beyond_capacity(second));
     if count < FEWEST {
-        return (None, format!("there were too few rounds to tell a difference from chance: {because}"));
+        return (None, format!("too few rounds to tell a difference from chance: {because}"));
     }
     let less = |margin: f64, of: fn(&Overload) -> f64| {
         let [a, b] = [first, second].map(|results| results.overloads.iter().map(of).collect::<Vec<_>>());
@@ -108,10 +108,11 @@ fn spikes(all: &[Results]) -> (Choice, String) {
 /// What became of requests beyond the capacity, in all rounds.
 fn beyond_capacity(results: &Results) -> String {
     let set = results.overloads.iter().find(|it| it.limit_was_set);
-    let set = set.map_or_else(String::new, |it| format!(" (with a limit of {} a worker, set for this)", it.limit));
+    let set =
+        set.map_or_else(String::new, |it| format!(" (with a limit of {} per worker, set for this test)", it.limit));
     let sum = |of: fn(&Outcome) -> u64| grouped(results.overloads.iter().map(|it| of(&it.outcome)).sum());
     format!(
-        "{}{set}: {} answered, {} refused at once, {} in vain",
+        "{}{set}: {} answered, {} refused at once, {} failed",
         name(results.subject.server),
         sum(|it| it.answered),
         sum(|it| it.rejected.unwrap_or(0)),
@@ -121,7 +122,7 @@ fn beyond_capacity(results: &Results) -> String {
 
 fn http2(all: &[Results]) -> (Choice, String) {
     let [Some(first), Some(second)] = [0, 1].map(|which| all.get(which).and_then(|it| it.http2)) else {
-        return (None, "it was not tried on both".to_owned());
+        return (None, "not tried on both servers".to_owned());
     };
     let says = |which: usize, speaks: bool| {
         format!("{} {} it", name(all[which].subject.server), if speaks { "speaks" } else { "does not speak" })

@@ -28,11 +28,11 @@ impl Answer {
 /// What went wrong, in a few words that are the same for the same failure.
 pub fn ask(address: SocketAddr, request: &[u8], patience: Duration) -> Result<Answer, String> {
     exchange(address, request, Instant::now() + patience).map_err(|error| match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => "no answer in time".to_owned(),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => "no response in time".to_owned(),
         ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => "connection reset".to_owned(),
-        ErrorKind::UnexpectedEof => "closed before the answer was whole".to_owned(),
-        ErrorKind::InvalidData => "an answer that is no HTTP/1".to_owned(),
+        ErrorKind::UnexpectedEof => "closed before the response was complete".to_owned(),
+        ErrorKind::InvalidData => "a response that is not HTTP/1".to_owned(),
         _ => error.to_string(),
     })
 }
@@ -146,7 +146,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let short = Duration::from_millis(50);
-        assert_eq!(ask(address, b"GET / HTTP/1.1\r\n\r\n", short), Err("no answer in time".into()));
+        assert_eq!(ask(address, b"GET / HTTP/1.1\r\n\r\n", short), Err("no response in time".into()));
         let server = std::thread::spawn(move || {
             // The client above is still in the queue, and gone.
             for _ in 0..2 {
@@ -156,7 +156,7 @@ mod tests {
             }
         });
         let long = Duration::from_secs(20);
-        assert_eq!(ask(address, b"x", long), Err("closed before the answer was whole".into()));
+        assert_eq!(ask(address, b"x", long), Err("closed before the response was complete".into()));
         server.join().unwrap();
         assert_eq!(ask(address, b"x", long), Err("connection refused".into()));
         assert!(!speaks_http2(address, long));

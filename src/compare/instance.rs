@@ -57,7 +57,7 @@ impl<'a> Instance<'a> {
         let child = Child::start(&order).map_err(|why| Trouble::failed(Exit::NotExecutable, why))?;
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut instance = Self { terms, child, socket, address, started };
-        instance.address = instance.wait_for("it does not say where it listens", |instance| {
+        instance.address = instance.wait_for("it does not report its address", |instance| {
             instance.status()?.address.parse().ok().filter(|address: &SocketAddr| address.port() != 0)
         })?;
         Ok(instance)
@@ -90,7 +90,7 @@ impl<'a> Instance<'a> {
         let request = self.terms.request_bytes();
         // Long enough to wait in the queue of a server that boots, short enough to notice Ctrl-C.
         let patience = Duration::from_secs(1);
-        let what = format!("{} is not answered", self.terms.options.request);
+        let what = format!("no successful response to {}", self.terms.options.request);
         self.wait_for(&what, |instance| {
             let answer = client::ask(instance.address, &request, patience);
             answer.is_ok_and(|answer| answer.is_good()).then(|| instance.started.elapsed())
@@ -99,7 +99,7 @@ impl<'a> Instance<'a> {
 
     /// Waits until all its workers are ready.
     pub fn wait_until_ready(&mut self) -> Result<(), Trouble> {
-        self.wait_for("it does not get ready", |instance| {
+        self.wait_for("it does not become ready", |instance| {
             let status = instance.status()?;
             let whole = |it: &crate::control::protocol::Generation| it.workers.len() >= it.workers_planned as usize;
             (status.launcher.ready && status.generations.iter().all(whole)).then_some(())

@@ -101,15 +101,13 @@ pub fn header(text: &str) -> Result<Header, String> {
     let (name, value) = text.split_once(':').ok_or("expected NAME: VALUE")?;
     let value = value.trim();
     if !is_token(name) {
-        return Err(format!("{name:?} is no name of a header; expected NAME: VALUE"));
+        return Err(format!("{name:?} is not a header name; expected NAME: VALUE"));
     }
     if OURS.iter().any(|ours| ours.eq_ignore_ascii_case(name)) {
-        return Err(format!(
-            "{name} is not to be chosen: connections are kept alive, and the length is that of --body"
-        ));
+        return Err(format!("{name} cannot be set: connections are kept alive, and the length is that of --body"));
     }
     if value.chars().any(char::is_control) {
-        return Err("a value has no control characters".into());
+        return Err("a value must not contain control characters".into());
     }
     Ok(Header { name: name.to_owned(), value: value.to_owned() })
 }
@@ -123,7 +121,7 @@ pub fn method(text: &str) -> Result<String, String> {
     if is_token(text) && !matches!(method.as_str(), "CONNECT" | "HEAD") {
         Ok(method)
     } else {
-        Err("expected a method with an answer of its own, such as GET, POST or PUT".into())
+        Err("expected a method whose response has a body, such as GET, POST or PUT".into())
     }
 }
 
@@ -133,7 +131,7 @@ pub fn method(text: &str) -> Result<String, String> {
 /// What would be right.
 pub fn path(text: &str) -> Result<String, String> {
     let path = UrlPath::parse(text).ok().filter(|path| !path.0.contains('#'));
-    path.map(|path| path.0).ok_or_else(|| format!("expected {}, with a query if need be", UrlPath::expected()))
+    path.map(|path| path.0).ok_or_else(|| format!("expected {}, optionally with a query", UrlPath::expected()))
 }
 
 /// The most connections that one machine can make to one address.
@@ -144,7 +142,7 @@ type Connections = Int<1, 20_000>;
 /// # Errors
 /// What would be right.
 pub fn connections(text: &str) -> Result<Vec<u32>, String> {
-    let wrong = || format!("expected numbers with commas between them, each {}", Connections::expected());
+    let wrong = || format!("expected numbers separated by commas, each {}", Connections::expected());
     let numbers = text.split(',').map(|number| {
         let number = Connections::parse(number.trim()).map_err(|_| wrong())?.0;
         u32::try_from(number).map_err(|_| wrong())
@@ -185,14 +183,12 @@ impl Options {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.duration < SHORT {
-            warnings.push(format!(
-                "--duration {:?} is too short to mean much: the figures are those of the first moments; use 2s or more",
-                self.duration
-            ));
+            warnings
+                .push(format!("--duration {:?} is too short for meaningful figures; use 2s or more", self.duration));
         }
         if (self.rounds as usize) < FEWEST {
             warnings.push(format!(
-                "--rounds {}: with fewer than {FEWEST} rounds no difference can be told from chance",
+                "--rounds {}: fewer than {FEWEST} rounds cannot tell a difference from chance",
                 self.rounds
             ));
         }

@@ -52,7 +52,7 @@ impl Child {
     /// Starts it in the background of the terminal: what Ctrl-C means for it is ours to decide. To be called by the
     /// main thread, because the kernel takes the end of the thread that forked for ours.
     pub fn start(order: &Order<'_>) -> Result<Self, String> {
-        let failed = |why: &dyn std::fmt::Display| format!("{} cannot be started: {why}", order.program.display());
+        let failed = |why: &dyn std::fmt::Display| format!("cannot start {}: {why}", order.program.display());
         let null = nix::fcntl::open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
         let null = null.map_err(|errno| failed(&errno))?;
         let (output, output_end) = Tail::new().map_err(|error| failed(&error))?;

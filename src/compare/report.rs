@@ -62,7 +62,11 @@ impl Report {
         let recommendations = advice(&servers, &rows);
         for results in &servers {
             if let Some(failure) = &results.failure {
-                notes.push(format!("{} was not measured to the end: {}", results.subject.title(), failure.why));
+                notes.push(format!(
+                    "the measurement of {} was not completed: {}",
+                    results.subject.title(),
+                    failure.why
+                ));
             }
         }
         notes.extend(servers.iter().flat_map(too_short));
@@ -115,7 +119,7 @@ impl Report {
     /// What was measured and how, in a few sentences.
     fn preface(&self) -> Vec<String> {
         let how = format!(
-            "{} with {} on {}: {} of {} s for each number of connections, in turns; median (least–most).",
+            "{} with {} on {}: {} of {} s for each number of connections, alternating between the servers; median (minimum–maximum).",
             self.request,
             self.load_generator,
             self.machine,
@@ -168,7 +172,7 @@ fn too_short(results: &Results) -> Vec<String> {
         loads().filter(|it| it.outcome.answered < u64::from(it.connections)).map(|it| it.connections).collect();
     let note = |level| {
         format!(
-            "{}, {level} connections: fewer answers than connections; the figures mean little with such a --duration",
+            "{}, {level} connections: fewer responses than connections; a longer --duration gives more meaningful figures",
             results.subject.title()
         )
     };

@@ -99,11 +99,11 @@ pub fn rows(all: &[Results]) -> Vec<Row> {
         add("requests_per_second", "Requests/s", Unit::PerSecond, Better::More, &|load| Some(load.rate()));
         add("p50", "Latency p50", Unit::Milliseconds, Better::Less, &|load| load.outcome.p50_ms);
         add("p99", "Latency p99", Unit::Milliseconds, Better::Less, &|load| load.outcome.p99_ms);
-        add("cpu", "CPU for 1000 requests", Unit::Seconds, Better::Less, &Measured::cpu_for_a_thousand);
+        add("cpu", "CPU per 1000 requests", Unit::Seconds, Better::Less, &Measured::cpu_for_a_thousand);
         rows.push(failures(all, level, &name));
     }
     let start = each_round(|round| Some(round.start_seconds));
-    rows.push(figures(all, "start", "Start to first answer", Unit::Seconds, Some(Better::Less), &start));
+    rows.push(figures(all, "start", "Start to first response", Unit::Seconds, Some(Better::Less), &start));
     for (key, label, of) in [
         ("idle", "idle", (|round| round.idle) as fn(&Round) -> Memory),
         ("loaded", "under load", |round| round.loaded),
@@ -114,8 +114,8 @@ pub fn rows(all: &[Results]) -> Vec<Row> {
             rows.push(figures(all, key, &label, Unit::Bytes, Some(Better::Less), value));
         };
         let key = format!("memory_{key}");
-        add(&key, "in all", &each_round(|round| Some(bytes(of(round).total))));
-        add(&format!("{key}_worker"), "a worker", &each_round(|round| Some(bytes(of(round).worker))));
+        add(&key, "total", &each_round(|round| Some(bytes(of(round).total))));
+        add(&format!("{key}_worker"), "per worker", &each_round(|round| Some(bytes(of(round).worker))));
     }
     rows.extend(overload_rows(all));
     rows.extend(reload_rows(all));
@@ -200,8 +200,8 @@ fn overload_rows(all: &[Results]) -> Vec<Row> {
     vec![
         text_row(all, "overload_connections", label("connections"), |results| {
             let it = results.overloads.first()?;
-            let set = if it.limit_was_set { ", set for this" } else { "" };
-            Some(format!("{} (limit {} a worker{set})", grouped(it.connections.into()), it.limit))
+            let set = if it.limit_was_set { ", set for this test" } else { "" };
+            Some(format!("{} (limit {} per worker{set})", grouped(it.connections.into()), it.limit))
         }),
         row("answered", "answered/s", Unit::PerSecond, more, &|it| Some(rate(it.outcome.answered, it))),
         row("rejected", "503 at once/s", Unit::PerSecond, None, &|it| Some(rate(it.outcome.rejected?, it))),

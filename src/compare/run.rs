@@ -81,7 +81,7 @@ fn try_out(terms: &Terms, results: &mut Results, progress: &Progress) -> Result<
         Ok(answer) if answer.is_good() => {}
         Ok(answer) => {
             let to = answer.location.map_or_else(String::new, |to| format!(" to {to}"));
-            let why = format!("{request} answered {}{to}; {}", answer.status, what_to_do_about(answer.status));
+            let why = format!("{request} returned {}{to}; {}", answer.status, what_to_do_about(answer.status));
             return Err(Trouble::failed(Exit::No, why));
         }
         Err(why) => return Err(Trouble::failed(Exit::No, format!("{request} failed: {why}"))),
@@ -99,17 +99,17 @@ fn ask_patiently(terms: &Terms, address: SocketAddr) -> Result<Result<client::An
         terms.go_on()?;
         std::thread::sleep(GLANCE);
     }
-    Ok(asking.join().unwrap_or_else(|_| Err("no answer".to_owned())))
+    Ok(asking.join().unwrap_or_else(|_| Err("no response".to_owned())))
 }
 
 const fn what_to_do_about(status: u16) -> &'static str {
     match status {
-        300..400 => "name the path where it leads to with --path",
-        401 | 403 => "give what it asks for with --header, such as --header 'Authorization: Bearer TOKEN'",
-        404 => "name a path that is there with --path",
-        405 => "choose another method with --method",
-        400..500 => "give it the request that it wants (--path, --method, --header, --body)",
-        _ => "name a path that works with --path, or see the app's log why it does not",
+        300..400 => "use --path to name the path that it redirects to",
+        401 | 403 => "use --header to authenticate, such as --header 'Authorization: Bearer TOKEN'",
+        404 => "use --path to name a path that exists",
+        405 => "use --method to choose another method",
+        400..500 => "use --path, --method, --header or --body to make a request that it accepts",
+        _ => "use --path to name a path that works, or see the app's log for the cause",
     }
 }
 
@@ -192,7 +192,7 @@ fn drive(terms: &Terms, load: &Load<'_>, look: impl FnOnce()) -> Result<Outcome,
             look();
         }
         if began.elapsed() > length + load.patience + Duration::from_secs(10) {
-            return Err(failed(format!("{} does not end", terms.generator.kind.name())));
+            return Err(failed(format!("{} does not exit", terms.generator.kind.name())));
         }
         std::thread::sleep(GLANCE);
     };
@@ -314,7 +314,7 @@ fn reload(terms: &Terms, instance: &mut Instance<'_>) -> Result<Reload, Trouble>
 /// was.
 fn hand_over(terms: &Terms, instance: &mut Instance<'_>) -> Result<(Duration, Option<String>), Trouble> {
     let launcher = instance.connect();
-    let launcher = launcher.ok_or_else(|| Trouble::failed(Exit::No, "it does not answer on its control socket"))?;
+    let launcher = launcher.ok_or_else(|| Trouble::failed(Exit::No, "it does not respond on its control socket"))?;
     let began = Instant::now();
     let asked = std::thread::scope(|scope| {
         let asked = scope.spawn(move || launcher.ask(Request::Reload { server: None }, None));
@@ -332,7 +332,7 @@ fn hand_over(terms: &Terms, instance: &mut Instance<'_>) -> Result<(Duration, Op
     let kept = match asked {
         Ok(Ok(Answer::Reloaded { .. })) => None,
         Ok(Ok(Answer::Kept { why })) => Some(why),
-        Ok(Ok(_)) => Some("an answer that does not fit".to_owned()),
+        Ok(Ok(_)) => Some("an unexpected response".to_owned()),
         Ok(Err(problem)) => Some(problem.to_string()),
         Err(_) => Some("no answer".to_owned()),
     };

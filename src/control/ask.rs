@@ -34,7 +34,7 @@ impl Launcher {
         if *setting == AutoPath::Off {
             let problem =
                 Problem::new(Exit::NoLauncher, "the control socket is switched off (MCP_LAUNCH_SOCKET=none)");
-            return Err(problem.hint("start the launcher with a control socket to ask it"));
+            return Err(problem.hint("start the launcher with a control socket"));
         }
         let expected = places(setting, env, bind);
         if let Some(found) = Self::connect(&expected, patience)?.pop() {
@@ -59,17 +59,16 @@ impl Launcher {
     fn connect(places: &[Place], patience: Duration) -> Result<Vec<Self>, Problem> {
         let mut found = Vec::new();
         for place in places {
-            let denied =
-                |why: &str| Problem::new(Exit::No, format!("the launcher at {place} may not be asked: {why}"));
+            let denied = |why: &str| Problem::new(Exit::No, format!("cannot talk to the launcher at {place}: {why}"));
             match place.connect(patience) {
                 Ok(stream) => match check_launcher(&stream) {
                     Ok(()) => found.push(Self { stream, place: place.clone() }),
                     Err(why) => return Err(denied(&why)),
                 },
                 Err(Errno::EACCES) => {
-                    return Err(denied("permission denied").hint("ask as the user that it runs as, or as root"));
+                    return Err(denied("permission denied").hint("run this as the launcher's user, or as root"));
                 }
-                Err(Errno::EAGAIN) => return Err(denied("it accepts nobody")),
+                Err(Errno::EAGAIN) => return Err(denied("it does not accept connections")),
                 Err(_) => {}
             }
         }
@@ -79,7 +78,7 @@ impl Launcher {
     /// Asks, and waits for the answer.
     ///
     /// # Errors
-    /// That it refused, or did not answer in time.
+    /// That it refused, or did not respond in time.
     pub fn ask(mut self, request: Request, patience: Option<Duration>) -> Result<Answer, Problem> {
         let trouble = |why: String| Problem::new(Exit::No, format!("the launcher at {} {why}", self.place));
         let deadline = patience.map(|patience| Instant::now() + patience);
@@ -91,20 +90,20 @@ impl Launcher {
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
-                return Err(trouble("did not answer in time".to_owned()));
+                return Err(trouble("did not respond in time".to_owned()));
             }
             let _ = self.stream.set_read_timeout(left);
             match reader.read_until(b'\n', &mut text) {
                 Ok(_) => break,
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-                Err(error) => return Err(trouble(format!("broke off: {error}"))),
+                Err(error) => return Err(trouble(format!("closed the connection: {error}"))),
             }
         }
         match serde_json::from_slice(&text) {
             Ok(Answer::Refused { why }) => Err(trouble(format!("refused: {why}"))),
             Ok(answer) => Ok(answer),
-            Err(_) if text.is_empty() => Err(trouble("ended before it answered".to_owned())),
-            Err(error) => Err(trouble(format!("answered something that this version does not understand: {error}"))),
+            Err(_) if text.is_empty() => Err(trouble("ended before it responded".to_owned())),
+            Err(error) => Err(trouble(format!("sent a response that this version does not understand: {error}"))),
         }
     }
 }

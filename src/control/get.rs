@@ -47,23 +47,24 @@ impl Target {
         let (tls, default_port) = match scheme.to_ascii_lowercase().as_str() {
             "http" => (false, 80),
             "https" => (true, 443),
-            _ => return Err(format!("{scheme} is not spoken here; use http://ADDRESS:PORT/PATH")),
+            _ => return Err(format!("{scheme} is not supported; use http://ADDRESS:PORT/PATH")),
         };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         let path = path.split('#').next().unwrap_or_default();
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
         if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("its path has characters that must be encoded".into());
+            return Err("its path contains characters that must be percent-encoded".into());
         }
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => {
-                (host, port.parse().map_err(|_| format!("{port:?} is no port"))?)
+                (host, port.parse().map_err(|_| format!("{port:?} is not a port"))?)
             }
             _ => (authority, default_port),
         };
-        let ip =
-            BindHost::parse(host).map_err(|_| format!("{host:?} is no IP address, and names are not resolved"))?.0;
+        let ip = BindHost::parse(host)
+            .map_err(|_| format!("{host:?} is not an IP address, and names are not resolved"))?
+            .0;
         let place = Destination::Tcp(reachable(SocketAddr::new(ip, port)));
         Ok(Self { place, host: authority.to_owned(), path, speech: Speech { tls, h2c: false } })
     }
@@ -74,7 +75,7 @@ impl Target {
     /// Why there was no answer, in words.
     pub fn get(&self, timeout: Duration) -> Result<Response, String> {
         self.exchange(Instant::now() + timeout).map_err(|error| match error.kind() {
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => "no answer in time".to_owned(),
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => "no response in time".to_owned(),
             ErrorKind::ConnectionRefused => "connection refused".to_owned(),
             _ => error.to_string(),
         })
@@ -188,7 +189,7 @@ mod tests {
             ("ftp://localhost/", "ftp"),
             ("localhost:80", "scheme"),
             ("http://example.com/", "not resolved"),
-            ("http://127.0.0.1:port/", "no port"),
+            ("http://127.0.0.1:port/", "not a port"),
             ("http://127.0.0.1/a b", "encoded"),
         ] {
             let error = Target::url(url).unwrap_err();
@@ -219,7 +220,7 @@ mod tests {
     fn nobody_there_and_nobody_answering_are_errors() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let target = Target::at(&listener.local_addr().unwrap().to_string(), "/", Speech::default()).unwrap();
-        assert_eq!(target.get(Duration::from_millis(50)), Err("no answer in time".to_owned()));
+        assert_eq!(target.get(Duration::from_millis(50)), Err("no response in time".to_owned()));
         drop(listener);
         assert_eq!(target.get(Duration::from_secs(20)), Err("connection refused".to_owned()));
     }

@@ -11,14 +11,14 @@ pub fn metrics(status: &Status) -> String {
     let mut text = Exposition::default();
     text.gauge("info", "The launcher, as labels; always 1.").sample(&[("version", &launcher.version)], 1);
     text.gauge("uptime_seconds", "Time since the start of the launcher.").sample(&[], launcher.uptime_seconds);
-    text.gauge("ready", "Whether new requests are welcome.").sample(&[], u8::from(launcher.ready));
-    text.gauge("restarts_left", "Failures that are still forgiven.").sample(&[], status.restarts_left);
+    text.gauge("ready", "Whether the service is ready for requests.").sample(&[], u8::from(launcher.ready));
+    text.gauge("restarts_left", "Failures left before the launcher gives up.").sample(&[], status.restarts_left);
     text.counter("failures_total", "Failures of the server.").sample(&[], status.failures);
     text.counter("worker_exits_total", "Workers that ended while their generation served, by cause.");
     for (cause, count) in &status.worker_exits {
         text.sample(&[("cause", cause)], count);
     }
-    text.counter("requests_total", "Requests, by what became of them, as far as workers tell.");
+    text.counter("requests_total", "Requests by outcome, as reported by the workers.");
     text.sample(&[("outcome", "served")], status.requests.served);
     text.sample(&[("outcome", "rejected")], status.requests.rejected);
     for_generations(&mut text, &status.generations);
@@ -41,11 +41,11 @@ fn for_generations(text: &mut Exposition, generations: &[Generation]) {
     }
     text.gauge("generation_age_seconds", "Time since the start of a generation.");
     each(text, generations, |generation| generation.age_seconds);
-    text.gauge("workers", "Worker processes that live.");
+    text.gauge("workers", "Live worker processes.");
     each(text, generations, |generation| generation.workers.len());
-    text.gauge("workers_planned", "Worker processes that there should be.");
+    text.gauge("workers_planned", "Planned worker processes.");
     each(text, generations, |generation| generation.workers_planned);
-    text.gauge("worker_requests_limit", "Requests that a worker may have in flight before it answers 503.");
+    text.gauge("worker_requests_limit", "Limit of concurrent requests per worker.");
     for generation in generations {
         if let Some(limit) = generation.limit {
             text.sample(&[("generation", &generation.id.to_string())], limit);
@@ -70,34 +70,36 @@ const OF_WORKER: [OfWorker; 12] = [
     ("worker_resident_memory_bytes", "Resident memory of a worker, shared pages included.", |worker| {
         Some(worker.rss_bytes as f64)
     }),
-    ("worker_cpu_seconds_total", "Processor time of a worker, user and system.", |worker| Some(worker.cpu_seconds)),
-    ("worker_ready", "Whether the app of a worker has started and was not told to end.", |worker| {
+    ("worker_cpu_seconds_total", "CPU time of a worker, user and system.", |worker| Some(worker.cpu_seconds)),
+    ("worker_ready", "Whether the app in a worker has started and has not been told to stop.", |worker| {
         load(worker, |load| f64::from(u8::from(load.state == "ready")))
     }),
     ("worker_heartbeat_age_seconds", "Time since the event loop of a worker last ran.", |worker| {
         load(worker, |load| load.heartbeat_seconds_ago)
     }),
-    ("worker_event_loop_lag_seconds", "By how much the event loop of a worker was late the last time.", |worker| {
+    ("worker_event_loop_lag_seconds", "Latest event loop lag of a worker.", |worker| {
         load(worker, |load| load.lag_seconds)
     }),
-    ("worker_event_loop_lag_max_seconds", "By how much the event loop of a worker was late at most.", |worker| {
+    ("worker_event_loop_lag_max_seconds", "Highest event loop lag of a worker.", |worker| {
         load(worker, |load| load.most_lag_seconds)
     }),
-    ("worker_requests_in_flight", "Requests that a worker is working on.", |worker| {
+    ("worker_requests_in_flight", "Requests in progress in a worker.", |worker| {
         load(worker, |load| f64::from(load.in_flight))
     }),
-    ("worker_requests_in_flight_max", "The most requests that a worker ever worked on at a time.", |worker| {
+    ("worker_requests_in_flight_max", "Highest number of concurrent requests in a worker.", |worker| {
         load(worker, |load| f64::from(load.high_water))
     }),
-    ("worker_streams", "Event streams and web sockets that a worker has open.", |worker| {
+    ("worker_streams", "Open event streams and WebSockets of a worker.", |worker| {
         load(worker, |load| f64::from(load.streams))
     }),
     ("worker_requests_served_total", "Requests that a worker has finished.", |worker| {
         load(worker, |load| load.requests.served as f64)
     }),
-    ("worker_requests_rejected_total", "Requests that a worker has answered 503, being full.", |worker| {
-        load(worker, |load| load.requests.rejected as f64)
-    }),
+    (
+        "worker_requests_rejected_total",
+        "Requests that a worker has refused with 503 because it was full.",
+        |worker| load(worker, |load| load.requests.rejected as f64),
+    ),
 ];
 
 fn load(worker: &Worker, value: impl FnOnce(&Load) -> f64) -> Option<f64> {

@@ -143,7 +143,7 @@ impl ControlServer {
                 continue;
             }
             if !self.make_room() {
-                connection.refuse("too many clients wait for an answer".into());
+                connection.refuse("too many clients are waiting for a response".into());
                 continue;
             }
             let id = self.next;

@@ -117,7 +117,7 @@ impl Listener {
                 }
             }
         }
-        Err(first.unwrap_or_else(|| "no place for it".to_owned()))
+        Err(first.unwrap_or_else(|| "no location for it".to_owned()))
     }
 
     fn bind_at(place: &Place) -> Result<Self, String> {
@@ -166,13 +166,13 @@ impl Drop for Listener {
 fn clear(path: &Path) -> Result<(), String> {
     let Ok(there) = std::fs::symlink_metadata(path) else { return Ok(()) };
     if !there.file_type().is_socket() {
-        return Err("something that is no socket is in the way".into());
+        return Err("the path exists and is not a socket".into());
     }
     match Place::Path(path.to_owned()).connect(Duration::from_millis(200)) {
         Err(Errno::ECONNREFUSED) => {
             std::fs::remove_file(path).map_err(|error| format!("the old socket cannot be removed: {error}"))
         }
-        Ok(_) | Err(Errno::EAGAIN) => Err("another process listens there".into()),
+        Ok(_) | Err(Errno::EAGAIN) => Err("another process is listening there".into()),
         Err(errno) => Err(errno.desc().into()),
     }
 }
@@ -205,7 +205,7 @@ fn peer(socket: &impl AsFd) -> Result<Uid, String> {
     let credentials = getsockopt(socket, PeerCredentials);
     credentials
         .map(|credentials| Uid::from_raw(credentials.uid()))
-        .map_err(|errno| format!("the other end is unknown: {}", errno.desc()))
+        .map_err(|errno| format!("cannot identify the peer: {}", errno.desc()))
 }
 
 #[cfg(test)]
@@ -225,7 +225,7 @@ mod tests {
         let Place::Path(path) = &place else { panic!() };
         assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
         place.connect(Duration::from_secs(1)).unwrap();
-        assert!(Listener::bind(std::slice::from_ref(&place)).unwrap_err().contains("another process listens"));
+        assert!(Listener::bind(std::slice::from_ref(&place)).unwrap_err().contains("another process is listening"));
         drop(listener);
         assert!(!path.exists());
     }

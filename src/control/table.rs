@@ -100,10 +100,10 @@ fn columns(rows: &[Vec<String>]) -> String {
 
 fn cause(exit: &WorkerExit) -> String {
     match (exit.cause.as_str(), &exit.signal, exit.status) {
-        ("oom", ..) => "killed for lack of memory (oom)".to_owned(),
-        ("hung", ..) => "hung, ended for that".to_owned(),
-        ("rss", ..) => "too big, replaced for that".to_owned(),
-        ("age", ..) => "too old, replaced for that".to_owned(),
+        ("oom", ..) => "killed, out of memory (oom)".to_owned(),
+        ("hung", ..) => "hung, killed".to_owned(),
+        ("rss", ..) => "too large, replaced".to_owned(),
+        ("age", ..) => "too old, replaced".to_owned(),
         (_, Some(signal), _) => format!("killed by {signal}"),
         (_, None, Some(status)) => format!("exit status {status}"),
         (_, None, None) => "cause unknown".to_owned(),

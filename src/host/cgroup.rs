@@ -107,7 +107,7 @@ impl Cgroups {
                 (None, Interface::V1) => Path::new("/sys/fs/cgroup").join(controller),
             };
             notes.push(format!(
-                "the {controller} cgroup {} is not below any mount that is known; looking at {} instead",
+                "the {controller} cgroup {} is not below any known mount; using {} instead",
                 path.display(),
                 point.display()
             ));

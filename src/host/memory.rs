@@ -23,7 +23,7 @@ pub(super) fn memory(root: &Root, cgroups: &Cgroups, notes: &mut Vec<String>) ->
                 .filter(|high| high.bytes < max.as_ref().map_or(bound, |max| max.bytes));
             if let Some(high) = &high {
                 let (bytes, source) = (high.bytes, high.source.display());
-                notes.push(format!("{source} throttles from {bytes} bytes on: taken as the memory limit"));
+                notes.push(format!("{source} throttles above {bytes} bytes, which is taken as the memory limit"));
             }
             high.or(max)
         }

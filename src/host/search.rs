@@ -55,7 +55,7 @@ pub(super) fn program_at(path: PathBuf) -> Program {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Program::Missing;
         }
-        Err(error) => format!("cannot be looked at: {error}"),
+        Err(error) => format!("cannot be inspected: {error}"),
     };
     Program::NotExecutable { path, why }
 }

@@ -32,7 +32,7 @@ pub(super) fn target(setting: &Setting<App>, facts: &AppFacts, server: Server, f
         Target { text: format!("{}:{attribute}", app.module), factory: false, is_gateway: app.is_gateway() };
     if let (Server::Granian, Some((name, arguments))) = (server, attribute.split_once('(')) {
         if arguments.trim() != ")" {
-            let message = format!("Granian calls a factory without arguments, and {app} has some");
+            let message = format!("Granian calls a factory without arguments, but {app} has some");
             let hint = format!("use {}:{name}() with a factory that needs none, or --server gunicorn", app.module);
             findings.problem(Problem::setting(message, &setting.origin).hint(hint));
         }

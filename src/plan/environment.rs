@@ -184,7 +184,7 @@ fn rust_mode(resolution: &Resolution, findings: &mut Findings) {
     let value = value.to_string_lossy();
     if !value.trim().is_empty() && !value.trim().eq_ignore_ascii_case("off") {
         let message = format!("{NAME} = {value:?} asks for a sidecar, which is not managed here");
-        let hint = "set it to off, and run the sidecar in a container of its own";
+        let hint = "set it to off, and run the sidecar in its own container";
         findings.problem(Problem::setting(message, &Origin::Env(NAME.into())).hint(hint));
     }
 }

@@ -321,13 +321,13 @@ impl Args<'_> {
         let mut task_impl = setting.value;
         if task_impl == TaskImpl::Rust && python.is_some_and(|version| version >= (3, 12)) {
             self.findings.warn(format!(
-                "task_impl = rust (from {}) is not for Python 3.12 and later; asyncio is used",
+                "task_impl = rust (from {}) does not work on Python 3.12 and later; using asyncio",
                 setting.origin
             ));
             task_impl = TaskImpl::Asyncio;
         } else if task_impl == TaskImpl::Rust {
             self.findings.warn(format!(
-                "task_impl = rust (from {}) breaks FastAPI apps: their plain def endpoints answer 500",
+                "task_impl = rust (from {}) breaks FastAPI apps: their plain def endpoints return 500",
                 setting.origin
             ));
         }
@@ -393,7 +393,7 @@ impl Args<'_> {
             let seconds = wanted.0.max(SHORTEST_LIFETIME);
             if seconds > wanted.0 {
                 self.findings.warn(format!(
-                    "workers_lifetime = {} (from {}): where Granian keeps it by itself it is at least {seconds} s",
+                    "workers_lifetime = {} (from {}) is raised to at least {seconds} s where Granian enforces it itself",
                     wanted.0, lifetime.origin
                 ));
             }
@@ -421,7 +421,7 @@ impl Args<'_> {
     fn reload(&mut self) {
         let python = &self.inputs.host.python;
         if python.interpreter.is_some() && !python.packages.contains_key("watchfiles") {
-            let message = "dev mode reloads, which needs watchfiles, and that is not installed";
+            let message = "dev mode needs watchfiles, which is not installed";
             let hint = install(python, "'granian[reload]'");
             let problem = Problem::setting(message, &self.settings().granian_dev_mode.origin).hint(hint);
             self.findings.problem(problem);

@@ -38,7 +38,7 @@ impl Around<'_> {
     /// What would keep it from being there, whatever the server.
     pub fn obstacle(host: &Host) -> Option<String> {
         // It is imported from a descriptor.
-        host.limits.no_own_descriptors.then(|| "/proc/self/fd is not there to import it from".into())
+        host.limits.no_own_descriptors.then(|| "there is no /proc/self/fd to import it from".into())
     }
 
     /// Whether it will be there.
@@ -113,13 +113,13 @@ fn because(settings: &Settings, server: Server) -> String {
     match server {
         Server::Granian => {
             let setting = &settings.granian_backpressure;
-            format!("{}: one more request in a worker is answered 503 at once", setting.origin)
+            format!("{}: further requests in a worker are answered 503 at once", setting.origin)
         }
         Server::Gunicorn => match &settings.gunicorn_backpressure {
             setting if setting.value.is_some() => {
-                format!("{}: one more request in a worker is answered 503 at once", setting.origin)
+                format!("{}: further requests in a worker are answered 503 at once", setting.origin)
             }
-            _ => "GUNICORN_BACKPRESSURE is not set: a worker takes as many requests as come".into(),
+            _ => "GUNICORN_BACKPRESSURE is not set: a worker accepts any number of requests".into(),
         },
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn steps(settings: &Settings, host: &Host, env: &Environment, finding
         let words = step.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>();
         let shown = shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "));
         let because = format!(
-            "{} from {}; once, before the first start, at most {} for one run and {} retries",
+            "{} from {}; once, before the first start; at most {} per run, {} retries",
             step.setting,
             step.origin,
             show_span(step.timeout),

@@ -30,7 +30,7 @@ pub(super) fn choose(settings: &Settings, host: &Host, findings: &mut Findings) 
         ServerChoice::Auto if !installed(python, Server::Gunicorn) && installed(python, Server::Granian) => {
             (Server::Granian, "auto: gunicorn is not installed, granian is".to_owned())
         }
-        ServerChoice::Auto => (Server::Gunicorn, "auto: gunicorn comes first".to_owned()),
+        ServerChoice::Auto => (Server::Gunicorn, "auto: gunicorn is preferred".to_owned()),
     };
     let version = python.packages.get(server.word()).copied();
     let decision = version.map_or_else(|| server.to_string(), |version| format!("{server} {version}"));
@@ -43,7 +43,7 @@ pub(super) fn choose(settings: &Settings, host: &Host, findings: &mut Findings) 
         (Program::Found(path), _) => (path.clone(), vec![path.into()]),
         (Program::NotExecutable { path, why }, _) => {
             let message = format!("cannot run {server}: {} {why}", path.display());
-            let hint = format!("install it anew: {}", install(python, package(server)));
+            let hint = format!("reinstall it: {}", install(python, package(server)));
             findings.problem(Problem::new(Exit::NotExecutable, message).hint(hint));
             (path.clone(), vec![path.into()])
         }
@@ -72,8 +72,8 @@ fn installed(python: &Python, server: Server) -> bool {
 
 fn missing(server: Server, choice: &Setting<ServerChoice>, python: &Python) -> Problem {
     let place = python.interpreter.as_ref().map_or_else(
-        || format!("no Python with it was found in {}", python.searched.join(", ")),
-        |interpreter| format!("looked beside {} ({}) and on PATH", interpreter.path.display(), interpreter.found_by),
+        || format!("found no Python that has it in {}", python.searched.join(", ")),
+        |interpreter| format!("looked next to {} ({}) and on PATH", interpreter.path.display(), interpreter.found_by),
     );
     let what = if choice.value == ServerChoice::Auto { "neither gunicorn nor granian" } else { server.word() };
     let verb = if choice.value == ServerChoice::Auto { "is" } else { "is not" };
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(findings.problems[0].exit, Exit::NotFound);
         assert_eq!(
             findings.problems[0].to_string(),
-            "granian is not installed: looked beside /venv/bin/python (VIRTUAL_ENV) and on PATH (from environment \
+            "granian is not installed: looked next to /venv/bin/python (VIRTUAL_ENV) and on PATH (from environment \
              HTTP_SERVER); /venv/bin/python -m pip install 'granian[uvloop,pname]'; or use --server gunicorn, which \
              is installed"
         );

@@ -29,9 +29,9 @@ const GUNICORN: &[(&str, &str)] = &[
     ("cert_reqs", "use --ssl-client-verify"),
     ("ciphers", "use --ssl-ciphers"),
     ("ssl_version", "use --ssl-min-version"),
-    ("daemon", "leave it out: a server that detaches cannot be looked after"),
-    ("pidfile", "leave it out: the launcher knows the process; its own file is --lock"),
-    ("reuse_port", "leave it out: workers share one socket"),
+    ("daemon", "remove it: a daemonized server cannot be supervised"),
+    ("pidfile", "remove it: the launcher knows the process; its own file is --lock"),
+    ("reuse_port", "remove it: the workers share one socket"),
 ];
 
 /// Granian's flags that are ours, and what to use instead.
@@ -62,7 +62,7 @@ const GRANIAN: &[(&str, &str)] = &[
     ("--working-dir", "use --app-root"),
     ("--ssl-certificate", "use --ssl --cert-file"),
     ("--ssl-keyfile", "use --ssl --key-file"),
-    ("--ssl-keyfile-password", "set KEY_FILE_PASSWORD: an argument can be seen by everybody"),
+    ("--ssl-keyfile-password", "set KEY_FILE_PASSWORD: every user can see arguments"),
     ("--ssl-protocol-min", "use --ssl-min-version"),
     ("--ssl-ca", "use --ssl-ca-file"),
     ("--ssl-client-verify", "use --ssl-client-verify"),
@@ -72,8 +72,8 @@ const GRANIAN: &[(&str, &str)] = &[
 pub(super) fn check(server: Server, args: &[std::ffi::OsString], findings: &mut Findings) {
     let words: Vec<String> = args.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let mut contradiction = |written: &str, instead: &str| {
-        let message = format!("{written} behind -- contradicts what {server} is given here");
-        let place = if instead.starts_with("use") { " in front of the --" } else { "" };
+        let message = format!("{written} after -- contradicts what mcp-launch passes to {server}");
+        let place = if instead.starts_with("use") { " before the --" } else { "" };
         findings.problem(Problem::new(Exit::Usage, message).hint(format!("{instead}{place}")));
     };
     match server {
@@ -111,10 +111,10 @@ mod tests {
 
     #[test]
     fn a_contradiction_is_named_with_the_flag_to_use_instead() {
-        let hint = "--workers behind -- contradicts what granian is given here; use --workers in front of the --";
+        let hint = "--workers after -- contradicts what mcp-launch passes to granian; use --workers before the --";
         assert_eq!(problems(Server::Granian, &["--workers", "4"]), [hint]);
-        assert!(problems(Server::Gunicorn, &["-w4"])[0].starts_with("-w behind --"));
-        assert!(problems(Server::Gunicorn, &["--daem"])[0].contains("leave it out"));
+        assert!(problems(Server::Gunicorn, &["-w4"])[0].starts_with("-w after --"));
+        assert!(problems(Server::Gunicorn, &["--daem"])[0].contains("remove it"));
         assert_eq!(problems(Server::Granian, &["--no-access-log", "--ssl-ca=x"]).len(), 2);
     }
 

@@ -24,7 +24,7 @@ pub(super) fn check(
     };
     if let Some(most) = limits.somaxconn.filter(|most| *most < backlog) {
         findings.warn(format!(
-            "backlog = {backlog} (from {origin}), but the kernel cuts it to {most}; raise net.core.somaxconn"
+            "backlog = {backlog} (from {origin}), but the kernel reduces it to {most}; raise net.core.somaxconn"
         ));
     }
     let in_flight = match server {
@@ -49,7 +49,7 @@ pub(super) fn check(
     }
     if server == Server::Granian && settings.granian_http.value == Http::V2 && !tls {
         findings.warn(format!(
-            "http = 2 (from {}) without TLS: browsers and probes speak HTTP/1 there; use auto, or set SSL=true",
+            "http = 2 (from {}) without TLS: browsers and probes use HTTP/1 without TLS; use auto, or set SSL=true",
             settings.granian_http.origin
         ));
     }
@@ -73,7 +73,7 @@ mod tests {
         let host = Host { limits, ..Host::default() };
         let found = warnings(Server::Granian, &[], &host, 1);
         assert_eq!(found.len(), 2, "{found:?}");
-        assert!(found[0].contains("cuts it to 128") && found[1].contains("640 open files"), "{found:?}");
+        assert!(found[0].contains("reduces it to 128") && found[1].contains("640 open files"), "{found:?}");
         assert_eq!(warnings(Server::Gunicorn, &[("GUNICORN_BACKLOG", "128")], &host, 1), Vec::<String>::new());
     }
 

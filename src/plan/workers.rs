@@ -65,7 +65,7 @@ pub(super) fn count(server: Server, settings: &Settings, host: &Host, argument: 
     let plural = if number == 1 { "" } else { "s" };
     if wanted.is_exact() && number > cores.rounded.saturating_mul(FAR_ABOVE) {
         warnings.push(format!(
-            "{number} workers (from {source}) are far above the {} core{} that there are ({}); auto would follow the cores",
+            "{number} workers (from {source}) are far more than the {} core{} available ({}); auto would follow the cores",
             cores.rounded,
             if cores.rounded == 1 { "" } else { "s" },
             cores.text
@@ -73,7 +73,7 @@ pub(super) fn count(server: Server, settings: &Settings, host: &Host, argument: 
     }
     if let Some(limit) = memory.as_ref().filter(|cap| wanted.workers != Workers::Auto && number > cap.all) {
         warnings.push(format!(
-            "{number} worker{plural} (from {source}) may need more memory than there is: {}",
+            "{number} worker{plural} (from {source}) may need more memory than is available: {}",
             limit.text
         ));
     }
@@ -82,7 +82,7 @@ pub(super) fn count(server: Server, settings: &Settings, host: &Host, argument: 
     {
         warnings.push(format!(
             "{number} worker{plural} on {}, but the CPU weight ({}) grants only {} core{} when others are busy; set \
-             MCP_LAUNCH_CPUS to the cores that you count on",
+             MCP_LAUNCH_CPUS to the number of cores that you expect",
             cores.text,
             weight.source.display(),
             decimal(weight.cores),
@@ -197,7 +197,7 @@ impl MemoryCap {
             u32::try_from(workers).unwrap_or(u32::MAX)
         };
         let text = format!(
-            "memory {} ({}), {MEMORY_PERCENT} % of it at {} a worker",
+            "memory {} ({}), {MEMORY_PERCENT} % of it at {} per worker",
             mebibytes(limit.bytes),
             limit.source.display(),
             mebibytes(each.0),

@@ -63,11 +63,11 @@ fn the_reason_begins_with_what_binds_and_names_every_other_input() {
     assert_eq!(
         because(&[], &host(64, Some(2.0), Some(8192))),
         "cpu quota 2.0 (/sys/fs/cgroup/cpu.max) of 64 processors; max_workers 16 (default) allows 16; memory 8192 MiB \
-         (/sys/fs/cgroup/memory.max), 80 % of it at 256 MiB a worker allows 25"
+         (/sys/fs/cgroup/memory.max), 80 % of it at 256 MiB per worker allows 25"
     );
     assert_eq!(
         because(&[], &host(64, Some(2.0), Some(512))),
-        "memory 512 MiB (/sys/fs/cgroup/memory.max), 80 % of it at 256 MiB a worker; cpu quota 2.0 \
+        "memory 512 MiB (/sys/fs/cgroup/memory.max), 80 % of it at 256 MiB per worker; cpu quota 2.0 \
          (/sys/fs/cgroup/cpu.max) of 64 processors allows 2; max_workers 16 (default) allows 16"
     );
     assert_eq!(

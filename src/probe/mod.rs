@@ -46,8 +46,8 @@ impl fmt::Display for Response {
         match self {
             Self::Status(status) => write!(f, "answered {status}"),
             Self::Refused(why) => f.write_str(why),
-            Self::Other => f.write_str("did not answer in the protocol that was expected"),
-            Self::Nothing => f.write_str("closed the connection without an answer"),
+            Self::Other => f.write_str("did not respond in the expected protocol"),
+            Self::Nothing => f.write_str("closed the connection without a response"),
         }
     }
 }

@@ -52,7 +52,7 @@ const FIRST: &str = "1000";
 /// When memory runs out, the kernel is to kill this process, and what it will start, before any other.
 pub fn offer_to_oom_killer(pid: Pid) {
     if let Err(error) = fs::write(format!("/proc/{pid}/oom_score_adj"), FIRST) {
-        tracing::debug!(%pid, %error, "cannot offer it to the OOM killer");
+        tracing::debug!(%pid, %error, "cannot raise its OOM score");
     }
 }
 
@@ -62,7 +62,7 @@ pub fn withdraw_from_oom_killer(pid: Pid) {
     if fs::read_to_string(&path).is_ok_and(|score| score.trim() == FIRST) {
         let own = fs::read_to_string("/proc/self/oom_score_adj");
         if let Err(error) = own.and_then(|own| fs::write(&path, own.trim())) {
-            tracing::debug!(%pid, %error, "cannot withdraw it from the OOM killer");
+            tracing::debug!(%pid, %error, "cannot reset its OOM score");
         }
     }
 }

@@ -118,7 +118,7 @@ impl Page {
     fn settings(&mut self, resolution: &Resolution) {
         let entries = resolution.settings.entries();
         let (chosen, defaults): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| entry.origin.is_explicit());
-        self.heading("Settings that were chosen");
+        self.heading("Settings that were set");
         if chosen.is_empty() {
             self.line("  none");
         }
@@ -147,7 +147,7 @@ impl Page {
 
     fn native(&mut self, resolution: &Resolution) {
         if !resolution.native.is_empty() {
-            self.heading("Variables that the servers read for themselves");
+            self.heading("Variables that the servers read themselves");
             let row = |native: &crate::settings::NativeVariable| {
                 let value = redact::variable(&native.name, &native.value);
                 (native.name.clone(), value, format!("read by {}", native.server))
@@ -156,7 +156,7 @@ impl Page {
             self.rows(&rows);
         }
         if !resolution.withheld.is_empty() {
-            self.heading("Variables that are kept from the server");
+            self.heading("Variables that are withheld from the server");
             let row = |withheld: &crate::settings::Withheld| {
                 (withheld.name.clone(), String::new(), withheld.why.to_owned())
             };
@@ -214,12 +214,10 @@ fn what(inherited: &Inherited) -> String {
     match inherited {
         Inherited::Listener => "the listening socket".into(),
         Inherited::ProbeListener => "a private listening socket for readiness probes".into(),
-        Inherited::Scoreboard => "memory in which the workers tell how they are".into(),
-        Inherited::BorrowedSockets => {
-            "a line over which workers are asked for a copy of their listening socket".into()
-        }
+        Inherited::Scoreboard => "shared memory in which the workers report their state".into(),
+        Inherited::BorrowedSockets => "a channel for borrowing copies of the workers' listening sockets".into(),
         Inherited::Pair => "certificate chain and private key, in memory".into(),
-        Inherited::Authority => "certificates that clients' are checked against, in memory".into(),
+        Inherited::Authority => "CA certificates for verifying clients, in memory".into(),
         Inherited::Modules(modules) => {
             let names: Vec<_> = modules.iter().map(|module| module.name.as_str()).collect();
             format!("Python modules in memory: {}", names.join(", "))

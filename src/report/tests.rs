@@ -54,7 +54,7 @@ fn no_secret_is_shown() {
 fn decisions_come_first_then_what_was_chosen_then_defaults_and_the_command() {
     let (text, _) = both(ENV, &host());
     let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part:?} in\n{text}"));
-    let order = ["Plan", "workers", "Settings that were chosen", "Defaults", "Command", "Environment"];
+    let order = ["Plan", "workers", "Settings that were set", "Defaults", "Command", "Environment"];
     assert!(order.windows(2).all(|pair| at(pair[0]) < at(pair[1])), "{text}");
     assert!(text.contains("set by environment GUNICORN_WORKERS"), "{text}");
     let unwrapped = text.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -72,8 +72,8 @@ fn program(step: &PreStart, cwd: Option<&Path>) -> Result<PathBuf, Problem> {
         Program::NotExecutable { path, why } => {
             Err(problem(Exit::NotExecutable, format!("{}: {} {why}", step.setting, path.display())))
         }
-        Program::Missing => Err(problem(Exit::NotFound, format!("{}: there is no command {shown}", step.setting))
-            .hint("give a path, or a name that is on PATH or in the virtual environment")),
+        Program::Missing => Err(problem(Exit::NotFound, format!("{}: command not found: {shown}", step.setting))
+            .hint("use a path, or the name of a command on PATH or in the virtual environment")),
     }
 }
 
@@ -82,19 +82,20 @@ fn confined(step: &PreStart, cwd: Option<&Path>) -> Result<(), Problem> {
     let Some((path, origin)) = &step.confined else { return Ok(()) };
     let root = cwd.unwrap_or(Path::new("."));
     let cannot = |error: &io::Error| {
-        let why = if error.kind() == io::ErrorKind::NotFound { "is not there".to_owned() } else { error.to_string() };
+        let why =
+            if error.kind() == io::ErrorKind::NotFound { "does not exist".to_owned() } else { error.to_string() };
         Problem::setting(format!("the requirements file {} {why}", path.display()), origin)
-            .hint(format!("{} is set: name a file below APP_ROOT, or switch it off", step.setting))
+            .hint(format!("{} is set: name a file inside APP_ROOT, or switch it off", step.setting))
     };
     let root = root.canonicalize().map_err(|error| cannot(&error))?;
     let found = root.join(path).canonicalize().map_err(|error| cannot(&error))?;
     if !found.starts_with(&root) {
         let (path, found) = (path.display(), found.display());
-        let message = format!("the requirements file {path} is really {found}, outside {}", root.display());
-        return Err(Problem::setting(message, origin).hint("it must lie in APP_ROOT or below it"));
+        let message = format!("the requirements file {path} resolves to {found}, outside {}", root.display());
+        return Err(Problem::setting(message, origin).hint("it must be inside APP_ROOT"));
     }
     if !found.is_file() {
-        return Err(cannot(&io::Error::other("is no file")));
+        return Err(cannot(&io::Error::other("is not a regular file")));
     }
     Ok(())
 }
@@ -180,7 +181,7 @@ impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => write!(f, "exit status {status}"),
-            Self::OutOfTime(timeout) => write!(f, "not done within {}", show_span(*timeout)),
+            Self::OutOfTime(timeout) => write!(f, "did not finish within {}", show_span(*timeout)),
             Self::NotStarted(error) => write!(f, "could not be started: {error}"),
         }
     }

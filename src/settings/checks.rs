@@ -26,8 +26,8 @@ pub(super) fn check(settings: &Settings, flags: &FlagLayer, problems: &mut Vec<P
     warnings.extend(watched_in_vain(settings));
     if may_run(settings, Server::Granian) && settings.granian_blocking_threads.value != Int(1) {
         let threads = &settings.granian_blocking_threads;
-        let message = format!("blocking_threads = {} is not for an ASGI app", threads.value.show());
-        problems.push(Problem::setting(message, &threads.origin).hint("use 1, or leave it out"));
+        let message = format!("blocking_threads = {} does not work with an ASGI app", threads.value.show());
+        problems.push(Problem::setting(message, &threads.origin).hint("use 1, or remove it"));
     }
 }
 
@@ -42,7 +42,7 @@ fn may_run(settings: &Settings, server: Server) -> bool {
 fn bind_twice(flags: &FlagLayer) -> Option<Problem> {
     let others: Vec<_> = ["--host", "--port", "--uds"].into_iter().filter(|flag| flags.has(flag)).collect();
     (flags.has("--bind") && !others.is_empty()).then(|| {
-        Problem::new(Exit::Usage, format!("--bind and {} say the same thing twice", others.join(", ")))
+        Problem::new(Exit::Usage, format!("--bind and {} both set the address", others.join(", ")))
             .hint("use either --bind or --host, --port and --uds")
     })
 }
@@ -53,7 +53,7 @@ fn address_beside_socket(settings: &Settings) -> Option<String> {
     let typed = |origin: &Origin| matches!(origin, Origin::Flag(flag) if flag != "--bind");
     let address = [&settings.host.origin, &settings.port.origin].into_iter().find(|origin| typed(origin))?;
     let socket = format!("the Unix socket {} (from {})", uds.display(), settings.uds.origin);
-    Some(format!("{address} has no effect beside {socket}"))
+    Some(format!("{address} has no effect together with {socket}"))
 }
 
 fn stop_budget(settings: &Settings) -> Option<Problem> {
@@ -65,7 +65,7 @@ fn stop_budget(settings: &Settings) -> Option<Problem> {
     let left = timeout.value.0.saturating_sub(delay.value.0).saturating_sub(STOP_RESERVE);
     (Duration::from_secs(grace.0) > left).then(|| {
         let message = format!(
-            "graceful_timeout = {} is longer than the {} that stop_timeout {}, less stop_delay {}, less {}, leaves",
+            "graceful_timeout = {} exceeds the available {}, which is stop_timeout {} less stop_delay {} less {}",
             grace.show(),
             show_span(left),
             timeout.value.show(),
@@ -78,7 +78,7 @@ fn stop_budget(settings: &Settings) -> Option<Problem> {
 
 /// One value is larger than another that bounds it. The origin is that of the one that somebody chose.
 fn beyond<A: Value, B: Value>(name: &str, value: &Setting<A>, bound: &str, limit: &Setting<B>) -> Problem {
-    let message = format!("{name} = {} does not fit into {bound} = {}", value.value.show(), limit.value.show());
+    let message = format!("{name} = {} exceeds {bound} = {}", value.value.show(), limit.value.show());
     let origin = if value.is_explicit() { &value.origin } else { &limit.origin };
     Problem::setting(message, origin).hint(format!("lower {name} or raise {bound}"))
 }
@@ -91,7 +91,7 @@ fn client_verify(settings: &Settings, problems: &mut Vec<Problem>, warnings: &mu
     if !settings.ssl.value {
         warnings.push(format!("ssl_client_verify (from {}) has no effect without TLS; set SSL=true", verify.origin));
     } else if settings.ssl_ca_file.value.is_none() {
-        let message = format!("ssl_client_verify = {} needs certificates to check against", verify.value);
+        let message = format!("ssl_client_verify = {} needs CA certificates", verify.value);
         problems.push(Problem::setting(message, &verify.origin).hint("set SSL_CA_FILE"));
     }
 }
@@ -100,7 +100,7 @@ fn watched_in_vain(settings: &Settings) -> Option<String> {
     let watch = &settings.watch_certs;
     let why = match (settings.ssl.value, settings.mode.value) {
         (false, _) => "without TLS; set SSL=true",
-        (true, Mode::Exec) => "in exec mode: nobody is there to watch",
+        (true, Mode::Exec) => "in exec mode, which leaves nothing to watch the files",
         (true, Mode::Supervise) => return None,
     };
     watch.value.then(|| format!("watch_certs (from {}) has no effect {why}", watch.origin))
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_stop_delay_is_within_the_stop_budget() {
-        let wanted = "stop_delay = 30s does not fit into stop_timeout = 25s (from environment MCP_LAUNCH_STOP_DELAY); \
+        let wanted = "stop_delay = 30s exceeds stop_timeout = 25s (from environment MCP_LAUNCH_STOP_DELAY); \
                       lower stop_delay or raise stop_timeout";
         assert_eq!(problems(&[("MCP_LAUNCH_STOP_DELAY", "30")]), [wanted]);
         assert!(problems(&[("MCP_LAUNCH_STOP_DELAY", "30"), ("MCP_LAUNCH_MODE", "exec")]).is_empty());
@@ -145,8 +145,10 @@ mod tests {
         assert!(grace("18").is_empty());
         assert_eq!(
             grace("19"),
-            ["graceful_timeout = 19s is longer than the 18s that stop_timeout 25s, less stop_delay 5s, less 2s, \
-              leaves (from environment GUNICORN_GRACEFUL_TIMEOUT); lower it, or raise stop_timeout"]
+            [
+                "graceful_timeout = 19s exceeds the available 18s, which is stop_timeout 25s less stop_delay 5s less 2s \
+              (from environment GUNICORN_GRACEFUL_TIMEOUT); lower it, or raise stop_timeout"
+            ]
         );
         assert!(problems(&[("GUNICORN_GRACEFUL_TIMEOUT", "60"), ("HTTP_SERVER", "granian")]).is_empty());
     }
@@ -193,7 +195,9 @@ mod tests {
         let resolution = with(&[("GRANIAN_UDS", "/run/app.sock")], &[("port", "--port", "80")]);
         assert_eq!(
             resolution.warnings,
-            ["command line --port has no effect beside the Unix socket /run/app.sock (from environment GRANIAN_UDS)"]
+            [
+                "command line --port has no effect together with the Unix socket /run/app.sock (from environment GRANIAN_UDS)"
+            ]
         );
     }
 }

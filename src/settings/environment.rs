@@ -60,7 +60,7 @@ impl Found {
         if is_service_link(name, &value.to_string_lossy()) {
             self.withheld.push(Withheld { name: name.into(), why: "a Kubernetes service link" });
         } else if name == GRANIAN_VERSION {
-            self.withheld.push(Withheld { name: name.into(), why: "Granian takes it for its flag --version" });
+            self.withheld.push(Withheld { name: name.into(), why: "Granian would take it for its --version flag" });
         } else if name == CONFIG || OPTIONS.iter().any(|opt| opt.env.contains(&name)) {
             // Already read.
         } else if let Some(server) = reader(name) {

@@ -134,7 +134,7 @@ fn given(opt: &Opt, value: Tree) -> Given {
     let Tree::Array(_, elements) = value else {
         return match text(&value) {
             Some(text) => Given::text(name, text),
-            None => fault("{…}", "a table cannot stand here"),
+            None => fault("{…}", "a table is not allowed here"),
         };
     };
     let Some(elements) = elements.iter().map(text).collect::<Option<Vec<_>>>() else {
@@ -143,7 +143,7 @@ fn given(opt: &Opt, value: Tree) -> Given {
     let joined = opt.list.map(|join| join(&elements));
     match joined {
         Some(Some(text)) => Given::text(name, text),
-        Some(None) => fault(&elements.join(", "), "its elements cannot be told apart any more when they are joined"),
+        Some(None) => fault(&elements.join(", "), "its elements would be ambiguous when joined"),
         None => fault(&format!("[{}]", elements.join(", ")), "it takes one value, not a list"),
     }
 }

@@ -147,7 +147,7 @@ fn server_arguments_that_contradict_are_refused_with_the_flag_to_use() {
     ] {
         let mut launch = Launch::fake(server, "serve", &[]);
         launch.command.arg("--").args(arguments);
-        refused(launch, 2, &[arguments[0], "behind --", "in front of the --"]);
+        refused(launch, 2, &[arguments[0], "after --", "before the --"]);
     }
 }
 

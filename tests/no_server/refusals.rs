@@ -73,12 +73,7 @@ fn each_is_refused_with_its_source_and_what_would_be_right() {
             code: 2,
             says: &["--bind and --port"],
         },
-        Case {
-            env: &[],
-            arguments: &["--", "--bind", "1.2.3.4:5"],
-            code: 2,
-            says: &["--bind", "in front of the --"],
-        },
+        Case { env: &[], arguments: &["--", "--bind", "1.2.3.4:5"], code: 2, says: &["--bind", "before the --"] },
         Case { env: &[], arguments: &["--nonsense"], code: 2, says: &["--nonsense"] },
         Case {
             env: &[("SSL", "maybe")],

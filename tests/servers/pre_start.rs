@@ -96,7 +96,7 @@ fn one_that_takes_too_long_is_ended_with_all_that_it_started() {
     let mut running = with_command(command, &["--pre-start-timeout", "1s"]).start();
     let child = noted_pid(&running, "child");
     assert_eq!(running.wait(), 69, "{}", running.log());
-    assert!(running.log().contains("not done within 1s"), "{}", running.log());
+    assert!(running.log().contains("did not finish within 1s"), "{}", running.log());
     assert!(!is_alive(child) && nothing_started(&running));
     running.assert_nothing_left();
 }
@@ -192,7 +192,7 @@ fn who_asks_meanwhile_is_answered() {
     let (code, plan) = ask(&running, &["explain", "--running"]);
     assert!(code == Some(0) && plan.contains("pre-start"), "{plan}");
     let (code, refused) = ask(&running, &["reload"]);
-    assert!(code == Some(1) && refused.contains("nothing serves yet"), "{refused}");
+    assert!(code == Some(1) && refused.contains("not serving yet"), "{refused}");
     fs::write(running.directory.path().join("go"), "").unwrap();
     running.wait_log("ready generation=1");
     assert_eq!(ask(&running, &["health"]), (Some(0), "ready: serving\n".to_owned()));
@@ -231,7 +231,7 @@ fn a_command_that_is_not_there_is_found_out_before_anything_starts() {
         }
         let Finished { code, log, .. } = launch.finish();
         assert_eq!(code, 127, "{log}");
-        assert!(log.contains("there is no command no-such-command (from environment MCP_LAUNCH_PRE_START)"), "{log}");
+        assert!(log.contains("command not found: no-such-command (from environment MCP_LAUNCH_PRE_START)"), "{log}");
     }
 }
 
@@ -282,8 +282,8 @@ fn requirements_outside_the_app_root_are_refused() {
         (outside.to_str().unwrap(), "outside"),
         ("plugins/link.txt", "outside"),
         ("../outside.txt", "outside"),
-        ("plugins/missing.txt", "is not there"),
-        ("plugins", "is no file"),
+        ("plugins/missing.txt", "does not exist"),
+        ("plugins", "is not a regular file"),
     ] {
         let mut command = std::process::Command::new(&program);
         command.args(&args).env_clear().envs(env()).env("PLUGIN_REQUIREMENTS_TXT_PATH", path);

@@ -45,7 +45,7 @@ fn a_worker_that_grows_too_big_is_replaced_and_only_it(server: &str) {
     wait_until("the successor", || all_are_ready(&running));
     assert!(!is_alive(big));
     assert_hardly_any_failed(load);
-    assert!(status(&running).contains("too big, replaced for that"), "{}", status(&running));
+    assert!(status(&running).contains("too large, replaced"), "{}", status(&running));
     assert_eq!(running.log().matches("worker exit").count(), 1, "{}", running.log());
     assert_eq!(running.stop(), 0, "{}", running.log());
 }

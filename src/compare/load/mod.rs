@@ -122,7 +122,7 @@ impl Generator {
         };
         read.ok_or_else(|| {
             let first = output.lines().find(|line| !line.trim().is_empty()).unwrap_or("nothing");
-            format!("{} said something that is not understood: {first}", self.kind.name())
+            format!("unexpected output from {}: {first}", self.kind.name())
         })
     }
 

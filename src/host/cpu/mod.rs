@@ -27,7 +27,7 @@ fn affinity(root: &Root, notes: &mut Vec<String>) -> u32 {
         u32::try_from(processors).unwrap_or(u32::MAX)
     });
     kernel.or_else(|| affinity_from_files(root)).filter(|&processors| processors > 0).unwrap_or_else(|| {
-        notes.push("cannot find out the processors that this process may run on; taking 1".into());
+        notes.push("cannot determine which CPUs this process may use; assuming 1".into());
         1
     })
 }

@@ -156,7 +156,7 @@ fn python_of(venv: &Path) -> Result<Option<PathBuf>, String> {
             Program::Missing => {
                 if let Ok(target) = std::fs::read_link(&path) {
                     let (path, target) = (path.display(), target.display());
-                    wrong.get_or_insert(format!("{path} leads to {target}, which is not there"));
+                    wrong.get_or_insert(format!("{path} points to {target}, which does not exist"));
                 }
             }
         }

@@ -33,7 +33,7 @@ pub(super) fn script(path: &Path, search: &SearchPath) -> Script {
     let (first, rest) = line.split_once('\n').unwrap_or((line, ""));
     if first.ends_with('\r') {
         return Script::Broken(
-            "has Windows line endings: the kernel takes the carriage return for a part of its interpreter's name"
+            "has Windows line endings: the kernel treats the carriage return as part of the interpreter's name"
                 .into(),
         );
     }
@@ -60,7 +60,7 @@ fn interpreted_by(program: Program, named: &str) -> Script {
         Program::NotExecutable { path, why } => {
             Script::Broken(format!("names {} as its interpreter, which {why}", path.display()))
         }
-        Program::Missing => Script::Broken(format!("names {named} as its interpreter, which is not there")),
+        Program::Missing => Script::Broken(format!("names {named} as its interpreter, which does not exist")),
     }
 }
 

@@ -50,7 +50,7 @@ impl Args<'_> {
             self.too_old("ssl_min_version", "--ssl-protocol-min", &least.origin);
         } else if let Some(version) = self.inputs.version.filter(|version| *version >= ONLY_1_3) {
             self.findings.warn(format!(
-                "granian {version} accepts TLS 1.3 alone, and older clients are turned away; {}",
+                "granian {version} accepts only TLS 1.3, so older clients are refused; {}",
                 install(&self.inputs.host.python, "-U granian")
             ));
         }
@@ -69,14 +69,14 @@ impl Args<'_> {
             ClientVerify::None => {}
             ClientVerify::Required => self.flag("--ssl-client-verify"),
             ClientVerify::Optional => {
-                let message = "Granian cannot check a client's certificate only if it shows one";
+                let message = "Granian cannot make client certificates optional";
                 let hint = "use required or none, or --server gunicorn";
                 self.findings.problem(Problem::setting(message, &verify.origin).hint(hint));
             }
         }
         if let Some(ciphers) = &settings.ssl_ciphers.value {
-            let message = format!("Granian's ciphers cannot be chosen: ssl_ciphers = {ciphers}");
-            let hint = "leave it out (Granian has none that are weak), or use --server gunicorn";
+            let message = format!("Granian has no setting for ciphers: ssl_ciphers = {ciphers}");
+            let hint = "remove it (Granian offers no weak ciphers), or use --server gunicorn";
             self.findings.problem(Problem::setting(message, &settings.ssl_ciphers.origin).hint(hint));
         }
         true

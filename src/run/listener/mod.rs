@@ -130,7 +130,7 @@ impl Listeners {
         let member = |generation| self.sockets.iter().position(|listener| listener.generation == Some(generation));
         let [Some(first), Some(second)] = parts.map(|(generation, _)| member(generation)) else { return };
         if let Err(errno) = share(&self.sockets[first].socket, [(first, parts[0].1), (second, parts[1].1)]) {
-            tracing::warn!(error = errno.desc(), "cannot share new connections out");
+            tracing::warn!(error = errno.desc(), "cannot distribute new connections");
         }
     }
 
@@ -290,7 +290,7 @@ fn holder(port: u16) -> Option<String> {
 
 fn cannot(path: &Path, error: &io::Error) -> Problem {
     Problem::new(Exit::Settings, format!("cannot listen on the Unix socket {}: {error}", path.display()))
-        .hint("its directory must exist and be writable, and the path have at most 107 bytes")
+        .hint("its directory must exist and be writable, and the path must have at most 107 bytes")
 }
 
 /// Makes sure that nothing of worth is at the path, and removes what a predecessor that was killed left there.
@@ -298,11 +298,11 @@ fn clear_unix(path: &Path) -> Result<(), Problem> {
     let shown = path.display();
     let Ok(there) = std::fs::symlink_metadata(path) else { return Ok(()) };
     if !std::os::unix::fs::FileTypeExt::is_socket(&there.file_type()) {
-        let message = format!("{shown} is in the way of the Unix socket: it is no socket");
+        let message = format!("cannot create the Unix socket {shown}: the path exists and is not a socket");
         return Err(Problem::new(Exit::Settings, message).hint("remove it or choose another path"));
     }
     if UnixStream::connect(path).is_ok() {
-        let message = format!("another process listens on the Unix socket {shown}");
+        let message = format!("another process is listening on the Unix socket {shown}");
         return Err(Problem::new(Exit::Taken, message).hint("stop it or choose another path"));
     }
     std::fs::remove_file(path).map_err(|error| cannot(path, &error))

@@ -70,7 +70,7 @@ impl<'a> Meanwhile<'a> {
                 let env = std::env::vars_os().collect();
                 Answer::Plan(Box::new(LivePlan::new(self.plan, &env, self.plan.bind.to_string(), Vec::new())))
             }
-            Request::Reload { .. } => Answer::Refused { why: format!("nothing serves yet: {phase}") },
+            Request::Reload { .. } => Answer::Refused { why: format!("not serving yet: {phase}") },
         }
     }
 

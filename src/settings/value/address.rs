@@ -59,7 +59,7 @@ impl Value for UrlPath {
     const METAVAR: &'static str = "PATH";
 
     fn expected() -> String {
-        "a path that begins with / and has no blanks".into()
+        "a path that begins with / and has no spaces".into()
     }
 
     fn parse(text: &str) -> Result<Self, Option<String>> {

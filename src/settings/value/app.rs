@@ -49,7 +49,7 @@ impl Value for App {
         if module.split('.').all(identifier) && named {
             Ok(Self { module: module.into(), attribute: attribute.map(Into::into) })
         } else if attribute.is_none() && !text.is_empty() {
-            Err(Some("no module has such a name; a program is run by mcp-launch init -- CMD".into()))
+            Err(Some("that is not a module name; to run a program, use mcp-launch init -- CMD".into()))
         } else {
             Err(None)
         }

@@ -220,7 +220,11 @@ fn without_sys_the_affinity_remains() {
     std::fs::remove_dir_all(host.path("sys")).unwrap();
     let host = host.probe();
     assert_eq!((host.cpu.affinity, cores(&host), bytes(&host)), (4, None, None));
-    assert!(host.notes.iter().any(|note| note.contains("cpu cgroup / is not below any mount")), "{:?}", host.notes);
+    assert!(
+        host.notes.iter().any(|note| note.contains("cpu cgroup / is not below any known mount")),
+        "{:?}",
+        host.notes
+    );
 }
 
 #[test]
@@ -228,7 +232,7 @@ fn without_proc_the_usual_mount_is_looked_at() {
     let host = Tree::new().file("sys/fs/cgroup/cpu.max", "150000 100000\n").probe();
     assert_eq!((host.cpu.affinity, host.memory.total), (1, 0));
     assert_eq!(cores(&host), Some((1.5, "/sys/fs/cgroup/cpu.max")));
-    for file in ["/proc/self/cgroup", "/proc/self/mountinfo", "/proc/meminfo", "processors"] {
+    for file in ["/proc/self/cgroup", "/proc/self/mountinfo", "/proc/meminfo", "which CPUs"] {
         assert!(host.notes.iter().any(|note| note.contains(file)), "{file}: {:?}", host.notes);
     }
 }
@@ -265,7 +269,7 @@ fn a_group_outside_every_mount_takes_the_mount_and_says_so() {
         .file("sys/fs/cgroup/cpu.max", "100000 100000\n")
         .probe();
     assert_eq!(cores(&host), Some((1.0, "/sys/fs/cgroup/cpu.max")));
-    assert!(host.notes.iter().any(|note| note.contains("looking at /sys/fs/cgroup instead")), "{:?}", host.notes);
+    assert!(host.notes.iter().any(|note| note.contains("using /sys/fs/cgroup instead")), "{:?}", host.notes);
 }
 
 /// Limit, use and inactive page cache, level by level.

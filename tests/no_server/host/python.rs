@@ -256,7 +256,7 @@ fn programs_that_cannot_run_say_why() {
     assert_eq!(why(Tree::new().directory("bin/gunicorn")), "is a directory");
     assert_eq!(why(Tree::new().file("bin/gunicorn", "#!/bin/sh\n")), "is not executable");
     let gone = why(Tree::new().executable("bin/gunicorn", "#!/nowhere/bin/python3\n"));
-    assert_eq!(gone, "names /nowhere/bin/python3 as its interpreter, which is not there");
+    assert_eq!(gone, "names /nowhere/bin/python3 as its interpreter, which does not exist");
     assert!(why(Tree::new().executable("bin/gunicorn", "#!/bin/sh\r\n")).contains("Windows line endings"));
     let dangling = Tree::new().link("bin/gunicorn", "/nowhere/gunicorn");
     assert_eq!(python(&dangling.query_with_path(&["bin"])).0.gunicorn, Program::Missing);
@@ -277,7 +277,10 @@ fn an_environment_without_its_base_interpreter_is_explained() {
     let query = Query { virtual_env: Some(tree.path("venv")), ..tree.query_with_path(&["usr/bin"]) };
     let (python, notes) = python(&query);
     assert_eq!(interpreter(&python).path, tree.path("usr/bin/python3"));
-    assert!(notes.iter().any(|note| note.contains("leads to /nowhere/python3.12, which is not there")), "{notes:?}");
+    assert!(
+        notes.iter().any(|note| note.contains("points to /nowhere/python3.12, which does not exist")),
+        "{notes:?}"
+    );
 }
 
 #[test]
