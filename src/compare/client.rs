@@ -63,36 +63,50 @@ fn exchange(address: SocketAddr, request: &[u8], deadline: Instant) -> io::Resul
     whole(&text, true)?.ok_or_else(|| ErrorKind::UnexpectedEof.into())
 }
 
+/// More header fields than this no answer has.
+const MOST_FIELDS: usize = 100;
+
 /// The answer, if it is whole. `ended`: nothing more will come.
 fn whole(text: &[u8], ended: bool) -> io::Result<Option<Answer>> {
-    let invalid = || io::Error::from(ErrorKind::InvalidData);
-    let Some(end) = find(text, b"\r\n\r\n") else { return Ok(None) };
-    let head = std::str::from_utf8(&text[..end]).map_err(|_| invalid())?;
-    let body = &text[end + 4..];
-    let mut lines = head.split("\r\n");
-    let mut words = lines.next().unwrap_or_default().split(' ');
-    if !words.next().is_some_and(|version| version.starts_with("HTTP/1.")) {
-        return Err(invalid());
-    }
-    let status: u16 = words.next().and_then(|word| word.parse().ok()).ok_or_else(invalid)?;
+    let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
+    let mut answer = httparse::Response::new(&mut fields);
+    let httparse::Status::Complete(head) = answer.parse(text).map_err(invalid)? else { return Ok(None) };
+    let body = &text[head..];
     let field = |name: &str| {
-        let mut fields = lines.clone().filter_map(|line| line.split_once(':'));
-        fields.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+        let found = answer.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name));
+        found.and_then(|field| std::str::from_utf8(field.value).ok())
     };
+    let status = answer.code.unwrap_or_default();
     let is_whole = if matches!(status, 204 | 304) {
         true
     } else if field("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
-        body == b"0\r\n\r\n" || body.ends_with(b"\r\n0\r\n\r\n")
+        has_last_chunk(body)?
     } else if let Some(length) = field("content-length") {
-        body.len() >= length.parse::<usize>().map_err(|_| invalid())?
+        body.len() >= length.parse::<usize>().map_err(invalid)?
     } else {
         ended
     };
     Ok(is_whole.then(|| Answer { status, location: field("location").map(str::to_owned) }))
 }
 
-fn find(text: &[u8], what: &[u8]) -> Option<usize> {
-    text.windows(what.len()).position(|window| window == what)
+/// Whether a chunked body is whole: with the chunk of no length, and the empty line behind its trailer fields.
+fn has_last_chunk(mut body: &[u8]) -> io::Result<bool> {
+    const LINE_END: usize = 2;
+    while let httparse::Status::Complete((head, length)) = httparse::parse_chunk_size(body).map_err(invalid)? {
+        let rest = &body[head..];
+        if length == 0 {
+            let mut trailers = [httparse::EMPTY_HEADER; MOST_FIELDS];
+            return Ok(httparse::parse_headers(rest, &mut trailers).map_err(invalid)?.is_complete());
+        }
+        let end = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(LINE_END);
+        let Some(next) = rest.get(end..) else { return Ok(false) };
+        body = next;
+    }
+    Ok(false)
+}
+
+fn invalid<E>(_: E) -> io::Error {
+    ErrorKind::InvalidData.into()
 }
 
 /// What an HTTP/2 client that knows what it wants begins with, and an empty SETTINGS frame (RFC 9113, 3.4 and 6.5).
@@ -129,6 +143,8 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", good(200), good(200)),
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", None, None),
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", good(200), good(200)),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n\r\n0\r\n\r\n\r\n", None, None),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: b\r\n\r\n", good(200), good(200)),
             ("HTTP/1.1 204 No Content\r\n\r\n", good(204), good(204)),
             ("HTTP/1.1 200 OK\r\nContent-", None, None),
             ("", None, None),

@@ -3,17 +3,13 @@
 /// What Prometheus's text format is called in `Content-Type`.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Whether the head of a request asks for the metrics.
+/// Whether the head of a request asks for the metrics. Its fields do not matter.
 #[must_use]
 pub fn asks_for_metrics(head: &[u8]) -> bool {
-    let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
-    let mut words = line.split(|byte| *byte == b' ');
-    let (method, target, version) = (words.next(), words.next(), words.next());
-    let path = target.and_then(|target| target.split(|byte| *byte == b'?').next());
-    method == Some(b"GET")
-        && path == Some(b"/metrics")
-        && version.is_some_and(|version| version.starts_with(b"HTTP/1."))
-        && words.next().is_none()
+    let mut request = httparse::Request::new(&mut []);
+    let is_request = matches!(request.parse(head), Ok(_) | Err(httparse::Error::TooManyHeaders));
+    let path = request.path.and_then(|target| target.split('?').next());
+    is_request && request.method == Some("GET") && path == Some("/metrics") && request.version.is_some()
 }
 
 /// The answer with the metrics.
@@ -44,6 +40,8 @@ mod tests {
     fn only_the_metrics_are_there() {
         for (head, yes) in [
             ("GET /metrics HTTP/1.1\r\nHost: a", true),
+            ("GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r", true),
+            ("GET /metrics HTTP/1.1\n", true),
             ("GET /metrics?name[]=up HTTP/1.0", true),
             ("GET /metric HTTP/1.1", false),
             ("GET / HTTP/1.1", false),

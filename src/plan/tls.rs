@@ -14,7 +14,7 @@ use crate::host::Host;
 use crate::problem::Problem;
 use crate::settings::value::{ClientVerify, Mode, Value};
 use crate::settings::{Resolution, Settings};
-use crate::tls::{self, Form, Kind, Pair};
+use crate::tls::{self, Conversion, Form, Kind, Pair};
 
 /// The name of a generation's directory in the plan, where its number is not known yet.
 const DIRECTORY: &str = "mcp-launch-GENERATION";
@@ -100,7 +100,8 @@ pub(super) fn directory(settings: &Settings, host: &Host, pair: &Pair, findings:
     if pair.key.form != Form::Pkcs8 {
         let name = settings.key_file.value.show();
         let message = format!("Granian reads no key like {name}, and it cannot be converted in memory: {obstacle}");
-        let hint = format!("{remedy}, use --server gunicorn, or convert the key: {}", tls::CONVERT);
+        let command = Conversion::Clear.command(&settings.key_file.value);
+        let hint = format!("{remedy}, use --server gunicorn, or convert the key: {command}");
         findings.problem(Problem::setting(message, &settings.key_file.origin).hint(hint));
     }
     None

@@ -19,18 +19,14 @@ pub(super) struct Answer(Vec<u8>);
 impl Answer {
     pub fn received(&mut self, bytes: &[u8]) -> Option<Response> {
         self.0.extend_from_slice(bytes);
-        match self.0.iter().position(|byte| *byte == b'\n') {
-            Some(end) => Some(status(&self.0[..end]).map_or(Response::Other, Response::Status)),
-            None => (self.0.len() > LONGEST).then_some(Response::Other),
+        let mut answer = httparse::Response::new(&mut []);
+        let parsed = answer.parse(&self.0);
+        // The reason comes last in the status line; whatever is wrong behind it does not matter.
+        match (answer.code, answer.reason) {
+            (Some(code), Some(_)) => Some(Response::Status(code)),
+            _ => (parsed.is_err() || self.0.len() > LONGEST).then_some(Response::Other),
         }
     }
-}
-
-/// The status in a status line.
-fn status(line: &[u8]) -> Option<u16> {
-    let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
-    words.next().filter(|word| word.starts_with("HTTP/1."))?;
-    words.next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -44,12 +40,15 @@ mod tests {
             (&["HTTP/1.0 503\r\n"], Some(Response::Status(503))),
             (&["nonsense\r\n"], Some(Response::Other)),
             (&["HTTP/1.1 200 OK"], None),
-            (&["\u{15}\u{3}\u{1}\0\u{2}\u{2}("], None),
+            (&["HTTP/1.1 200\n"], Some(Response::Status(200))),
+            (&["HTTP/1.1 200 OK\r\nno header\r\n\r\n"], Some(Response::Status(200))),
+            (&["\u{15}\u{3}\u{1}\0\u{2}\u{2}("], Some(Response::Other)),
         ] {
             let mut answer = Answer::default();
             let found = parts.iter().find_map(|part| answer.received(part.as_bytes()));
             assert_eq!(found, expected, "{parts:?}");
         }
-        assert_eq!(Answer::default().received(&[b'a'; LONGEST + 1]), Some(Response::Other));
+        let endless = [b"HTTP/1.1 200 ".as_slice(), &[b'a'; LONGEST]].concat();
+        assert_eq!(Answer::default().received(&endless), Some(Response::Other));
     }
 }

@@ -3,7 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use figment::providers::{Format, Toml};
 use figment::value::{Dict, Num, Value as Tree};
 
 use super::env_names::CONFIG;
@@ -111,7 +110,7 @@ fn parse(bytes: &[u8]) -> Result<Dict, String> {
         let (line, column) = position(bytes, error.valid_up_to());
         format!("line {line}, column {column} is not UTF-8")
     })?;
-    Toml::from_str(text).map_err(|error| {
+    toml::from_str(text).map_err(|error| {
         let message = error.message().trim().replace('\n', ", ");
         let place = error.span().map(|span| position(bytes, span.start));
         let place = place.map_or_else(String::new, |(line, column)| format!(" at line {line}, column {column}"));

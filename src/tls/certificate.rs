@@ -2,11 +2,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use der::Decode;
-use x509_cert::certificate::{CertificateInner, Raw};
+use pkcs8::der::asn1::{AnyRef, GeneralizedTime, UtcTime};
+use pkcs8::der::{DateTime, Error, Reader, Result, SliceReader, Tag, Tagged};
 
-use super::key::{self, Public};
-use super::pem::{self, Block};
+use super::name;
+use super::pem::{self, Section};
+use super::public::{self, Public};
 
 /// A certificate, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,43 +51,60 @@ pub enum Validity {
     Expired,
 }
 
-/// Reads all certificates of a file's blocks, in their order.
+/// Reads all certificates of a file's sections, in their order.
 ///
 /// # Errors
 /// Which one cannot be read.
-pub(super) fn certificates(blocks: &[Block]) -> Result<Vec<Certificate>, String> {
-    let of_certificates = blocks.iter().filter(|block| block.label == "CERTIFICATE");
-    let read = |(index, block): (usize, &Block)| {
-        certificate(&block.data).map_err(|_| format!("has a certificate (the {}) that cannot be read", nth(index)))
+pub(super) fn certificates(sections: &[Section]) -> std::result::Result<Vec<Certificate>, String> {
+    let of_certificates = sections.iter().filter(|section| section.label == "CERTIFICATE");
+    let read = |(index, section): (usize, &Section)| {
+        let unreadable = |_| format!("has a certificate (the {}) that cannot be read", nth(index));
+        certificate(&section.decode()?).map_err(unreadable)
     };
-    let found: Vec<Certificate> = of_certificates.enumerate().map(read).collect::<Result<_, _>>()?;
+    let found: Vec<Certificate> = of_certificates.enumerate().map(read).collect::<std::result::Result<_, _>>()?;
     if !found.is_empty() {
         return Ok(found);
     }
-    let labels: Vec<&str> = blocks.iter().map(|block| block.label.as_str()).collect();
-    Err(if labels.is_empty() {
+    Err(if sections.is_empty() {
         "is no PEM file".into()
     } else {
-        format!("holds {}, not a CERTIFICATE: are the two files swapped?", labels.join(", "))
+        format!("holds {}, not a CERTIFICATE: are the two files swapped?", pem::labels(sections))
     })
 }
 
-fn certificate(data: &[u8]) -> der::Result<Certificate> {
-    // Without what RFC 5280 asks of issuers beyond the form: servers take such certificates, too.
-    let parsed = CertificateInner::<Raw>::from_der(data)?;
-    let parsed = parsed.tbs_certificate();
-    let info = parsed.subject_public_key_info();
-    let parameters = info.algorithm.parameters.as_ref().map(Into::into);
-    let bits = info.subject_public_key.as_bytes().unwrap_or_default();
-    let time = |time: x509_cert::time::Time| UNIX_EPOCH + time.to_unix_duration();
-    Ok(Certificate {
-        subject: parsed.subject().to_string(),
-        issuer: parsed.issuer().to_string(),
-        not_before: time(parsed.validity().not_before),
-        not_after: time(parsed.validity().not_after),
-        public: key::public_of(info.algorithm.oid, parameters, bits),
-        der: data.to_vec(),
-    })
+/// Reads what is of interest here (RFC 5280, 4.1), without what is asked of issuers beyond the form: servers take such
+/// certificates, too.
+fn certificate(data: &[u8]) -> Result<Certificate> {
+    let mut reader = SliceReader::new(data)?;
+    let found = reader.sequence(|reader| {
+        let found = reader.sequence(|reader| signed(reader, data))?;
+        public::rest(reader)?;
+        Ok::<_, Error>(found)
+    })?;
+    reader.finish()?;
+    Ok(found)
+}
+
+/// Reads what the signature is for; `whole` is the certificate.
+fn signed(reader: &mut SliceReader, whole: &[u8]) -> Result<Certificate> {
+    let _version = public::tagged(reader, 0)?;
+    let _serial: AnyRef = reader.decode()?;
+    let _algorithm: AnyRef = reader.decode()?;
+    let issuer = name::read(reader)?;
+    let (not_before, not_after) = reader.sequence(|reader| Ok::<_, Error>((time(reader)?, time(reader)?)))?;
+    let subject = name::read(reader)?;
+    let public = Public::of(&reader.decode()?);
+    public::rest(reader)?;
+    Ok(Certificate { subject, issuer, not_before, not_after, public, der: whole.to_vec() })
+}
+
+/// Until 2049 a time has two digits for the year (RFC 5280, 4.1.2.5).
+fn time<'a>(reader: &mut impl Reader<'a>) -> Result<SystemTime> {
+    let time: AnyRef = reader.decode()?;
+    match time.tag() {
+        Tag::UtcTime => time.decode_as::<UtcTime>().map(|time| time.to_system_time()),
+        _ => time.decode_as::<GeneralizedTime>().map(|time| time.to_system_time()),
+    }
 }
 
 /// The text of a file with these certificates and nothing else.
@@ -109,5 +127,54 @@ pub(super) fn nth(index: usize) -> String {
 /// A day, as people write it.
 pub(super) fn date(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    der::DateTime::from_unix_duration(since).map_or_else(|_| "?".into(), |at| at.to_string())
+    DateTime::from_unix_duration(since).map_or_else(|_| "?".into(), |at| at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// What openssl is asked, with the certificate as its input: the text that follows a `=`.
+    fn openssl(directory: &std::path::Path, arguments: &str) -> Vec<String> {
+        let ran = Command::new("openssl").args(arguments.split('|')).current_dir(directory).output().unwrap();
+        assert!(ran.status.success(), "{arguments}: {}", String::from_utf8_lossy(&ran.stderr));
+        let text = String::from_utf8(ran.stdout).unwrap();
+        text.lines().map(|line| line.split_once('=').unwrap_or_default().1.to_owned()).collect()
+    }
+
+    #[test]
+    fn certificates_are_read_as_openssl_reads_them() {
+        for (key, more) in [
+            ("rsa:2048", "-subj|/C=DE/O=Ex, Inc./OU=a + b;/CN=höst.example/emailAddress=a@b.c|-utf8|-days|365"),
+            ("ed25519", "-subj|/CN=#x/serialNumber=7/STREET=y \"z\" |-days|36500"),
+            ("rsa:2048", "-subj|/DC=org/DC=example/UID=u|-sigopt|rsa_padding_mode:pss"),
+            ("ed448", "-subj|/CN=x/title=t"),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            openssl(directory.path(), &format!("req|-x509|-noenc|-newkey|{key}|-keyout|key|-out|crt|{more}"));
+            let show = "x509|-in|crt|-noout|-startdate|-enddate|-dateopt|iso_8601|-subject|-issuer|-nameopt";
+            let expected = openssl(directory.path(), &format!("{show}|RFC2253,utf8,-esc_msb"));
+            let text = std::fs::read(directory.path().join("crt")).unwrap();
+            let [found] = &certificates(&pem::sections(&text)).unwrap()[..] else { panic!("one certificate") };
+            let times = [found.not_before, found.not_after].map(|time| date(time).replace('T', " "));
+            let names = [&found.subject, &found.issuer]
+                .map(|name| name.to_lowercase().replace("2.5.4.12=#0c0174", "title=t"));
+            let expected: Vec<String> = expected.iter().map(|line| line.to_lowercase()).collect();
+            assert_eq!([times.map(|time| time.to_lowercase()), names].concat(), expected);
+            assert_eq!(found.public.is_some(), key != "ed448");
+            assert_eq!(to_pem(std::slice::from_ref(found)), text);
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_is_cut_or_goes_on_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let make = "req|-x509|-noenc|-newkey|ed25519|-keyout|key|-out|crt|-outform|DER|-subj|/CN=x";
+        openssl(directory.path(), make);
+        let data = std::fs::read(directory.path().join("crt")).unwrap();
+        assert!(certificate(&data).is_ok());
+        assert!((0..data.len()).all(|length| certificate(&data[..length]).is_err()));
+        assert!(certificate(&[data, vec![5, 0]].concat()).is_err());
+    }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use zeroize::Zeroizing;
 
 use super::certificate::{self, Certificate, Validity, date, nth};
-use super::key::{self, CONVERT, Key, Kind, Unusable};
+use super::key::{self, Conversion, Form, Key, Kind, Unusable};
 use super::pem;
 use crate::problem::Problem;
 use crate::settings::Origin;
@@ -162,7 +162,7 @@ fn shown(file: &File) -> String {
 }
 
 fn read_chain(file: &File, what: &str, findings: &mut Findings) -> Option<Vec<Certificate>> {
-    let read = |text: &Zeroizing<Vec<u8>>| pem::blocks(text).and_then(|blocks| certificate::certificates(&blocks));
+    let read = |text: &Zeroizing<Vec<u8>>| certificate::certificates(&pem::sections(text));
     match file.content.as_ref().map_err(Clone::clone).and_then(read) {
         Ok(found) => Some(found),
         Err(why) => {
@@ -206,11 +206,21 @@ fn read_key(files: &Files, findings: &mut Findings) -> Option<Key> {
                 .hint("give the right one")
         }
         Err(Unusable::Encryption(how)) => {
-            about(format!("is encrypted with {how}")).hint(format!("convert it: {CONVERT}"))
+            about(format!("is encrypted {how}")).hint(convert(file, Conversion::Encrypted))
+        }
+        Err(Unusable::NoPoint(form)) => {
+            let encrypted = form == Form::Encrypted;
+            let conversion = if encrypted { Conversion::EncryptedWithPoint } else { Conversion::WithPoint };
+            about("leaves out its public point, which is to be compared with the certificate's".into())
+                .hint(convert(file, conversion))
         }
     };
     findings.problems.push(problem);
     None
+}
+
+fn convert(file: &File, conversion: Conversion) -> String {
+    format!("convert it, and name the file that this makes: {}", conversion.command(&file.path))
 }
 
 fn judge_strength(file: &File, key: Key, findings: &mut Findings) -> Option<Key> {

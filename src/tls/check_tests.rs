@@ -134,3 +134,24 @@ fn the_fingerprint_changes_with_any_of_the_files() {
     assert_eq!(fingerprint(&files), fingerprint(&files.clone()));
     assert_ne!(fingerprint(&files), fingerprint(&other));
 }
+
+#[test]
+fn a_key_in_a_rare_form_is_refused_with_the_command_that_converts_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (certificate, key) = made(directory.path(), "a", 365);
+    std::fs::write(directory.path().join("key"), key).unwrap();
+    let of_key = |arguments: &[&str]| {
+        let ran = Command::new("openssl").args(arguments).current_dir(directory.path()).output().unwrap();
+        problems(&check(&files(&certificate, &ran.stdout), in_days(1), false))
+    };
+    let traditional = of_key(&["ec", "-in", "key", "-aes256", "-passout", "pass:correct-horse"]);
+    let without = of_key(&["ec", "-in", "key", "-no_public"]);
+    for (said, what, command) in [
+        (traditional, "is encrypted in OpenSSL's old format", "openssl pkcs8 -topk8 -in key.pem -out key.pem.new"),
+        (without, "leaves out its public point", "openssl ec -in key.pem -out key.pem.new"),
+    ] {
+        for part in ["the private key key.pem", "KEY_FILE", what, command] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+}

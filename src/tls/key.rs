@@ -1,21 +1,19 @@
 //! Private keys: any of the common forms becomes clear PKCS#8 (RFC 5958), which both servers read.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::path::Path;
 
-use der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef, UintRef};
-use der::{Decode, Encode, Sequence};
-use pkcs5::EncryptionScheme;
-use pkcs5::pbes2::Kdf;
+use pkcs8::der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef};
+use pkcs8::der::{self, Decode, Encode};
 use pkcs8::{AlgorithmIdentifierRef, PrivateKeyInfoRef};
-use sec1::EcPrivateKey;
+use ring::signature::{Ed25519KeyPair, KeyPair};
 use zeroize::Zeroizing;
 
-use super::pem::{self, Block};
-use super::traditional;
+use super::encrypted::decrypt;
+use super::pem::{self, Section};
+use super::public::{CurvePrivateKey, EC, ED25519, Public, RSA, RsaPrivateKey};
 
-const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
-const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
-const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const P521: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
@@ -29,8 +27,34 @@ const OTHERS: &[(ObjectIdentifier, &str)] = &[
     (ObjectIdentifier::new_unwrap("1.3.132.0.10"), "secp256k1"),
 ];
 
-/// The command that makes of any key what can be read here.
-pub const CONVERT: &str = "openssl pkcs8 -topk8 -nocrypt -in OLD.pem -out NEW.pem";
+/// A command of openssl that makes of a key in a rare form one that can be read here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conversion {
+    /// To PKCS#8 in the clear.
+    Clear,
+    /// To PKCS#8, encrypted as is usual today.
+    Encrypted,
+    /// The same, with the public point put in.
+    EncryptedWithPoint,
+    /// A key on a curve, in the clear as before, with the public point put in.
+    WithPoint,
+}
+
+impl Conversion {
+    /// The command, which leaves the file as it is and writes another one beside it.
+    #[must_use]
+    pub fn command(self, path: &Path) -> String {
+        let quoted = |path: &str| shlex::try_quote(path).map_or_else(|_| path.to_owned(), Cow::into_owned);
+        let old = path.to_string_lossy();
+        let (old, new) = (quoted(&old), quoted(&format!("{old}.new")));
+        match self {
+            Self::Clear => format!("openssl pkcs8 -topk8 -nocrypt -in {old} -out {new}"),
+            Self::Encrypted => format!("openssl pkcs8 -topk8 -in {old} -out {new}"),
+            Self::EncryptedWithPoint => format!("openssl ec -in {old} | openssl pkcs8 -topk8 -out {new}"),
+            Self::WithPoint => format!("openssl ec -in {old} -out {new}"),
+        }
+    }
+}
 
 /// A private key in the clear. It is wiped from memory when it is dropped.
 #[derive(Clone)]
@@ -92,40 +116,12 @@ impl fmt::Display for Kind {
 /// How a file has a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// PKCS#8 in the clear, complete: what both servers read.
+    /// PKCS#8 in the clear: what both servers read.
     Pkcs8,
-    /// In the clear in a form that OpenSSL reads and Granian does not: PKCS#1, SEC1, PKCS#8 that leaves out the
-    /// public point.
+    /// In the clear in a form that OpenSSL reads and Granian does not: PKCS#1, SEC1.
     Clear,
     /// Encrypted.
     Encrypted,
-}
-
-/// A public key, as a certificate has it: to be compared.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Public {
-    algorithm: ObjectIdentifier,
-    curve: Option<ObjectIdentifier>,
-    bits: Vec<u8>,
-}
-
-impl Public {
-    pub(super) fn new(algorithm: ObjectIdentifier, curve: Option<ObjectIdentifier>, bits: &[u8]) -> Self {
-        // Parameters of other kinds are NULL, or absent, which means the same.
-        Self { algorithm, curve: curve.filter(|_| algorithm == EC), bits: compressed(algorithm, bits) }
-    }
-}
-
-/// A point of a curve in its shorter form (SEC1, 2.3.3): files have either. Other keys as they are.
-fn compressed(algorithm: ObjectIdentifier, bits: &[u8]) -> Vec<u8> {
-    const UNCOMPRESSED: u8 = 4;
-    match bits {
-        [UNCOMPRESSED, rest @ ..] if algorithm == EC && !rest.is_empty() => {
-            let parity = 2 | rest[rest.len() - 1] & 1;
-            [&[parity], &rest[..rest.len() / 2]].concat()
-        }
-        _ => bits.to_vec(),
-    }
 }
 
 /// Why a key cannot be used.
@@ -137,8 +133,10 @@ pub enum Unusable {
     NoPassphrase,
     /// It is encrypted with another passphrase.
     WrongPassphrase,
-    /// It is encrypted in a way that is not known here: which.
+    /// It is encrypted in a way that is not taken: which, as "is encrypted …" goes on.
     Encryption(String),
+    /// It is a key on a curve that leaves out its public point.
+    NoPoint(Form),
 }
 
 /// Reads the private key of a file.
@@ -146,176 +144,104 @@ pub enum Unusable {
 /// # Errors
 /// Why there is none to be had.
 pub fn read(text: &[u8], passphrase: Option<&[u8]>) -> Result<Key, Unusable> {
-    let blocks = pem::blocks(text).map_err(Unusable::File)?;
-    let Some(block) = blocks.iter().find(|block| block.label.ends_with("PRIVATE KEY")) else {
-        let labels: Vec<&str> = blocks.iter().map(|block| block.label.as_str()).collect();
-        return Err(Unusable::File(if labels.is_empty() {
+    let sections = pem::sections(text);
+    let Some(section) = sections.iter().find(|section| section.label.ends_with("PRIVATE KEY")) else {
+        return Err(Unusable::File(if sections.is_empty() {
             "is no PEM file".into()
         } else {
-            format!("holds {}, not a PRIVATE KEY: are the two files swapped?", labels.join(", "))
+            format!("holds {}, not a PRIVATE KEY: are the two files swapped?", pem::labels(&sections))
         }));
     };
-    if block.label == "ENCRYPTED PRIVATE KEY" {
-        let clear = decrypt(block, passphrase.ok_or(Unusable::NoPassphrase)?)?;
+    if section.is_encrypted_by_header() {
+        let how = "in OpenSSL's old format (Proc-Type: 4,ENCRYPTED), which is not read here";
+        return Err(Unusable::Encryption(how.into()));
+    }
+    if section.label == "ENCRYPTED PRIVATE KEY" {
+        return open(section, passphrase.ok_or(Unusable::NoPassphrase)?);
+    }
+    parse(&section.label, &section.decode().map_err(Unusable::File)?, Form::Clear)
+}
+
+fn open(section: &Section, passphrase: &[u8]) -> Result<Key, Unusable> {
+    let clear = decrypt(&section.decode().map_err(Unusable::File)?, passphrase)?;
+    parse("PRIVATE KEY", &clear, Form::Encrypted).map_err(|why| match why {
         // With a wrong passphrase the padding comes out right once in 256 times.
-        return parse("PRIVATE KEY", &clear, Form::Encrypted).map_err(|_| Unusable::WrongPassphrase);
-    }
-    if traditional::is_encrypted(block) {
-        let clear = traditional::decrypt(block, passphrase.ok_or(Unusable::NoPassphrase)?)?;
-        return parse(&block.label, &clear, Form::Encrypted).map_err(|_| Unusable::WrongPassphrase);
-    }
-    parse(&block.label, &block.data, Form::Clear).map_err(Unusable::File)
-}
-
-#[derive(Sequence)]
-struct EncryptedPrivateKeyInfo<'a> {
-    algorithm: EncryptionScheme,
-    data: &'a OctetStringRef,
-}
-
-fn decrypt(block: &Block, passphrase: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unusable> {
-    let unknown = || Unusable::Encryption("an encryption that is not known here".into());
-    let info = EncryptedPrivateKeyInfo::from_der(&block.data).map_err(|_| unknown())?;
-    if is_too_costly(&info.algorithm) {
-        return Err(Unusable::Encryption("a key derivation that would take too much time or memory".into()));
-    }
-    match info.algorithm.decrypt(passphrase, info.data.as_bytes()) {
-        Ok(clear) => Ok(Zeroizing::new(clear)),
-        Err(pkcs5::Error::DecryptFailed) => Err(Unusable::WrongPassphrase),
-        Err(pkcs5::Error::NoPbes1CryptSupport) => {
-            Err(Unusable::Encryption("PKCS#5 1.5, which is broken since long".into()))
-        }
-        Err(_) => Err(unknown()),
-    }
-}
-
-/// Whether deriving the key from the passphrase would keep us from looking after the servers, or is no derivation that
-/// can be carried out at all: the numbers come from the file.
-fn is_too_costly(algorithm: &EncryptionScheme) -> bool {
-    const MOST_ITERATIONS: u32 = 10_000_000;
-    const MOST_MEMORY: u64 = 256 << 20;
-    let EncryptionScheme::Pbes2(parameters) = algorithm else { return false };
-    match &parameters.kdf {
-        Kdf::Pbkdf2(pbkdf2) => pbkdf2.iteration_count > MOST_ITERATIONS,
-        Kdf::Scrypt(scrypt) => {
-            let (blocks, lanes) = (u64::from(scrypt.block_size), u64::from(scrypt.parallelization));
-            // RFC 7914, 2: the cost is a power of two above one.
-            let is_cost = scrypt.cost_parameter > 1 && scrypt.cost_parameter.is_power_of_two();
-            let memory = scrypt.cost_parameter.saturating_mul(128 * blocks);
-            !is_cost || blocks == 0 || lanes == 0 || lanes > 16 || memory > MOST_MEMORY
-        }
-        _ => false,
-    }
+        Unusable::File(_) => Unusable::WrongPassphrase,
+        why => why,
+    })
 }
 
 /// `form` is [`Form::Encrypted`] or [`Form::Clear`]; what is as both servers want it becomes [`Form::Pkcs8`].
-fn parse(label: &str, data: &[u8], form: Form) -> Result<Key, String> {
-    let malformed = |_| format!("has a {label} that cannot be read");
-    match label {
-        "PRIVATE KEY" => {
-            let info = PrivateKeyInfoRef::from_der(data).map_err(malformed)?;
-            pkcs8(&info, data, form).map_err(malformed)
-        }
-        "RSA PRIVATE KEY" => {
-            let algorithm = AlgorithmIdentifierRef { oid: RSA, parameters: Some(AnyRef::NULL) };
-            wrap(algorithm, data, form).map_err(malformed)
-        }
+fn parse(label: &str, data: &[u8], form: Form) -> Result<Key, Unusable> {
+    let malformed = |_| Unusable::File(format!("has a {label} that cannot be read"));
+    let (der, form) = match label {
+        "PRIVATE KEY" => (Zeroizing::new(data.to_vec()), if form == Form::Clear { Form::Pkcs8 } else { form }),
+        "RSA PRIVATE KEY" => (wrapped(RSA, AnyRef::NULL, data).map_err(malformed)?, form),
         "EC PRIVATE KEY" => {
-            let key = EcPrivateKey::from_der(data).map_err(malformed)?;
-            let curve = key.parameters.and_then(sec1::EcParameters::named_curve);
-            let Some(curve) = curve else { return Err("has an EC key that does not name its curve".into()) };
-            let algorithm = AlgorithmIdentifierRef { oid: EC, parameters: Some((&curve).into()) };
-            wrap(algorithm, data, form).map_err(malformed)
+            let Some(curve) = CurvePrivateKey::read(data).map_err(malformed)?.curve else {
+                return Err(Unusable::File("has an EC key that does not name its curve".into()));
+            };
+            (wrapped(EC, (&curve).into(), data).map_err(malformed)?, form)
         }
-        _ => Err(format!("holds a {label}, which is no key for TLS")),
-    }
-}
-
-/// Puts a key of an older form into PKCS#8.
-fn wrap(algorithm: AlgorithmIdentifierRef, key: &[u8], form: Form) -> der::Result<Key> {
-    let info = PrivateKeyInfoRef::new(algorithm, OctetStringRef::new(key)?);
-    let der = Zeroizing::new(info.to_der()?);
-    let mut key = pkcs8(&PrivateKeyInfoRef::from_der(&der)?, &der, form)?;
-    key.form = form;
-    Ok(key)
-}
-
-fn pkcs8(info: &PrivateKeyInfoRef, data: &[u8], form: Form) -> der::Result<Key> {
-    let clear = if form == Form::Clear { Form::Pkcs8 } else { form };
-    let algorithm = info.algorithm.oid;
-    let curve = info.algorithm.parameters.and_then(|parameters| parameters.decode_as::<ObjectIdentifier>().ok());
-    let secret = info.private_key.as_bytes();
-    let key = |kind, public| Key { der: Zeroizing::new(data.to_vec()), kind, form: clear, public };
-    if algorithm == RSA {
-        let (modulus, public) = rsa_public(secret)?;
-        return Ok(key(Kind::Rsa(modulus), Some(Public::new(RSA, None, &public))));
-    }
-    if algorithm == ED25519 {
-        let seed = <&OctetStringRef>::from_der(secret)?;
-        let seed: &[u8; 32] = seed.as_bytes().try_into().map_err(|_| der::ErrorKind::Failed)?;
-        let public = ed25519_dalek::SigningKey::from_bytes(seed).verifying_key();
-        return Ok(key(Kind::Ed25519, Some(Public::new(ED25519, None, public.as_bytes()))));
-    }
-    if let (true, Some(curve)) = (algorithm == EC, curve) {
-        let inner = EcPrivateKey::from_der(secret)?;
-        let kind = match curve {
-            P256 => Kind::P256,
-            P384 => Kind::P384,
-            P521 => Kind::P521,
-            other => Kind::Other(name_of(other)),
-        };
-        if let Some(point) = inner.public_key {
-            return Ok(key(kind, Some(Public::new(EC, Some(curve), point))));
-        }
-        let Some(point) = public_point(&kind, inner.private_key) else { return Ok(key(kind, None)) };
-        // Granian's library wants to see the public point.
-        let whole = Zeroizing::new(EcPrivateKey { public_key: Some(&point), ..inner }.to_der()?);
-        let info = PrivateKeyInfoRef::new(info.algorithm, OctetStringRef::new(&whole)?);
-        return Ok(Key {
-            der: Zeroizing::new(info.to_der()?),
-            kind,
-            form,
-            public: Some(Public::new(EC, Some(curve), &point)),
-        });
-    }
-    Ok(key(Kind::Other(name_of(algorithm)), None))
-}
-
-/// The number of bits of an RSA key, and the public key that belongs to it.
-fn rsa_public(secret: &[u8]) -> der::Result<(usize, Vec<u8>)> {
-    let key = pkcs1::RsaPrivateKeyRef::from_der(secret)?;
-    let bits = |number: &UintRef| {
-        let bytes = number.as_bytes();
-        bytes.first().map_or(0, |first| bytes.len() * 8 - first.leading_zeros() as usize)
+        _ => return Err(Unusable::File(format!("holds a {label}, which is no key for TLS"))),
     };
-    Ok((bits(&key.modulus), key.public_key().to_der()?))
+    match identify(&der).map_err(malformed)? {
+        Identity::Known(kind, public) => Ok(Key { der, kind, form, public: Some(public) }),
+        Identity::Unknown(kind) => Ok(Key { der, kind, form, public: None }),
+        Identity::NoPoint => Err(Unusable::NoPoint(form)),
+    }
 }
 
-/// The point that belongs to a secret number, for keys that leave it out.
-fn public_point(kind: &Kind, secret: &[u8]) -> Option<Vec<u8>> {
-    use p256::elliptic_curve::sec1::ToSec1Point;
-    match kind {
-        Kind::P256 => {
-            let key = p256::SecretKey::from_slice(secret).ok()?;
-            Some(key.public_key().to_sec1_point(false).as_bytes().to_vec())
+/// What a key is.
+enum Identity {
+    /// Its kind, and the public key that belongs to it.
+    Known(Kind, Public),
+    /// A kind whose public keys are not known here.
+    Unknown(Kind),
+    /// A key on a curve without its public point. To compute it takes the arithmetic of each curve.
+    NoPoint,
+}
+
+fn identify(der: &[u8]) -> der::Result<Identity> {
+    let info = PrivateKeyInfoRef::from_der(der)?;
+    let secret = info.private_key.as_bytes();
+    let curve = info.algorithm.parameters.and_then(|parameters| parameters.decode_as().ok());
+    Ok(match (info.algorithm.oid, curve) {
+        (RSA, _) => {
+            let key = RsaPrivateKey::read(secret)?;
+            Identity::Known(Kind::Rsa(key.bits()), Public::rsa(key.modulus, key.exponent))
         }
-        Kind::P384 => {
-            let key = p384::SecretKey::from_slice(secret).ok()?;
-            Some(key.public_key().to_sec1_point(false).as_bytes().to_vec())
+        (ED25519, _) => {
+            let seed = <&OctetStringRef>::from_der(secret)?;
+            let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_bytes()).map_err(|_| der::ErrorKind::Failed)?;
+            Identity::Known(Kind::Ed25519, Public::Ed25519(pair.public_key().as_ref().into()))
         }
-        _ => None,
+        (EC, Some(curve)) => match CurvePrivateKey::read(secret)?.point {
+            Some(point) => Identity::Known(kind_of(curve), Public::curve(curve, point)),
+            None => Identity::NoPoint,
+        },
+        (other, _) => Identity::Unknown(Kind::Other(name_of(other))),
+    })
+}
+
+fn kind_of(curve: ObjectIdentifier) -> Kind {
+    match curve {
+        P256 => Kind::P256,
+        P384 => Kind::P384,
+        P521 => Kind::P521,
+        other => Kind::Other(name_of(other)),
     }
+}
+
+/// A key of an older form as PKCS#8.
+fn wrapped(algorithm: ObjectIdentifier, parameters: AnyRef, key: &[u8]) -> der::Result<Zeroizing<Vec<u8>>> {
+    let algorithm = AlgorithmIdentifierRef { oid: algorithm, parameters: Some(parameters) };
+    PrivateKeyInfoRef::new(algorithm, OctetStringRef::new(key)?).to_der().map(Zeroizing::new)
 }
 
 fn name_of(identifier: ObjectIdentifier) -> String {
     let known = OTHERS.iter().find(|(known, _)| *known == identifier);
     known.map_or_else(|| format!("of the kind {identifier}"), |(_, name)| (*name).to_owned())
-}
-
-/// The public key of a certificate, as it can be compared with that of a private key.
-pub(super) fn public_of(algorithm: ObjectIdentifier, parameters: Option<AnyRef>, bits: &[u8]) -> Option<Public> {
-    let curve = parameters.and_then(|parameters| parameters.decode_as::<ObjectIdentifier>().ok());
-    [RSA, EC, ED25519].contains(&algorithm).then(|| Public::new(algorithm, curve, bits))
 }
 
 #[cfg(test)]

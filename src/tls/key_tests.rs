@@ -3,7 +3,7 @@ use std::process::Command;
 
 use super::*;
 
-const PASSPHRASE: &[u8] = b"correct horse";
+const PASSPHRASE: &[u8] = b"correct-horse";
 
 /// Runs openssl in a directory.
 fn openssl(directory: &Path, arguments: &str) {
@@ -57,15 +57,12 @@ fn encrypted_keys_are_opened_with_their_passphrase_only() {
         "pkcs8 -topk8 -v2 aes-128-cbc -v2prf hmacWithSHA1 -in key -out out",
         "pkcs8 -topk8 -v2 des3 -in key -out out",
         "pkcs8 -topk8 -scrypt -scrypt_N 1024 -in key -out out",
-        "rsa -traditional -aes128 -in key -out out",
-        "rsa -traditional -aes256 -in key -out out",
-        "rsa -traditional -des3 -in key -out out",
     ];
     for way in ways {
         let directory = tempfile::tempdir().unwrap();
         openssl(directory.path(), RSA_KEY);
         let mut words: Vec<&str> = way.split(' ').collect();
-        words.extend(["-passout", "pass:correct horse"]);
+        words.extend(["-passout", "pass:correct-horse"]);
         let ran = Command::new("openssl").args(words).current_dir(directory.path()).output().unwrap();
         assert!(ran.status.success(), "{way}: {}", String::from_utf8_lossy(&ran.stderr));
         let clear = std::fs::read(directory.path().join("key")).unwrap();
@@ -78,16 +75,67 @@ fn encrypted_keys_are_opened_with_their_passphrase_only() {
     }
 }
 
+/// What the command of a conversion makes, in a shell; the passphrase is given where openssl would ask for it.
+fn converted(text: &[u8], conversion: Conversion) -> Vec<u8> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("it's a key.pem");
+    std::fs::write(&path, text).unwrap();
+    let command = conversion.command(&path);
+    let passphrases = [
+        ("openssl pkcs8 -topk8", "openssl pkcs8 -topk8 -passin pass:correct-horse -passout pass:correct-horse"),
+        ("openssl ec", "openssl ec -passin pass:correct-horse"),
+    ];
+    let command = passphrases.iter().fold(command, |command, (asking, given)| command.replace(asking, given));
+    let ran = Command::new("sh").args(["-c", &command]).output().unwrap();
+    assert!(ran.status.success(), "{command}: {}", String::from_utf8_lossy(&ran.stderr));
+    assert_eq!(std::fs::read(&path).unwrap(), text, "the old file stays as it is");
+    std::fs::read(directory.path().join("it's a key.pem.new")).unwrap()
+}
+
 #[test]
-fn a_curve_key_without_its_public_point_gets_it() {
-    for curve in ["prime256v1", "secp384r1"] {
+fn a_key_of_the_old_encrypted_format_is_named_and_its_conversion_works() {
+    for cipher in ["-aes128", "-aes256", "-des3"] {
+        for (make, old) in [(RSA_KEY, "rsa -traditional"), (EC_KEY, "ec")] {
+            let encrypt = format!("{old} {cipher} -passout pass:correct-horse -in key -out out");
+            let text = made(&[make, &encrypt]);
+            for passphrase in [None, Some(PASSPHRASE)] {
+                let why = read(&text, passphrase).err();
+                assert!(matches!(&why, Some(Unusable::Encryption(how)) if how.contains("Proc-Type")), "{why:?}");
+            }
+            let key = read(&converted(&text, Conversion::Encrypted), Some(PASSPHRASE)).unwrap();
+            assert_eq!((key.form, key.public.is_some()), (Form::Encrypted, true));
+        }
+    }
+}
+
+#[test]
+fn a_curve_key_without_its_public_point_is_named_and_its_conversion_works() {
+    for curve in ["prime256v1", "secp384r1", "secp521r1"] {
         let make = format!("ecparam -name {curve} -genkey -noout -out key");
-        let text = made(&[&make, "ec -in key -no_public -out out"]);
-        let key = read(&text, None).unwrap();
-        assert_eq!(key.form, Form::Clear);
-        let again = read(&key.to_pem(), None).unwrap();
-        assert_eq!(again.form, Form::Pkcs8, "the point must be in it now");
-        assert_eq!((again.public.is_some(), &again.public), (true, &key.public));
+        let without = ["ec -in key -no_public -out out", "ec -in key -no_public -out key2"];
+        let clear = made(&[&make, without[0]]);
+        assert_eq!(read(&clear, None).err(), Some(Unusable::NoPoint(Form::Clear)));
+        let key = read(&converted(&clear, Conversion::WithPoint), None).unwrap();
+        assert_eq!(public_by_openssl(&key.to_pem()), public_by_openssl(&clear));
+        let pkcs8 = made(&[&make, without[1], "pkcs8 -topk8 -nocrypt -in key2 -out out"]);
+        assert_eq!(read(&pkcs8, None).err(), Some(Unusable::NoPoint(Form::Pkcs8)));
+        assert!(read(&converted(&pkcs8, Conversion::WithPoint), None).is_ok());
+        let encrypt = "pkcs8 -topk8 -passout pass:correct-horse -in key2 -out out";
+        let encrypted = made(&[&make, without[1], encrypt]);
+        assert_eq!(read(&encrypted, Some(PASSPHRASE)).err(), Some(Unusable::NoPoint(Form::Encrypted)));
+        let key = read(&converted(&encrypted, Conversion::EncryptedWithPoint), Some(PASSPHRASE)).unwrap();
+        assert_eq!(key.form, Form::Encrypted);
+    }
+}
+
+#[test]
+fn a_derivation_that_would_hold_everything_up_is_named_and_its_conversion_works() {
+    for costly in ["-iter 1000001", "-scrypt -scrypt_N 16384 -scrypt_r 8 -scrypt_p 5"] {
+        let encrypt = format!("pkcs8 -topk8 {costly} -passout pass:correct-horse -in key -out out");
+        let text = made(&[EC_KEY, &encrypt]);
+        let why = read(&text, Some(PASSPHRASE)).err();
+        assert!(matches!(&why, Some(Unusable::Encryption(how)) if how.starts_with("with ")), "{why:?}");
+        assert!(read(&converted(&text, Conversion::Encrypted), Some(PASSPHRASE)).is_ok());
     }
 }
 
@@ -104,31 +152,4 @@ fn what_is_no_usable_key_is_said() {
 fn a_key_does_not_show_itself() {
     let key = read(&made(&["genpkey -algorithm ed25519 -out out"]), None).unwrap();
     assert_eq!(format!("{key:?}"), "Key { kind: Ed25519, form: Pkcs8, .. }");
-}
-
-#[test]
-fn a_derivation_that_a_file_makes_costly_or_impossible_is_not_tried() {
-    use pkcs5::pbes2::{EncryptionScheme, Parameters, Pbkdf2Params, Salt, ScryptParams};
-    let salt = || Salt::new(*b"salt of a key").unwrap();
-    let scheme = |kdf| {
-        let encryption = EncryptionScheme::Aes256Cbc { iv: [0; 16] };
-        pkcs5::EncryptionScheme::Pbes2(Parameters { kdf, encryption })
-    };
-    let scrypt = |cost_parameter, block_size| {
-        let parallelization = 1;
-        scheme(Kdf::Scrypt(ScryptParams {
-            salt: salt(),
-            cost_parameter,
-            block_size,
-            parallelization,
-            key_length: None,
-        }))
-    };
-    let pbkdf2 = |count| scheme(Kdf::Pbkdf2(Pbkdf2Params::hmac_sha256(count, b"salt of a key").unwrap()));
-    assert!(!is_too_costly(&scrypt(1 << 14, 8)), "what openssl makes");
-    assert!(!is_too_costly(&pbkdf2(600_000)));
-    for (cost, blocks) in [(0, 8), (1, 8), (3, 8), (1 << 14, 0), (1 << 40, 8), (1 << 14, u16::MAX)] {
-        assert!(is_too_costly(&scrypt(cost, blocks)), "{cost} {blocks}");
-    }
-    assert!(is_too_costly(&pbkdf2(20_000_000)));
 }

@@ -5,14 +5,17 @@
 
 mod certificate;
 pub mod check;
+mod encrypted;
 pub mod key;
+mod name;
 mod pem;
+mod public;
 pub mod read;
-mod traditional;
 
 pub use certificate::Certificate;
 #[cfg(test)]
 pub(crate) use check::example;
 pub use check::{Findings, Pair, check};
-pub use key::{CONVERT, Form, Key, Kind};
+pub use key::{Conversion, Form, Key, Kind};
+pub use public::Public;
 pub use read::{paths, read};

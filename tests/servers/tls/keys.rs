@@ -21,8 +21,11 @@ const KINDS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "encrypted, traditional",
-        &["genrsa -traditional -aes256 -passout pass:correct-horse-battery -out server.key 2048"],
+        "encrypted PKCS#8, scrypt",
+        &[
+            "genrsa -out clear.key 2048",
+            "pkcs8 -topk8 -scrypt -in clear.key -passout pass:correct-horse-battery -out server.key",
+        ],
     ),
 ];
 
@@ -31,6 +34,7 @@ crate::for_both_servers!(
     a_passphrase_is_nowhere_to_be_seen,
     exec_mode_serves_with_tls,
     what_is_wrong_with_the_files_is_said_before_anything_starts,
+    a_key_in_a_rare_form_is_answered_with_the_command_that_converts_it,
 );
 
 fn every_common_key_is_served_with(server: &str) {
@@ -146,6 +150,43 @@ fn what_is_wrong_with_the_files_is_said_before_anything_starts(server: &str) {
         assert!(finished.log.contains(said), "{said} in {}", finished.log);
     }
     assert!(!finished.log.contains("ready"));
+}
+
+/// And what the command makes is served with.
+fn a_key_in_a_rare_form_is_answered_with_the_command_that_converts_it(server: &str) {
+    let traditional = &["genrsa -traditional -aes256 -passout pass:correct-horse-battery -out server.key 2048"][..];
+    let without = &["ecparam -name prime256v1 -genkey -out whole.key", "ec -in whole.key -no_public -out server.key"];
+    let passphrases = "pkcs8 -topk8 -passin pass:correct-horse-battery -passout pass:correct-horse-battery";
+    for (made, said) in [(traditional, "OpenSSL's old format"), (without, "leaves out its public point")] {
+        let prepared = |served: &str| {
+            let launch = launch(server, "server", &[])?;
+            let directory = launch.directory.path().to_owned();
+            for command in made {
+                openssl(&directory, command);
+            }
+            certify(&directory, "server", "-passin pass:correct-horse-battery");
+            let key = directory.join(served);
+            Some((launch.env("KEY_FILE_PASSWORD", PASSPHRASE).env("KEY_FILE", &key), directory))
+        };
+        let Some((launch, directory)) = prepared("server.key") else { return };
+        let finished = launch.finish();
+        assert_eq!(finished.code, 78, "{}", finished.log);
+        let key = directory.join("server.key").display().to_string();
+        let command = ["pkcs8 -topk8", "ec"].map(|tool| format!("openssl {tool} -in {key} -out {key}.new"));
+        let command = command.iter().find(|command| finished.log.contains(*command));
+        for part in [said, "KEY_FILE", key.as_str()] {
+            assert!(finished.log.contains(part), "{part} in {}", finished.log);
+        }
+        let Some((launch, directory)) = prepared("server.key.new") else { return };
+        let command = command.unwrap_or_else(|| panic!("no command in {}", finished.log));
+        let command = command.replace(&key, "server.key").replace("pkcs8 -topk8", passphrases);
+        openssl(&directory, command.strip_prefix("openssl ").unwrap());
+        let mut running = launch.start();
+        running.wait_log(" ready ");
+        let (code, answer) = curl(&running, "/", &["--cacert", "server.crt"]);
+        assert!(code == 0 && answer.starts_with("200"), "{said}: {code} {answer}\n{}", running.log());
+        assert_eq!(running.stop(), 0);
+    }
 }
 
 /// Sessions that were begun with one worker are resumed with another, and without opening a file again.
