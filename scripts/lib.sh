@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Shared by the scripts beside it, which source it. Everything that they make lies in CACHE, which git ignores.
+# Sourced by the other scripts in this directory. Everything they create is in CACHE, which git ignores.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=$ROOT/.cache
 # shellcheck disable=SC2034 # read by the scripts
 VENV=$CACHE/venv
 REQUIREMENTS=$ROOT/scripts/requirements.txt
-# What builds the wheel and checks files, apart from what is run and tested.
+# Tools for building the wheel and checking files, separate from what is run and tested.
 TOOLS=$CACHE/tools
 TOOL_REQUIREMENTS=$ROOT/scripts/tool-requirements.txt
 SECRETS=$CACHE/serve.env
@@ -20,8 +20,8 @@ die() {
     exit 1
 }
 
-# step WHAT COMMAND…: says what is being done, and how long it took or that it failed. Not to be used in a
-# condition: the shell would then go on after an error inside COMMAND.
+# step WHAT COMMAND…: prints what is being done and how long it took, or that it failed. Do not use it in a condition:
+# the shell would then ignore errors inside COMMAND.
 step() {
     local start=$SECONDS
     STEP=$1
@@ -39,7 +39,7 @@ have() {
     command -v "$1" >/dev/null
 }
 
-# Collects what is missing, so that the reader is told all of it at once.
+# Collects everything that is missing, so that it can be reported at once.
 MISSING=()
 
 missing() {
@@ -49,7 +49,7 @@ missing() {
 
 stop_if_missing() {
     ((${#MISSING[@]} == 0)) && return
-    say "${0##*/}: this machine lacks something:"
+    say "${0##*/}: missing on this machine:"
     local entry
     for entry in "${MISSING[@]}"; do
         say "    - $entry"
@@ -101,13 +101,13 @@ check_rust() {
     elif version=$(rustc --version | cut -d ' ' -f 2) && ! at_least "$wanted" "$version"; then
         missing "Rust $wanted or later; this is $version" "rustup update stable"
     fi
-    # The static binary takes the C library from libc.a; without it `cc` answers with the bare name.
+    # The static binary is linked with libc.a; if that is missing, `cc` prints the bare name.
     if ! have cc || [[ $(cc -print-file-name=libc.a) == libc.a ]]; then
         missing "a C linker and the static C library" "apt-get install -y gcc libc6-dev"
     fi
 }
 
-# The interpreters that the gateway supports, the one that the user names first.
+# The Python versions that the gateway supports, with the user's choice first.
 find_python() {
     local python
     for python in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11; do
@@ -126,7 +126,7 @@ venv_is_complete() {
     [[ -x $1/bin/python ]] && cmp -s "$2" "$1/requirements.txt"
 }
 
-# uv brings its own Python where there is none.
+# uv installs a Python if there is none.
 check_python() {
     venv_is_complete "$VENV" "$REQUIREMENTS" || have uv || find_python >/dev/null ||
         missing "Python 3.11, 3.12 or 3.13 with venv" "apt-get install -y python3 python3-venv"
@@ -143,7 +143,7 @@ make_venv() {
         "$(find_python)" -m venv "$1"
         "$1/bin/python" -m pip install --disable-pip-version-check --requirement "$2"
     fi
-    # Last: a virtual environment without it is made anew.
+    # Last, because a virtual environment without this file is created again.
     cp "$2" "$1/requirements.txt"
 }
 
@@ -159,7 +159,7 @@ ensure_tools() {
             make_venv "$TOOLS" "$TOOL_REQUIREMENTS"
 }
 
-# Where cargo leaves the release, which .cargo/config.toml puts in a folder named after the target.
+# Where cargo puts the release binary; .cargo/config.toml sets the target, which is part of the path.
 binary() {
     local target=${CARGO_BUILD_TARGET:-$(rustc -vV | sed -n 's/^host: //p')}
     printf '%s\n' "${CARGO_TARGET_DIR:-$ROOT/target}/$target/release/mcp-launch"
@@ -177,12 +177,12 @@ ensure_binary() {
     fi
 }
 
-# random BYTES: that many, in letters, digits, - and _
+# random BYTES: this many random bytes, as letters, digits, - and _
 random() {
     head -c "$1" /dev/urandom | base64 --wrap=0 | tr '+/' '-_' | tr -d '='
 }
 
-# One KEY=VALUE a line. The password is a random one already, so the gateway need not ask for another.
+# One KEY=VALUE per line. The password is random already, so the gateway does not need to ask for a new one.
 write_secrets() {
     (
         umask 077
@@ -198,7 +198,7 @@ SECRETS
     )
 }
 
-# Exports the gateway's secrets, made once and kept; what the user has set stays.
+# Exports the gateway's secrets, which are created once and kept. Variables that the user has set take precedence.
 ensure_secrets() {
     [[ -s $SECRETS ]] || write_secrets
     local line name
@@ -218,7 +218,7 @@ make_certificate() {
     )
 }
 
-# Exports the certificate settings; makes a self-signed certificate unless the user names one of their own.
+# Exports the certificate settings; creates a self-signed certificate unless the user has set one.
 ensure_certificate() {
     export SSL=true
     [[ -z ${CERT_FILE:-} ]] || return 0
@@ -231,13 +231,13 @@ check_openssl() {
     have openssl || missing "openssl, for --ssl" "apt-get install -y openssl"
 }
 
-# The program that builds and runs images: CONTAINER_ENGINE, else what is installed.
+# The program that builds and runs images: CONTAINER_ENGINE, or whichever is installed.
 find_container_engine() {
     local engine
     for engine in ${CONTAINER_ENGINE:+"$CONTAINER_ENGINE"} docker podman; do
         if have "$engine"; then
             printf '%s\n' "$engine"
-            # With the status, which in a trap is another one by default.
+            # The status is explicit because in a trap it defaults to another one.
             return 0
         fi
     done

@@ -1,4 +1,4 @@
-//! Executes its arguments: what any program in front of another must cost at least.
+//! Executes its arguments: the minimum cost of any program that starts another.
 
 use std::os::unix::process::CommandExt;
 

@@ -1,11 +1,11 @@
-//! A server that starts in no time, for scripts/bench and scripts/stress-signals: what is measured around it is the
-//! launcher.
+//! A server that starts instantly, for scripts/bench and scripts/stress-signals, so that only the launcher is
+//! measured.
 //!
-//! It writes the time at which it began (CLOCK_MONOTONIC, in nanoseconds) and its pid to standard output. What it does
-//! then is in the variable FAKE_SERVER:
-//! - nothing: it ends, with status 0;
-//! - `serve`: it answers every request on the listening sockets that its arguments name as Gunicorn's do
-//!   (`--bind fd://3`), until a signal ends it;
+//! It prints the time at which it began (CLOCK_MONOTONIC, in nanoseconds) and its pid. The variable FAKE_SERVER says
+//! what it does then:
+//! - unset: it exits with status 0;
+//! - `serve`: it answers every request on the listening sockets given in its arguments in Gunicorn's form (`--bind
+//!   fd://3`), until a signal ends it;
 //! - `serve-with-workers`: it also starts as many processes as `--workers` says.
 
 #![no_main]
@@ -29,17 +29,17 @@ const CLOCK_MONOTONIC: i32 = 1;
 
 fn now() -> i64 {
     let mut time = Timespec { seconds: 0, nanoseconds: 0 };
-    // SAFETY: the pointer is to a local of the layout that every 64-bit Linux has.
+    // SAFETY: the pointer is to a local variable with the layout of every 64-bit Linux.
     unsafe { clock_gettime(CLOCK_MONOTONIC, &raw mut time) };
     time.seconds * 1_000_000_000 + time.nanoseconds
 }
 
-/// The C library's entry, without Rust's own preparations before it: they take time that is not the launcher's.
-// SAFETY: no other symbol of this name is linked.
+/// The C library's entry point, without Rust's runtime setup, whose time would distort the measurement.
+// SAFETY: no other symbol with this name is linked.
 #[unsafe(no_mangle)]
 pub extern "C" fn main() -> i32 {
     let began = now();
-    // One write, so that the lines of several servers on one pipe stay whole.
+    // A single write, so that lines of several servers on one pipe are not mixed.
     let line = format!("{began} {}\n", std::process::id());
     let _ = std::io::stdout().write_all(line.as_bytes());
     match std::env::var("FAKE_SERVER").as_deref() {
@@ -56,7 +56,7 @@ pub extern "C" fn main() -> i32 {
     }
 }
 
-/// Their number follows the word `--workers`; what they write is not to be taken for a start of the server.
+/// Their number follows `--workers`. Their output must not be mistaken for the start of a server.
 fn start_workers() {
     let count = std::env::args().skip_while(|argument| argument != "--workers").nth(1);
     for _ in 0..count.and_then(|count| count.parse().ok()).unwrap_or(1) {
@@ -66,7 +66,7 @@ fn start_workers() {
 }
 
 fn serve(descriptor: i32) {
-    // SAFETY: nothing else in this program uses the descriptor; if it is not open, accepting fails.
+    // SAFETY: nothing else in this program uses the descriptor; if it is not open, accept fails.
     let listener = unsafe { TcpListener::from_raw_fd(descriptor) };
     for client in listener.incoming() {
         let Ok(mut client) = client else { return };

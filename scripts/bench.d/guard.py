@@ -173,7 +173,7 @@ def cost(field, title, app, path, rounds, seconds, **settings):
     for server in ["gunicorn", "granian"]:
         without, guarded = taken[server, "off"], taken[server, "on"]
         target = Target(1 / 0.95, "ratio") if path == "/" else None
-        # Time for a request, so that more is worse, as in all other rows.
+        # Time per request, so that more is worse, as in all other rows.
         yield Section(
             f"{title}, {server}: time for a request",
             [
@@ -216,7 +216,7 @@ async def crowd(port, seconds):
             answer = await ask(port, "/slow")
             answers.append(answer)
             if answer[0] == 503:
-                # As Retry-After asks it to, on the scale of this test.
+                # As Retry-After requests, on the scale of this test.
                 await asyncio.sleep(SLOW / 5)
 
     async def prober():
@@ -259,7 +259,7 @@ def overload(field, seconds):
         ]
         for what, times in [("an answer", answered), ("a 503", rejected), ("/health", [took for _, took in health])]:
             if times:
-                # The promise for a server that is saturated.
+                # The documented limit for a saturated server.
                 most = Target(50) if what == "a 503" else None
                 rows.append(Row(f"{what}, p50", [percentile(times, 0.5)], target=most))
                 rows.append(Row(f"{what}, p99", [percentile(times, 0.99)]))
@@ -292,7 +292,7 @@ def sections(options, installation):
     field = Field(options, directory)
     yield from cost(field, "empty app", "bench_app:app", "/", options.guard_rounds, 3)
     database = {"DATABASE_URL": f"sqlite:///{directory}/mcp.db", **gateway_settings()}
-    # The first start makes the database, alone.
+    # The first start creates the database, so it runs alone.
     field.launched("granian", "mcpgateway.main:app", **database).stop()
     rounds = max(options.guard_rounds // 2, 3)
     yield from cost(field, "gateway's /health", "mcpgateway.main:app", "/health", rounds, 3, **database)

@@ -71,7 +71,7 @@ class Service:
             self.process.wait(10)
         self.process.kill()
         self.process.wait()
-        # It may have left without its service, or have started it once more.
+        # It may have exited without its service, or have restarted it.
         for pid in self.left():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

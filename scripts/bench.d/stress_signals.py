@@ -43,7 +43,7 @@ class Launcher:
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         prefix = [shutil.which("unshare"), "--pid", "--fork", "--mount-proc", "--kill-child"] if as_pid_1 else []
         command = [*prefix, *argv]
-        # Returns when the program has been executed: from here on it counts.
+        # Returns once the program has been executed; time counts from then on.
         self.process = os.posix_spawn(
             command[0],
             command,
@@ -203,7 +203,7 @@ class Scenario:
         launcher.wait_for_start(0)
         if launcher.began[0][0] < sent:
             launcher.wait_for_start(sent)
-        # Now and then in the midst of the reload.
+        # Occasionally in the middle of the reload.
         launcher.send(signal.SIGTERM)
         status = launcher.wait_end()
         if status != 0:
