@@ -1,22 +1,22 @@
 """Gunicorn configuration for the MCP Gateway (mcpgateway.main:app).
 
-mcp-launch uses it when the application is the gateway and there is no configuration file of yours. It sets no
-option: workers, timeouts and the rest are settings of mcp-launch. It only adds a hook.
+mcp-launch uses this file if the application is the gateway and you have no configuration file of your own. It sets
+no options, because workers, timeouts and so on are settings of mcp-launch. It only adds a hook.
 
-With ``--preload`` the gateway is imported once, in Gunicorn's main process, and the workers are forks of it. What
-the import made is then the same in every worker, which is right for code and wrong for
+With ``--preload`` the gateway is imported once, in Gunicorn's main process, and the workers are forks of it. They
+share whatever the import created, which is right for code but wrong for
 
-* open connections (the SQLAlchemy pool, the Redis client): two processes that write to one socket corrupt it,
-* names that must tell workers apart (session affinity, leader election, claims on a registered server): two
-  workers of one name each believe that they hold what the other one took,
-* threads: a fork has only the thread that forked, so what the others did is no longer done,
-* process ids that were remembered for the log.
+* open connections (the SQLAlchemy pool, the Redis client), because two processes writing to one socket corrupt it,
+* names that must be unique per worker (session affinity, leader election, claims on a registered server), because
+  two workers with the same name would each believe that they own what the other one has claimed,
+* threads, because a fork only contains the thread that forked,
+* process ids that are cached for the log.
 
-``post_fork`` renews these before the application starts in the worker. A part of the gateway that is not loaded
-is left alone: without ``--preload``, nothing is, and this file does nothing. A part that looks different in another
-version of the gateway is left alone too, with a warning if renewing it failed.
+``post_fork`` renews these before the application starts in the worker. A part of the gateway that is not loaded is
+left alone, so without ``--preload`` this file does nothing. A part that looks different in another version of the
+gateway is left alone too, with a warning if renewing it failed.
 
-It may be run from memory: nothing here depends on where the file is.
+The file may be run from memory, so nothing here depends on its path.
 """
 
 import os
@@ -27,20 +27,20 @@ import uuid
 
 
 def post_fork(server, worker):
-    """Renews in a new worker what it must not share with the others. Gunicorn calls it right after the fork."""
+    """Renews what a new worker must not share with the others. Gunicorn calls it right after the fork."""
     renewed = []
     for what, renew in RENEWALS:
         try:
             if renew(worker.ppid):
                 renewed.append(what)
-        except Exception as error:  # a worker that serves with one part shared is better than none
+        except Exception as error:  # better a worker with one shared part than no worker
             server.log.warning("after the fork, the gateway's %s could not be renewed: %r", what, error)
     if renewed:
         server.log.info("after the fork, renewed in worker %s: %s", os.getpid(), ", ".join(renewed))
 
 
 def database_pool(_main_pid):
-    """An empty pool in place of the inherited one, whose connections stay open: they are the main process's."""
+    """Replaces the inherited pool with an empty one. Its connections stay open: they belong to the main process."""
     engine = attribute("mcpgateway.db", "engine")
     if engine is None:
         return False
@@ -49,7 +49,7 @@ def database_pool(_main_pid):
 
 
 def redis_client(_main_pid):
-    """Forgets the shared client, unclosed; the gateway makes another one when it starts in the worker."""
+    """Drops the shared client without closing it; the gateway creates a new one when it starts in the worker."""
     module = sys.modules.get("mcpgateway.utils.redis_client")
     if module is None or not hasattr(module, "_client"):
         return False
@@ -59,7 +59,7 @@ def redis_client(_main_pid):
 
 
 def worker_ids(main_pid):
-    """Names such as ``host:pid``, by which sessions and locks are owned."""
+    """Names such as ``host:pid`` that own sessions and locks."""
     renewed = False
     for name in ("mcpgateway.services.session_affinity", "mcpgateway.routers.llmchat_router"):
         inherited = attribute(name, "WORKER_ID")
@@ -71,13 +71,13 @@ def worker_ids(main_pid):
 
 
 def instance_ids(_main_pid):
-    """Random names, by which a process knows that it is the leader or that a claim in the database is its own."""
+    """Random names that identify a process as the leader, or as the owner of a claim in the database."""
     renewed = False
     for owner in gateway_services():
         if is_uuid(getattr(owner, "_instance_id", None)):
             owner._instance_id = str(uuid.uuid4())
             renewed = True
-    # Named after the host where HOSTNAME is set: then the workers share it by the gateway's own design.
+    # If HOSTNAME is set, the id is the host's name, which the workers share by design of the gateway.
     state = attribute("mcpgateway.runtime_state", "_runtime_state")
     if state is not None and is_uuid(getattr(state, "_pod_id", None)):
         state._pod_id = uuid.uuid4().hex
@@ -86,7 +86,7 @@ def instance_ids(_main_pid):
 
 
 def span_writer(_main_pid):
-    """The thread that writes database spans (OBSERVABILITY_ENABLED), with a queue that no lost thread has locked."""
+    """The thread that writes database spans (OBSERVABILITY_ENABLED), with a queue that no lost thread can hold locked."""
     module = sys.modules.get("mcpgateway.instrumentation.sqlalchemy")
     inherited = getattr(module, "_span_writer_thread", None)
     if inherited is None or inherited.is_alive():
@@ -126,7 +126,7 @@ def attribute(module, name):
 
 
 def gateway_services():
-    """The services that the gateway's modules hold, and those that these hold in turn, each once."""
+    """All services reachable from the gateway's modules, each once."""
     found = {}
     waiting = [
         value
@@ -136,7 +136,7 @@ def gateway_services():
     ]
     while waiting:
         value = waiting.pop()
-        # By its type, not by its class: some are proxies, which load what they stand for when asked.
+        # type(), not __class__: some are proxies that would load their target when asked for it.
         kind = type(value)
         if kind.__module__.startswith("mcpgateway.services.") and id(value) not in found:
             found[id(value)] = value
@@ -145,7 +145,7 @@ def gateway_services():
 
 
 def is_uuid(value):
-    """Whether it is the text of a UUID."""
+    """Whether the value is a UUID as text."""
     try:
         return isinstance(value, str) and uuid.UUID(value) is not None
     except ValueError:
