@@ -1,4 +1,4 @@
-//! The identities that the parts share.
+//! Identities that several parts share.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ pub struct GenerationId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PlanId(pub u32);
 
-/// A process, as the kernel identifies it: a number alone may be given to another process later.
+/// A process as the kernel identifies it; a pid alone may be reused for another process later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessId {
     /// Its number.

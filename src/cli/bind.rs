@@ -1,4 +1,4 @@
-//! `--bind`, as Gunicorn's users know it, in terms of address, port and socket.
+//! `--bind`, known from Gunicorn, translated to address, port and socket.
 
 use std::ffi::OsStr;
 use std::net::IpAddr;
@@ -7,8 +7,8 @@ use crate::settings::FlagLayer;
 
 const FLAG: &str = "--bind";
 
-/// Adds what `HOST:PORT`, `HOST`, `:PORT`, `[IPV6]:PORT` or `unix:PATH` means. An address also takes precedence over a
-/// socket from another layer, which would otherwise win.
+/// Adds what `HOST:PORT`, `HOST`, `:PORT`, `[IPV6]:PORT` or `unix:PATH` means. An address also overrides a socket
+/// from another layer, which would otherwise take precedence.
 pub(super) fn expand(address: &OsStr, layer: &mut FlagLayer) {
     let Some(text) = address.to_str() else {
         return layer.set("host", FLAG, address);
@@ -22,7 +22,7 @@ pub(super) fn expand(address: &OsStr, layer: &mut FlagLayer) {
         Some((host, port)) if !whole => (host, Some(port)),
         _ => (text, None),
     };
-    // `:80` is every address; only an argument that is empty altogether means nothing.
+    // `:80` means every address; only an entirely empty argument means nothing.
     if !host.is_empty() || port.is_none() {
         layer.set("host", FLAG, host);
     }

@@ -1,4 +1,4 @@
-//! Flags from the option table, and their values back into a layer.
+//! Builds flags from the option table, and turns their values into a layer.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -16,7 +16,7 @@ struct Flag {
     opts: Vec<&'static Opt>,
     /// Switches off what it sets (`--no-guard`).
     negated: bool,
-    /// A synonym, which help does not list.
+    /// A synonym that help does not list.
     hidden: bool,
 }
 
@@ -46,7 +46,7 @@ fn table() -> Vec<Flag> {
     flags
 }
 
-/// Whether arguments get the texts that only help, documentation and completions show. They are half of the work.
+/// Whether arguments get the texts for help, documentation and completions. Those are half of the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Texts {
     With,
@@ -128,7 +128,7 @@ fn help(flag: &Flag) -> String {
     format!("{text} [default: {}] [env: {}]", defaults.join(", "), variables.join(", "))
 }
 
-/// Takes any text, and names the words that would be right for the help text and for completions.
+/// Accepts any text, but lists the allowed words for help and completions.
 #[derive(Debug, Clone, Copy)]
 struct Words(&'static [&'static str]);
 

@@ -34,13 +34,13 @@ pub struct Invocation {
 pub enum Action {
     /// Run the server.
     Run,
-    /// Say whether it would run.
+    /// Check whether it would run.
     Check,
     /// Show each setting with its source, and the plan.
     Explain {
         /// As JSON.
         json: bool,
-        /// The plan of the running launcher, not the one that these settings make.
+        /// The plan of the running launcher instead of the one from these settings.
         running: bool,
     },
     /// Probe once.
@@ -49,7 +49,7 @@ pub enum Action {
         probe: Probe,
         /// How long to wait for a response.
         timeout: Duration,
-        /// Ask this address, not the running launcher.
+        /// Probe this address instead of the running launcher.
         url: Option<String>,
     },
     /// Show the state of the running launcher.
@@ -61,7 +61,7 @@ pub enum Action {
     Reload {
         /// The server to change to.
         server: Option<Server>,
-        /// How long to wait for the outcome; the launcher knows how long it can take.
+        /// How long to wait for the outcome; by default the launcher determines it.
         timeout: Option<Duration>,
     },
     /// Be a plain init for this command.
@@ -80,12 +80,12 @@ pub enum Action {
     Man,
 }
 
-/// What a probe asks.
+/// What a probe checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probe {
-    /// May it serve? Not in startup nor while draining.
+    /// May it receive requests? Fails during startup and while draining.
     Ready,
-    /// Does it still work? Not when no worker answers.
+    /// Does it still work? Fails if no worker responds.
     Live,
 }
 
@@ -100,13 +100,13 @@ pub enum StatusFormat {
     Prometheus,
 }
 
-/// How long one probe may take unless told otherwise.
+/// The default time limit of a probe.
 const PROBE_TIMEOUT: &str = "5s";
 
 /// Builds one command.
 type Build = fn() -> Command;
 
-/// The commands, each with what builds it.
+/// The commands, each with the function that builds it.
 const COMMANDS: [(&str, Build); 9] = [
     ("check", check),
     ("explain", explain),
@@ -125,8 +125,8 @@ pub fn command() -> Command {
     run_options(program(), Texts::With).subcommands(COMMANDS.map(|(_, build)| build()))
 }
 
-/// What this command line needs of it, which is built in a fifth of the time: one command, or the options to run
-/// with, whose texts nobody reads.
+/// The part of the command line that is needed here, which takes a fifth of the time to build: one command, or the
+/// options for running, without their help texts.
 fn needed(args: &[OsString]) -> Command {
     let first = args.get(1);
     if let Some((_, build)) = COMMANDS.iter().find(|(name, _)| first.is_some_and(|first| first == name)) {
@@ -157,7 +157,7 @@ fn run_options(command: Command, texts: Texts) -> Command {
     command.args_override_self(true).args(flags::all(texts)).args([app, server_args])
 }
 
-/// Where the running launcher is found: by its socket, or by its address.
+/// The options that locate the running launcher: by its socket, or by its address.
 fn finding_options(command: Command) -> Command {
     command.args_override_self(true).args(flags::of(&["host", "port", "uds", "socket"]))
 }
@@ -301,10 +301,10 @@ fn timeout() -> Arg {
         .help("How long to wait for a response")
 }
 
-/// Takes the command line apart. The first argument is the program's name.
+/// Parses the command line. The first argument is the program's name.
 ///
 /// # Errors
-/// What is wrong with it, or the text of `--help` and `--version`: [`clap::Error::exit`] prints either.
+/// A usage error, or the text of `--help` and `--version`: [`clap::Error::exit`] prints either.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, clap::Error> {
     let args: Vec<OsString> = args.into_iter().collect();
     let matches = match parse_quickly(&args) {
@@ -314,7 +314,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, cla
     Ok(invocation_of(matches))
 }
 
-/// Who has a container run another program than this one, `docker run IMAGE ls -l`, is told how.
+/// A user who tries to run another program in the container, `docker run IMAGE ls -l`, is told how to.
 fn with_tip(mut error: clap::Error, args: &[OsString]) -> clap::Error {
     let is_error = !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     let program = args.get(1).filter(|first| is_error && command().find_subcommand(first).is_none());
@@ -341,8 +341,8 @@ fn invocation_of(mut matches: ArgMatches) -> Invocation {
     Invocation { action, flags }
 }
 
-/// Takes the command line apart with only what it needs. None where that is not enough: for help and for what is
-/// wrong, which is to be explained with the whole, and for options in front of a command.
+/// Parses the command line with only the part that is needed. None if that is not enough: for help, for errors (which
+/// need the complete definition), and for options before a command.
 fn parse_quickly(args: &[OsString]) -> Option<ArgMatches> {
     let command = needed(args);
     let is_whole = |name: &str| args.get(1).is_some_and(|first| first == name);

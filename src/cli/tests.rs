@@ -204,7 +204,7 @@ fn help_lists_every_heading_with_defaults_and_variables() {
 }
 
 proptest! {
-    /// The quick way is a way to the same end.
+    /// The fast path gives the same result.
     #[test]
     fn what_is_taken_apart_quickly_is_the_same_with_the_whole_command_line(
         args in prop::collection::vec(prop::sample::select(TOKENS), 0..5)
@@ -217,7 +217,7 @@ proptest! {
     }
 }
 
-/// What command lines are put together from.
+/// The parts that command lines are composed of.
 const TOKENS: &[&str] = &[
     "init",
     "check",

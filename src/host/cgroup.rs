@@ -1,8 +1,8 @@
-//! Where the control groups of this process are: `cgroups(7)`, version 1, version 2 and both at once.
+//! The control groups of this process: `cgroups(7)`, version 1, version 2, and both at once.
 //!
-//! `/proc/self/cgroup` names the group within its hierarchy, `/proc/self/mountinfo` says which part of the hierarchy
-//! is mounted where. In a container with a cgroup namespace both start at `/`; without one the group is
-//! `/docker/ID`, and the mount shows either all of the hierarchy or only what is below `/docker/ID`.
+//! `/proc/self/cgroup` names the group within its hierarchy, and `/proc/self/mountinfo` says which part of the
+//! hierarchy is mounted where. In a container with a cgroup namespace both start at `/`. Without one the group is
+//! `/docker/ID`, and the mount shows either the whole hierarchy or only the part below `/docker/ID`.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -15,7 +15,7 @@ pub(super) enum Interface {
     V2,
 }
 
-/// The groups whose limits hold for this process.
+/// The groups whose limits apply to this process.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Cgroup {
     pub(super) interface: Interface,
@@ -44,14 +44,14 @@ impl Cgroup {
 pub(super) struct Cgroups {
     memberships: Vec<Membership>,
     mounts: Vec<Mount>,
-    /// Whether the kernel did not tell, which is not the same as having no cgroups.
+    /// Whether the kernel did not say, which differs from having no cgroups.
     unknown: bool,
 }
 
 /// A line of `/proc/self/cgroup`: `4:cpu,cpuacct:/docker/ID`, or `0::/path` for version 2.
 #[derive(Debug, PartialEq, Eq)]
 struct Membership {
-    /// Empty for version 2, whose controllers are the groups' own business.
+    /// Empty for version 2, where each group decides about its controllers.
     controllers: Vec<String>,
     path: PathBuf,
 }
@@ -67,7 +67,7 @@ struct Mount {
 }
 
 impl Cgroups {
-    /// Reads both files. Without them the places where cgroups are mounted by convention are taken.
+    /// Reads both files. Without them, the conventional mount points are used.
     pub(super) fn read(root: &Root, notes: &mut Vec<String>) -> Self {
         let mut unknown = false;
         let mut table = |path: &str| {
@@ -82,7 +82,7 @@ impl Cgroups {
         Self { memberships, mounts, unknown }
     }
 
-    /// The groups that `controller` (`cpu`, `memory`) limits this process by.
+    /// The groups through which `controller` (`cpu`, `memory`) limits this process.
     pub(super) fn of(&self, controller: &str, notes: &mut Vec<String>) -> Option<Cgroup> {
         let named = |list: &[String]| list.iter().any(|name| name == controller);
         let v1 = self.memberships.iter().find(|membership| named(&membership.controllers));
@@ -98,7 +98,7 @@ impl Cgroups {
             .iter()
             .filter(|mount| mount.interface == interface && (interface == Interface::V2 || named(&mount.options)))
             .collect();
-        // The mount that shows most of the hierarchy shows most of the limits.
+        // The mount that shows most of the hierarchy also shows most of the limits.
         mounts.sort_by_key(|mount| mount.root.components().count());
         let levels = mounts.iter().find_map(|mount| mount.levels(path)).or_else(|| {
             let point = match (mounts.first(), interface) {
@@ -121,7 +121,7 @@ impl Mount {
     /// The directories of the group `path` and of its parents, if the mount shows them.
     fn levels(&self, path: &Path) -> Option<Vec<PathBuf>> {
         let below = path.strip_prefix(&self.root).ok()?;
-        // Both names count from the root of our namespace; what lies outside it cannot be followed downwards.
+        // Both names are relative to the root of our namespace; what lies outside cannot be followed.
         if below.components().any(|part| part == Component::ParentDir) {
             return None;
         }
@@ -189,7 +189,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is mounted, the walk ends at the mount and never leaves it.
+        /// Whatever is mounted, the walk ends at the mount point.
         #[test]
         fn the_walk_stays_within_the_mount(
             above in prop::collection::vec("[a-c]{1,2}", 0..3),

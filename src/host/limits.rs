@@ -9,10 +9,10 @@ use nix::unistd::{AccessFlags, access};
 use super::Limits;
 use super::root::Root;
 
-/// The kernel's cap on the accept queue of a listening socket, `listen(2)`.
+/// The kernel's limit for the accept queue of a listening socket, `listen(2)`.
 const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
 
-/// Where a file system in memory is usually found, best first.
+/// Where a file system in memory is usually mounted, best first.
 const MEMORY_DIRECTORIES: [&str; 3] = ["/dev/shm", "/run", "/tmp"];
 
 /// The first directory in memory that this process may write to.

@@ -1,4 +1,4 @@
-//! Memory: what the machine has, and what the cgroups leave of it.
+//! Memory: what the machine has, and what the cgroups allow.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::cgroup::{Cgroup, Cgroups, Interface};
 use super::root::Root;
 use super::{Memory, MemoryLimit, MemoryUse};
 
-/// A limit from here on is none: version 1 shows the largest multiple of a page where there is no limit.
+/// Values from here on mean no limit: version 1 shows the largest multiple of a page in that case.
 const NO_LIMIT: u64 = 1 << 60;
 
 /// Reads what limits the memory of this process.
@@ -18,7 +18,7 @@ pub(super) fn memory(root: &Root, cgroups: &Cgroups, notes: &mut Vec<String>) ->
         Interface::V1 => least(root, &cgroup, "memory.limit_in_bytes", notes),
         Interface::V2 => {
             let max = least(root, &cgroup, "memory.max", notes);
-            // Above memory.high the kernel throttles and reclaims, so that workers crawl well before memory.max.
+            // Above memory.high the kernel throttles and reclaims, so workers become slow well before memory.max.
             let high = least(root, &cgroup, "memory.high", notes)
                 .filter(|high| high.bytes < max.as_ref().map_or(bound, |max| max.bytes));
             if let Some(high) = &high {
@@ -35,7 +35,7 @@ pub(super) fn memory(root: &Root, cgroups: &Cgroups, notes: &mut Vec<String>) ->
 /// The use of memory on every level that limits it.
 pub(super) fn memory_use(root: &Root, cgroups: &Cgroups, notes: &mut Vec<String>) -> Vec<MemoryUse> {
     let Some(cgroup) = cgroups.of("memory", notes) else { return Vec::new() };
-    // In `memory.stat` the plain names count the group alone in version 1, and what is below it, too, in version 2.
+    // In version 1 the plain names in `memory.stat` cover only the group itself, in version 2 also its descendants.
     let (limits, current, inactive): (&[&str], _, _) = match cgroup.interface {
         Interface::V1 => (&["memory.limit_in_bytes"], "memory.usage_in_bytes", "total_inactive_file "),
         Interface::V2 => (&["memory.max", "memory.high"], "memory.current", "inactive_file "),

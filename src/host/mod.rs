@@ -1,7 +1,7 @@
-//! What this machine is: the sole reader of `/proc`, cgroups, `PATH`, interpreters and versions.
+//! The facts about this machine: the only reader of cgroups, `PATH`, interpreters and versions.
 //!
-//! [`probe`] looks once and returns plain data, from which the plan is worked out without looking again. It starts
-//! no process and never fails: what cannot be read is a note, and the limit concerned is taken as not set.
+//! [`probe`] looks once and returns plain data, from which the plan is made without looking again. It starts no
+//! process and never fails: what cannot be read becomes a note, and the limit concerned counts as not set.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -31,7 +31,7 @@ use cgroup::Cgroups;
 use root::Root;
 use search::SearchPath;
 
-/// Finds a command as a shell does: a path is taken as it is, a name is looked for on `PATH`.
+/// Finds a command as a shell does: a path is used as it is, a name is looked up on `PATH`.
 #[must_use]
 pub fn find_program(name: &OsStr, env: &Environment) -> Program {
     let path = env.get(OsStr::new("PATH")).filter(|path| !path.is_empty());
@@ -62,11 +62,11 @@ pub fn probe(query: &Query) -> Host {
     }
 }
 
-/// How much memory is in use at this moment, on each level of the cgroup path that limits it: none without limits.
-/// `root` is the directory that `/proc` and `/sys` are in.
+/// The current memory use on each level of the cgroup path that limits it; empty without limits. `root` is the
+/// directory that contains `/proc` and `/sys`.
 #[must_use]
 pub fn memory_use(root: &Path) -> Vec<MemoryUse> {
-    // What cannot be read was said when the limits were read.
+    // What cannot be read was reported when the limits were read.
     let mut notes = Vec::new();
     let root = Root::new(root);
     memory::memory_use(&root, &Cgroups::read(&root, &mut notes), &mut notes)
@@ -84,15 +84,15 @@ pub struct Host {
     pub memory: Memory,
     /// The interpreter, its packages and the servers' programs.
     pub python: Python,
-    /// What is known of the application without importing it.
+    /// What is known about the application without importing it.
     pub app: AppFacts,
     /// Open files and the accept queue.
     pub limits: Limits,
-    /// A directory in memory (tmpfs) where files can be made that never reach a disk.
+    /// A directory in memory (tmpfs) for files that must never reach a disk.
     pub memory_directory: Option<PathBuf>,
-    /// The Gunicorn configuration file that is found where Gunicorn's users and the gateway keep it.
+    /// The Gunicorn configuration file that was found in the usual places.
     pub gunicorn_config: Option<PathBuf>,
-    /// What could not be read and what was taken in its place, for the log and for `explain`.
+    /// What could not be read and what was assumed instead, for the log and for `explain`.
     pub notes: Vec<String>,
     /// The processor architecture, as Rust names it (`x86_64`, `s390x`).
     pub arch: &'static str,
@@ -105,7 +105,7 @@ pub struct Cpu {
     pub affinity: u32,
     /// The smallest quota on the cgroup path.
     pub quota: Option<CpuQuota>,
-    /// What the CPU weight would grant under contention, if a weight was set.
+    /// What the CPU weight grants under contention, if a weight was set.
     pub weight: Option<CpuWeight>,
 }
 
@@ -118,7 +118,7 @@ pub struct CpuQuota {
     pub source: PathBuf,
 }
 
-/// A share of the processors that Kubernetes or Docker set from a request (1024 shares are one core).
+/// A share of the CPUs that Kubernetes or Docker set from a request (1024 shares are one core).
 #[derive(Debug, Clone, PartialEq)]
 pub struct CpuWeight {
     /// Cores' worth of time that were requested.
@@ -134,19 +134,19 @@ pub struct Memory {
     pub total: u64,
     /// The smallest limit on the cgroup path, if it is below [`Self::total`].
     pub limit: Option<MemoryLimit>,
-    /// Whether one process that is killed for lack of memory takes the whole cgroup with it
-    /// (`memory.oom.group`, which Kubernetes sets).
+    /// Whether the kernel kills the whole cgroup when one of its processes exceeds the limit (`memory.oom.group`,
+    /// which Kubernetes sets).
     pub oom_group: bool,
 }
 
 /// The use of memory in a cgroup that limits it, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryUse {
-    /// Where the kernel begins to take memory back by force: the smaller of `memory.max` and `memory.high`.
+    /// Where the kernel starts to reclaim memory by force: the smaller of `memory.max` and `memory.high`.
     pub limit: u64,
-    /// All that is charged to the group and to what is below it, page cache included.
+    /// Everything charged to the group and its descendants, page cache included.
     pub current: u64,
-    /// Page cache that nobody has used lately, which the kernel drops when memory is short.
+    /// Page cache that has not been used lately, which the kernel drops when memory is short.
     pub inactive_file: u64,
 }
 
@@ -159,14 +159,14 @@ pub struct MemoryLimit {
     pub source: PathBuf,
 }
 
-/// Python as it was found, without starting it.
+/// Python as it is installed, determined without starting it.
 #[derive(Debug, Clone, Default)]
 pub struct Python {
     /// The interpreter that the server will run in.
     pub interpreter: Option<Interpreter>,
-    /// Where it was looked for, for the message when it was not found.
+    /// Where it was looked for, for the error message.
     pub searched: Vec<String>,
-    /// Installed packages that matter here, under their normalized names (`uvicorn-worker`).
+    /// The installed packages that matter here, under their normalized names (`uvicorn-worker`).
     pub packages: BTreeMap<String, Version>,
     /// The program `gunicorn`.
     pub gunicorn: Program,
@@ -179,13 +179,13 @@ pub struct Python {
 pub struct Interpreter {
     /// The program.
     pub path: PathBuf,
-    /// Major and minor version, where the layout tells it.
+    /// Major and minor version, if the layout shows it.
     pub version: Option<(u32, u32)>,
     /// The virtual environment that it belongs to.
     pub venv: Option<PathBuf>,
     /// Where its packages are.
     pub site_packages: Vec<PathBuf>,
-    /// Why this one: `VIRTUAL_ENV`, `./.venv`, `PATH` and so on.
+    /// Why this one was chosen: `VIRTUAL_ENV`, `./.venv`, `PATH` and so on.
     pub found_by: String,
 }
 
@@ -194,7 +194,7 @@ pub struct Interpreter {
 pub enum Program {
     /// There and executable.
     Found(PathBuf),
-    /// There, and of no use.
+    /// It exists but cannot be used.
     NotExecutable {
         /// Where.
         path: PathBuf,
@@ -206,14 +206,14 @@ pub enum Program {
     Missing,
 }
 
-/// What is known of the application without importing it.
+/// What is known about the application without importing it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AppFacts {
-    /// The file of its module, if it lies on the import path as far as that can be known.
+    /// The file of its module, if it was found on the import path.
     pub file: Option<PathBuf>,
-    /// For an APP without `:attribute`: `app` or `application`, whichever the module's text defines.
+    /// For an APP without `:attribute`: `app` or `application`, whichever the module defines.
     pub attribute: Option<String>,
-    /// A program on PATH that has the name of the APP, when that cannot be a module.
+    /// A program on PATH with the name of APP, if that cannot be a module.
     pub program: Option<PathBuf>,
 }
 
@@ -222,11 +222,11 @@ pub struct AppFacts {
 pub struct Limits {
     /// Open files now.
     pub open_files: u64,
-    /// Open files at most.
+    /// Maximum number of open files.
     pub open_files_max: u64,
-    /// `net.core.somaxconn`: the kernel cuts every backlog to this.
+    /// `net.core.somaxconn`: the kernel reduces every backlog to this.
     pub somaxconn: Option<u64>,
-    /// Whether files can be made in `/dev/shm`.
+    /// Whether files can be created in `/dev/shm`.
     pub dev_shm_writable: bool,
     /// Whether a process cannot open its own descriptors by a path (`/proc/self/fd`).
     pub no_own_descriptors: bool,

@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 use super::cgroup::{Cgroups, Interface};
 use super::root::Root;
 
-/// The count of our memory cgroup. It says that processes were killed, not which.
+/// The counter of our memory cgroup. It says how many processes were killed, not which.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OomKills(PathBuf);
 
 impl OomKills {
-    /// Where the count is; none if there is no memory cgroup, or it has none (version 1 before Linux 4.13).
+    /// Where the counter is; none without a memory cgroup, or if it has no counter (version 1 before Linux 4.13).
     #[must_use]
     pub fn find() -> Option<Self> {
         let root = Root::new(Path::new("/"));
-        // Whoever reads the limits says what could not be read.
+        // Whoever reads the limits reports what could not be read.
         let mut notes = Vec::new();
         let cgroup = Cgroups::read(&root, &mut notes).of("memory", &mut notes)?;
         let file = match cgroup.interface {
@@ -25,7 +25,7 @@ impl OomKills {
         count(&text).map(|_| Self(path))
     }
 
-    /// The processes that were killed so far.
+    /// The number of processes killed so far.
     #[must_use]
     pub fn count(&self) -> Option<u64> {
         count(&std::fs::read_to_string(&self.0).ok()?)

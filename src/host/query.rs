@@ -1,4 +1,4 @@
-//! What the probe is told: where to look, and what was set.
+//! The input of the probe: where to look, and what was set.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use super::Environment;
 /// Everything about the probe that is not the machine's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
-    /// The directory that `/proc` and `/sys` are in; `/` but for tests.
+    /// The directory that contains `/proc` and `/sys`; `/` except in tests.
     pub root: PathBuf,
     /// `PATH`. Without one the usual directories are searched, as `execvp` does.
     pub path: Option<OsString>,
@@ -16,7 +16,7 @@ pub struct Query {
     pub home: Option<OsString>,
     /// `PYTHONPATH`: Python searches it before its own directories.
     pub python_path: Option<OsString>,
-    /// `PYENV_VERSION`: which Python the shims of pyenv stand for.
+    /// `PYENV_VERSION`: the Python that pyenv's shims stand for.
     pub pyenv_version: Option<OsString>,
     /// The directory that we were started in, absolute.
     pub cwd: PathBuf,
@@ -28,7 +28,7 @@ pub struct Query {
     pub app_root: Option<PathBuf>,
     /// APP as it was written.
     pub app: Option<String>,
-    /// Whether Granian's interpreter counts, not Gunicorn's, where `PATH` has both and they differ.
+    /// Whether Granian's interpreter counts instead of Gunicorn's if `PATH` has both and they differ.
     pub prefer_granian: bool,
 }
 
@@ -74,8 +74,8 @@ impl Query {
         std::env::split_paths(path).filter(|_| !path.is_empty()).map(|entry| directory.join(entry)).collect()
     }
 
-    /// The first Gunicorn configuration file that is there, where the gateway and Gunicorn keep it. The last place
-    /// is where Gunicorn itself looks once it works in `APP_ROOT`.
+    /// The first existing Gunicorn configuration file in the places that the gateway and Gunicorn use. The last is
+    /// where Gunicorn itself looks once it works in `APP_ROOT`.
     pub(super) fn gunicorn_config(&self) -> Option<PathBuf> {
         let app_root = self.app_root();
         let in_app_root = |name: &str| app_root.as_ref().map(|root| root.join(name));

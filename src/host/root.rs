@@ -17,14 +17,14 @@ impl<'a> Root<'a> {
         self.0 == Path::new("/")
     }
 
-    /// Reads a file by the name that it has on the machine described.
+    /// Reads a file by its name on the described machine.
     pub(super) fn read(&self, path: impl AsRef<Path>) -> io::Result<String> {
         let path = path.as_ref();
         let bytes = fs::read(self.0.join(path.strip_prefix("/").unwrap_or(path)))?;
         Ok(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 
-    /// Reads a file that holds one value and may well not be there; any other failure is a note.
+    /// Reads a file with one value, which may not exist; any other failure becomes a note.
     pub(super) fn value(&self, path: &Path, notes: &mut Vec<String>) -> Option<String> {
         match self.read(path) {
             Ok(text) => Some(text.trim().to_owned()),
@@ -38,7 +38,7 @@ impl<'a> Root<'a> {
     }
 }
 
-/// Undoes the escapes of the mount table, where a blank in a path is `\040`.
+/// Decodes the escapes of the mount table, where a space in a path is `\040`.
 pub(super) fn unescape_octal(text: &str) -> PathBuf {
     use std::os::unix::ffi::OsStringExt;
 

@@ -9,7 +9,7 @@ use nix::unistd::{AccessFlags, access};
 
 use super::Program;
 
-/// Searched when there is no `PATH`, as `execvp` does, and where the official Python images keep theirs.
+/// Searched if there is no `PATH`, as `execvp` does, and where the official Python images install Python.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// The directories of `PATH`.
@@ -23,8 +23,8 @@ impl<'a> SearchPath<'a> {
         Self { path: path.unwrap_or(DEFAULT_PATH.as_ref()), cwd }
     }
 
-    /// The program of this name, or this path if it has a slash. One that can be executed wins over an earlier one
-    /// that cannot; if none can, the first tells why.
+    /// The program with this name, or at this path if it contains a slash. An executable one wins over an earlier one
+    /// that is not executable; if none is, the first one says why.
     pub(super) fn find(&self, name: impl AsRef<OsStr>) -> Program {
         let name = name.as_ref();
         if name.as_encoded_bytes().contains(&b'/') {
@@ -45,7 +45,7 @@ impl<'a> SearchPath<'a> {
     }
 }
 
-/// What a path is as a program. A symbolic link that leads nowhere is nothing.
+/// What kind of program a path is. A dangling symbolic link counts as missing.
 pub(super) fn program_at(path: PathBuf) -> Program {
     let why = match fs::metadata(&path) {
         Ok(metadata) if metadata.is_dir() => "is a directory".into(),

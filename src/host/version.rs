@@ -1,4 +1,4 @@
-//! Versions of Python packages, as far as it takes to compare releases.
+//! Versions of Python packages, to the extent needed to compare releases.
 
 use std::fmt;
 use std::str::FromStr;

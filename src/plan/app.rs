@@ -1,4 +1,4 @@
-//! The application as the server is told.
+//! The application as it is passed to the server.
 
 use super::Findings;
 use crate::host::AppFacts;
@@ -6,17 +6,17 @@ use crate::problem::{Exit, Problem};
 use crate::settings::Setting;
 use crate::settings::value::{App, Server};
 
-/// The application, its attribute settled.
+/// The application, with its attribute determined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target {
     /// The text for the server.
     pub text: String,
-    /// Whether Granian must be told that it is a factory. Gunicorn sees it by the parentheses.
+    /// Whether Granian must be told that it is a factory. Gunicorn recognises one by the parentheses.
     pub factory: bool,
     pub is_gateway: bool,
 }
 
-/// Settles the attribute and checks what can be checked without an import.
+/// Determines the attribute and checks what can be checked without an import.
 pub(super) fn target(setting: &Setting<App>, facts: &AppFacts, server: Server, findings: &mut Findings) -> Target {
     let app = &setting.value;
     if let (Some(program), None) = (&facts.program, &app.attribute) {

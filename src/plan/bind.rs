@@ -7,7 +7,7 @@ use crate::problem::Problem;
 use crate::settings::value::{BindHost, Int, Server, Value};
 use crate::settings::{Origin, Resolution};
 
-/// The address or socket. Where `HOST` or `PORT` is not set, Granian's own variable counts for Granian.
+/// The address or socket. If `HOST` or `PORT` is not set, Granian's own variable applies to Granian.
 pub(super) fn bind(resolution: &Resolution, server: Server, findings: &mut Findings) -> Bind {
     let settings = &resolution.settings;
     if let Some(path) = &settings.uds.value {
@@ -33,7 +33,7 @@ pub(super) fn bind(resolution: &Resolution, server: Server, findings: &mut Findi
     Bind::Tcp(address)
 }
 
-/// A value that stands in a variable of Granian's.
+/// A value from one of Granian's variables.
 fn native<T: Value>(resolution: &Resolution, name: &str, findings: &mut Findings) -> Option<(T, Origin)> {
     let text = &resolution.native.iter().find(|native| native.name == name)?.value;
     let origin = Origin::Env(name.into());

@@ -1,5 +1,5 @@
-//! The server's environment: ours, with what we resolved put back under the names that it was given by, and without
-//! what is not the server's business.
+//! The server's environment: ours, with resolved settings under the names by which they were given, and without
+//! variables that are not meant for the server.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -22,7 +22,7 @@ pub(super) struct Inputs<'a> {
     pub granian_workers: u32,
 }
 
-/// What a supervisor above us says to us, not to the server: `sd_notify(3)`, `sd_watchdog_enabled(3)`,
+/// Variables by which a supervisor above us talks to us, not to the server: `sd_notify(3)`, `sd_watchdog_enabled(3)`,
 /// `sd_listen_fds(3)`.
 const SUPERVISORS: &[&str] = &[
     "NOTIFY_SOCKET",
@@ -34,10 +34,11 @@ const SUPERVISORS: &[&str] = &[
     "LISTEN_FDNAMES",
 ];
 
-/// What one Gunicorn hands to the next when it replaces itself. A stray one makes it look for what is not there.
+/// What one Gunicorn passes to the next when it replaces itself. A stray one makes it look for something that does
+/// not exist.
 const GUNICORN_HANDOVER: &[&str] = &["GUNICORN_PID", "GUNICORN_FD"];
 
-/// Makes the environment, but for what the server's start itself needs.
+/// Makes the environment, except for what the start of the server itself needs.
 pub(super) fn environment(inputs: &Inputs, findings: &mut Findings) -> Environment {
     let Inputs { resolution, host, .. } = inputs;
     let settings = &resolution.settings;
@@ -60,23 +61,23 @@ pub(super) fn environment(inputs: &Inputs, findings: &mut Findings) -> Environme
         activate(venv, &mut env);
     }
     if host.arch == "s390x" {
-        // The C implementation assumes the other byte order.
+        // The C implementation assumes the opposite byte order.
         env.insert("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION".into(), "python".into());
     }
     rust_mode(resolution, findings);
     env
 }
 
-/// A setting as it goes into the environment.
+/// A setting as it is exported.
 struct Export {
     name: &'static str,
-    /// In the syntax of those who read it there: plain numbers, seconds, bytes, MiB. None: it must not be there.
+    /// In the syntax of the programs that read it: plain numbers, seconds, bytes, MiB. None: it must not be set.
     value: Option<String>,
-    /// Whether it is set even if nobody gave it.
+    /// Whether it is set even if the user did not give it.
     always: bool,
 }
 
-/// Every setting whose variable others read too. `MCP_LAUNCH_*` is read by us alone and left as it is.
+/// Every setting whose variable is also read by others. Only we read `MCP_LAUNCH_*`, so those are left as they are.
 fn exports(inputs: &Inputs) -> Vec<Export> {
     let Inputs { resolution, server, app, bind, .. } = inputs;
     let s = &resolution.settings;
@@ -106,7 +107,7 @@ fn exports(inputs: &Inputs) -> Vec<Export> {
         always("PORT", port.to_string(), true),
         // Granian would listen there.
         perhaps("GRANIAN_UDS", socket),
-        // Read by Gunicorn when it is imported, and it crashes on what is no number.
+        // Gunicorn reads this during import, and crashes if it is not a number.
         perhaps("WEB_CONCURRENCY", web_concurrency(s, workers)),
         given("MAX_WORKERS", s.max_workers.0.to_string()),
         given("FORCE_START", s.force_start.to_string()),
@@ -153,7 +154,7 @@ fn exports(inputs: &Inputs) -> Vec<Export> {
     ]
 }
 
-/// The count that is in force, if somebody gave one by this name.
+/// The resolved count, if one was given under this name.
 fn web_concurrency(settings: &Settings, workers: u32) -> Option<String> {
     use crate::settings::value::Workers;
     let given = settings.web_concurrency.value.as_ref().is_some_and(|wanted| *wanted != Workers::Auto);
@@ -177,7 +178,7 @@ fn activate(venv: &Path, env: &mut Environment) {
     env.insert("PATH".into(), prefixed);
 }
 
-/// The old scripts could start a sidecar in Rust beside the gateway. Nobody would look after it.
+/// The old scripts could start a Rust sidecar next to the gateway, which nothing here would supervise.
 fn rust_mode(resolution: &Resolution, findings: &mut Findings) {
     const NAME: &str = "RUST_MCP_MODE";
     let Some(value) = resolution.env.get(OsStr::new(NAME)) else { return };

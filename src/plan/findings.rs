@@ -1,4 +1,4 @@
-//! What comes to light on the way to a plan.
+//! Decisions, warnings and problems found while a plan is made.
 
 use super::Reason;
 use crate::problem::Problem;

@@ -1,4 +1,4 @@
-//! Which flag exists in which version of which server, found out by asking each release for its `--help`.
+//! Which flag exists in which version of which server, according to the `--help` of each release.
 
 use crate::host::Version;
 
@@ -17,7 +17,7 @@ const fn until(flag: &'static str, until: Version) -> Lifetime {
     Lifetime { flag, since: Version(0, 0, 0), until: Some(until) }
 }
 
-/// Releases 1.6 to 2.8. Flags that are not here are in all of them.
+/// Releases 1.6 to 2.8. Flags that are not listed exist in all of them.
 const GRANIAN: &[Lifetime] = &[
     until("--opt", Version(1, 7, 0)),
     until("--threads", Version(2, 0, 0)),
@@ -45,7 +45,7 @@ pub(super) const GUNICORN_NETWORKS: Version = Version(24, 1, 0);
 /// The first release of Granian with the event loop rloop.
 pub(super) const GRANIAN_RLOOP: Version = Version(1, 7, 0);
 
-/// Whether Granian has this flag. Of an unknown version, what the newest has is assumed.
+/// Whether Granian has this flag. An unknown version is assumed to be the newest.
 pub(super) fn granian_has(flag: &str, version: Option<Version>) -> bool {
     has(GRANIAN, flag, version)
 }
@@ -55,7 +55,7 @@ pub(super) fn granian_since(flag: &str) -> Option<Version> {
     GRANIAN.iter().find(|lifetime| lifetime.flag == flag).map(|lifetime| lifetime.since)
 }
 
-/// Whether Gunicorn has this flag. Of an unknown version, what the newest has is assumed.
+/// Whether Gunicorn has this flag. An unknown version is assumed to be the newest.
 pub(super) fn gunicorn_has(flag: &str, version: Option<Version>) -> bool {
     has(GUNICORN, flag, version)
 }

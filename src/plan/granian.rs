@@ -1,7 +1,7 @@
 //! How Granian is started.
 //!
-//! What somebody asked for is a flag. So are our defaults, except where a variable of Granian's own or a server
-//! argument says the same thing: Granian reads the variable, and the last flag counts.
+//! Explicit settings are passed as flags. So are our defaults, unless one of Granian's own variables or a server
+//! argument sets the same: Granian reads the variable, and the last flag counts.
 
 mod tls;
 
@@ -31,17 +31,17 @@ pub(super) struct Inputs<'a> {
     pub pair: Option<&'a Arc<Pair>>,
 }
 
-/// More workers than this share their work between threads better than they do alone.
+/// With more workers than this, they share their work better between threads than they do alone.
 const MOST_SINGLE_THREADED: u32 = 8;
-/// What Granian allows for `--workers-kill-timeout`, in seconds.
+/// Granian's limits for `--workers-kill-timeout`, in seconds.
 const KILL_TIMEOUT: std::ops::RangeInclusive<u64> = 1..=1800;
-/// The least that Granian takes for `--workers-lifetime`, in seconds.
+/// Granian's minimum for `--workers-lifetime`, in seconds.
 const SHORTEST_LIFETIME: u64 = 60;
 
 const RESPAWN: &str = "--respawn-failed-workers";
 const NO_RESPAWN: &str = "--no-respawn-failed-workers";
 
-/// Works out the arguments and what changes in the environment.
+/// Computes the arguments and the changes to the environment.
 pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
     let settings = &inputs.resolution.settings;
     let mut launch = Launch::new(capabilities::granian());
@@ -74,7 +74,7 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
     }
     launch.tls = args.tls(&mut launch);
     launch.target = match &guard {
-        // It calls what it is told to import if somebody says that it is a factory.
+        // Granian calls what it imports if it is told that it is a factory.
         Some(module) => format!("/{}:{}", module.name, if args.is_told_factory() { "make_app" } else { "app" }),
         None => inputs.app.text.clone(),
     };
@@ -92,14 +92,14 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
             launch.env.push((name.into(), None));
         }
     }
-    // Ours when it starts, and canonical: Granian reads these too.
+    // Values that we resolved, in canonical form: Granian reads these too.
     launch.env.push(("GRANIAN_RUNTIME_MODE".into(), Some(runtime_mode.word().into())));
     launch.env.push(("GRANIAN_LOOP".into(), Some(event_loop.word().into())));
     launch
 }
 
-/// What Granian calls backpressure: connections that a worker has open. Where the guard counts requests it is only to
-/// keep a worker from drowning: idle connections must not keep others out.
+/// Granian's own backpressure limits the open connections of a worker. If the guard counts requests, this only
+/// protects a worker from being flooded, and idle connections must not keep others out.
 fn native_backpressure(settings: &Settings, guarded: bool) -> u64 {
     const LEAST: u64 = 1024;
     let limit = settings.granian_backpressure.value.0;
@@ -130,7 +130,7 @@ impl Args<'_> {
         self.words.extend([flag.into(), value.to_string().into()]);
     }
 
-    /// Whether Granian is told this by its own variable or by a server argument.
+    /// Whether one of Granian's own variables or a server argument sets this.
     fn is_told(&self, flag: &str, variable: &str, others: &[&str]) -> bool {
         let Resolution { native, server_args, .. } = self.inputs.resolution;
         let argument = |word: &OsString| {
@@ -153,7 +153,7 @@ impl Args<'_> {
         }
     }
 
-    /// The last value that Granian is given for this by its own variable or by a server argument.
+    /// The last value for this from Granian's own variable or a server argument.
     fn told(&self, flag: &str, variable: &str) -> Option<String> {
         let Resolution { native, server_args, .. } = self.inputs.resolution;
         let words: Vec<_> = server_args.iter().map(|word| word.to_string_lossy()).collect();
@@ -180,7 +180,7 @@ impl Args<'_> {
         })
     }
 
-    /// The guard's module, if it can be there.
+    /// The guard's module, if it can be used.
     fn guard(&mut self, launch: &mut Launch) -> Option<Module> {
         let inputs = self.inputs;
         let interface = self.told("--interface", "GRANIAN_INTERFACE").unwrap_or_else(|| "asgi".into());
@@ -194,20 +194,20 @@ impl Args<'_> {
             calls_factories: false,
             worker_class: None,
             has_lifespan,
-            // Spawned workers do not inherit what we would ask them over.
+            // Spawned workers do not inherit the channel through which we would ask them.
             own_listeners: matches!(inputs.bind, Bind::Tcp(_)) && !self.spawns(),
             obstacle,
         };
         launch.guard(around, inputs.resolution, self.findings)
     }
 
-    /// Whether workers are spawned and not forked: Granian does what Python does, which is that from 3.14 on.
+    /// Whether workers are spawned instead of forked: Granian uses Python's default, which is to spawn from 3.14 on.
     fn spawns(&self) -> bool {
         let interpreter = self.inputs.host.python.interpreter.as_ref();
         interpreter.and_then(|interpreter| interpreter.version).is_none_or(|version| version >= (3, 14))
     }
 
-    /// The name in process lists. Granian's own tells what it imports, which would be the guard.
+    /// The name in process lists. Granian's default is the name of what it imports, which would be the guard.
     fn process_name(&mut self, guarded: bool) {
         let inputs = self.inputs;
         if !inputs.host.python.packages.contains_key("setproctitle") {
@@ -229,7 +229,7 @@ impl Args<'_> {
         self.default_pair("--process-name", name, "GRANIAN_PROCESS_NAME", &[]);
     }
 
-    /// The version and when the flag came, for messages.
+    /// The version, and when the flag was added, for messages.
     fn lacks(&self, flag: &str) -> String {
         let version = self.inputs.version.map_or_else(String::new, |version| format!(" {version}"));
         let since = granian_since(flag).map_or_else(String::new, |since| format!(", which came with {since}"));
@@ -299,7 +299,7 @@ impl Args<'_> {
             let problem = Problem::setting(message, &setting.origin).hint(install(python, "-U 'granian[rloop]'"));
             self.findings.problem(problem);
         }
-        // Without an interpreter there is no knowing what is installed.
+        // Without an interpreter we cannot know what is installed.
         if python.interpreter.is_none() || python.packages.contains_key(package) {
             return wanted;
         }
@@ -338,7 +338,7 @@ impl Args<'_> {
         }
     }
 
-    /// What happens to workers that end: whether Granian starts others.
+    /// What happens when workers end: whether Granian starts others.
     fn respawning(&mut self) -> bool {
         let settings = self.settings();
         let respawn = settings.granian_respawn_failed.clone();
@@ -347,7 +347,7 @@ impl Args<'_> {
         match (respawn.value, respawn.is_explicit()) {
             (true, true) => self.flag(RESPAWN),
             (true, false) if !told => self.flag(RESPAWN),
-            // Off is what it is without a flag.
+            // Without a flag it is off.
             (false, true) if told => self.flag(NO_RESPAWN),
             _ => {}
         }
@@ -357,8 +357,8 @@ impl Args<'_> {
         respawn.value && (respawn.is_explicit() || !told) && !self.reloads()
     }
 
-    /// What happens to workers that have become too big or too old. The limits are ours to keep, unless Granian ends
-    /// with the first worker that does.
+    /// What happens to workers that have become too large or too old. We enforce the limits ourselves, unless Granian
+    /// ends as soon as one worker does.
     fn limits(&mut self, respawns: bool) -> Option<Limits> {
         let settings = self.settings();
         if self.reloads() {
@@ -379,12 +379,12 @@ impl Args<'_> {
         None
     }
 
-    /// Whether Granian reloads when the code changes; it then ends with any worker that does.
+    /// Whether Granian reloads when the code changes; it then ends as soon as a worker does.
     fn reloads(&self) -> bool {
         self.settings().granian_dev_mode.value || self.is_told("--reload", "GRANIAN_RELOAD", &[])
     }
 
-    /// Granian keeps the limits by itself.
+    /// Granian enforces the limits itself.
     fn own_limits(&mut self) {
         let settings = self.settings();
         let (max_rss, lifetime) =

@@ -1,4 +1,4 @@
-//! The guard around the app: whether it can be there, and what it is told.
+//! The guard around the app: whether it can be used, and its configuration.
 
 use std::time::Duration;
 
@@ -10,44 +10,44 @@ use crate::host::Host;
 use crate::settings::value::{Mode, Server};
 use crate::settings::{Resolution, Settings};
 
-/// The longest time between two heartbeats.
+/// The longest interval between two heartbeats.
 const SLOWEST_BEAT: Duration = Duration::from_secs(1);
 /// The shortest.
 const FASTEST_BEAT: Duration = Duration::from_millis(10);
-/// Heartbeats in the time after which a worker counts as hung.
+/// Number of heartbeats within the time after which a worker counts as hung.
 const BEATS: u32 = 4;
 
-/// What a server knows of itself and its surroundings, as far as the guard is concerned.
+/// What is known about a server and its environment, as far as the guard is concerned.
 #[derive(Debug)]
 pub(super) struct Around<'a> {
     pub server: Server,
     pub app: &'a Target,
-    /// Whether the app is called to see whether it is a factory.
+    /// Whether the app is called to find out whether it is a factory.
     pub calls_factories: bool,
-    /// The worker class that somebody asked for.
+    /// The worker class that was set explicitly.
     pub worker_class: Option<String>,
     /// Whether the server tells the app when it starts and stops.
     pub has_lifespan: bool,
-    /// Whether the workers open listening sockets of their own, of which we want copies to steer clients by.
+    /// Whether the workers open their own listening sockets, of which we want copies for steering clients.
     pub own_listeners: bool,
-    /// Why the guard cannot be there.
+    /// Why the guard cannot be used.
     pub obstacle: Option<String>,
 }
 
 impl Around<'_> {
-    /// What would keep it from being there, whatever the server.
+    /// What prevents its use, whatever the server.
     pub fn obstacle(host: &Host) -> Option<String> {
         // It is imported from a descriptor.
         host.limits.no_own_descriptors.then(|| "there is no /proc/self/fd to import it from".into())
     }
 
-    /// Whether it will be there.
+    /// Whether it will be used.
     pub fn is_possible(&self, settings: &Settings) -> bool {
         settings.guard.value && self.obstacle.is_none()
     }
 }
 
-/// How many requests a worker may have in flight, as far as somebody or a default says so.
+/// How many requests a worker may have in flight, if a setting or a default says so.
 pub(super) fn limit(settings: &Settings, server: Server) -> Option<u64> {
     match server {
         Server::Gunicorn => settings.gunicorn_backpressure.value.map(|limit| limit.0),
@@ -60,7 +60,7 @@ fn beat(timeout: Option<Duration>) -> Duration {
 }
 
 impl Launch {
-    /// Puts the guard around the app, if it can be there: its module, to be carried, is the answer.
+    /// Puts the guard around the app if it can be used, and returns its module.
     pub(super) fn guard(
         &mut self,
         around: Around,

@@ -1,4 +1,5 @@
-//! Settings and host facts in, plan out: which server, how many workers, the exact argv and environment, and why.
+//! Turns settings and host facts into a plan: which server, how many workers, the exact argv and environment, and
+//! why.
 //!
 //! Pure: nothing here reads a file, the clock or the environment.
 
@@ -36,18 +37,18 @@ pub use modules::Module;
 use pre_start::PreStart;
 pub use tls::{Credentials, Files};
 
-/// What will be run, and how it will be looked after.
+/// What will be run, and how it will be supervised.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The server.
     pub server: Server,
-    /// Its version, if it could be found out.
+    /// Its version, if known.
     pub version: Option<Version>,
     /// The application, attribute included.
     pub app: String,
-    /// What the server is told to import: the application, or the guard around it.
+    /// What the server imports: the application, or the guard around it.
     pub target: String,
-    /// How many requests the guard lets a worker have in flight.
+    /// How many requests in flight the guard allows per worker.
     pub limit: Option<u64>,
     /// The file to execute.
     pub program: PathBuf,
@@ -55,21 +56,21 @@ pub struct Plan {
     pub argv: Vec<OsString>,
     /// Its whole environment.
     pub env: Environment,
-    /// Its working directory, if it is not the one that we have.
+    /// Its working directory, if it differs from ours.
     pub cwd: Option<PathBuf>,
     /// Descriptors that it inherits, at the numbers that `argv` and `env` name.
     pub descriptors: Vec<Descriptor>,
     /// Where it listens.
     pub bind: Bind,
-    /// Whether it speaks TLS there.
+    /// Whether it serves TLS there.
     pub tls: bool,
-    /// Whether it speaks nothing but HTTP/2 without TLS.
+    /// Whether it only speaks HTTP/2 without TLS.
     pub h2c: bool,
-    /// What it serves TLS with, if that is ours to give it.
+    /// The certificate and key that it serves, if we provide them.
     pub credentials: Option<Credentials>,
     /// Files whose change calls for a reload.
     pub watched: Vec<PathBuf>,
-    /// Whether it is told its own number in `LISTEN_PID`.
+    /// Whether `LISTEN_PID` must be set to its pid.
     pub listen_pid: bool,
     /// What the server can do.
     pub capabilities: Capabilities,
@@ -79,25 +80,25 @@ pub struct Plan {
     pub mode: Mode,
     /// What must succeed before the first generation.
     pub pre_start: Vec<PreStart>,
-    /// How it is looked after.
+    /// How it is supervised.
     pub policy: Policy,
     /// Why the plan is what it is, for `explain` and the start log.
     pub reasons: Vec<Reason>,
-    /// What is odd and does not keep the server from starting.
+    /// Warnings: what is odd but does not prevent the start.
     pub warnings: Vec<String>,
 }
 
 /// Where the server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bind {
-    /// An address; port 0 is settled when the port is taken.
+    /// An address; port 0 is replaced when the port is taken.
     Tcp(SocketAddr),
     /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
 impl Bind {
-    /// What the files of a launcher that serves there are called, without their extension: `mcp-launch-PORT`.
+    /// The base name of the files of a launcher that serves there: `mcp-launch-PORT`.
     #[must_use]
     pub fn runtime_name(&self) -> String {
         match self {
@@ -132,46 +133,46 @@ pub struct Descriptor {
 pub enum Inherited {
     /// The listening socket for [`Plan::bind`], with this backlog.
     Listener,
-    /// A listening socket of this generation alone, which only we know: whoever answers there is it.
+    /// A private listening socket of this generation: a response there comes from this generation.
     ProbeListener,
     /// A memory file with the chain and the key of [`Plan::credentials`].
     Pair,
-    /// A memory file with the certificates that clients' are checked against.
+    /// A memory file with the CA certificates for verifying clients.
     Authority,
     /// A memory file with Python modules, importable through a path entry (a zip archive).
     Modules(Vec<Module>),
     /// The [scoreboard](crate::guard::scoreboard) of the generation.
     Scoreboard,
-    /// The workers' end of the line over which we ask for a copy of a listening socket.
+    /// The workers' end of the channel through which we borrow copies of their listening sockets.
     BorrowedSockets,
 }
 
-/// How the server is looked after.
+/// How the server is supervised.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
-    /// When it is started again.
+    /// When it is restarted.
     pub restart: Restart,
     /// Failures that are one too many …
     pub restart_limit: u32,
     /// … in this time.
     pub restart_window: Duration,
-    /// The wait before the second respawn in a row.
+    /// The delay before the second respawn in a row.
     pub backoff_initial: Duration,
     /// The longest wait.
     pub backoff_max: Duration,
-    /// Serve on for this long after a stop signal.
+    /// Keep serving for this long after a stop signal.
     pub stop_delay: Duration,
-    /// From the stop signal to nothing left.
+    /// From the stop signal until everything has ended.
     pub stop_timeout: Duration,
     /// From start to ready.
     pub startup_timeout: Duration,
-    /// How long the event loop of a worker may be silent, if that is watched.
+    /// How long the event loop of a worker may be silent, if that is monitored.
     pub worker_timeout: Option<Duration>,
-    /// Resident memory in bytes past which we have a worker replaced.
+    /// Resident memory in bytes above which we replace a worker.
     pub workers_max_rss: Option<u64>,
-    /// Age past which we have a worker replaced.
+    /// Age above which we replace a worker.
     pub workers_lifetime: Option<Duration>,
-    /// The path that tells whether the app works.
+    /// The path that shows whether the app works.
     pub health_path: String,
     /// The length of the accept queue.
     pub backlog: u32,
@@ -180,19 +181,19 @@ pub struct Policy {
 /// One decision: what was decided and what it follows from.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Reason {
-    /// What was decided, in a word: `workers`, `server`, `runtime-mode`.
+    /// What was decided, in one word: `workers`, `server`, `runtime-mode`.
     pub topic: &'static str,
     /// The decision.
     pub decision: String,
-    /// Every input, and the one that bound.
+    /// Every input, and the one that was decisive.
     pub because: String,
 }
 
-/// Works out the plan. `tls` is what was found out about certificates and keys.
+/// Makes the plan. `tls` is what was found out about certificates and keys.
 ///
 /// # Errors
-/// Everything that keeps it from being carried out, together. What could not be resolved is not repeated here; it is
-/// in [`Resolution::problems`], and the settings concerned have their defaults.
+/// Everything that prevents it from being carried out, together. Settings that could not be resolved are not repeated
+/// here: they are in [`Resolution::problems`], and have their defaults.
 pub fn plan(resolution: &Resolution, host: &Host, tls: &TlsFindings) -> Result<Plan, Vec<Problem>> {
     let settings = &resolution.settings;
     let mut findings = Findings::default();
@@ -296,7 +297,7 @@ fn policy(settings: &Settings, server: Server, limits: &Limits) -> Policy {
     }
 }
 
-/// How long the event loop of a worker may be silent. Who gave Gunicorn a time for that meant this one.
+/// How long the event loop of a worker may be silent. A timeout that was set for Gunicorn is meant as this one.
 fn worker_timeout(settings: &Settings, server: Server) -> Option<Duration> {
     let (ours, gunicorns) = (&settings.worker_timeout, &settings.gunicorn_timeout);
     let timeout = match server {
@@ -306,13 +307,13 @@ fn worker_timeout(settings: &Settings, server: Server) -> Option<Duration> {
     (!timeout.is_zero()).then_some(timeout)
 }
 
-/// What the stop budget leaves to the server, in whole seconds, at least one.
+/// The part of the stop budget that is left to the server, in whole seconds, at least one.
 fn grace(settings: &Settings) -> u64 {
     let left = settings.stop_timeout.0.saturating_sub(settings.stop_delay.0).saturating_sub(STOP_RESERVE);
     left.as_secs().max(1)
 }
 
-/// How a server is started: what follows the program's name, and what goes with it.
+/// How a server is started: the arguments after the program's name, and what goes with them.
 #[derive(Debug)]
 struct Launch {
     capabilities: Capabilities,
@@ -326,7 +327,7 @@ struct Launch {
     tls: bool,
     h2c: bool,
     credentials: Option<Credentials>,
-    /// How big and how old workers may get, as far as that is ours to see to.
+    /// How large and how old workers may get, as far as we enforce that.
     limits: Limits,
 }
 
@@ -348,7 +349,7 @@ impl Launch {
     }
 }
 
-/// How big and how old a worker may get.
+/// How large and how old a worker may get.
 #[derive(Debug, Default)]
 struct Limits {
     max_rss: Option<u64>,

@@ -1,4 +1,4 @@
-//! Python modules that travel with the server, in one archive in memory.
+//! Python modules that the server gets in one archive in memory.
 
 use std::ffi::{OsStr, OsString};
 
@@ -15,7 +15,7 @@ pub struct Module {
     pub source: String,
 }
 
-/// The module that the others begin with: it takes away the path entry by which they come.
+/// The module that the others begin with: it removes the path entry through which they are imported.
 const FIRST: &str = "mcp_launch_modules";
 /// How they do so.
 const IMPORT_FIRST: &str = "import mcp_launch_modules\n";
@@ -23,7 +23,7 @@ const IMPORT_FIRST: &str = "import mcp_launch_modules\n";
 const SOURCE: &str = include_str!("modules.py");
 
 impl Launch {
-    /// In exec mode low numbers may be taken: by the lock, and by what systemd hands down (`LISTEN_FDS`).
+    /// In exec mode low numbers may be taken, by the lock and by what systemd passes (`LISTEN_FDS`).
     const FIRST_IN_EXEC_MODE: i32 = 64;
 
     /// The number for another descriptor.

@@ -1,4 +1,4 @@
-//! What runs before the first generation: pip for the plugins' requirements, as the gateway's entrypoint did it, and
+//! What runs before the first generation: pip for the plugins' requirements, as in the gateway's old entrypoint, and
 //! then the user's own command.
 
 use std::ffi::OsString;
@@ -18,23 +18,23 @@ pub struct PreStart {
     pub setting: &'static str,
     /// Where that was set.
     pub origin: Origin,
-    /// The command, in words. The first is a path, or a name to be found on the `PATH` of `env`.
+    /// The command as words. The first is a path, or a name to be looked up on the `PATH` of `env`.
     pub argv: Vec<OsString>,
-    /// Its environment: the server's, without what only a server is handed.
+    /// Its environment: the server's, without what is meant only for a server.
     pub env: Environment,
-    /// A file that it reads and that must lie in the working directory or below it, with where that was set.
+    /// A file that it reads and that must be inside the working directory, and where that was set.
     pub confined: Option<(PathBuf, Origin)>,
     /// How long one run may take.
     pub timeout: Duration,
-    /// How often it is tried again.
+    /// How often it is retried.
     pub retries: u32,
-    /// The wait before the first further try; it doubles with each, …
+    /// The delay before the first retry; it doubles with each, …
     pub wait: Duration,
     /// … up to this.
     pub longest_wait: Duration,
 }
 
-/// How often pip is tried again: the gateway's entrypoint ran it three times.
+/// How often pip is retried: the gateway's entrypoint ran it three times.
 const PIP_RETRIES: u32 = 2;
 
 /// The commands, in the order in which they run.
@@ -96,18 +96,18 @@ fn command(settings: &Settings, env: &Environment) -> Option<PreStart> {
     })
 }
 
-/// Whatever means something to a shell, quotes and backslashes aside, which every splitter of words knows.
+/// Everything with a meaning to a shell, except quotes and backslashes, which word splitting handles.
 const SHELL_SYNTAX: &[char] =
     &['$', '`', ';', '&', '|', '<', '>', '(', ')', '*', '?', '[', ']', '{', '}', '~', '#', '!', '\n'];
 
-/// First words that are no program, or not the one that is meant.
+/// First words that are not programs, or not the program that is meant.
 const SHELL_WORDS: &[&str] = &[
     ".", ":", "case", "cd", "command", "eval", "exec", "exit", "export", "for", "if", "set", "trap", "ulimit",
     "umask", "unset", "until", "wait", "while",
 ];
 
-/// Plain words are executed as they are: signals reach the program itself, and an image without a shell will do.
-/// Everything else is for `/bin/sh`.
+/// Plain words are executed directly, so that signals reach the program itself and the image does not need a shell.
+/// Everything else is run by `/bin/sh`.
 fn words(text: &str) -> Vec<OsString> {
     let plain = |words: &Vec<String>| {
         words.first().is_some_and(|first| !first.contains('=') && !SHELL_WORDS.contains(&first.as_str()))

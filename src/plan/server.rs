@@ -9,18 +9,18 @@ use crate::problem::{Exit, Problem};
 use crate::settings::value::{Server, ServerChoice};
 use crate::settings::{Origin, Setting, Settings};
 
-/// A server and the program that it is.
+/// A server and its program.
 #[derive(Debug, Clone)]
 pub(super) struct Chosen {
     pub server: Server,
     pub version: Option<Version>,
     pub program: PathBuf,
-    /// What stands before the server's own arguments.
+    /// The words before the server's own arguments.
     pub argv: Vec<OsString>,
 }
 
-/// Chooses the server. One that is not there or not to be run is a problem; the plan goes on with it, so that
-/// what else is wrong comes to light.
+/// Chooses the server. A missing or unusable one is a problem, but the plan is continued with it so that other
+/// problems are found too.
 pub(super) fn choose(settings: &Settings, host: &Host, findings: &mut Findings) -> Chosen {
     let choice = &settings.http_server;
     let python = &host.python;
@@ -89,7 +89,7 @@ fn missing(server: Server, choice: &Setting<ServerChoice>, python: &Python) -> P
     if choice.origin == Origin::Default { problem } else { problem.from(&choice.origin) }
 }
 
-/// What pip calls the server with all that it needs here.
+/// The packages to install for a server.
 const fn package(server: Server) -> &'static str {
     match server {
         Server::Gunicorn => "gunicorn uvicorn-worker",

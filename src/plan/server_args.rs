@@ -1,12 +1,12 @@
-//! What stands behind `--`: it goes to the server verbatim, last. What contradicts us there is a problem that names
-//! the flag to use instead, because a count, a port or a grace that we do not know of cannot be looked after.
+//! The arguments after `--`, which are passed to the server unchanged, last. Those that contradict us are problems
+//! that name the flag to use instead: a count, port or grace period that we do not know cannot be supervised.
 
 use super::Findings;
 use super::gunicorn::parse;
 use crate::problem::{Exit, Problem};
 use crate::settings::value::Server;
 
-/// Gunicorn's settings that are ours, and what to use instead.
+/// Gunicorn's settings that we control, and what to use instead.
 const GUNICORN: &[(&str, &str)] = &[
     ("bind", "use --bind"),
     ("workers", "use --workers"),
@@ -34,7 +34,7 @@ const GUNICORN: &[(&str, &str)] = &[
     ("reuse_port", "remove it: the workers share one socket"),
 ];
 
-/// Granian's flags that are ours, and what to use instead.
+/// Granian's flags that we control, and what to use instead.
 const GRANIAN: &[(&str, &str)] = &[
     ("--host", "use --host"),
     ("--port", "use --port"),
@@ -85,7 +85,7 @@ pub(super) fn check(server: Server, args: &[std::ffi::OsString], findings: &mut 
                 }
             }
         }
-        // Its parser knows no shortened flags.
+        // Its parser does not accept abbreviated flags.
         Server::Granian => {
             for word in words.iter().take_while(|word| *word != "--") {
                 let name = word.split('=').next().unwrap_or_default();

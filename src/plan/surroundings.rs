@@ -1,11 +1,11 @@
-//! What the machine may not give to a server with these settings.
+//! What the machine may be unable to provide for these settings.
 
 use super::Findings;
 use crate::host::Host;
 use crate::settings::Settings;
 use crate::settings::value::{Http, Server};
 
-/// Descriptors that a worker needs beside those of its clients: libraries, logs, databases.
+/// Descriptors that a worker needs besides those of its clients: libraries, logs, databases.
 const SPARE_FILES: u64 = 128;
 
 /// Compares the settings with the limits.

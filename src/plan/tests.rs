@@ -1,4 +1,4 @@
-//! What the plan's unit tests share, and tests of the plan as a whole.
+//! Helpers for the plan's unit tests, and tests of the plan as a whole.
 
 use super::*;
 use crate::host::{Cpu, Interpreter, Program};
@@ -40,7 +40,7 @@ pub(super) fn installed_host() -> Host {
     host
 }
 
-/// Files that are as they should be, where they are needed.
+/// Files in perfect order, where they are needed.
 pub(super) fn certificates(resolution: &Resolution) -> TlsFindings {
     let made = || {
         let mut pair = crate::tls::example(tempfile::tempdir().unwrap().path());
@@ -57,7 +57,7 @@ pub(super) fn planned(env: &[(&str, &str)], host: &Host) -> Plan {
     plan(&resolution, host, &certificates(&resolution)).unwrap_or_else(|problems| panic!("{env:?}: {problems:?}"))
 }
 
-/// The problems of a plan that there is none of.
+/// The problems that prevent a plan.
 pub(super) fn problems(env: &[(&str, &str)], host: &Host) -> Vec<String> {
     let resolution = resolution(env);
     let plan = plan(&resolution, host, &certificates(&resolution));

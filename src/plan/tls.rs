@@ -1,10 +1,10 @@
 //! How the server gets certificate and key.
 //!
-//! A generation has its own copy of the chain, the key and the certificates of the authority, made when its plan was:
-//! a worker that it replaces later starts with what the others have, whatever has become of the files meanwhile. The
-//! copy is one file with chain and key, so that nobody can read one without the other, and it is never on a disk.
-//! Gunicorn inherits a memory file. Granian resolves the path that it is given, which no memory file has, and every
-//! worker reads it again: it gets a file in a file system in memory, for as long as the generation lives.
+//! A generation has its own copy of the chain, the key and the CA certificates, made together with its plan: a worker
+//! that it replaces later starts with the same ones as the others, whatever has happened to the files. The copy is a
+//! single file with chain and key, so that one cannot be read without the other, and it is never written to disk.
+//! Gunicorn inherits a memory file. Granian resolves the path that it is given, which a memory file does not have,
+//! and every worker reads it again, so it gets a file on a file system in memory for the lifetime of the generation.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::settings::value::{ClientVerify, Mode, Value};
 use crate::settings::{Resolution, Settings};
 use crate::tls::{self, Conversion, Form, Kind, Pair};
 
-/// The name of a generation's directory in the plan, where its number is not known yet.
+/// Placeholder for the name of a generation's directory while its number is unknown.
 const DIRECTORY: &str = "mcp-launch-GENERATION";
 const PAIR: &str = "pair.pem";
 const AUTHORITY: &str = "ca.pem";
@@ -26,7 +26,7 @@ const AUTHORITY: &str = "ca.pem";
 pub struct Credentials {
     /// Certificates and key.
     pub pair: Arc<Pair>,
-    /// The directory in memory in which the generation gets a directory of its own, if it reads them from files.
+    /// The directory in memory in which the generation gets its own directory, if it reads files.
     pub directory: Option<PathBuf>,
 }
 
@@ -46,11 +46,11 @@ pub struct Files {
     pub directory: PathBuf,
     /// The chain and the key.
     pub pair: PathBuf,
-    /// The certificates of the authority.
+    /// The CA certificates.
     pub authority: PathBuf,
 }
 
-/// Takes over what was found out about the files, and tells it.
+/// Takes what was found out about the files, and reports it.
 pub(super) fn judge(settings: &Settings, found: &tls::Findings, findings: &mut Findings) {
     findings.problems.extend(found.problems.iter().cloned());
     findings.warnings.extend(found.warnings.iter().cloned());
@@ -81,7 +81,7 @@ pub(super) fn descriptors(launch: &mut Launch, pair: &Pair, resolution: &Resolut
     (inherit(Inherited::Pair), pair.authority.as_ref().map(|_| inherit(Inherited::Authority)))
 }
 
-/// Granian's: a directory in memory. None, if it must read the user's own files, or there is a problem.
+/// Granian's: a directory in memory. None if it must read the user's own files, or if there is a problem.
 pub(super) fn directory(settings: &Settings, host: &Host, pair: &Pair, findings: &mut Findings) -> Option<PathBuf> {
     if let kind @ (Kind::P521 | Kind::Other(_)) = &pair.key.kind {
         let name = settings.key_file.value.show();
@@ -107,7 +107,7 @@ pub(super) fn directory(settings: &Settings, host: &Host, pair: &Pair, findings:
     None
 }
 
-/// The paths that the settings name, if they are to be watched.
+/// The paths in the settings, if they are to be watched.
 pub(super) fn watched(settings: &Settings) -> Vec<PathBuf> {
     let wanted = settings.ssl.value && settings.watch_certs.value && settings.mode.value == Mode::Supervise;
     if wanted { tls::paths(settings) } else { Vec::new() }

@@ -1,14 +1,14 @@
-//! How many workers, and why that many.
+//! The number of workers, and why.
 
 use super::{Findings, Reason};
 use crate::host::Host;
 use crate::settings::value::{Server, Value, Workers};
 use crate::settings::{Origin, Settings};
 
-/// A count that somebody gave to Gunicorn in `GUNICORN_CMD_ARGS`.
+/// A count given to Gunicorn in `GUNICORN_CMD_ARGS`.
 pub(super) type CommandArgument = Option<u32>;
 
-/// A worker count with what led to it.
+/// A worker count and its reasons.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Count {
     pub number: u32,
@@ -16,14 +16,14 @@ pub(super) struct Count {
     pub warnings: Vec<String>,
 }
 
-/// In development more workers only mean more to reload.
+/// In development, more workers only mean more to reload.
 const DEV_MODE_WORKERS: u32 = 2;
-/// A count is far above the cores when it is more than so many times as many; Gunicorn's own advice ends there.
+/// A count above this multiple of the cores is suspicious; it is the upper end of Gunicorn's own advice.
 const FAR_ABOVE: u32 = 4;
-/// Automatic counts leave a fifth of the memory limit to the main process, the launcher and peaks.
+/// Computed counts leave a fifth of the memory limit to the main process, the launcher and peaks.
 const MEMORY_PERCENT: u64 = 80;
 
-/// Works out the count for one server, whether or not it is the one that runs.
+/// Computes the count for one server, whether or not it is the selected one.
 pub(super) fn count(server: Server, settings: &Settings, host: &Host, argument: CommandArgument) -> Count {
     let cores = Cores::of(settings, host);
     let wanted = Wanted::of(server, settings, argument);
@@ -32,7 +32,7 @@ pub(super) fn count(server: Server, settings: &Settings, host: &Host, argument: 
     let max_text = format!("max_workers {max} ({})", settings.max_workers.origin);
     let source = &wanted.origin;
 
-    // What was asked for comes first; whatever allows fewer binds instead of it.
+    // The requested count comes first; whatever allows fewer binds instead.
     let mut allowed: Vec<(u32, String)> = Vec::new();
     match &wanted.workers {
         Workers::Exactly(number) => allowed.push((*number, format!("set by {source}"))),
@@ -53,7 +53,7 @@ pub(super) fn count(server: Server, settings: &Settings, host: &Host, argument: 
     }
 
     let number = allowed.iter().map(|(number, _)| *number).min().unwrap_or(1).max(1);
-    // Of equals the first binds: the sort is stable.
+    // Among equals the first binds, because the sort is stable.
     allowed.sort_by_key(|(number, _)| *number);
     let inputs = allowed.into_iter().enumerate();
     let inputs = inputs.map(|(at, (number, text))| if at == 0 { text } else { format!("{text} allows {number}") });
@@ -107,11 +107,11 @@ fn dev_mode(server: Server, settings: &Settings) -> bool {
     }
 }
 
-/// What was asked for: the server's own setting, else an argument for Gunicorn, else `WEB_CONCURRENCY`, else auto.
+/// What was requested: the server's own setting, else an argument for Gunicorn, else `WEB_CONCURRENCY`, else auto.
 struct Wanted {
     workers: Workers,
     origin: Origin,
-    /// Counts that were also asked for.
+    /// Counts that were also requested.
     passed_over: Vec<String>,
 }
 
@@ -143,7 +143,7 @@ impl Wanted {
     }
 }
 
-/// The processors that there are to use.
+/// The available cores.
 struct Cores {
     /// To the nearest whole number, half up, at least 1.
     rounded: u32,
@@ -178,7 +178,7 @@ impl Cores {
 
 /// Workers that fit into the memory limit.
 struct MemoryCap {
-    /// In the share that automatic counts keep within.
+    /// Within the share available to computed counts.
     workers: u32,
     /// In the whole limit.
     all: u32,
@@ -206,7 +206,7 @@ impl MemoryCap {
     }
 }
 
-/// With one decimal at least, so that it is seen to be fractional: `2.0`, `1.5`, `0.25`.
+/// With at least one decimal, to show that it is fractional: `2.0`, `1.5`, `0.25`.
 fn decimal(cores: f64) -> String {
     format!("{:?}", (cores * 1000.0).round() / 1000.0)
 }

@@ -1,14 +1,14 @@
-//! As much of HTTP/2 (RFC 9113) and of its header compression (RFC 7541) as it takes to learn a status.
+//! The parts of HTTP/2 (RFC 9113) and its header compression (RFC 7541) that are needed to read a status.
 
 use super::Response;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// `SETTINGS_ENABLE_PUSH` = 0.
 const SETTINGS: &[u8] = &[0, 2, 0, 0, 0, 0];
-/// No frame may be longer, unless its receiver says so.
+/// Frames are not longer unless the receiver allows it.
 const LONGEST: usize = 16_384;
 const HEADER: usize = 9;
-/// Nothing that a server says before its first answer is longer.
+/// Everything that a server sends before its first response is shorter.
 const MOST: usize = 4 * LONGEST;
 
 /// Types of frames (RFC 9113, 6).
@@ -27,7 +27,7 @@ mod flag {
     pub const PRIORITY: u8 = 0x20;
 }
 
-/// Places in the static table of names (RFC 7541, appendix A).
+/// Indexes in the static table of names (RFC 7541, appendix A).
 mod name {
     pub const AUTHORITY: usize = 1;
     pub const PATH: usize = 4;
@@ -76,7 +76,7 @@ fn integer(into: &mut Vec<u8>, first: u8, prefix: u32, value: usize) {
     into.push(byte(rest));
 }
 
-/// An answer, as far as it has come in.
+/// A response, as far as it has been received.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     buffer: Vec<u8>,
@@ -124,7 +124,7 @@ fn fields(frame: &[u8], flags: u8) -> Option<&[u8]> {
     frame.get(..frame.len().checked_sub(padding)?)
 }
 
-/// The status, which is the first field of an answer (RFC 9113, 8.3).
+/// The status, which is the first field of a response (RFC 9113, 8.3).
 fn status(mut fields: &[u8]) -> Option<u16> {
     // What comes before it can only be new sizes of the table (RFC 7541, 6.3).
     while let Some(0x20..0x40) = fields.first() {

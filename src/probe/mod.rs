@@ -1,6 +1,6 @@
-//! One request, to see whether somebody answers: HTTP/1 or HTTP/2, in clear or over TLS.
+//! One request, to see whether a server responds: HTTP/1 or HTTP/2, with or without TLS.
 //!
-//! [`Exchange`] is a state machine over bytes: whoever has the connection moves them, waiting or not.
+//! [`Exchange`] is a state machine over bytes; its owner moves them, blocking or not.
 
 mod http1;
 mod http2;
@@ -10,12 +10,12 @@ use std::fmt;
 
 use tls::Tls;
 
-/// How a server is spoken to.
+/// The protocol to use with a server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Speech {
     /// Over TLS; which HTTP is then negotiated.
     pub tls: bool,
-    /// HTTP/2 in clear, which has to be known beforehand (RFC 9113, 3.3).
+    /// HTTP/2 without TLS, which has to be known beforehand (RFC 9113, 3.3).
     pub h2c: bool,
 }
 
@@ -24,17 +24,17 @@ pub struct Speech {
 pub enum Response {
     /// An HTTP status.
     Status(u16),
-    /// No HTTP, but a server that knows what it refuses: it wants a certificate that we do not have. Why, in words.
+    /// Not HTTP, but a server that refuses us knowingly: it wants a certificate that we do not have. The reason, in
+    /// words.
     Refused(String),
-    /// Something that is no HTTP.
+    /// Something other than HTTP.
     Other,
     /// Nothing: the connection was closed.
     Nothing,
 }
 
 impl Response {
-    /// Whether there is a server that works: a path that is not there, or a client that asks too often, is no fault
-    /// of its.
+    /// Whether this is a working server: a missing path, or a client that asks too often, is not the server's fault.
     #[must_use]
     pub const fn is_sign_of_life(&self) -> bool {
         matches!(self, Self::Status(..500) | Self::Refused(_))
@@ -52,7 +52,7 @@ impl fmt::Display for Response {
     }
 }
 
-/// A request and its answer.
+/// A request and its response.
 #[derive(Debug)]
 pub struct Exchange {
     request: Request,
@@ -68,7 +68,7 @@ struct Request {
     scheme: &'static str,
 }
 
-/// The HTTP that is spoken.
+/// The HTTP version in use.
 #[derive(Debug)]
 enum Http {
     /// Not yet negotiated.
@@ -78,7 +78,7 @@ enum Http {
 }
 
 impl Exchange {
-    /// A request for this path; `host` is what goes into `Host:`.
+    /// A request for this path; `host` is the `Host:` header.
     #[must_use]
     pub fn new(speech: Speech, host: &str, path: &str) -> Self {
         let scheme = if speech.tls { "https" } else { "http" };
@@ -92,18 +92,18 @@ impl Exchange {
         exchange
     }
 
-    /// What is to be sent.
+    /// What to send.
     #[must_use]
     pub fn outgoing(&self) -> &[u8] {
         &self.outgoing
     }
 
-    /// So much of it was sent.
+    /// Takes note that this many bytes were sent.
     pub fn sent(&mut self, length: usize) {
         self.outgoing.drain(..length);
     }
 
-    /// Takes what came in; an answer ends the exchange.
+    /// Takes what was received; a response ends the exchange.
     pub fn received(&mut self, bytes: &[u8]) -> Option<Response> {
         let Some(mut tls) = self.tls.take() else { return self.http.received(bytes) };
         let taken = tls.received(bytes);
@@ -124,7 +124,7 @@ impl Exchange {
         response
     }
 
-    /// What it means that the connection has ended here.
+    /// The outcome if the connection ends here.
     #[must_use]
     pub fn ended(&self) -> Response {
         match &self.tls {

@@ -1,5 +1,4 @@
-//! The client's side of TLS. It takes any certificate: who asks whether a server answers does not trust it with
-//! anything.
+//! The client's side of TLS. It accepts any certificate: asking whether a server responds does not require trust.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use rustls::{AlertDescription, ClientConfig, DigitallySignedStruct, Error, Named
 
 use super::Response;
 
-/// What there is to say of a server that wants to see a certificate of ours.
+/// What to report about a server that wants to see a certificate of ours.
 pub(super) fn without_certificate() -> Response {
     Response::Refused("wants a client certificate".into())
 }
@@ -50,22 +49,22 @@ impl Tls {
         self.connection.as_ref().is_ok_and(|connection| connection.alpn_protocol() == Some(b"h2"))
     }
 
-    /// Takes what came in and gives what it says; nothing as long as hands are shaken.
+    /// Takes what was received and returns what the server says; nothing during the handshake.
     ///
     /// # Errors
-    /// That the server does not go on with us.
+    /// That the server refuses to continue.
     pub fn received(&mut self, mut bytes: &[u8]) -> Result<Option<Vec<u8>>, Response> {
         let asked = Arc::clone(&self.asked);
         let Ok(connection) = &mut self.connection else { return Err(Response::Other) };
         let mut clear = Vec::new();
         while !bytes.is_empty() {
             if connection.read_tls(&mut bytes).map_err(|_| Response::Other)? == 0 {
-                // It has said good-bye: what comes after that is not looked at.
+                // It has said goodbye; what comes after that is ignored.
                 break;
             }
             let state = connection.process_new_packets().map_err(|error| match error {
                 Error::AlertReceived(_) if asked.0.load(Relaxed) => without_certificate(),
-                // The server's own fault, with whichever client.
+                // The server's own fault, with any client.
                 Error::AlertReceived(AlertDescription::InternalError) => Response::Other,
                 Error::AlertReceived(alert) => Response::Refused(format!("refuses the TLS handshake ({alert:?})")),
                 _ => Response::Other,
@@ -80,7 +79,7 @@ impl Tls {
     /// Sends something in clear.
     pub fn send(&mut self, bytes: &[u8]) {
         if let Ok(connection) = &mut self.connection {
-            // Into memory: it does not fail.
+            // Writing to memory does not fail.
             let _ = connection.writer().write_all(bytes);
         }
     }
@@ -104,7 +103,7 @@ fn config(asked: Arc<AskedForCertificate>) -> Result<ClientConfig, Error> {
     Ok(config)
 }
 
-/// What is needed by a client that has no key and checks no signature.
+/// What a client needs that has no key and verifies no signature.
 fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: DEFAULT_CIPHER_SUITES.to_vec(),
@@ -115,10 +114,10 @@ fn provider() -> CryptoProvider {
     }
 }
 
-/// Up to TLS 1.2 the list of curves also says which ones the server's certificate may have (RFC 8422, 5.1.1).
+/// Up to TLS 1.2 the list of curves also restricts the server's certificate (RFC 8422, 5.1.1).
 static FOR_CERTIFICATES: [Announced; 2] = [Announced(NamedGroup::secp384r1), Announced(NamedGroup::secp521r1)];
 
-/// A curve on which no key is exchanged.
+/// A curve without key exchange.
 #[derive(Debug)]
 struct Announced(NamedGroup);
 
@@ -158,12 +157,12 @@ impl ResolvesClientCert for AskedForCertificate {
     }
 
     fn has_certs(&self) -> bool {
-        // Else it would not be asked.
+        // Otherwise it would not be asked.
         true
     }
 }
 
-/// Takes whatever the server shows.
+/// Accepts whatever the server presents.
 #[derive(Debug)]
 struct AnyCertificate;
 
@@ -197,7 +196,7 @@ impl ServerCertVerifier for AnyCertificate {
         Ok(HandshakeSignatureValid::assertion())
     }
 
-    /// All that servers sign with, keys that nobody checks here among them.
+    /// Everything that servers sign with, including keys that are not verified here.
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         vec![
             SignatureScheme::ECDSA_NISTP256_SHA256,

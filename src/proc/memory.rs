@@ -1,22 +1,22 @@
-//! What processes take of the memory, and which of them goes first when there is none left.
+//! The memory use of processes, and which of them the OOM killer chooses first.
 
 use std::fs;
 
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
-/// What a process takes of the memory, in bytes.
+/// The memory use of a process, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Footprint {
-    /// Its proportional set size: a page that several processes share counts for each in part.
+    /// Its proportional set size: a page that several processes share counts in part for each.
     pub pss: u64,
-    /// The part of it that is no file's, so that a second process of the kind needs it anew.
+    /// The part that is not file-backed, which a second process of the same kind would need again.
     pub anonymous: u64,
-    /// What it alone has written to, and so what is free when it is gone.
+    /// What only it has written to, and what is therefore freed when it ends.
     pub private: u64,
 }
 
 impl Footprint {
-    /// Reads `/proc/PID/smaps_rollup`, `proc_pid_smaps(5)`; where we may not, `/proc/PID/statm` must do.
+    /// Reads `/proc/PID/smaps_rollup`, `proc_pid_smaps(5)`, or `/proc/PID/statm` if that is not permitted.
     #[must_use]
     pub fn read(pid: Pid) -> Option<Self> {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok().and_then(|text| from_rollup(&text));
@@ -33,7 +33,7 @@ fn from_rollup(text: &str) -> Option<Footprint> {
         line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes.saturating_mul(1024))
     };
     let pss = field("Pss")?;
-    // Before Linux 5.4 it is not told apart.
+    // Before Linux 5.4 it is not listed separately.
     let anonymous = field("Pss_Anon").map_or(pss, |anonymous| anonymous + field("Pss_Shmem").unwrap_or(0));
     Some(Footprint { pss, anonymous, private: field("Private_Dirty").unwrap_or(0) })
 }
@@ -46,17 +46,17 @@ fn from_statm(text: &str, page: u64) -> Option<Footprint> {
     Some(Footprint { pss: own, anonymous: own, private: own })
 }
 
-/// The kernel's most: this process is killed before any other when memory runs out, `proc_pid_oom_score_adj(5)`.
+/// The kernel's maximum: this process is killed before any other when memory runs out, `proc_pid_oom_score_adj(5)`.
 const FIRST: &str = "1000";
 
-/// When memory runs out, the kernel is to kill this process, and what it will start, before any other.
+/// Makes the kernel kill this process, and those that it will start, before any other when memory runs out.
 pub fn offer_to_oom_killer(pid: Pid) {
     if let Err(error) = fs::write(format!("/proc/{pid}/oom_score_adj"), FIRST) {
         tracing::debug!(%pid, %error, "cannot raise its OOM score");
     }
 }
 
-/// Takes that back: the process stands as we do. What it has started meanwhile has inherited the offer.
+/// Undoes that: the process gets our own score. Processes that it has started meanwhile keep the inherited one.
 pub fn withdraw_from_oom_killer(pid: Pid) {
     let path = format!("/proc/{pid}/oom_score_adj");
     if fs::read_to_string(&path).is_ok_and(|score| score.trim() == FIRST) {

@@ -1,7 +1,8 @@
-//! What the kernel says of processes, threads, sockets and memory, read from `/proc` and over `sock_diag(7)`.
+//! What the kernel reports about processes, threads, sockets and memory, read from `/proc` and through
+//! `sock_diag(7)`.
 //!
-//! One parser for each file. Kernel text is bytes: a process name may be any bytes but NUL, cut in the middle of a
-//! letter.
+//! One parser for each file. Kernel text is bytes: a process name may contain any byte but NUL, and may be cut within
+//! a character.
 
 pub mod memory;
 pub mod process;

@@ -11,10 +11,10 @@ use nix::unistd::Pid;
 
 use crate::sys::pidfd::PidFd;
 
-/// A process at one moment.
+/// A snapshot of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Process {
-    /// Its number, which may be used again when it is gone.
+    /// Its pid, which may be reused after it is gone.
     pub pid: Pid,
     /// Its parent.
     pub parent: Pid,
@@ -22,15 +22,15 @@ pub struct Process {
     pub group: Pid,
     /// `R`, `S`, `D`, `T`, `Z` and so on.
     pub state: char,
-    /// When it started, in clock ticks since boot: with the number it names one process for ever.
+    /// When it started, in clock ticks since boot; together with the pid this identifies one process.
     pub start: u64,
-    /// Whether it is about to end, or ended already: nothing can keep it.
+    /// Whether it is ending or has ended: nothing can stop that.
     pub is_dying: bool,
 }
 
-/// A process in `exit` has one of these among its flags (`PF_EXITING` and `PF_SIGNALED` of the kernel's
-/// `include/linux/sched.h`). Between the moment in which it takes a signal that ends it off the pending ones and the
-/// one in which it sets them lie a few instructions.
+/// A process in `exit` has one of these flags (`PF_EXITING` and `PF_SIGNALED` of the kernel's
+/// `include/linux/sched.h`). Only a few instructions lie between taking a fatal signal off the pending ones and
+/// setting them.
 const EXITING: u64 = 0x4 | 0x400;
 /// SIGKILL among the pending signals.
 const KILL_PENDING: u64 = 1 << (Signal::SIGKILL as u64 - 1);
@@ -40,7 +40,7 @@ impl Process {
     #[must_use]
     pub fn read(pid: Pid) -> Option<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name, in parentheses, may hold anything, parentheses included.
+        // The name, in parentheses, may contain anything, including parentheses.
         let mut fields = text.get(text.rfind(')')? + 2..)?.split(' ');
         let state = fields.next()?.chars().next()?;
         let mut number = || fields.next()?.parse::<i32>().ok().map(Pid::from_raw);
@@ -59,7 +59,7 @@ impl Process {
         matches!(self.state, 'Z' | 'X')
     }
 
-    /// Sends it a signal, and nobody else: its number may have passed to another process since.
+    /// Sends a signal to exactly this process: its pid may have been reused.
     ///
     /// # Errors
     /// ESRCH when it is gone.
@@ -70,25 +70,26 @@ impl Process {
         {
             return handle.signal(signal);
         }
-        // Before Linux 5.3, or without a second descriptor to spare, the check alone must do.
+        // Before Linux 5.3, or without a spare descriptor, checking beforehand has to suffice.
         if is_it() { nix::sys::signal::kill(self.pid, signal) } else { Err(Errno::ESRCH) }
     }
 }
 
-/// Whether `/proc` can be read: not without a descriptor to spare. Then only groups of processes can be reached.
+/// Whether `/proc` can be read, which needs a spare descriptor. Otherwise only process groups can be reached.
 #[must_use]
 pub fn are_visible() -> bool {
     fs::File::open("/proc/self/stat").is_ok()
 }
 
-/// Whether processes of this group are children of ours, ended ones that were not reaped included.
+/// Whether processes in this group are children of ours, including those that have ended but were not reaped.
 #[must_use]
 pub fn has_children_in(group: Pid) -> bool {
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     waitid(Id::PGid(group), look) != Err(Errno::ECHILD)
 }
 
-/// Signals a group, if it is one of our children's; stopped processes are woken, to act on it. Needs no descriptor.
+/// Signals a group if it contains a child of ours; stopped processes are woken so that they act on it. Needs no
+/// descriptor.
 pub fn signal_group(group: Pid, signal: Signal) {
     if has_children_in(group) {
         let _ = killpg(group, signal);
@@ -96,7 +97,7 @@ pub fn signal_group(group: Pid, signal: Signal) {
     }
 }
 
-/// All descendants of a process, itself left out, zombies included.
+/// All descendants of a process, without itself, including zombies.
 #[must_use]
 pub fn descendants(ancestor: Pid) -> Vec<Process> {
     let mut found = Vec::new();
@@ -111,7 +112,7 @@ pub fn descendants(ancestor: Pid) -> Vec<Process> {
     found
 }
 
-/// The children of a process, zombies included.
+/// The children of a process, including zombies.
 #[must_use]
 pub fn children_of(parent: Pid) -> Vec<Process> {
     let Some(pids) = children(parent) else {
@@ -126,7 +127,7 @@ fn children(pid: Pid) -> Option<Vec<Pid>> {
     for thread in list(&format!("/proc/{pid}/task")) {
         match fs::read_to_string(thread.join("children")) {
             Ok(text) => children.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
-            // The thread may have ended; the process may have, too.
+            // The thread may have ended, and so may the process.
             Err(_) if thread.join("stat").exists() => return None,
             Err(_) => {}
         }
@@ -134,7 +135,8 @@ fn children(pid: Pid) -> Option<Vec<Pid>> {
     Some(children.into_iter().map(Pid::from_raw).collect())
 }
 
-/// The entries of a directory, which is closed when they are looked at: one descriptor must do for all of this.
+/// The entries of a directory. It is closed before they are used, because one descriptor must suffice for all of
+/// this.
 fn list(directory: &str) -> Vec<PathBuf> {
     fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
@@ -156,8 +158,8 @@ fn descendants_by_scan(ancestor: Pid) -> Vec<Process> {
     }
 }
 
-/// The processes of a generation among our descendants: its main process, what descends from it, what is in its
-/// process group (workers that lost the main process stay there), and what was seen in it before.
+/// The processes of a generation among our descendants: its main process, its descendants, what is in its process
+/// group (workers that lost the main process stay there), and what was seen in it before.
 #[must_use]
 pub fn members(all: &[Process], main: Pid, seen: &BTreeSet<(Pid, u64)>) -> Vec<Process> {
     let root = |p: &&Process| p.pid == main || p.group == main || seen.contains(&(p.pid, p.start));
@@ -205,7 +207,7 @@ mod tests {
         let process = || Process::read(Pid::from_raw(child.id().cast_signed())).unwrap();
         assert!(!process().is_dying);
         process().signal(Signal::SIGKILL).unwrap();
-        // Not the very next look: it may be about to change from one sign of it to the other.
+        // Not at the very next look, because the process may be changing from one indication to the other.
         assert!((0..3).any(|_| process().is_dying));
         child.wait().unwrap();
     }

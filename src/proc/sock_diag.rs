@@ -1,7 +1,7 @@
 //! The listening sockets of a TCP port, asked of the kernel itself (`sock_diag(7)`).
 //!
-//! `/proc/net/tcp` lists every connection there is, those in `TIME_WAIT` included; on a busy server that takes many
-//! milliseconds to read. Here the kernel looks at the listening sockets of one port only.
+//! `/proc/net/tcp` lists every connection, including those in `TIME_WAIT`; on a busy server that takes many
+//! milliseconds to read. Here the kernel only looks at the listening sockets of one port.
 
 use std::os::fd::AsRawFd;
 
@@ -21,13 +21,13 @@ const TCP: u8 = 6;
 const LISTENING: u32 = 1 << 10;
 /// `struct nlmsghdr`: length, type, flags, sequence, port.
 const HEADER: usize = 16;
-/// Where the inode stands behind the header, in `struct inet_diag_msg`.
+/// Offset of the inode after the header, in `struct inet_diag_msg`.
 const INODE: usize = 68;
 
 /// The inodes of the sockets that listen on the port, IPv4 and IPv6.
 ///
 /// # Errors
-/// When the kernel or a sandbox does not answer such questions.
+/// If the kernel or a sandbox does not support these queries.
 pub fn listening(port: u16) -> nix::Result<Vec<u64>> {
     let socket =
         socket(AddressFamily::Netlink, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
@@ -49,8 +49,8 @@ pub fn listening(port: u16) -> nix::Result<Vec<u64>> {
     Ok(found)
 }
 
-/// A header and `struct inet_diag_req_v2`: family, protocol, no extensions, states, and of the socket's identity
-/// only its port.
+/// A header and `struct inet_diag_req_v2`: family, protocol, no extensions, states, and only the port of the socket's
+/// identity.
 fn request(family: u8, port: u16) -> Vec<u8> {
     const LENGTH: usize = HEADER + 56;
     let mut request = Vec::with_capacity(LENGTH);
@@ -65,7 +65,7 @@ fn request(family: u8, port: u16) -> Vec<u8> {
     request
 }
 
-/// Takes the inodes out of one datagram of the answer, and says whether it is the last.
+/// Reads the inodes from one datagram of the response, and says whether it is the last.
 fn read(mut messages: &[u8], found: &mut Vec<u64>) -> nix::Result<bool> {
     let word = |bytes: &[u8], at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
     while let Some(length) = word(messages, 0) {
@@ -78,7 +78,7 @@ fn read(mut messages: &[u8], found: &mut Vec<u64>) -> nix::Result<bool> {
             return Ok(true);
         }
         found.extend(word(messages, HEADER + INODE).map(u64::from));
-        // Messages begin at multiples of four.
+        // Messages are aligned to four bytes.
         messages = messages.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(false)

@@ -24,7 +24,7 @@ pub(super) fn parse(table: &str, port: u16) -> Vec<u64> {
     table.lines().skip(1).filter_map(row).collect()
 }
 
-/// Which of these sockets a process has open, each with its descriptor.
+/// Which of these sockets a process has open, with the descriptor of each.
 #[must_use]
 pub fn owned(pid: i32, inodes: &BTreeSet<u64>) -> Vec<(i32, u64)> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
@@ -37,8 +37,8 @@ pub fn owned(pid: i32, inodes: &BTreeSet<u64>) -> Vec<(i32, u64)> {
     descriptors.filter_map(socket).collect()
 }
 
-/// Whether a process waits for something to happen at this socket, as the event loops of servers do: it is in one
-/// of its epoll sets (`proc_pid_fdinfo(5)`).
+/// Whether a process waits for events on this socket, as servers' event loops do: it is in one of the process's epoll
+/// sets (`proc_pid_fdinfo(5)`).
 #[must_use]
 pub fn is_polled(pid: i32, inode: u64) -> bool {
     let wanted = format!("ino:{inode:x}");

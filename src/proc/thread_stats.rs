@@ -1,5 +1,4 @@
-//! What the kernel says about how a process is doing: what its threads got of the processors, and whether one of them
-//! waits for its output to be read.
+//! The state of a process's threads: their CPU time, and whether one of them waits for its output to be read.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,23 +6,23 @@ use std::time::Duration;
 
 use super::process::Process;
 
-/// How a process is doing at one moment.
+/// The state of a process at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ThreadStats {
-    /// Processor time of all its threads that live.
+    /// CPU time of all its live threads.
     pub cpu: Duration,
-    /// How long its threads wanted to run and had to wait for a processor.
+    /// How long its threads were runnable but had to wait for a CPU.
     pub delay: Duration,
-    /// The state of its first thread, as `proc_pid_stat(5)` has it.
+    /// The state of its main thread, as in `proc_pid_stat(5)`.
     pub state: char,
-    /// Whether one of its threads wants to run.
+    /// Whether one of its threads is runnable.
     pub is_runnable: bool,
-    /// Whether one of its threads waits for somebody to read its standard output or standard error.
+    /// Whether one of its threads waits until its standard output or standard error is read.
     pub is_writing: bool,
 }
 
 impl ThreadStats {
-    /// How a process is doing; none if it is gone.
+    /// The state of a process; none if it is gone.
     #[must_use]
     pub fn read(process: &Process) -> Option<Self> {
         let root = PathBuf::from(format!("/proc/{}", process.pid));
@@ -39,7 +38,7 @@ impl ThreadStats {
         })
     }
 
-    /// Whether a signal has stopped it.
+    /// Whether it is stopped by a signal.
     #[must_use]
     pub const fn is_stopped(&self) -> bool {
         self.state == 'T'
@@ -55,9 +54,9 @@ struct Thread {
 
 /// Where a thread is in the kernel.
 enum WaitsIn {
-    /// In a system call that writes, to this descriptor.
+    /// In a system call that writes to this descriptor.
     Write(u64),
-    /// As far as is known, in the kernel's own function that waits for room in a pipe.
+    /// As far as is known, in the kernel function that waits for space in a pipe.
     Pipe,
     Elsewhere,
 }
@@ -75,7 +74,7 @@ impl Thread {
         let (cpu, delay) = (times.next().unwrap_or_default(), times.next().unwrap_or_default());
         let waits_in = match read("syscall") {
             Ok(call) => called(&call),
-            // Some containers forbid it.
+            // Some containers forbid this.
             Err(_) => match read("wchan") {
                 Ok(function) if function.trim_end().ends_with("pipe_write") => WaitsIn::Pipe,
                 _ => WaitsIn::Elsewhere,
@@ -89,7 +88,7 @@ impl Thread {
         match (self.state, &self.waits_in) {
             ('R', _) | (_, WaitsIn::Elsewhere) => false,
             (_, WaitsIn::Pipe) => true,
-            // It may write to what is the same pipe under another number.
+            // It may be writing to the same pipe under another number.
             (_, WaitsIn::Write(descriptor)) => {
                 let to = target(*descriptor);
                 to.is_some() && (to == target(1) || to == target(2))

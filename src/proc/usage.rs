@@ -1,4 +1,5 @@
-//! What a process uses, and how it ended while its parent has not looked yet: `/proc/PID/stat`, `proc_pid_stat(5)`.
+//! The resource use of a process, and the exit status of one that has not been reaped yet: `/proc/PID/stat`,
+//! `proc_pid_stat(5)`.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -9,19 +10,19 @@ use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use super::process::Process;
 
-/// What a process uses at one moment.
+/// The resource use of a process at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     /// Since its start.
     pub age: Duration,
     /// Resident memory in bytes, shared pages included.
     pub rss: u64,
-    /// Processor time of all its threads, user and system.
+    /// CPU time of all its threads, user and system.
     pub cpu: Duration,
 }
 
 impl Usage {
-    /// What the process uses; none if it is gone.
+    /// The resource use of a process; none if it is gone.
     #[must_use]
     pub fn read(process: &Process) -> Option<Self> {
         let stat = Stat::read(process.pid).filter(|stat| stat.start == process.start && !stat.ended)?;
@@ -30,13 +31,13 @@ impl Usage {
     }
 }
 
-/// Processor time of a process and of its descendants that it has reaped, user and system; none if it is gone.
+/// CPU time of a process and of the descendants that it has reaped, user and system; none if it is gone.
 #[must_use]
 pub fn cpu_with_reaped(pid: Pid) -> Option<Duration> {
     Stat::read(pid).map(|stat| ticks(stat.cpu + stat.reaped_cpu))
 }
 
-/// How a process ended that was not reaped yet. None if it lives, or was reaped.
+/// The exit status of a process that has not been reaped yet. None if it is alive or was reaped.
 #[must_use]
 pub fn unreaped_status(process: &Process) -> Option<ExitStatus> {
     let stat = Stat::read(process.pid).filter(|stat| stat.start == process.start && stat.ended)?;

@@ -1,4 +1,4 @@
-//! The server's environment, as far as it differs from ours.
+//! The server's environment compared with ours.
 
 use crate::host::Environment;
 
@@ -12,7 +12,7 @@ pub(crate) enum Change {
     Removed(String),
 }
 
-/// What is different for the server, in the order of names.
+/// The differences, ordered by name.
 pub(crate) fn changes(ours: &Environment, its: &Environment) -> Vec<Change> {
     let mut changes: Vec<(String, Change)> = Vec::new();
     for (name, value) in its.iter().filter(|(name, value)| ours.get(*name) != Some(value)) {

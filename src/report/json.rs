@@ -1,4 +1,4 @@
-//! `explain --json`: the same facts for programs. Keys are stable: they are added to, not renamed.
+//! `explain --json`: the same facts for programs. Keys are stable: new ones may be added, but none renamed.
 
 use serde_json::{Map, Value, json};
 

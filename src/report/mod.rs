@@ -1,4 +1,4 @@
-//! What is told to people and to programs about settings and plans.
+//! Reports about settings and plans, for people and for programs.
 
 pub(crate) mod changes;
 mod json;
@@ -15,7 +15,7 @@ use changes::{Change, changes};
 pub use json::explain_json;
 use style::{Style, words, wrap};
 
-/// Columns of a terminal that is not wide.
+/// Columns to assume when the width of the terminal is unknown.
 const WIDTH: usize = 110;
 
 /// Each decision with its reasons, each setting with its source, and what will be run. Secrets are not shown.
@@ -57,7 +57,7 @@ impl Page {
         self.line(&title);
     }
 
-    /// Rows of a name, a value and a remark, which is wrapped beside them.
+    /// Rows with a name, a value and a remark; long remarks are wrapped.
     fn rows(&mut self, rows: &[(String, String, String)]) {
         let width = |column: fn(&(String, String, String)) -> &String, most: usize| {
             rows.iter().map(|row| column(row).chars().count()).filter(|width| *width <= most).max().unwrap_or(0)
@@ -68,7 +68,7 @@ impl Page {
             let lines = wrap(words(remark), " ", WIDTH.saturating_sub(indent).max(30));
             let mut lines = lines.iter();
             let start = format!("  {name:names$}  {}", self.style.value(&format!("{value:values$}")));
-            // A value that is too long for its column has its remark below.
+            // If a value is too long for its column, its remark goes below.
             if value.chars().count() <= values {
                 let first = lines.next().map_or("", String::as_str);
                 self.line(&format!("{start}  {first}"));
@@ -198,14 +198,14 @@ impl Page {
     }
 }
 
-/// Where a value comes from and what it takes precedence over.
+/// Where a value comes from and what it overrides.
 fn source(entry: &Entry) -> String {
     let shadows = |shadowed: &Shadowed| format!("shadows {} from {}", redact::text(&shadowed.text), shadowed.origin);
     let shadowed = entry.shadowed.iter().map(shadows);
     [entry.origin.to_string()].into_iter().chain(shadowed).collect::<Vec<_>>().join("; ")
 }
 
-/// A default, as documentation shows it where it is worked out.
+/// A default, with the documentation's text if it is computed.
 fn default<'a>(entry: &'a Entry) -> &'a str {
     if entry.opt.default_note.is_empty() { &entry.value } else { entry.opt.default_note }
 }
@@ -225,7 +225,7 @@ fn what(inherited: &Inherited) -> String {
     }
 }
 
-/// The command, quoted for a shell, a flag with its value on each line.
+/// The command, quoted for a shell, with a line for each flag and its value.
 fn command(plan: &Plan) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in &plan.argv {

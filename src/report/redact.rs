@@ -1,9 +1,9 @@
-//! What must not be shown: explanations end up in logs, tickets and chats.
+//! Redacts secrets because explanations end up in logs, tickets and chats.
 
 use crate::settings::OPTIONS;
 use crate::settings::value::REDACTED;
 
-/// Parts of a variable's name that make its value a secret.
+/// Parts of a variable name that mark its value as a secret.
 const SECRET: &[&str] = &[
     "KEY",
     "SECRET",
@@ -26,15 +26,15 @@ pub(crate) fn variable(name: &str, value: &str) -> String {
     if is_secret(name) && !value.is_empty() { REDACTED.to_owned() } else { text(value) }
 }
 
-/// Any text as it may be shown: on one line, without the credentials of a URL and without the values of
-/// `NAME=value` words whose name is that of a secret.
+/// Any text as it may be shown: on one line, without credentials in URLs, and without the values of `NAME=value`
+/// words whose name is that of a secret.
 pub(crate) fn text(value: &str) -> String {
     let words = value.split(' ').map(|word| without_credentials(&without_assignment(word)));
     let text = words.collect::<Vec<_>>().join(" ");
     if text.contains(char::is_control) { format!("{text:?}") } else { text }
 }
 
-/// Arguments as they may be shown: as [`text`], and without the word that follows the flag of a secret.
+/// Arguments as they may be shown: as [`text`], and without the word after a flag that takes a secret.
 pub(crate) fn arguments(argv: &[String]) -> Vec<String> {
     let mut follows = false;
     let shown = argv.iter().map(|argument| {
@@ -45,12 +45,12 @@ pub(crate) fn arguments(argv: &[String]) -> Vec<String> {
     shown.collect()
 }
 
-/// Whether a flag without `=` takes a secret. One that ends in `file` says where it is.
+/// Whether a flag without `=` takes a secret. A flag that ends in `file` takes a path.
 fn names_secret_value(flag: &str) -> bool {
     !flag.contains('=') && !flag.ends_with("file") && is_secret(&flag.replace('-', "_"))
 }
 
-/// Our own options are known to be secret or not, whatever their names look like: `KEY_FILE` is a path.
+/// For our own options the table says whether they are secret, whatever the name suggests: `KEY_FILE` is a path.
 fn is_secret(name: &str) -> bool {
     if let Some(opt) = OPTIONS.iter().find(|opt| opt.env.contains(&name)) {
         return opt.secret;
@@ -68,7 +68,7 @@ fn without_assignment(word: &str) -> String {
     }
 }
 
-/// `scheme://user:password@host` without what stands before the host.
+/// `scheme://user:password@host` without the credentials.
 fn without_credentials(word: &str) -> String {
     let Some((scheme, rest)) = word.split_once("://") else { return word.to_owned() };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());

@@ -30,7 +30,7 @@ pub(super) fn words(text: &str) -> Vec<String> {
     text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
-/// Puts as many pieces on each line as fit; one that is too long keeps its line to itself.
+/// Puts as many pieces on each line as fit; one that is too long gets its own line.
 pub(super) fn wrap(pieces: Vec<String>, between: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for piece in pieces {

@@ -1,4 +1,4 @@
-//! What can be wrong between settings that are each valid.
+//! What can be wrong between settings that are each valid on their own.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use super::value::{ClientVerify, Int, Mode, Server, ServerChoice, Value, show_sp
 use crate::problem::Origin;
 use crate::problem::{Exit, Problem};
 
-/// What is kept back of the stop budget, so that there is time to end what outlives the server's own grace.
+/// The part of the stop budget that is reserved for ending what outlives the server's own grace period.
 pub const STOP_RESERVE: Duration = Duration::from_secs(2);
 
-/// Looks at the settings together. What `--bind` says twice is a matter of the command line alone.
+/// Checks the settings against each other. Contradictions around `--bind` only concern the command line.
 pub(super) fn check(settings: &Settings, flags: &FlagLayer, problems: &mut Vec<Problem>, warnings: &mut Vec<String>) {
     problems.extend(bind_twice(flags));
     warnings.extend(address_beside_socket(settings));
@@ -47,7 +47,7 @@ fn bind_twice(flags: &FlagLayer) -> Option<Problem> {
     })
 }
 
-/// A socket wins over address and port. Whoever typed one of those should know.
+/// A socket takes precedence over address and port. A user who gave one of those should be told.
 fn address_beside_socket(settings: &Settings) -> Option<String> {
     let uds = settings.uds.value.as_ref()?;
     let typed = |origin: &Origin| matches!(origin, Origin::Flag(flag) if flag != "--bind");
@@ -76,7 +76,7 @@ fn stop_budget(settings: &Settings) -> Option<Problem> {
     })
 }
 
-/// One value is larger than another that bounds it. The origin is that of the one that somebody chose.
+/// One value exceeds another that limits it. The origin is that of the value that was set explicitly.
 fn beyond<A: Value, B: Value>(name: &str, value: &Setting<A>, bound: &str, limit: &Setting<B>) -> Problem {
     let message = format!("{name} = {} exceeds {bound} = {}", value.value.show(), limit.value.show());
     let origin = if value.is_explicit() { &value.origin } else { &limit.origin };

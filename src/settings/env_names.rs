@@ -1,10 +1,10 @@
-//! Names in the environment that mean something although they are no settings of ours.
+//! Environment variables that have a meaning although they are not our settings.
 
 use super::value::Server;
 
-/// Granian's own variables: `GRANIAN_` and the name of the option. Those of releases 1.6 to 2.8, with what has
-/// gone since, because an image may still set it. Four do not follow their flag: `--ws` is `WEBSOCKETS`, `--log`
-/// `LOG_ENABLED`, `--access-log` `LOG_ACCESS_ENABLED` and `--metrics` `METRICS_ENABLED`.
+/// Granian's own variables: `GRANIAN_` and the name of the option, from releases 1.6 to 2.8, including those that
+/// have been removed since because an image may still set them. Four differ from their flag: `--ws` is `WEBSOCKETS`,
+/// `--log` is `LOG_ENABLED`, `--access-log` is `LOG_ACCESS_ENABLED` and `--metrics` is `METRICS_ENABLED`.
 const GRANIAN: &[&str] = &[
     "BACKLOG",
     "BACKPRESSURE",
@@ -81,25 +81,25 @@ const GRANIAN: &[&str] = &[
     "WORKING_DIR",
 ];
 
-/// Gunicorn's own. All but the first pass between its processes; a stray one is the plan's to remove.
+/// Gunicorn's own variables. All but the first are passed between its processes; the plan removes stray ones.
 const GUNICORN: &[&str] = &["CMD_ARGS", "DIRTY_SOCKET", "FD", "PID"];
 
-/// The variable with the configuration file's name.
+/// The variable that names the configuration file.
 pub(super) const CONFIG: &str = "MCP_LAUNCH_CONFIG";
 
-/// Granian's parser takes this for its flag `--version`: the number of a release in it, as an image may have it,
-/// ends the server with a usage error, and a 1 makes it print its version and exit.
+/// Granian's parser takes this for its `--version` flag: a release number, which an image may set, ends the server
+/// with a usage error, and 1 makes it print its version and exit.
 pub(super) const GRANIAN_VERSION: &str = "GRANIAN_VERSION";
 
-/// The prefixes of names that are ours or a server's, so that an unknown one is worth a word.
+/// Prefixes of our names and the servers' names. An unknown name with one of them is worth a warning.
 const PREFIXES: [&str; 3] = ["MCP_LAUNCH_", "GUNICORN_", "GRANIAN_"];
 
-/// A name cut into its prefix and the rest, if it has one of the prefixes that are watched.
+/// Splits a name into its prefix and the rest, if it has one of these prefixes.
 pub(super) fn split_prefix(name: &str) -> Option<(&'static str, &str)> {
     PREFIXES.into_iter().find_map(|prefix| Some((prefix, name.strip_prefix(prefix)?)))
 }
 
-/// The server that reads this variable for itself.
+/// The server that reads this variable itself.
 pub(super) fn reader(name: &str) -> Option<Server> {
     match split_prefix(name)? {
         ("GRANIAN_", rest) if GRANIAN.contains(&rest) => Some(Server::Granian),
@@ -108,15 +108,15 @@ pub(super) fn reader(name: &str) -> Option<Server> {
     }
 }
 
-/// The names that the servers read for themselves.
+/// The names that the servers read themselves.
 pub(super) fn native_names() -> impl Iterator<Item = String> {
     let granian = GRANIAN.iter().map(|name| format!("GRANIAN_{name}"));
     granian.chain(GUNICORN.iter().map(|name| format!("GUNICORN_{name}")))
 }
 
-/// Whether Kubernetes sets this for a service (`enableServiceLinks`), or Docker for a link:
+/// Whether this is a variable that Kubernetes sets for a service (`enableServiceLinks`), or Docker for a link:
 /// `NAME_SERVICE_HOST`, `NAME_SERVICE_PORT`, `NAME_SERVICE_PORT_WEB`, `NAME_PORT=tcp://10.0.0.1:80`,
-/// `NAME_PORT_80_TCP` and that with `_PROTO`, `_PORT` and `_ADDR`.
+/// `NAME_PORT_80_TCP`, and the latter with `_PROTO`, `_PORT` or `_ADDR`.
 pub(super) fn is_service_link(name: &str, value: &str) -> bool {
     let after =
         |marker: &str| name.find(marker).filter(|start| *start > 0).map(|start| &name[start + marker.len()..]);

@@ -1,4 +1,4 @@
-//! The environment as a layer, and what else it has that concerns us.
+//! The environment as a layer, and the other variables in it that matter to us.
 
 use std::ffi::OsStr;
 
@@ -24,12 +24,12 @@ pub(super) struct Found {
     pub warnings: Vec<String>,
 }
 
-/// The value of a variable; an empty one is as good as unset.
+/// The value of a variable; an empty one counts as unset.
 pub(super) fn variable<'a>(env: &'a Environment, name: &str) -> Option<&'a OsStr> {
     env.get(OsStr::new(name)).map(AsRef::as_ref).filter(|value: &&OsStr| !value.is_empty())
 }
 
-/// Looks at every variable that bears one of our names or one of our prefixes. All others are the app's.
+/// Looks at every variable with one of our names or prefixes. All others belong to the app.
 pub(super) fn read(env: &Environment) -> Found {
     let mut found = Found {
         layer: Layer::environment(),
@@ -39,7 +39,7 @@ pub(super) fn read(env: &Environment) -> Found {
         warnings: Vec::new(),
     };
     for opt in OPTIONS {
-        // A layer takes what has precedence last.
+        // In a layer, the last value takes precedence.
         for name in opt.env.iter().rev() {
             if let Some(value) = variable(env, name) {
                 found.layer.add(opt, Given::os(*name, value));
@@ -80,8 +80,8 @@ impl Found {
     }
 }
 
-/// The known name that somebody who wrote this one had in mind: the same word under another prefix, or else a
-/// similar word under the same one.
+/// The known name that was probably meant: the same word with another prefix, or else a similar word with the same
+/// prefix.
 fn meant(name: &str) -> Option<String> {
     let (prefix, rest) = split_prefix(name)?;
     let ours = OPTIONS.iter().flat_map(|opt| opt.env.iter().map(|name| (*name).to_owned()));

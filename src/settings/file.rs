@@ -15,16 +15,16 @@ use crate::host::Environment;
 use crate::problem::Origin;
 use crate::problem::{Exit, Problem};
 
-/// Where a file is looked for when none was named.
+/// Where a file is looked for if none is named.
 const PLACES: [&str; 2] = ["./mcp-launch.toml", "/etc/mcp-launch.toml"];
 
 /// Reads a file as [`std::fs::read`] does.
 pub type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
 
-/// What came of the search for a file.
+/// The result of the search for a file.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// The file that was chosen, whether or not it is of any use.
+    /// The file that was chosen, even if it cannot be used.
     pub path: Option<PathBuf>,
     pub layer: Option<Layer>,
     pub problems: Vec<Problem>,
@@ -98,13 +98,13 @@ impl Found {
     }
 }
 
-/// What the operating system says, without its number.
+/// The operating system's message, without the error number.
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     text.split_once(" (os error").map_or(text.clone(), |(text, _)| text.to_owned())
 }
 
-/// What is wrong completes "configuration file X …", and says where.
+/// The error completes "configuration file X …", and says where.
 fn parse(bytes: &[u8]) -> Result<Dict, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let (line, column) = position(bytes, error.valid_up_to());
@@ -126,7 +126,7 @@ fn position(bytes: &[u8], offset: usize) -> (usize, usize) {
     (line, String::from_utf8_lossy(&before[start..]).chars().count() + 1)
 }
 
-/// The text of a value, which is then read like any other text.
+/// The text of a value, which is then parsed like any other text.
 fn given(opt: &Opt, value: Tree) -> Given {
     let name = opt.path();
     let fault = |text: &str, fault: &str| Given { name: name.clone(), text: text.into(), fault: Some(fault.into()) };
@@ -147,24 +147,24 @@ fn given(opt: &Opt, value: Tree) -> Given {
     }
 }
 
-/// A plain value as somebody would type it.
+/// A plain value as a user would type it.
 fn text(value: &Tree) -> Option<String> {
     match value {
         Tree::String(_, text) => Some(text.clone()),
         Tree::Char(_, letter) => Some(letter.to_string()),
         Tree::Bool(_, yes) => Some(yes.to_string()),
-        // With its point: 1.0 is not the whole number 1, in no layer.
+        // With its decimal point: 1.0 is not the whole number 1, in any layer.
         Tree::Num(_, Num::F64(number)) => Some(format!("{number:?}")),
         Tree::Num(_, Num::F32(number)) => Some(format!("{number:?}")),
         Tree::Num(_, number) => number.to_i128().map(|number| number.to_string()),
-        // The TOML reader hands over dates as a table with one key of this name.
+        // The TOML reader represents dates as a table with this one key.
         Tree::Dict(_, dict) => dict.get("$__toml_private_datetime").and_then(text),
         Tree::Array(..) | Tree::Empty(..) => None,
     }
 }
 
-/// The known name that somebody who wrote this one had in mind: the key in the table where it belongs, or else
-/// one that is spelled similarly.
+/// The known name that was probably meant: the key in the table where it belongs, or else one with a similar
+/// spelling.
 fn meant(section: Section, key: &str, table: bool) -> Option<String> {
     if table {
         return nearest(key, Section::ALL.into_iter().filter_map(Section::table)).map(|table| format!("[{table}]"));

@@ -1,4 +1,4 @@
-//! The command line as a layer, after it was taken apart and before its values are understood.
+//! The command line as a layer: split into flags, but with values that are not parsed yet.
 
 use std::ffi::{OsStr, OsString};
 
@@ -12,7 +12,7 @@ pub struct FlagLayer {
     pub config: Option<OsString>,
     /// Values of options; a later one takes precedence over an earlier one of the same option.
     pub values: Vec<FlagValue>,
-    /// What stands behind `--`, for the server.
+    /// The arguments after `--`, for the server.
     pub server_args: Vec<OsString>,
 }
 

@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-/// A formula in `n`, kept as it was written and ready to be computed.
+/// A formula in `n`, both as text and ready to be evaluated.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Formula {
     text: String,
     steps: Vec<Step>,
 }
 
-/// Reverse Polish: what a stack machine does, in order.
+/// The formula in reverse Polish notation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Step {
     Push(f64),
@@ -21,7 +21,7 @@ impl Formula {
     /// Reads `+ - * /`, parentheses, decimal numbers and `n`, with `2n` for `2*n`.
     ///
     /// # Errors
-    /// What is wrong with the text.
+    /// Describes what is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut parser = Parser { rest: text.trim(), steps: Vec::new(), depth: 0 };
         parser.sum()?;
@@ -34,8 +34,8 @@ impl Formula {
         Ok(Self { text: text.trim().to_owned(), steps: parser.steps })
     }
 
-    /// Computes it for `n` cores and rounds down. A result that is no count (less than one, a division by
-    /// zero) is one worker.
+    /// Evaluates it for `n` cores and rounds down. A result that is not a count (less than one, or a division by
+    /// zero) becomes one worker.
     #[must_use]
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     pub fn workers(&self, n: u32) -> u32 {
@@ -57,7 +57,7 @@ impl Formula {
             stack.push(value);
         }
         let value: f64 = stack.pop().unwrap_or(1.0);
-        // A float-to-integer cast saturates, and turns what is not a number into zero.
+        // A float-to-integer cast saturates, and turns NaN into zero.
         if value.is_infinite() { 1 } else { (value as u32).max(1) }
     }
 }

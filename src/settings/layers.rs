@@ -1,9 +1,9 @@
 //! The layers and their merging: default < file < environment < command line.
 //!
-//! A layer is a figment provider that gives, for each option, a list of what was [`Given`] in it (an option can
-//! have several environment names). Figment appends the lists of the layers to each other, so the last element of a
-//! list is in force, those before it are shadowed, and the tag of each element tells its layer. The defaults take no
-//! part in this: they stand in the table, for an option that no layer gives.
+//! A layer is a figment provider with a list of [`Given`] values for each option (an option can have several
+//! variables). Figment appends the lists of the layers, so the last element of a list is in force, those before it
+//! are shadowed, and the tag of each element identifies its layer. Defaults are not a layer: they are in the table,
+//! and are used for options that no layer gives.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -20,24 +20,24 @@ use super::value::{REDACTED, Value};
 use crate::problem::Origin;
 use crate::problem::Problem;
 
-/// One value as a layer has it, before anybody tries to understand it.
+/// A value as its layer gives it, not parsed yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Given {
-    /// What it is called in its layer: a variable, a flag with its dashes, a key with its table.
+    /// Its name in the layer: a variable, a flag with its dashes, or a key with its table.
     pub name: String,
     /// The text.
     pub text: String,
-    /// Why there is no use in reading the text.
+    /// Why the text cannot be used.
     pub fault: Option<String>,
 }
 
 impl Given {
-    /// A text that can be read.
+    /// A text that can be parsed.
     pub fn text(name: impl Into<String>, text: impl Into<String>) -> Self {
         Self { name: name.into(), text: text.into(), fault: None }
     }
 
-    /// A text from the operating system, which need not be UTF-8.
+    /// A text from the operating system, which may not be UTF-8.
     pub fn os(name: impl Into<String>, text: &OsStr) -> Self {
         let fault = text.to_str().is_none().then(|| "it is not UTF-8".to_owned());
         Self { name: name.into(), text: text.to_string_lossy().into_owned(), fault }
@@ -56,17 +56,17 @@ const ENVIRONMENT: &str = "environment";
 const COMMAND_LINE: &str = "command line";
 
 impl Layer {
-    /// The configuration file, still empty.
+    /// An empty layer for the configuration file.
     pub fn file(path: &Path) -> Self {
         Self::named(Metadata::from(FILE, path))
     }
 
-    /// The environment, still empty.
+    /// An empty layer for the environment.
     pub fn environment() -> Self {
         Self::named(Metadata::named(ENVIRONMENT))
     }
 
-    /// The command line, still empty.
+    /// An empty layer for the command line.
     pub fn command_line() -> Self {
         Self::named(Metadata::named(COMMAND_LINE))
     }
@@ -95,31 +95,31 @@ impl Provider for Layer {
     }
 }
 
-/// All layers on top of each other, and what was found wrong while options were read from them.
+/// All layers merged, and the problems found while options were read from them.
 #[derive(Debug, Default)]
 pub(super) struct Layers {
     given: BTreeMap<String, Vec<(Origin, Given)>>,
-    /// Values in force that cannot be read.
+    /// Values in force that cannot be parsed.
     pub problems: Vec<Problem>,
-    /// Shadowed values that cannot be read.
+    /// Shadowed values that cannot be parsed.
     pub warnings: Vec<String>,
 }
 
 impl Layers {
-    /// Merges layers, the one of lowest precedence first.
+    /// Merges layers, lowest precedence first.
     pub fn merge(layers: impl IntoIterator<Item = Layer>) -> Self {
         let figment = layers.into_iter().fold(Figment::new(), Figment::admerge);
-        // No layer fails to give its data: texts and names are all that it has.
+        // Providing the data never fails because it consists only of texts and names.
         let dict = figment.data().ok().and_then(|mut data| data.remove(&Profile::Default)).unwrap_or_default();
         let given = dict.into_iter().map(|(id, list)| (id, origins(&figment, list))).collect();
         Self { given, ..Self::default() }
     }
 
-    /// Reads an option from the layer of highest precedence that has it. A value that cannot be read becomes a
-    /// problem, and the setting takes its default.
+    /// Reads an option from the layer with the highest precedence that has it. A value that cannot be parsed becomes
+    /// a problem, and the setting keeps its default.
     ///
     /// # Panics
-    /// If the default in the table cannot be read, which a test rules out.
+    /// If the default in the table cannot be parsed, which a test rules out.
     pub fn setting<T: Value>(&mut self, opt: &Opt) -> Setting<T> {
         let mut given = self.given.remove(opt.id).unwrap_or_default();
         let default = || T::parse(opt.default).expect("the default of an option is valid");
@@ -147,7 +147,7 @@ impl Layers {
     }
 }
 
-/// What is wrong is said with the value, but not with its origin, which the caller knows.
+/// The message includes the value but not its origin, which the caller knows.
 fn read<T: Value>(opt: &Opt, given: &Given) -> Result<T, String> {
     let wrong = match &given.fault {
         None => match T::parse(&given.text) {
@@ -161,7 +161,7 @@ fn read<T: Value>(opt: &Opt, given: &Given) -> Result<T, String> {
     Err(format!("{} = {shown} is not valid{wrong}", opt.key))
 }
 
-/// What was given for one option, each with the layer that figment's tag tells.
+/// The values given for one option, each with the layer from figment's tag.
 fn origins(figment: &Figment, list: Tree) -> Vec<(Origin, Given)> {
     let elements = list.into_array().unwrap_or_default();
     let origin = |element: Tree| {

@@ -1,8 +1,8 @@
 //! Resolves every setting from its layers: default < file < environment < command line.
 //!
-//! [`options`] is the table that everything else is made from, [`value`] the types and their one syntax,
-//! `layers` the merging of what `file`, `environment` and [`flags`] give, [`setting`] a value with its origin
-//! and what it shadows, and [`checks`] what can be wrong between settings that are each valid.
+//! [`options`] is the table that everything is generated from, [`value`] has the types and their syntax, `layers`
+//! merges what `file`, `environment` and [`flags`] give, [`setting`] is a value with its origin and what it shadows,
+//! and [`checks`] finds what is wrong between settings that are each valid.
 
 pub mod checks;
 mod env_names;
@@ -32,7 +32,7 @@ use crate::host::Environment;
 use crate::problem::Problem;
 use layers::Layers;
 
-/// What the layers came to.
+/// The result of merging the layers.
 #[derive(Debug, Clone)]
 pub struct Resolution {
     /// Every option with its origin.
@@ -41,13 +41,14 @@ pub struct Resolution {
     pub env: Environment,
     /// The configuration file that was read.
     pub file: Option<PathBuf>,
-    /// What stands behind `--` on the command line.
+    /// The arguments after `--` on the command line.
     pub server_args: Vec<OsString>,
-    /// What could not be read. The settings concerned have their defaults, for `explain` and `check` to go on with.
+    /// Values that could not be parsed. The settings concerned have their defaults, so that `explain` and `check` can
+    /// go on.
     pub problems: Vec<Problem>,
-    /// What is odd, such as an unknown name that resembles a known one.
+    /// Warnings, such as an unknown name that resembles a known one.
     pub warnings: Vec<String>,
-    /// Variables that the servers read for themselves (`GRANIAN_LOG_CONFIG`, `GUNICORN_CMD_ARGS`).
+    /// Variables that the servers read themselves (`GRANIAN_LOG_CONFIG`, `GUNICORN_CMD_ARGS`).
     pub native: Vec<NativeVariable>,
     /// Variables that must not reach the server.
     pub withheld: Vec<Withheld>,
@@ -55,7 +56,7 @@ pub struct Resolution {
 
 /// Resolves every option. `read` reads a file as [`std::fs::read`] does, relative to the current directory.
 ///
-/// What is wrong is in [`Resolution::problems`], all of it; the rest is as good as it can be.
+/// All problems are in [`Resolution::problems`]; the rest is usable regardless.
 #[must_use]
 pub fn resolve(flags: &FlagLayer, env: &Environment, read: ReadFile) -> Resolution {
     let file = file::load(flags, env, read);
@@ -63,7 +64,7 @@ pub fn resolve(flags: &FlagLayer, env: &Environment, read: ReadFile) -> Resoluti
     let mut layers = Layers::merge(file.layer.into_iter().chain([environment.layer, flags.layer()]));
     let settings = Settings::resolve(&mut layers);
     let mut problems = [file.problems, environment.problems, layers.problems].concat();
-    // A flag that both servers share is read twice, and wrong once.
+    // A flag that both servers share is parsed twice but reported once.
     let mut seen = Vec::new();
     problems.retain(|problem| {
         let new = !seen.contains(problem);
@@ -84,7 +85,7 @@ pub fn resolve(flags: &FlagLayer, env: &Environment, read: ReadFile) -> Resoluti
     }
 }
 
-/// A variable that a server reads for itself.
+/// A variable that a server reads itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NativeVariable {
     /// Its name.
@@ -95,7 +96,7 @@ pub struct NativeVariable {
     pub server: value::Server,
 }
 
-/// A variable that is not passed on, because the server would take it for something that it is not.
+/// A variable that is not passed on because the server would misinterpret it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Withheld {
     /// Its name.

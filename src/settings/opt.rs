@@ -1,4 +1,4 @@
-//! What a row of the option table says: [`Opt`], with its place in the file and in `--help`.
+//! A row of the option table, [`Opt`], with its place in the file and in `--help`.
 
 use super::options::OPTIONS;
 use super::setting::Shadowed;
@@ -21,10 +21,10 @@ pub enum Section {
 }
 
 impl Section {
-    /// In the order in which they stand in a file.
+    /// In the order in which they appear in a file.
     pub const ALL: [Self; 5] = [Self::Top, Self::Launcher, Self::Gunicorn, Self::Granian, Self::Tls];
 
-    /// The name of the table, if it is one.
+    /// The name of the table, if there is one.
     #[must_use]
     pub const fn table(self) -> Option<&'static str> {
         match self {
@@ -42,7 +42,7 @@ impl Section {
         self.table().map_or_else(|| key.to_owned(), |table| format!("{table}.{key}"))
     }
 
-    /// The server that the section is for, if it is for one.
+    /// The server that the section belongs to, if any.
     #[must_use]
     pub const fn server(self) -> Option<Server> {
         match self {
@@ -86,7 +86,7 @@ impl Heading {
     }
 }
 
-/// Makes one text of the elements of a list, if that can be done so that they can be told apart again.
+/// Joins the elements of a list, unless the result would be ambiguous.
 pub type JoinList = fn(&[String]) -> Option<String>;
 
 /// One row of the table.
@@ -94,7 +94,7 @@ pub type JoinList = fn(&[String]) -> Option<String>;
 pub struct Opt {
     /// The field in [`Settings`].
     pub id: &'static str,
-    /// Help text, one sentence or two.
+    /// The help text, one or two sentences.
     pub help: &'static str,
     /// The table in the file.
     pub section: Section,
@@ -102,8 +102,8 @@ pub struct Opt {
     pub key: &'static str,
     /// Environment names, highest precedence first.
     pub env: &'static [&'static str],
-    /// The flag without its dashes. Where options of both servers share a flag, it sets both, and only the
-    /// one of the server that runs is used.
+    /// The flag without its dashes. If options of both servers share a flag, it sets both, and only the one of the
+    /// selected server is used.
     pub flag: Option<&'static str>,
     /// The one-letter flag.
     pub short: Option<char>,
@@ -111,9 +111,9 @@ pub struct Opt {
     pub heading: Heading,
     /// The default, in the syntax of the setting.
     pub default: &'static str,
-    /// What the documentation says in place of a default that is worked out.
+    /// What the documentation says instead of a default that is computed.
     pub default_note: &'static str,
-    /// The first version of the section's server that has it, where that matters.
+    /// The first server version that has it, if that matters.
     pub since: &'static str,
     /// Whether the value must never be shown.
     pub secret: bool,
@@ -121,11 +121,11 @@ pub struct Opt {
     pub metavar: &'static str,
     /// What is allowed.
     pub expected: fn() -> String,
-    /// The words that are allowed, if it is only words.
+    /// The allowed words, if only words are allowed.
     pub choices: fn() -> &'static [&'static str],
-    /// Reads a text and writes the value again in its canonical form.
+    /// Parses a text and writes the value in its canonical form.
     pub canonical: fn(&str) -> Result<String, Option<String>>,
-    /// How a list in the file becomes one text, where a list makes sense.
+    /// Joins a list from the file into one text, if the option accepts lists.
     pub list: Option<JoinList>,
 }
 
@@ -136,14 +136,14 @@ impl Opt {
         self.section.path(self.key)
     }
 
-    /// The flag that sets this option only, where it shares its flag with the other server's.
+    /// The flag that sets only this option, if its main flag is shared with the other server.
     #[must_use]
     pub fn specific_flag(&self) -> Option<String> {
         let server = self.section.server()?;
         Some(format!("{server}-{}", self.key.replace('_', "-")))
     }
 
-    /// Whether it is switched on and off, so that its flag needs no value.
+    /// Whether it is a boolean, so that its flag needs no value.
     #[must_use]
     pub fn is_switch(&self) -> bool {
         self.metavar == <bool as Value>::METAVAR
@@ -181,6 +181,6 @@ pub struct Entry<'a> {
     pub value: String,
     /// Where the value came from.
     pub origin: &'a Origin,
-    /// What was also given, highest precedence first.
+    /// Other values that were given, highest precedence first.
     pub shadowed: &'a [Shadowed],
 }

@@ -1,6 +1,6 @@
-//! Values as messages show them: short, on one line, with nothing that a terminal would obey.
+//! Values as messages show them: short, on one line, and without terminal control characters.
 
-/// Characters that are shown of a longer text.
+/// How many characters of a longer text are shown.
 const SHOWN: usize = 80;
 
 /// The text in quotes, escaped, and cut if it is long.

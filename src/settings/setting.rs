@@ -1,4 +1,4 @@
-//! A value with its origin, and what it took precedence over.
+//! A value with its origin and the values it took precedence over.
 
 use std::ops::Deref;
 
@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use crate::problem::Origin;
 
-/// A value that lost to one of higher precedence.
+/// A value that was overridden by one of higher precedence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Shadowed {
-    /// As it was written; redacted for a secret.
+    /// As it was written; redacted if it is a secret.
     pub text: String,
     /// Where it stands.
     pub origin: Origin,
@@ -22,12 +22,12 @@ pub struct Setting<T> {
     pub value: T,
     /// Where it came from.
     pub origin: Origin,
-    /// What was also given, highest precedence first, the default left out.
+    /// Other values that were given, highest precedence first, without the default.
     pub shadowed: Vec<Shadowed>,
 }
 
 impl<T> Setting<T> {
-    /// Whether somebody chose the value.
+    /// Whether the value was set explicitly.
     pub const fn is_explicit(&self) -> bool {
         self.origin.is_explicit()
     }

@@ -2,16 +2,16 @@
 
 use strsim::damerau_levenshtein;
 
-/// The known name that is nearest to `name`, if it is near enough to have been meant.
+/// The known name closest to `name`, if it is close enough to have been meant.
 #[must_use]
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let distance = |candidate: &'a str| (damerau_levenshtein(name, candidate), candidate);
-    // A third of the letters wrong is another word.
+    // If more than a third of the letters differ, it is another word.
     let near = |&(distance, candidate): &(usize, &str)| distance * 3 <= name.len().max(candidate.len());
     known.into_iter().map(distance).filter(near).min().map(|(_, candidate)| candidate)
 }
 
-/// The end of a message: a question that names what was probably meant, or nothing.
+/// The end of a message: the suggestion as a question, or nothing.
 #[must_use]
 pub fn did_you_mean(suggestion: Option<&str>) -> String {
     suggestion.map_or_else(String::new, |name| format!("; did you mean {name}?"))

@@ -1,4 +1,4 @@
-//! The application's module: its file, and what its text defines. Nothing is imported.
+//! The application's module: its file, and the names that it defines. Nothing is imported.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use super::{AppFacts, Program, Python, Query};
 /// The names that are tried for an APP without `:attribute`, in this order.
 const ATTRIBUTES: [&str; 2] = ["app", "application"];
 
-/// Looks for APP on the import path, as far as that is known: the working directory, `PYTHONPATH`, the interpreter's
-/// directories and the directories that `.pth` files add. Import hooks, which some editable installs use, are not
-/// followed: no file is no proof that there is no module.
+/// Looks for APP on the import path, as far as it is known: the working directory, `PYTHONPATH`, the interpreter's
+/// directories and those that `.pth` files add. Import hooks, which some editable installs use, are not followed, so
+/// a missing file does not prove that there is no module.
 pub(super) fn app(query: &Query, path: &SearchPath, python: &Python, path_files: &[PathBuf]) -> AppFacts {
     let Some(app) = query.app.as_deref() else { return AppFacts::default() };
     let (module, named) = app.split_once(':').map_or((app, false), |(module, _)| (module, true));
@@ -37,7 +37,7 @@ pub(super) fn app(query: &Query, path: &SearchPath, python: &Python, path_files:
     AppFacts { file, attribute, program }
 }
 
-/// The module's file in the first entry of the import path that has the module, or the package that should.
+/// The module's file in the first entry of the import path that has the module or its package.
 fn find(parts: &[&str], query: &Query, python: &Python, path_files: &[PathBuf]) -> Option<PathBuf> {
     let interpreter = python.interpreter.as_ref();
     let version = interpreter.and_then(|interpreter| interpreter.version);
@@ -50,8 +50,8 @@ fn find(parts: &[&str], query: &Query, python: &Python, path_files: &[PathBuf]) 
     }
 }
 
-/// Looks for the module below an entry of the import path. The search also ends, with nothing, at an entry that has
-/// the regular package but no such module in it: Python looks no further either.
+/// Looks for the module below an entry of the import path. The search also ends, without a result, at an entry that
+/// has the regular package but not the module, because Python does not look further either.
 fn module_in(entry: &Path, parts: &[&str], version: Option<(u32, u32)>) -> ControlFlow<Option<PathBuf>> {
     let Some((name, packages)) = parts.split_last() else { return ControlFlow::Continue(()) };
     let directory = packages.iter().fold(entry.to_owned(), |path, package| path.join(package));

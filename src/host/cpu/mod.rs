@@ -1,4 +1,4 @@
-//! Processors: the affinity mask, quotas, and the weight that a request left behind.
+//! CPUs: the affinity mask, quotas, and the weight that results from a CPU request.
 
 mod weight;
 
@@ -11,7 +11,7 @@ use super::cgroup::{Cgroup, Cgroups, Interface};
 use super::root::Root;
 use super::{Cpu, CpuQuota};
 
-/// Reads what limits the processors of this process.
+/// Reads what limits this process's use of CPUs.
 pub(super) fn cpu(root: &Root, cgroups: &Cgroups, notes: &mut Vec<String>) -> Cpu {
     let affinity = affinity(root, notes);
     let Some(cgroup) = cgroups.of("cpu", notes) else { return Cpu { affinity, ..Cpu::default() } };
@@ -19,8 +19,8 @@ pub(super) fn cpu(root: &Root, cgroups: &Cgroups, notes: &mut Vec<String>) -> Cp
     Cpu { affinity, quota, weight: weight::weight(root, &cgroup, notes) }
 }
 
-/// Processors that this process may run on: asked of the kernel, and read from files for a machine that is only
-/// described or that has more than the 1024 processors of a `cpu_set_t`.
+/// CPUs that this process may use. The kernel is asked; files are read for a machine that is only described, or that
+/// has more than the 1024 CPUs of a `cpu_set_t`.
 fn affinity(root: &Root, notes: &mut Vec<String>) -> u32 {
     let kernel = root.is_live().then(|| sched_getaffinity(Pid::from_raw(0)).ok()).flatten().map(|set| {
         let processors = (0..CpuSet::count()).filter(|&processor| set.is_set(processor).unwrap_or(false)).count();
@@ -32,7 +32,7 @@ fn affinity(root: &Root, notes: &mut Vec<String>) -> u32 {
     })
 }
 
-/// The list in the status file may name processors that are not there, which virtual machines announce for later.
+/// The list in the status file may include CPUs that are not present; virtual machines announce them in advance.
 fn affinity_from_files(root: &Root) -> Option<u32> {
     let status = root.read("/proc/self/status").ok()?;
     let allowed = ranges(status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?)?;
@@ -77,7 +77,7 @@ fn quotas(root: &Root, cgroup: &Cgroup, notes: &mut Vec<String>) -> Vec<CpuQuota
     quotas
 }
 
-/// Version 1 keeps quota and period apart; a quota of -1 is none.
+/// Version 1 has separate files for quota and period; a quota of -1 means none.
 fn v1_cores(root: &Root, source: &Path, quota: &str, notes: &mut Vec<String>) -> Result<Option<f64>, ()> {
     if quota == "-1" {
         return Ok(None);

@@ -1,18 +1,19 @@
-//! The request behind a CPU weight.
+//! The CPU request behind a CPU weight.
 //!
-//! Kubernetes and Docker write a request as CPU shares, 1024 for a core. Version 1 of cgroups takes them as they
-//! are. Version 2 has weights from 1 to 10000, and runtimes convert in one of two ways: on a line (39 for a core), or
-//! since runc 1.3.2 and crun 1.23 on a curve through the defaults of both (100 for a core). A weight does not tell
-//! which it was, but people ask for round numbers: the reading that can be the rounder request is taken.
+//! Kubernetes and Docker express a request as CPU shares, 1024 per core. Version 1 of cgroups uses them directly.
+//! Version 2 has weights from 1 to 10000, and runtimes convert in one of two ways: linearly (39 per core), or since
+//! runc 1.3.2 and crun 1.23 on a curve through the defaults of both (100 per core). A weight does not show which
+//! conversion was used, but requests are usually round numbers, so the interpretation with the rounder request is
+//! taken.
 
 use super::super::CpuWeight;
 use super::super::cgroup::{Cgroup, Interface};
 use super::super::root::Root;
 
-/// What a group has when nobody asked for anything: the kernel's defaults.
+/// The weight of a group without a request: the kernel's default.
 const DEFAULT_SHARES: u32 = 1024;
 const DEFAULT_WEIGHT: u32 = 100;
-/// What Kubernetes gives to a container that requests no CPU, and what that is as a weight.
+/// What Kubernetes sets for a container that requests no CPU, and the weight that results from it.
 const NO_REQUEST_SHARES: u32 = 2;
 const NO_REQUEST_WEIGHT: u32 = 1;
 
@@ -20,11 +21,11 @@ const NO_REQUEST_WEIGHT: u32 = 1;
 const MAX_SHARES: u32 = 262_144;
 const MAX_WEIGHT: u32 = 10_000;
 
-/// Steps of a thousandth of a core in which requests are made, the rounder the earlier.
+/// Steps, in thousandths of a core, in which requests are made; rounder ones first.
 const ROUND: [u32; 9] = [1000, 500, 250, 100, 50, 25, 10, 5, 1];
 
-/// The request that the own group's weight stands for. One that systemd manages (`.slice`, `.service`) has its
-/// weight from an administrator, who weighs services against each other and requests no cores.
+/// The request that the own group's weight stands for. A group that systemd manages (`.slice`, `.service`) has its
+/// weight from an administrator, who weighs services against each other and does not request cores.
 pub(super) fn weight(root: &Root, cgroup: &Cgroup, notes: &mut Vec<String>) -> Option<CpuWeight> {
     let file = match cgroup.interface {
         Interface::V1 => "cpu.shares",
@@ -48,7 +49,7 @@ pub(super) fn weight(root: &Root, cgroup: &Cgroup, notes: &mut Vec<String>) -> O
     Some(CpuWeight { cores, source })
 }
 
-/// The roundest request, in thousandths of a core, that gives this weight either way; the smaller of two.
+/// The roundest request, in thousandths of a core, that either conversion turns into this weight; the smaller of two.
 fn thousandths(weight: u32) -> Option<u32> {
     if weight > MAX_WEIGHT {
         return None;
@@ -60,7 +61,7 @@ fn thousandths(weight: u32) -> Option<u32> {
         .min_by_key(|&request| (roundness(request), request))
 }
 
-/// The roundest request that `convert`, which must not fall, makes this weight of.
+/// The roundest request that `convert`, which must be monotonic, turns into this weight.
 fn roundest(weight: u32, convert: fn(u32) -> u32) -> Option<u32> {
     let most = MAX_SHARES / 1024 * 1000;
     let converted = |request: u32| convert((request * 128 / 125).max(NO_REQUEST_SHARES));

@@ -1,4 +1,4 @@
-//! What an interpreter is, told from where it lies: virtual environment, version, directories of packages.
+//! What the location of an interpreter says about it: virtual environment, version, directories of packages.
 //!
 //! The rules are those of Python's own `getpath` and `site`, and of the distributions that changed them.
 
@@ -9,7 +9,7 @@ use super::super::{Interpreter, Query, Version};
 
 /// Describes the interpreter at `path`.
 pub(super) fn interpreter(path: PathBuf, found_by: String, query: &Query) -> Interpreter {
-    // Python looks beside the program and one directory above, without following symbolic links.
+    // Python looks next to the program and one directory above, without following symbolic links.
     let venv = path.ancestors().skip(1).take(2).find_map(|directory| {
         let text = fs::read_to_string(directory.join("pyvenv.cfg")).ok()?;
         Some((directory.to_owned(), Config::parse(&text)))
@@ -30,7 +30,7 @@ pub(super) fn interpreter(path: PathBuf, found_by: String, query: &Query) -> Int
     Interpreter { path, version, venv: Some(venv), site_packages, found_by }
 }
 
-/// Whether both are one interpreter with the same packages.
+/// Whether both are the same interpreter with the same packages.
 pub(super) fn same(one: &Interpreter, other: &Interpreter) -> bool {
     let program = |interpreter: &Interpreter| fs::canonicalize(&interpreter.path).ok();
     one.venv == other.venv && program(one) == program(other)
@@ -67,7 +67,7 @@ impl Config {
 
 /// An interpreter outside any virtual environment.
 struct Base {
-    /// `/usr`, `/usr/local`, or a directory of its own.
+    /// `/usr`, `/usr/local`, or its own directory.
     prefix: PathBuf,
     version: Option<(u32, u32)>,
 }
@@ -81,8 +81,8 @@ impl Base {
         Self { prefix, version }
     }
 
-    /// The directories that are there, in the order in which Python searches them: the user's, the local ones of
-    /// Debian and Fedora, the prefix's own, Debian's.
+    /// The directories that exist, in the order in which Python searches them: the user's, the local ones of Debian
+    /// and Fedora, the prefix's own, Debian's.
     fn site_packages(&self, query: &Query) -> Vec<PathBuf> {
         let user = query.in_home(".local").map(|local| packages_below(&local, self.version)).unwrap_or_default();
         let local = packages_below(&self.prefix.join("local"), self.version);
@@ -92,8 +92,8 @@ impl Base {
     }
 }
 
-/// The directories of packages that are in `prefix`. Fedora has them in `lib64` too, which is elsewhere only a link;
-/// Debian calls them `dist-packages`; a free-threaded Python has a `t` to its name.
+/// The package directories in `prefix`. Fedora also has them in `lib64`, which elsewhere is only a link; Debian calls
+/// them `dist-packages`; a free-threaded Python has a `t` in its name.
 fn packages_below(prefix: &Path, version: Option<(u32, u32)>) -> Vec<PathBuf> {
     let Some((major, minor)) = version else { return Vec::new() };
     let mut found = Vec::new();
@@ -118,7 +118,7 @@ fn version_in_name(program: &Path) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.trim_end_matches('t').parse().ok()?))
 }
 
-/// The newest version that a prefix has a library of, for an interpreter that is only called `python3`.
+/// The newest version that a prefix has a library for, for an interpreter that is only called `python3`.
 fn version_in_lib(prefix: &Path) -> Option<(u32, u32)> {
     let libraries = fs::read_dir(prefix.join("lib")).ok()?.filter_map(Result::ok);
     libraries.filter_map(|entry| version_in_name(Path::new(&entry.file_name()))).max()

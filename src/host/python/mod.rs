@@ -1,7 +1,7 @@
-//! Python as it is installed, found out without starting it: which interpreter, which packages, which programs.
+//! The installed Python, determined without starting it: which interpreter, packages and programs.
 //!
-//! The environment is chosen first, the servers' programs second. A program found on `PATH` names its interpreter
-//! in its first line, and that one will run, not the one that was chosen: then the program decides.
+//! First the environment is chosen, then the servers' programs. A program found on `PATH` names its interpreter in
+//! its first line, and that interpreter will run instead of the chosen one, so in that case the program decides.
 
 mod environment;
 mod packages;
@@ -18,14 +18,14 @@ use super::{Interpreter, Program, Python, Query};
 use packages::Packages;
 use script::Script;
 
-/// How an interpreter was chosen, which says what may be taken in its place.
+/// How an interpreter was chosen, which decides what may replace it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Choice {
-    /// By the setting `python`: nothing may.
+    /// By the setting `python`: nothing may replace it.
     Explicit,
-    /// A virtual environment: another interpreter, if that has the server and this has not.
+    /// A virtual environment: another interpreter may replace it if only that one has the server.
     Environment,
-    /// The first on `PATH`: whichever the server on `PATH` belongs to.
+    /// The first on `PATH`: the interpreter of the server on `PATH` replaces it.
     Path,
 }
 
@@ -36,7 +36,7 @@ struct Installation {
     choice: Choice,
 }
 
-/// A server's program, and its interpreter if that is another than the chosen one.
+/// A server's program, and its interpreter if that differs from the chosen one.
 struct ServerProgram {
     program: Program,
     owner: Option<Interpreter>,
@@ -132,7 +132,7 @@ fn choose(
     (found, Choice::Path)
 }
 
-/// A program by path, or by name on `PATH`; of a shim of pyenv, what it stands for.
+/// A program by path, or by name on `PATH`; pyenv's shims are resolved.
 fn find(name: &Path, query: &Query, path: &SearchPath) -> Program {
     match path.find(name) {
         Program::Found(program) => Program::Found(pyenv::behind_shim(&program, query).unwrap_or(program)),
@@ -140,10 +140,10 @@ fn find(name: &Path, query: &Query, path: &SearchPath) -> Program {
     }
 }
 
-/// The interpreter of a virtual environment; none if that is no virtual environment.
+/// The interpreter of a virtual environment; none if it is not a virtual environment.
 ///
 /// # Errors
-/// What is wrong with one that is there: copied into an image without its base interpreter, for example.
+/// What is wrong with one that exists: for example, copied into an image without its base interpreter.
 fn python_of(venv: &Path) -> Result<Option<PathBuf>, String> {
     let mut wrong = None;
     for name in ["python", "python3"] {
@@ -165,8 +165,8 @@ fn python_of(venv: &Path) -> Result<Option<PathBuf>, String> {
 }
 
 impl Installation {
-    /// Finds a server's program: in the environment, or on `PATH` if the environment has no such package. For an
-    /// interpreter that is only the first on `PATH` the program there comes first, as in a shell.
+    /// Finds a server's program: in the environment, or on `PATH` if the environment has no such package. If the
+    /// interpreter is just the first on `PATH`, the program on `PATH` takes precedence, as in a shell.
     fn server(&self, name: &str, query: &Query, path: &SearchPath) -> ServerProgram {
         let own = || {
             let bin = self.interpreter.as_ref().and_then(|interpreter| interpreter.path.parent());
@@ -179,7 +179,7 @@ impl Installation {
         }
         let own = own();
         if !is_missing(&own) {
-            // Whatever its first line says, it is this environment's.
+            // Whatever its first line says, it belongs to this environment.
             return ServerProgram { owner: None, ..own };
         }
         let found = on_path();

@@ -1,4 +1,4 @@
-//! Which packages are installed, read off the names of their metadata directories.
+//! Which packages are installed, according to the names of their metadata directories.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,7 +30,7 @@ pub(super) struct Packages {
 }
 
 /// Lists `PYTHONPATH` and the interpreter's directories. As with an import, the first directory that has a package
-/// decides; within one directory the newest version counts, as older metadata may be left over.
+/// decides; within a directory the newest version counts because older metadata may be left over.
 pub(super) fn packages(query: &Query, interpreter: Option<&Interpreter>, notes: &mut Vec<String>) -> Packages {
     let own = interpreter.map(|interpreter| interpreter.site_packages.clone()).unwrap_or_default();
     let is_site = |directory: &PathBuf| own.contains(directory);

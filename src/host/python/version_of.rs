@@ -1,5 +1,5 @@
-//! Asking a program for its version, where its metadata does not tell. The only place of the probe that starts a
-//! process; [`super::super::probe`] does not come here.
+//! Asks a program for its version if its metadata does not show it. This is the only code in `host` that starts a
+//! process; [`super::super::probe`] does not use it.
 
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -15,22 +15,22 @@ use nix::unistd::Pid;
 
 use super::super::Version;
 
-/// How long a caller should let a program take: Python starts in a fraction of a second, on a busy machine too.
+/// The recommended time limit: Python starts in a fraction of a second, even on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(2);
 
-/// More than any version takes.
+/// No version is longer.
 const OUTPUT: usize = 4096;
 
-/// Runs `PROGRAM --version` and reads the version from what it prints. The program, and whatever it started, is
-/// killed and reaped when it has closed its output or when `deadline` has passed.
+/// Runs `PROGRAM --version` and reads the version from its output. The program and whatever it started are killed and
+/// reaped once it has closed its output or `deadline` has passed.
 ///
-/// To be called before supervision begins: nothing else may reap children meanwhile.
+/// Call this before supervision begins, because nothing else may reap children meanwhile.
 #[must_use]
 pub fn version_of(program: &Path, deadline: Duration) -> Option<Version> {
     let until = Instant::now() + deadline;
     let mut command = Command::new(program);
     command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
-    // Values that are ours to translate, such as `auto`, crash the servers at import.
+    // Values that we translate, such as `auto`, would crash the servers during import.
     for (name, _) in std::env::vars_os() {
         let bytes = name.as_encoded_bytes();
         if bytes == b"WEB_CONCURRENCY" || bytes.starts_with(b"GUNICORN_") || bytes.starts_with(b"GRANIAN_") {
@@ -39,7 +39,7 @@ pub fn version_of(program: &Path, deadline: Duration) -> Option<Version> {
     }
     let mut child = command.spawn().ok()?;
     let output = read_until(&mut child, until);
-    // Not reaped yet, so the group is still ours; one that has ended does not mind.
+    // Not reaped yet, so the group is still ours; signalling an ended one is harmless.
     if let Ok(group) = i32::try_from(child.id()) {
         let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
     }
@@ -47,7 +47,7 @@ pub fn version_of(program: &Path, deadline: Duration) -> Option<Version> {
     version_in(&String::from_utf8_lossy(&output))
 }
 
-/// Reads what the child prints until it closes its output, prints too much, or time is up.
+/// Reads the child's output until it is closed, gets too long, or time is up.
 fn read_until(child: &mut Child, until: Instant) -> Vec<u8> {
     let mut output = Vec::new();
     let Some(pipe) = &mut child.stdout else { return output };
@@ -80,7 +80,7 @@ fn version_in(text: &str) -> Option<Version> {
 mod tests {
     use super::*;
 
-    /// Written by a shell: a file that this process has open for writing while another test forks is busy.
+    /// A shell writes it: a file that this process has open for writing while another test forks is busy.
     fn script(directory: &Path, text: &str) -> std::path::PathBuf {
         let path = directory.join("program");
         let write = r#"printf '#!/bin/sh\n%s\n' "$1" > "$2" && chmod 755 "$2""#;

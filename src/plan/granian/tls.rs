@@ -1,4 +1,4 @@
-//! TLS, as Granian takes it: all of it by arguments.
+//! TLS settings for Granian, all of them as arguments.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use crate::problem::Problem;
 use crate::settings::Origin;
 use crate::settings::value::{ClientVerify, TlsVersion};
 
-/// Granian's own variables for what it is given as arguments, and for a passphrase that it does not need.
+/// Granian's own variables for settings that it gets as arguments, and for a passphrase that it does not need.
 const OWN_FILES: [&str; 3] = ["GRANIAN_SSL_CERTIFICATE", "GRANIAN_SSL_KEYFILE", "GRANIAN_SSL_KEYFILE_PASSWORD"];
 
-/// The first release of Granian that accepts TLS 1.3 alone, until it got a flag to say otherwise.
+/// The first release of Granian that accepts only TLS 1.3, until a later one added a flag for it.
 const ONLY_1_3: Version = Version(2, 0, 0);
 
 impl Args<'_> {
@@ -24,7 +24,7 @@ impl Args<'_> {
             let own = |name: &str| self.inputs.resolution.native.iter().any(|native| native.name == name);
             return own("GRANIAN_SSL_CERTIFICATE") && own("GRANIAN_SSL_KEYFILE");
         }
-        // The files are ours to name, and the key is in the clear.
+        // We name the files, and the key is not encrypted.
         launch.env.extend(OWN_FILES.map(|name| (name.into(), None)));
         launch.credentials = self.inputs.pair.map(|pair| Credentials {
             directory: tls::directory(&settings, self.inputs.host, pair, self.findings),
@@ -82,7 +82,7 @@ impl Args<'_> {
         true
     }
 
-    /// Something that protects must not silently be left out.
+    /// A protection must not be dropped silently.
     fn too_old(&mut self, setting: &str, flag: &str, origin: &Origin) {
         let message = format!("{setting} needs a newer Granian: {}", self.lacks(flag));
         let hint = install(&self.inputs.host.python, "-U granian");

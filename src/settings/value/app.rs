@@ -4,12 +4,12 @@ use std::fmt;
 
 use super::Value;
 
-/// The application: `module:attribute`, `module:factory()`, or a module whose attribute is looked for.
+/// The application: `module:attribute`, `module:factory()`, or a module whose attribute is to be found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct App {
     /// The dotted module.
     pub module: String,
-    /// What is behind the colon, as it was written, with the arguments of a factory.
+    /// The part after the colon as written, including the arguments of a factory.
     pub attribute: Option<String>,
 }
 

@@ -2,8 +2,8 @@
 
 use super::Value;
 
-/// Makes an enum whose variants are words that a user writes, in any case. Further words of a variant are
-/// synonyms, which other programs use.
+/// Defines an enum whose variants are words that users write, in any case. Additional words of a variant are synonyms
+/// used by other programs.
 macro_rules! choice {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $word:literal $(| $synonym:literal)*),+ $(,)? }) => {
         $(#[$meta])*
@@ -50,7 +50,7 @@ macro_rules! choice {
 }
 
 choice! {
-    /// Which server, as the user asks for it.
+    /// The server as the user chooses it.
     ServerChoice {
         /// Gunicorn.
         Gunicorn = "gunicorn",
@@ -72,21 +72,21 @@ choice! {
 }
 
 choice! {
-    /// Whether mcp-launch stays.
+    /// Whether mcp-launch keeps running.
     Mode {
-        /// It stays as the server's supervisor.
+        /// It keeps running and supervises the server.
         Supervise = "supervise",
-        /// It becomes the server.
+        /// It executes the server in its place.
         Exec = "exec",
     }
 }
 
 choice! {
-    /// When a server that ended is started again.
+    /// When to restart a server that has ended.
     Restart {
         /// When it failed.
         OnFailure = "on-failure",
-        /// Whenever it ended without having been asked to.
+        /// Whenever it ended without being asked to.
         Always = "always",
         /// Never.
         No = "no",
@@ -94,7 +94,7 @@ choice! {
 }
 
 choice! {
-    /// Whether clients must show a certificate.
+    /// Whether clients must present a certificate.
     ClientVerify {
         /// Not asked for.
         None = "none" | "0",
@@ -118,7 +118,7 @@ choice! {
 choice! {
     /// Granian's threading model.
     RuntimeMode {
-        /// By the number of workers.
+        /// Depends on the number of workers.
         Auto = "auto",
         /// Several runtime threads share a worker's work.
         Mt = "mt",
@@ -148,7 +148,7 @@ choice! {
         Asyncio = "asyncio",
         /// rloop.
         Rloop = "rloop",
-        /// The best that is installed, as Granian sees it.
+        /// The best one installed, as Granian decides.
         Auto = "auto",
     }
 }
@@ -158,7 +158,7 @@ choice! {
     TaskImpl {
         /// The standard library's.
         Asyncio = "asyncio",
-        /// Granian's own, which breaks `FastAPI` apps and ends with Python 3.12.
+        /// Granian's own, which breaks `FastAPI` apps and is not available on Python 3.12 and later.
         Rust = "rust",
     }
 }
@@ -174,7 +174,7 @@ choice! {
         Warning = "warning" | "warn",
         /// What went wrong.
         Error = "error",
-        /// What ends the server.
+        /// Only errors that end the server.
         Critical = "critical",
     }
 }
@@ -194,7 +194,7 @@ choice! {
 }
 
 choice! {
-    /// How much mcp-launch logs.
+    /// mcp-launch's log levels.
     LogLevel {
         /// Every event of the supervisor.
         Debug = "debug",
@@ -208,7 +208,7 @@ choice! {
 }
 
 choice! {
-    /// How mcp-launch writes its log.
+    /// mcp-launch's log formats.
     LogFormat {
         /// A line for people.
         Text = "text",

@@ -1,5 +1,5 @@
-//! The types that a setting can have. Each is read from one text syntax, whichever layer the text comes from,
-//! which is why the same value by file, environment or flag is the same setting.
+//! The types of settings. Each has one text syntax for all layers, so the same value means the same whether it comes
+//! from the file, the environment or a flag.
 
 mod address;
 mod app;
@@ -22,31 +22,31 @@ pub trait Value: Sized + Clone + fmt::Debug + PartialEq {
     /// The placeholder in `--help`.
     const METAVAR: &'static str;
 
-    /// Says what is allowed, to complete "… is not VALUE; use".
+    /// What is allowed, to complete "… is not VALUE; use".
     fn expected() -> String;
 
     /// Reads the text.
     ///
     /// # Errors
-    /// What is wrong with the text, when it is more specific than "not [`Self::expected`]".
+    /// What is wrong with the text, if it is more specific than "not [`Self::expected`]".
     fn parse(text: &str) -> Result<Self, Option<String>>;
 
     /// Writes the value so that [`Self::parse`] reads the same value again.
     fn show(&self) -> String;
 
-    /// Whether the value is the absence of one.
+    /// Whether the value means "none".
     fn is_none(&self) -> bool {
         false
     }
 
-    /// The words that may stand for a value, if that is all there is: for shell completions.
+    /// All words that the value can be, if only words are allowed; used for shell completions.
     #[must_use]
     fn choices() -> &'static [&'static str] {
         &[]
     }
 }
 
-/// `none` and no text at all are the absence of a value.
+/// `none` and an empty text both mean no value.
 impl<T: Value> Value for Option<T> {
     const METAVAR: &'static str = T::METAVAR;
 
@@ -112,7 +112,7 @@ impl Value for String {
     }
 }
 
-/// A path, used as it is given; relative ones count from the working directory.
+/// A path, used as given; relative ones are resolved against the working directory.
 impl Value for PathBuf {
     const METAVAR: &'static str = "PATH";
 
@@ -129,7 +129,7 @@ impl Value for PathBuf {
     }
 }
 
-/// A path that is chosen for the user unless the user chooses it or switches the thing off.
+/// A path that the launcher chooses unless the user sets it or switches the feature off.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AutoPath {
     /// Chosen by the launcher.
@@ -164,7 +164,7 @@ impl Value for AutoPath {
     }
 }
 
-/// Something that must not be seen: it shows as stars wherever it is printed.
+/// A secret: it is shown as stars wherever it is printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -182,7 +182,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What stands in place of a secret.
+/// Shown instead of a secret.
 pub const REDACTED: &str = "********";
 
 impl Value for Secret {

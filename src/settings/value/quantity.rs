@@ -1,4 +1,4 @@
-//! Quantities: counts, sizes, times, cores, workers.
+//! Quantities: counts, sizes, durations, cores, workers.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ impl<const MIN: u64, const MAX: u64> Value for Int<MIN, MAX> {
     }
 }
 
-/// Plain digits: no sign, no exponent, no blanks, unlike [`str::parse`], which takes a plus sign.
+/// Digits only: no sign, exponent or spaces, unlike [`str::parse`], which accepts a plus sign.
 fn digits(text: &str) -> Option<u64> {
     (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok()).flatten()
 }
@@ -58,7 +58,7 @@ impl<const MIN: u64> Value for Size<MIN> {
     }
 }
 
-/// A limit on resident memory. A plain number is MiB, as in Granian; a unit says otherwise.
+/// A limit on resident memory. A plain number is MiB, as in Granian, unless it has a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MebiSize(pub u64);
 
@@ -86,7 +86,7 @@ impl Value for MebiSize {
     }
 }
 
-/// `plain` is what a number without a unit counts in.
+/// `plain` is the unit of a number without one.
 fn size(text: &str, plain: u64) -> Option<u64> {
     let number = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit = match text[number.len()..].to_ascii_lowercase().as_str() {
@@ -99,8 +99,8 @@ fn size(text: &str, plain: u64) -> Option<u64> {
     digits(number)?.checked_mul(unit)
 }
 
-/// A size in the largest unit that divides it. Always with a unit, so that the reader need not know which one a plain
-/// number has.
+/// A size in the largest unit that divides it. It always has a unit, so that the reader does not need to know the
+/// unit of a plain number.
 #[must_use]
 pub fn show_size(bytes: u64) -> String {
     for (unit, letter) in [(1 << 30, 'G'), (1 << 20, 'M'), (1 << 10, 'K')] {
@@ -111,7 +111,7 @@ pub fn show_size(bytes: u64) -> String {
     bytes.to_string()
 }
 
-/// A span of time from `MIN` to `MAX` milliseconds.
+/// A duration from `MIN` to `MAX` milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span<const MIN: u64, const MAX: u64>(pub Duration);
 
@@ -132,10 +132,10 @@ impl<const MIN: u64, const MAX: u64> Value for Span<MIN, MAX> {
     }
 }
 
-/// How old a worker may get, in seconds: ten seconds to a year.
+/// The maximum age of a worker, in seconds: ten seconds to a year.
 pub type Lifetime = Seconds<10, 31_536_000>;
 
-/// A span of time that the server counts in whole seconds, from `MIN` to `MAX`.
+/// A duration in whole seconds, for the server, from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seconds<const MIN: u64, const MAX: u64>(pub u64);
 
@@ -168,12 +168,12 @@ fn span(text: &str) -> Option<Duration> {
         _ => return None,
     };
     let seconds = decimal(number)? * unit;
-    // Whole milliseconds are the resolution: what is shown is then exactly what is meant.
+    // The resolution is one millisecond, so that the value shown is exactly the value meant.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     (seconds < 1e9).then(|| Duration::from_millis((seconds * 1000.0).round() as u64))
 }
 
-/// In the largest unit that leaves a whole number: `10m`, `25s`, `500ms`, `0s`.
+/// In the largest unit that gives a whole number: `10m`, `25s`, `500ms`, `0s`.
 #[must_use]
 pub fn show_span(span: Duration) -> String {
     let millis = span.as_millis();
@@ -185,7 +185,7 @@ pub fn show_span(span: Duration) -> String {
     format!("{millis}ms")
 }
 
-/// Cores as Kubernetes writes them: `2`, `1.5`, `500m`. Kept in thousandths.
+/// Cores in Kubernetes notation: `2`, `1.5`, `500m`. Stored in thousandths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cpus {
     /// Thousandths of a core.
@@ -222,10 +222,10 @@ impl Value for Cpus {
     }
 }
 
-/// How many workers: worked out, a number, or a formula.
+/// A number of workers: computed, explicit, or a formula.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Workers {
-    /// What cores and memory allow.
+    /// As many as cores and memory allow.
     Auto,
     /// This many.
     Exactly(u32),
@@ -233,7 +233,7 @@ pub enum Workers {
     Formula(Formula),
 }
 
-/// No machine that this runs on has more; a larger number is a slip of the finger.
+/// No machine that this runs on has more; a larger number is a typo.
 pub const MOST_WORKERS: u32 = 4096;
 
 impl Value for Workers {
@@ -251,7 +251,7 @@ impl Value for Workers {
             let number = u32::try_from(number).ok().filter(|number| (1..=MOST_WORKERS).contains(number));
             return number.map(Self::Exactly).ok_or(None);
         }
-        // What is wrong with a formula only helps whoever meant to write one.
+        // What is wrong with a formula only helps a user who meant to write one.
         let meant = text.chars().all(|letter| "0123456789. nN+-*/()".contains(letter));
         Formula::parse(text).map(Self::Formula).map_err(|wrong| meant.then_some(wrong))
     }
