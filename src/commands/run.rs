@@ -12,6 +12,7 @@ use crate::host::Environment;
 use crate::log::Log;
 use crate::plan::{Bind, Plan};
 use crate::problem::{Exit, Problem};
+use crate::run::listener::Listeners;
 use crate::run::lock::Lock;
 use crate::run::notify::Notifier;
 use crate::run::prestart::{self, Outcome};
@@ -19,7 +20,7 @@ use crate::run::signals::Signals;
 use crate::run::termination::TerminationLog;
 use crate::settings::value::{AutoPath, Mode};
 use crate::settings::{FlagLayer, Settings};
-use crate::supervisor::{HANDLED, Supervisor, server_name};
+use crate::supervisor::{HANDLED, Outside, Supervisor, server_name};
 use crate::sys::SignalState;
 
 pub(super) fn run(flags: FlagLayer, inherited: SignalState) -> Result<u8, Vec<Problem>> {
@@ -55,8 +56,8 @@ fn start(
     } else {
         preflight::take_lock(settings, &resolution.env, &plan.bind).map_err(one)?
     };
-    let front = preflight::claim(&plan).map_err(one)?;
-    if let (true, Bind::Tcp(address)) = (wants_any_port, front.bind()) {
+    let listeners = preflight::claim(&plan).map_err(one)?;
+    if let (true, Bind::Tcp(address)) = (wants_any_port, listeners.bind()) {
         planner.settle_port(address.port());
         plan = planner.prepare().plan?;
         lock = preflight::take_lock(settings, &resolution.env, &plan.bind).map_err(one)?;
@@ -71,7 +72,7 @@ fn start(
     // A server that takes our place would leave nobody to answer.
     let mut control = match plan.mode {
         Mode::Exec => ControlServer::default(),
-        Mode::Supervise => control(settings, &resolution.env, front.bind()),
+        Mode::Supervise => control(settings, &resolution.env, listeners.bind()),
     };
     match pre_start(&plan, inherited, &mut control, &mut notify).map_err(one)? {
         Outcome::Done => {}
@@ -85,13 +86,13 @@ fn start(
         }
     }
     if plan.mode == Mode::Exec {
-        drop(front);
+        drop(listeners);
         log.flush();
         return crate::run::exec::exec(&plan, lock, inherited).map(Exit::code).map_err(one);
     }
     notify.starting("starting the server", plan.policy.startup_timeout + plan.policy.stop_timeout);
-    let ears = (control, termination, notify);
-    let status = supervise(plan, front, lock, ears, &mut planner, inherited);
+    let outside = Outside { control, termination, notifier: notify };
+    let status = supervise(plan, listeners, lock, outside, planner, inherited);
     drop(log);
     status.map_err(one)
 }
@@ -142,19 +143,18 @@ fn control(settings: &Settings, env: &Environment, bind: &Bind) -> ControlServer
 
 fn supervise(
     plan: Plan,
-    front: crate::run::listener::Listeners,
+    listeners: Listeners,
     lock: Option<Lock>,
-    (control, termination, notify): (ControlServer, TerminationLog, Notifier),
-    planner: &mut Planner,
+    outside: Outside,
+    mut planner: Planner,
     inherited: SignalState,
 ) -> Result<u8, Problem> {
     let signals = Signals::install(&HANDLED, inherited).map_err(|error| {
         error!(%error, "cannot install signal handlers");
         Problem::new(Exit::NotExecutable, format!("cannot install signal handlers: {error}"))
     })?;
-    let mut replan = |server, workers| planner.replan(server, workers);
-    let supervisor = Supervisor::new(plan, front, signals, inherited, &mut replan);
-    let status = supervisor.with_control(control, termination).with_notifier(notify).run();
+    let replan = Box::new(move |server, workers| planner.replan(server, workers));
+    let status = Supervisor::new(plan, listeners, signals, inherited, outside, replan).run();
     drop(lock);
     Ok(status)
 }

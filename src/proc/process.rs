@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
+use crate::ids::ProcessId;
 use crate::sys::pidfd::PidFd;
 
 /// A snapshot of a process.
@@ -51,6 +52,12 @@ impl Process {
         let pending: u64 = fields.nth(8)?.parse().ok()?;
         let is_dying = matches!(state, 'Z' | 'X') || flags & EXITING != 0 || pending & KILL_PENDING != 0;
         Some(Self { pid, parent, group, state, start, is_dying })
+    }
+
+    /// Its identity.
+    #[must_use]
+    pub const fn id(&self) -> ProcessId {
+        ProcessId { pid: self.pid, start: self.start }
     }
 
     /// Whether it has ended and waits to be reaped.
@@ -161,8 +168,8 @@ fn descendants_by_scan(ancestor: Pid) -> Vec<Process> {
 /// The processes of a generation among our descendants: its main process, its descendants, what is in its process
 /// group (workers that lost the main process stay there), and what was seen in it before.
 #[must_use]
-pub fn members(all: &[Process], main: Pid, seen: &BTreeSet<(Pid, u64)>) -> Vec<Process> {
-    let root = |p: &&Process| p.pid == main || p.group == main || seen.contains(&(p.pid, p.start));
+pub fn members(all: &[Process], main: Pid, seen: &BTreeSet<ProcessId>) -> Vec<Process> {
+    let root = |p: &&Process| p.pid == main || p.group == main || seen.contains(&p.id());
     let mut members: Vec<Process> = all.iter().filter(root).copied().collect();
     let mut known: HashSet<Pid> = members.iter().map(|process| process.pid).collect();
     loop {
@@ -242,7 +249,7 @@ mod tests {
         };
         let all =
             [p(10, 1, 10), p(11, 10, 10), p(12, 11, 99), p(20, 1, 20), p(21, 1, 10), p(30, 1, 30), p(31, 30, 31)];
-        let seen = BTreeSet::from([(Pid::from_raw(30), 0)]);
+        let seen = BTreeSet::from([ProcessId { pid: Pid::from_raw(30), start: 0 }]);
         let mut pids: Vec<i32> = members(&all, Pid::from_raw(10), &seen).iter().map(|p| p.pid.as_raw()).collect();
         pids.sort_unstable();
         assert_eq!(pids, [10, 11, 12, 21, 30, 31]);

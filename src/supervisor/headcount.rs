@@ -4,20 +4,50 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::World;
+use super::component::{Component, Output, Ready, Waits};
+use super::machine::generation::Event;
+use super::machine::memory_budget::{Size, room};
+use super::machine::steps::Headcount;
 use crate::host;
 use crate::ids::GenerationId;
 use crate::proc::memory::{self, Footprint};
 use crate::proc::process::Process;
-use crate::proc::sockets as listeners;
-use crate::supervisor::Supervisor;
-use crate::supervisor::machine::generation::Event;
-use crate::supervisor::machine::memory_budget::{Size, room};
-use crate::supervisor::machine::steps::Headcount;
+use crate::proc::sockets;
 
 /// Between two counts, while workers are moved from one generation to the other.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-impl Supervisor<'_> {
+/// Counts the workers of those generations whose workers matter, now and then.
+#[derive(Debug, Default)]
+pub(super) struct Headcounts {
+    /// When they are counted again; none before the first time.
+    next: Option<Instant>,
+}
+
+impl Component for Headcounts {
+    fn wait_for<'a>(&'a self, world: &'a World, waits: &mut Waits<'a>) {
+        if !world.state.counted().is_empty() {
+            waits.until(self.next.unwrap_or_else(Instant::now));
+        }
+    }
+
+    fn turn(&mut self, world: &mut World, _ready: &Ready) -> Vec<Output> {
+        let now = Instant::now();
+        let counted = world.state.counted();
+        if counted.is_empty() || self.next.is_some_and(|next| now < next) {
+            return Vec::new();
+        }
+        self.next = Some(now + INTERVAL);
+        let count = |generation| {
+            let workers = world.headcount(generation)?;
+            Some(Event::Counted { generation, workers }.into())
+        };
+        counted.into_iter().filter_map(count).collect()
+    }
+}
+
+impl World {
     /// What the memory has room for beside a generation.
     pub(super) fn measure(&mut self, generation: GenerationId) -> Event {
         let main = self.running.get(&generation).map(|running| running.main);
@@ -31,29 +61,14 @@ impl Supervisor<'_> {
         Event::Measured { room, workers: self.headcount(generation).map(|workers| workers.alive) }
     }
 
-    /// Counts the workers of those generations whose workers matter, now and then.
-    pub(super) fn count_workers(&mut self) {
-        let now = Instant::now();
-        let counted = self.state.counted();
-        if counted.is_empty() || now < self.count_at {
-            return;
-        }
-        self.count_at = now + INTERVAL;
-        for generation in counted {
-            if let Some(workers) = self.headcount(generation) {
-                self.tell(Event::Counted { generation, workers });
-            }
-        }
-    }
-
     /// The workers of a generation that has its listening socket from us; none if that cannot be seen.
     fn headcount(&mut self, generation: GenerationId) -> Option<Headcount> {
-        let socket = self.front.inode(generation)?;
+        let socket = self.listeners.inode(generation)?;
         let alive = self.living_workers(generation, socket);
         if alive.is_empty() {
             return None;
         }
-        let polling = alive.iter().filter(|worker| listeners::is_polled(worker.pid.as_raw(), socket)).count();
+        let polling = alive.iter().filter(|worker| sockets::is_polled(worker.pid.as_raw(), socket)).count();
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let accepting = if polling > 0 { polling } else { self.grown_workers(generation) };
         Some(Headcount { alive: count(alive.len()), accepting: count(accepting) })
@@ -70,14 +85,13 @@ impl Supervisor<'_> {
         let is_worker = |process: &Process| {
             process.parent == main
                 && !process.is_zombie()
-                && (known.contains_key(&(process.pid, process.start))
-                    || listeners::owns(process.pid.as_raw(), &sockets))
+                && (known.contains_key(&process.id()) || sockets::owns(process.pid.as_raw(), &sockets))
         };
         let workers: Vec<Process> = members.into_iter().filter(is_worker).collect();
         // Those of the first count are as old as the generation, as far as is known.
         let new = if known.is_empty() { running.started } else { Instant::now() };
         let first_seen = |id| (id, known.get(&id).copied().unwrap_or(new));
-        running.counted = workers.iter().map(|worker| first_seen((worker.pid, worker.start))).collect();
+        running.counted = workers.iter().map(|worker| first_seen(worker.id())).collect();
         workers
     }
 
@@ -91,11 +105,11 @@ impl Supervisor<'_> {
 
     /// The workers that finish what they have and take no more.
     pub(super) fn draining_workers(&mut self, generation: GenerationId) -> Vec<Process> {
-        let Some(socket) = self.front.inode(generation) else { return Vec::new() };
+        let Some(socket) = self.listeners.inode(generation) else { return Vec::new() };
         let (polling, others): (Vec<Process>, Vec<Process>) = self
             .living_workers(generation, socket)
             .into_iter()
-            .partition(|worker| listeners::is_polled(worker.pid.as_raw(), socket));
+            .partition(|worker| sockets::is_polled(worker.pid.as_raw(), socket));
         if polling.is_empty() { Vec::new() } else { others }
     }
 

@@ -12,11 +12,13 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 use tracing::debug;
 
+use super::World;
+use super::component::{Component, Output, Ready, Waits};
+use super::machine::generation::{Generation, Main};
 use crate::ids::GenerationId;
 use crate::plan::Bind;
-use crate::proc::sockets as listeners;
-use crate::supervisor::Supervisor;
-use crate::supervisor::machine::generation::{Generation, Main};
+use crate::proc::sockets;
+use crate::run::listener::borrowed::BorrowedSockets;
 use crate::sys::pidfd::PidFd;
 use crate::sys::reuseport;
 
@@ -30,7 +32,23 @@ struct Own {
     handle: OwnedFd,
 }
 
-impl Supervisor<'_> {
+/// Answers of workers that came after nobody waited for them any more: they are taken in, so that the copies of
+/// sockets in them are closed.
+pub(super) struct Leftovers;
+
+impl Component for Leftovers {
+    fn wait_for<'a>(&'a self, world: &'a World, waits: &mut Waits<'a>) {
+        let descriptors = world.running.values().filter_map(|running| running.borrowed.as_ref()?.interest());
+        descriptors.for_each(|descriptor| waits.readable(descriptor));
+    }
+
+    fn turn(&mut self, world: &mut World, _ready: &Ready) -> Vec<Output> {
+        world.running.values().filter_map(|running| running.borrowed.as_ref()).for_each(BorrowedSockets::drain);
+        Vec::new()
+    }
+}
+
+impl World {
     /// Before a generation gets a listening socket from us beside one whose sockets are its own: clients stay
     /// with those that serve.
     pub(super) fn steer_past_newcomer(&self) {
@@ -41,7 +59,7 @@ impl Supervisor<'_> {
 
     /// From now on new clients go to this generation alone.
     pub(super) fn steer_to(&self, generation: GenerationId) {
-        self.front.steer(generation, self.foreign());
+        self.listeners.steer(generation, self.foreign());
         if let Some(own) = self.own_listeners(generation).filter(|own| own.others > 0) {
             let result = reuseport::spread(&own.handle, own.others, own.count);
             debug!(
@@ -58,8 +76,8 @@ impl Supervisor<'_> {
     /// the new ones move down, one by one. The first of them moves last of all: until the last old listener is
     /// gone its number stands for it, and then, out of range, for the choice by hash over the new ones.
     pub(super) fn steer_to_first(&mut self, generation: GenerationId) {
-        if self.front.serves(generation) {
-            self.front.pad(self.foreign());
+        if self.listeners.serves(generation) {
+            self.listeners.pad(self.foreign());
         } else if let Some(own) = self.own_listeners(generation).filter(|own| own.others > 0) {
             let result = reuseport::steer(&own.handle, own.others);
             debug!(generation = generation.0, member = own.others, ?result, "steering to the first new listener");
@@ -70,7 +88,7 @@ impl Supervisor<'_> {
     pub(super) fn end_handover(&mut self, gone: GenerationId) {
         let runs = |other: &&Generation| other.id != gone && other.main != Main::Spawning;
         let rest = self.state.generations().iter().find(runs).map(|other| other.id);
-        self.front.release(gone, rest.is_some());
+        self.listeners.release(gone, rest.is_some());
         if let Some(own) = rest.and_then(|rest| self.own_listeners(rest)) {
             let _ = reuseport::unsteer(&own.handle);
         }
@@ -78,23 +96,23 @@ impl Supervisor<'_> {
 
     /// Members of the group that are not our own sockets.
     fn foreign(&self) -> usize {
-        match self.front.bind() {
-            Bind::Tcp(address) => listeners::inodes(address.port()).len().saturating_sub(self.front.count()),
+        match self.listeners.bind() {
+            Bind::Tcp(address) => sockets::inodes(address.port()).len().saturating_sub(self.listeners.count()),
             Bind::Unix(_) => 0,
         }
     }
 
     fn own_listeners(&self, generation: GenerationId) -> Option<Own> {
-        let Bind::Tcp(address) = self.front.bind() else { return None };
-        if self.front.serves(generation) {
+        let Bind::Tcp(address) = self.listeners.bind() else { return None };
+        if self.listeners.serves(generation) {
             return None;
         }
-        let group: BTreeSet<u64> = listeners::inodes(address.port());
+        let group: BTreeSet<u64> = sockets::inodes(address.port());
         let main = self.running.get(&generation)?.main;
         let workers = self.members(generation).into_iter().filter(|member| member.pid != main);
         let found: Vec<_> = workers
             .flat_map(|worker| {
-                listeners::owned(worker.pid.as_raw(), &group)
+                sockets::owned(worker.pid.as_raw(), &group)
                     .into_iter()
                     .map(move |(fd, inode)| (worker.pid, fd, inode))
             })
@@ -103,7 +121,7 @@ impl Supervisor<'_> {
         let (pid, descriptor, _) = found.first()?;
         let taken = PidFd::open(*pid).and_then(|worker| worker.take_copy(*descriptor));
         let lent = |errno: Errno| {
-            let line = self.running.get(&generation)?.line.as_ref();
+            let line = self.running.get(&generation)?.borrowed.as_ref();
             let handle = line.and_then(|line| line.ask(&inodes));
             debug!(taken = errno.desc(), lent = handle.is_some(), "no copy of a worker's socket by force");
             handle

@@ -3,16 +3,15 @@
 
 pub mod file_watch;
 
-use std::collections::BTreeSet;
-use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use super::World;
+use super::component::{Component, Output, Ready, Waits};
+use super::machine::generation::Event;
 use crate::plan::Plan;
-use crate::supervisor::Supervisor;
-use crate::supervisor::certificates::file_watch::{Unfit, Watch};
-use crate::supervisor::machine::generation::Event;
+use file_watch::{Unfit, Watch};
 
 /// While something else goes on, after which it is known what is served.
 const LATER: Duration = Duration::from_secs(1);
@@ -49,56 +48,64 @@ impl Tried {
     }
 }
 
-impl Certificates {
-    pub fn watch(&self) -> Option<&Watch> {
-        self.watch.as_ref()
+impl Component for Certificates {
+    fn wait_for<'a>(&'a self, _world: &'a World, waits: &mut Waits<'a>) {
+        if let Some(watch) = &self.watch {
+            watch.descriptor().into_iter().for_each(|descriptor| waits.readable(descriptor));
+            waits.until(watch.next());
+        }
     }
-}
 
-impl Supervisor<'_> {
     /// Looks at the files when they have changed, and asks for a reload when the new ones are complete.
-    pub(super) fn watch_certificates(&mut self, ready: &BTreeSet<RawFd>) {
-        if self.state.is_ending() {
-            self.certificates = Certificates::default();
-            return;
+    fn turn(&mut self, world: &mut World, ready: &Ready) -> Vec<Output> {
+        if world.state.is_ending() {
+            *self = Self::default();
+            return Vec::new();
         }
         let now = Instant::now();
-        let Some(plan) = self.plan_in_force() else { return };
+        let Some(plan) = world.plan_in_force() else { return Vec::new() };
         let (wanted, served) = (plan.watched.clone(), fingerprint(plan));
-        if self.certificates.watch().map_or(&[][..], Watch::paths) != wanted {
+        if self.watch.as_ref().map_or(&[][..], Watch::paths) != wanted {
             let watch = (!wanted.is_empty()).then(|| Watch::new(&wanted, now));
-            self.certificates = Certificates { watch, tried: None };
+            *self = Self { watch, tried: None };
         }
-        let Some(watch) = &mut self.certificates.watch else { return };
-        if !watch.is_due(ready, now) {
-            return;
+        let Some(watch) = &mut self.watch else { return Vec::new() };
+        if !watch.is_due(ready.descriptors(), now) {
+            return Vec::new();
         }
-        if !self.state.is_settled() {
-            return watch.look_again(now + LATER);
+        if !world.state.is_settled() {
+            watch.look_again(now + LATER);
+            return Vec::new();
         }
-        let found = (self.replan)(None, 0);
-        match found {
-            Ok(plan) => {
-                watch.found_fit();
-                let found = fingerprint(&plan);
-                if found == served {
-                    self.certificates.tried = None;
-                } else if let Some(tried) = Tried::next(self.certificates.tried, found, now) {
-                    watch.look_again(tried.again_at);
-                    self.certificates.tried = Some(tried);
-                    info!("certificate files have changed");
-                    self.tell(Event::Reload { request: None, server: None, workers: 0 });
-                } else if let Some(tried) = self.certificates.tried {
-                    watch.look_again(tried.again_at);
-                }
-            }
+        match (world.replan)(None, 0) {
+            Ok(plan) => self.found(fingerprint(&plan), served, now),
             Err(problems) => {
                 if watch.found_unfit(now) == Unfit::Report {
                     let why = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                     warn!(%why, "certificate files have changed and are of no use: the old ones stay in use");
                 }
+                Vec::new()
             }
         }
+    }
+}
+
+impl Certificates {
+    /// The files can be used.
+    fn found(&mut self, found: Option<u64>, served: Option<u64>, now: Instant) -> Vec<Output> {
+        let Some(watch) = &mut self.watch else { return Vec::new() };
+        watch.found_fit();
+        if found == served {
+            self.tried = None;
+        } else if let Some(tried) = Tried::next(self.tried, found, now) {
+            watch.look_again(tried.again_at);
+            self.tried = Some(tried);
+            info!("certificate files have changed");
+            return vec![Event::Reload { request: None, server: None, workers: 0 }.into()];
+        } else if let Some(tried) = self.tried {
+            watch.look_again(tried.again_at);
+        }
+        Vec::new()
     }
 }
 

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use super::memory_budget::{Room, Shortage};
 use super::steps::Headcount;
-use crate::ids::{GenerationId, PlanId};
+use crate::ids::{GenerationId, PlanId, ProcessId};
 use crate::plan::Policy;
 use crate::problem::Exit;
 use crate::run::stop_sequence::StopSequence;
@@ -290,6 +290,15 @@ pub enum Action {
         /// Whose.
         generation: GenerationId,
         /// Which.
+        signal: Signal,
+    },
+    /// Send a signal to one worker.
+    SignalWorker {
+        /// Whose.
+        generation: GenerationId,
+        /// Which worker.
+        worker: ProcessId,
+        /// Which signal.
         signal: Signal,
     },
     /// Send a signal to all processes of a generation but the main one.

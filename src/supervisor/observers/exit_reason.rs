@@ -1,10 +1,12 @@
-//! The cause of the exit in one line, put together from what the state machine says on the way.
+//! The reason of the exit in one line, put together from what the state machine says on the way.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::supervisor::Supervisor;
-use crate::supervisor::machine::generation::{Note, Outcome};
-use crate::supervisor::observers::log::show_rounded;
+use super::log::show_rounded;
+use crate::run::termination::TerminationLog;
+use crate::supervisor::World;
+use crate::supervisor::component::{Component, Output, Ready, Waits};
+use crate::supervisor::machine::generation::{Action, Note, Outcome};
 
 /// What is known of the cause of the exit.
 #[derive(Debug, Default)]
@@ -14,15 +16,38 @@ pub(in crate::supervisor) struct ExitReason {
     /// Why we end.
     cause: Option<String>,
     after: u64,
+    /// Where it is written to.
+    termination: TerminationLog,
 }
 
-impl Supervisor<'_> {
+impl Component for ExitReason {
+    fn wait_for<'a>(&'a self, _world: &'a World, _waits: &mut Waits<'a>) {}
+
+    fn turn(&mut self, _world: &mut World, _ready: &Ready) -> Vec<Output> {
+        Vec::new()
+    }
+
+    fn observe(&mut self, world: &mut World, action: &Action) {
+        match action {
+            Action::Log(note) => self.remember(world, note),
+            Action::Exit(status) => self.write(*status, world.started.elapsed()),
+            _ => {}
+        }
+    }
+}
+
+impl ExitReason {
+    /// Nothing is known yet.
+    pub(in crate::supervisor) fn new(termination: TerminationLog) -> Self {
+        Self { termination, ..Self::default() }
+    }
+
     /// Keeps what will be of interest at the end.
-    pub(in crate::supervisor) fn remember(&mut self, note: &Note) {
+    fn remember(&mut self, world: &mut World, note: &Note) {
         match note {
             Note::MainExited { outcome, why, .. } => {
-                let oom = *outcome == Outcome::Signaled(libc::SIGKILL) && self.workers.was_oom(Instant::now());
-                self.exit_reason.server = Some(if oom {
+                let oom = *outcome == Outcome::Signaled(libc::SIGKILL) && world.workers.was_oom(Instant::now());
+                self.server = Some(if oom {
                     "killed for lack of memory (oom)".to_owned()
                 } else {
                     outcome.because(why.as_deref())
@@ -31,20 +56,20 @@ impl Supervisor<'_> {
                     tracing::warn!("the kernel killed the server's main process for lack of memory");
                 }
             }
-            Note::NotReadyInTime { .. } => self.exit_reason.server = Some(Outcome::NotReady.to_string()),
+            Note::NotReadyInTime { .. } => self.server = Some(Outcome::NotReady.to_string()),
             Note::GivingUp { cause, failures, .. } => {
-                self.exit_reason.cause = Some(cause.to_string());
-                self.exit_reason.after = *failures;
+                self.cause = Some(cause.to_string());
+                self.after = *failures;
             }
-            Note::Stopping { .. } => self.exit_reason.cause = Some("stopped".to_owned()),
+            Note::Stopping { .. } => self.cause = Some("stopped".to_owned()),
             _ => {}
         }
     }
 
     /// Writes the line.
-    pub(in crate::supervisor) fn write_last_word(&self, status: u8) {
-        let ExitReason { server, cause, after } = &self.exit_reason;
-        let uptime = show_rounded(self.started.elapsed());
+    fn write(&self, status: u8, uptime: Duration) {
+        let Self { server, cause, after, .. } = self;
+        let uptime = show_rounded(uptime);
         let line = match (cause.as_deref(), server) {
             (Some("stopped"), _) => format!("stopped status={status} uptime={uptime}"),
             (Some(cause), Some(server)) => {

@@ -7,11 +7,30 @@ use tracing::{error, info, warn};
 use crate::ids::GenerationId;
 use crate::plan::Plan;
 use crate::settings::value::show_span;
-use crate::supervisor::Supervisor;
-use crate::supervisor::machine::generation::{Note, Startup};
+use crate::supervisor::World;
+use crate::supervisor::component::{Component, Output, Ready, Waits};
+use crate::supervisor::machine::generation::{Action, Note, Startup};
 
-impl Supervisor<'_> {
-    pub(in crate::supervisor) fn write(&self, note: &Note) {
+/// Writes the log.
+#[derive(Debug)]
+pub(in crate::supervisor) struct Log;
+
+impl Component for Log {
+    fn wait_for<'a>(&'a self, _world: &'a World, _waits: &mut Waits<'a>) {}
+
+    fn turn(&mut self, _world: &mut World, _ready: &Ready) -> Vec<Output> {
+        Vec::new()
+    }
+
+    fn observe(&mut self, world: &mut World, action: &Action) {
+        if let Action::Log(note) = action {
+            world.write(note);
+        }
+    }
+}
+
+impl World {
+    fn write(&self, note: &Note) {
         match note {
             Note::Ready { generation } => self.write_ready(*generation),
             Note::Draining { generation, replaced_by } => {
@@ -78,7 +97,7 @@ impl Supervisor<'_> {
         info!(
             generation = generation.0,
             server = %server_name(plan),
-            address = %self.front.bind(),
+            address = %self.listeners.bind(),
             workers,
             limit = plan.limit,
             boot = boot.unwrap_or_default(),

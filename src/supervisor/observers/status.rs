@@ -1,7 +1,5 @@
 //! The supervisor's part of the control socket: it answers what clients ask.
 
-use std::collections::BTreeSet;
-use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
@@ -10,50 +8,80 @@ use crate::control::prometheus;
 use crate::control::protocol::{
     self, Answer, Generation, Launcher, Live, LivePlan, Load, Request, Requests, Status, Worker,
 };
-use crate::control::server::{ClientId, Wish};
+use crate::control::server::{ControlServer, Wish};
 use crate::guard::scoreboard::{self, Slot};
 use crate::ids::GenerationId;
-use crate::plan::Plan;
 use crate::proc::usage::{self, Usage};
-use crate::supervisor::machine::generation::{self, Event, Main};
+use crate::supervisor::component::{Component, Output, Ready, Waits};
+use crate::supervisor::machine::generation::{self, Action, Event, Main};
 use crate::supervisor::workers::{Cause, WorkerExit};
-use crate::supervisor::{Supervisor, server_name};
+use crate::supervisor::{World, server_name};
 
-impl Supervisor<'_> {
+/// Clients of the control socket and of the metrics.
+#[derive(Debug)]
+pub(in crate::supervisor) struct Clients {
+    control: ControlServer,
+}
+
+impl Component for Clients {
+    fn wait_for<'a>(&'a self, _world: &'a World, waits: &mut Waits<'a>) {
+        let (clients, patience) = self.control.interest();
+        for (descriptor, events) in clients {
+            waits.events(descriptor, events);
+        }
+        waits.until(patience);
+    }
+
     /// Goes on with every client as far as that is possible without waiting.
-    pub(in crate::supervisor) fn serve_control(&mut self, ready: &BTreeSet<RawFd>) {
-        for (client, wish) in self.control.advance(ready, Instant::now()) {
+    fn turn(&mut self, world: &mut World, ready: &Ready) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        for (client, wish) in self.control.advance(ready.descriptors(), Instant::now()) {
             match wish {
                 Wish::Metrics => {
-                    let text = prometheus::metrics(&self.status());
+                    let text = prometheus::metrics(&world.status());
                     self.control.answer_metrics(client, &text, Instant::now());
                 }
-                // Answered by `reply`, when it is decided.
+                // Answered when it is decided.
                 Wish::Control(Request::Reload { server }) => {
-                    self.tell(Event::Reload { request: Some(client), server, workers: 0 });
+                    outputs.push(Event::Reload { request: Some(client), server, workers: 0 }.into());
                 }
                 Wish::Control(request) => {
-                    let answer = self.answer(request);
+                    let answer = world.answer(request);
                     self.control.answer(client, &answer, Instant::now());
                 }
             }
         }
+        outputs
     }
 
-    /// Tells who asked for a reload how it went.
-    pub(in crate::supervisor) fn reply(&mut self, client: ClientId, result: Result<GenerationId, String>) {
-        let answer = match result {
+    fn observe(&mut self, world: &mut World, action: &Action) {
+        if let Action::Reply { request, result } = action {
+            self.control.answer(*request, &world.decision(result), Instant::now());
+        }
+    }
+}
+
+impl Clients {
+    /// Those of these listeners.
+    pub(in crate::supervisor) const fn new(control: ControlServer) -> Self {
+        Self { control }
+    }
+}
+
+impl World {
+    /// How a reload went.
+    fn decision(&self, result: &Result<GenerationId, String>) -> Answer {
+        match result {
             Ok(generation) => {
-                let plan = self.plan_of(generation);
+                let plan = self.plan_of(*generation);
                 Answer::Reloaded {
                     generation: generation.0,
                     server: plan.map(server_name).unwrap_or_default(),
-                    workers: self.workers.planned(generation).or(plan.map(|plan| plan.workers)).unwrap_or(0),
+                    workers: self.workers.planned(*generation).or(plan.map(|plan| plan.workers)).unwrap_or(0),
                 }
             }
-            Err(why) => Answer::Kept { why },
-        };
-        self.control.answer(client, &answer, Instant::now());
+            Err(why) => Answer::Kept { why: why.clone() },
+        }
     }
 
     fn answer(&mut self, request: Request) -> Answer {
@@ -69,7 +97,7 @@ impl Supervisor<'_> {
                     server: !self.state.generations().is_empty(),
                     heartbeat_seconds_ago,
                     phase,
-                    address: self.front.bind().to_string(),
+                    address: self.listeners.bind().to_string(),
                     path: plan.map_or_else(|| "/".to_owned(), |plan| plan.policy.health_path.clone()),
                     tls: plan.is_some_and(|plan| plan.tls),
                     h2c: plan.is_some_and(|plan| plan.h2c),
@@ -91,7 +119,7 @@ impl Supervisor<'_> {
     fn live_plan(&mut self) -> Answer {
         let generations = self.generation_list();
         let env = std::env::vars_os().collect();
-        let address = self.front.bind().to_string();
+        let address = self.listeners.bind().to_string();
         self.plan_in_force().map_or_else(
             || Answer::Refused { why: "there is no plan".into() },
             |plan| Answer::Plan(Box::new(LivePlan::new(plan, &env, address, generations))),
@@ -112,7 +140,7 @@ impl Supervisor<'_> {
                 phase: self.state.phase_word().to_owned(),
                 ready: self.state.is_ready(),
             },
-            address: self.front.bind().to_string(),
+            address: self.listeners.bind().to_string(),
             restarts_left,
             failures,
             worker_exits: self.workers.ends(),
@@ -150,17 +178,6 @@ impl Supervisor<'_> {
             restarts,
             last_exit: last.map(worker_exit),
         })
-    }
-
-    pub(in crate::supervisor) fn plan_of(&self, generation: GenerationId) -> Option<&Plan> {
-        let found = self.state.generations().iter().find(|found| found.id == generation)?;
-        self.plans.get(&found.plan)
-    }
-
-    /// The plan of what serves, else of what was started last, else the newest.
-    pub(in crate::supervisor) fn plan_in_force(&self) -> Option<&Plan> {
-        let generation = self.state.serving().or_else(|| self.state.generations().last());
-        generation.map_or_else(|| self.plans.values().next_back(), |generation| self.plans.get(&generation.plan))
     }
 }
 

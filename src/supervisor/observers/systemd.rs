@@ -1,19 +1,51 @@
 //! What a service manager above us (systemd) is told, and when.
 
-use crate::supervisor::Supervisor;
-use crate::supervisor::machine::generation::Note;
-use crate::supervisor::observers::log::{server_name, show_rounded};
+use std::time::Instant;
 
-impl Supervisor<'_> {
+use super::log::{server_name, show_rounded};
+use crate::run::notify::Notifier;
+use crate::supervisor::World;
+use crate::supervisor::component::{Component, Output, Ready, Waits};
+use crate::supervisor::machine::generation::{Action, Note};
+
+/// Tells a service manager how the launcher is.
+#[derive(Debug)]
+pub(in crate::supervisor) struct Systemd {
+    notify: Notifier,
+}
+
+impl Component for Systemd {
+    fn wait_for<'a>(&'a self, _world: &'a World, waits: &mut Waits<'a>) {
+        waits.until(self.notify.next());
+    }
+
+    fn turn(&mut self, _world: &mut World, _ready: &Ready) -> Vec<Output> {
+        self.notify.advance(Instant::now());
+        Vec::new()
+    }
+
+    fn observe(&mut self, world: &mut World, action: &Action) {
+        if let Action::Log(note) = action {
+            self.tell(world, note);
+        }
+    }
+}
+
+impl Systemd {
+    /// Tells this service manager.
+    pub(in crate::supervisor) const fn new(notify: Notifier) -> Self {
+        Self { notify }
+    }
+
     /// Tells what concerns it of what happened.
-    pub(in crate::supervisor) fn tell_service_manager(&mut self, note: &Note) {
+    fn tell(&mut self, world: &World, note: &Note) {
         match note {
             Note::Ready { generation } => {
-                let server = self.plan_of(*generation).map(server_name).unwrap_or_default();
-                let status = format!("serving: generation {generation}, {server} on {}", self.front.bind());
+                let server = world.plan_of(*generation).map(server_name).unwrap_or_default();
+                let status = format!("serving: generation {generation}, {server} on {}", world.listeners.bind());
                 self.notify.ready(&status);
             }
-            Note::Reloading => self.notify.reloading(self.state.policy().startup_timeout),
+            Note::Reloading => self.notify.reloading(world.state.policy().startup_timeout),
             Note::ReloadFailed { why } => {
                 self.notify.still_ready(&format!("serving: the last reload failed: {why}"));
             }
@@ -24,11 +56,11 @@ impl Supervisor<'_> {
                 self.notify.status(&format!("serving without a main process: {outcome}"));
             }
             Note::Respawning { wait, .. } => {
-                let within = *wait + self.state.policy().startup_timeout;
+                let within = *wait + world.state.policy().startup_timeout;
                 self.notify.starting(&format!("respawn in {}", show_rounded(*wait)), within);
             }
             Note::GivingUp { cause, .. } => {
-                self.notify.stopping(&format!("giving up: {cause}"), self.state.policy().stop_timeout);
+                self.notify.stopping(&format!("giving up: {cause}"), world.state.policy().stop_timeout);
             }
             Note::Stopping { budget, .. } => self.notify.stopping("stopping", *budget),
             _ => {}

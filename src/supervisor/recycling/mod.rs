@@ -1,4 +1,4 @@
-//! The supervisor's part of the limits of memory and age: whom it watches, and how a worker is replaced.
+//! Recycling: a worker that has become too big or too old is replaced. [`policy`] says when; this is what it sees.
 //!
 //! Only while nothing else goes on: a generation that is being replaced takes all its workers with it.
 
@@ -8,21 +8,21 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
+use super::World;
+use super::component::{Component, Output, Ready, Waits};
+use super::machine::generation::{Action, Event, Main};
+use super::observers::log::show_rounded;
+use super::watchdog::policy::Id;
+use super::workers::Cause;
 use crate::guard::scoreboard::{self, State};
-use crate::ids::GenerationId;
+use crate::ids::{GenerationId, ProcessId};
 use crate::plan::Policy;
 use crate::proc::process::Process;
-use crate::proc::sockets as listeners;
+use crate::proc::sockets;
 use crate::proc::usage::Usage;
 use crate::settings::value::{show_size, show_span};
-use crate::supervisor::Supervisor;
-use crate::supervisor::machine::generation::{Event, Main};
-use crate::supervisor::observers::log::show_rounded;
-use crate::supervisor::watchdog::Pulse;
-use crate::supervisor::watchdog::policy::Id;
-use crate::supervisor::workers::Cause;
 use policy::{Excess, Limits, Order, Rules, Sample};
 
 /// The longest time between two looks at what workers take.
@@ -32,46 +32,71 @@ const FASTEST: Duration = Duration::from_secs(1);
 /// Looks in the time after which a worker counts as hung.
 const LOOKS: u32 = 4;
 
-/// The watch over one generation.
+/// Replaces workers that have become too big or too old.
+#[derive(Debug, Default)]
+pub(super) struct Recycling {
+    watched: Option<Watched>,
+}
+
+/// The watch over the generation that serves.
 #[derive(Debug)]
-pub(super) struct Retirement {
+struct Watched {
     generation: GenerationId,
     limits: Limits,
     /// Of the list of workers, at the last look.
     revision: u64,
 }
 
-impl Supervisor<'_> {
-    /// Replaces workers that have become too big or too old, where it is time to.
-    pub(super) fn keep_limits(&mut self) {
-        let mut retirement = self.retirement.take();
-        if let Some((generation, rules)) = self.to_be_limited() {
-            let (now, revision) = (scoreboard::now(), self.workers.revision());
-            let before = retirement.take_if(|it| it.generation != generation);
-            let limits = || before.map_or_else(|| Limits::new(rules, now), |it| it.limits.following(rules, now));
-            let new = || Retirement { generation, limits: limits(), revision };
-            let Retirement { limits, revision: seen, .. } = retirement.get_or_insert_with(new);
-            if revision != *seen || limits.next() <= now {
-                *seen = revision;
-                let planned = self.workers.planned(generation).unwrap_or(1) as usize;
-                let workers = self.workers.of(generation);
-                let one_is_hung = self.pulse.as_ref().is_some_and(Pulse::is_ending);
-                if let Some(order) = limits.look(now, planned, &self.sizes(generation, &workers), one_is_hung) {
-                    self.obey(generation, order, &workers);
-                }
-            }
+impl Component for Recycling {
+    fn wait_for<'a>(&'a self, world: &'a World, waits: &mut Waits<'a>) {
+        let settled = world.to_be_limited();
+        let watched = self.watched.as_ref().filter(|it| settled.is_some_and(|(id, _)| id == it.generation));
+        waits.until(watched.map(|it| Instant::now() + it.limits.next().saturating_sub(scoreboard::now())));
+    }
+
+    fn turn(&mut self, world: &mut World, _ready: &Ready) -> Vec<Output> {
+        let Some((generation, rules)) = world.to_be_limited() else { return Vec::new() };
+        let (now, revision) = (scoreboard::now(), world.workers.revision());
+        let watched = match self.watched.take() {
+            Some(watched) if watched.generation == generation => watched,
+            Some(before) => Watched { generation, limits: before.limits.following(rules, now), revision },
+            None => Watched { generation, limits: Limits::new(rules, now), revision },
+        };
+        let watched = self.watched.insert(watched);
+        if revision == watched.revision && now < watched.limits.next() {
+            return Vec::new();
         }
-        self.retirement = retirement;
+        watched.revision = revision;
+        let planned = world.workers.planned(generation).unwrap_or(1) as usize;
+        let samples = world.sizes(generation, &world.workers.of(generation));
+        let order = watched.limits.look(now, planned, &samples, world.workers.replaces_hung);
+        order.map(|order| obey(generation, order, world)).into_iter().collect()
     }
+}
 
-    /// When to look at what workers take, while nothing else goes on.
-    pub(super) fn next_retirement(&self) -> Option<Instant> {
-        let (generation, _) = self.to_be_limited()?;
-        let of_it = self.retirement.as_ref().filter(|it| it.generation == generation);
-        let wait = of_it.map_or(Duration::ZERO, |it| it.limits.next().saturating_sub(scoreboard::now()));
-        Some(Instant::now() + wait)
+fn obey(generation: GenerationId, order: Order, world: &mut World) -> Output {
+    match order {
+        Order::Dismiss(worker, excess) => {
+            world.write_replacing(generation, worker, excess, "replacing a worker");
+            world.workers.mark_killed(generation, worker.id.0, excess.cause());
+            signal(generation, worker.id, Signal::SIGTERM)
+        }
+        Order::Kill(id) => {
+            warn!(generation = generation.0, pid = %id.0, "the worker that is being replaced has not finished in time: SIGKILL");
+            signal(generation, id, Signal::SIGKILL)
+        }
+        Order::Renew(worker, excess) => {
+            world.write_replacing(generation, worker, excess, "replacing the only worker with its generation");
+            Event::Renew.into()
+        }
     }
+}
 
+fn signal(generation: GenerationId, (pid, start): Id, signal: Signal) -> Output {
+    Action::SignalWorker { generation, worker: ProcessId { pid, start }, signal }.into()
+}
+
+impl World {
     fn to_be_limited(&self) -> Option<(GenerationId, Rules)> {
         let serving = self.state.serving().filter(|_| self.state.is_settled())?;
         let Main::Alive(_) = serving.main else { return None };
@@ -89,7 +114,7 @@ impl Supervisor<'_> {
     /// those without a slot on the scoreboard, or, where nobody takes one, without the listening socket.
     fn sizes(&self, generation: GenerationId, workers: &[Process]) -> Vec<Sample> {
         let slots = self.slots(generation);
-        let socket = self.front.inode(generation).map(|inode| BTreeSet::from([inode]));
+        let socket = self.listeners.inode(generation).map(|inode| BTreeSet::from([inode]));
         // Without the lifespan protocol a worker takes its slot with its first request, which may never come.
         let all_take_slots = slots.iter().any(|(_, slot)| !slot.no_lifespan);
         let boot = self.running.get(&generation).and_then(|running| running.boot).unwrap_or_default();
@@ -99,7 +124,7 @@ impl Supervisor<'_> {
             let is_ready = match slot {
                 Some(slot) => slot.state == State::Ready,
                 None if all_take_slots => return None,
-                None if socket.as_ref().is_some_and(|socket| !listeners::owns(process.pid.as_raw(), socket)) => {
+                None if socket.as_ref().is_some_and(|socket| !sockets::owns(process.pid.as_raw(), socket)) => {
                     return None;
                 }
                 // As long as the whole generation took, it will have taken.
@@ -108,24 +133,6 @@ impl Supervisor<'_> {
             Some(Sample { id: (process.pid, process.start), age: usage.age, rss: usage.rss, is_ready })
         };
         workers.iter().filter_map(sample).collect()
-    }
-
-    fn obey(&mut self, generation: GenerationId, order: Order, workers: &[Process]) {
-        match order {
-            Order::Dismiss(worker, excess) => {
-                self.write_replacing(generation, worker, excess, "replacing a worker");
-                self.workers.mark_killed(generation, worker.id.0, excess.cause());
-                signal(worker.id, Signal::SIGTERM, workers);
-            }
-            Order::Kill(id) => {
-                warn!(generation = generation.0, pid = %id.0, "the worker that is being replaced has not finished in time: SIGKILL");
-                signal(id, Signal::SIGKILL, workers);
-            }
-            Order::Renew(worker, excess) => {
-                self.write_replacing(generation, worker, excess, "replacing the only worker with its generation");
-                self.tell(Event::Renew);
-            }
-        }
     }
 
     fn write_replacing(&self, generation: GenerationId, worker: Sample, excess: Excess, what: &str) {
@@ -141,13 +148,6 @@ impl Supervisor<'_> {
             Excess::Age => plan.policy.workers_lifetime.map(show_span),
         });
         limit.unwrap_or_default()
-    }
-}
-
-fn signal(id: Id, signal: Signal, workers: &[Process]) {
-    let process = workers.iter().find(|process| (process.pid, process.start) == id);
-    if let Some(Err(errno)) = process.map(|process| process.signal(signal)) {
-        debug!(pid = %id.0, %signal, errno = errno.desc(), "not signalled");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The supervisor's part of the watch for hung workers: what it tells of them, and how it ends one.
+//! The watchdog: a worker whose event loop stands still is replaced. [`policy`] says when; this is what it sees.
 //!
 //! The generation that serves is watched, as long as its main process lives: nobody else would replace a worker.
 
@@ -8,73 +8,109 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use tracing::{debug, warn};
+use tracing::warn;
 
+use super::World;
+use super::component::{Component, Output, Ready, Waits};
+use super::machine::generation::{Action, Main};
+use super::observers::log::show_rounded;
+use super::workers::Cause;
 use crate::guard::scoreboard::{self, Slot};
 use crate::ids::GenerationId;
-use crate::proc::process::{self as processes, Process};
+use crate::proc::process::Process;
 use crate::proc::thread_stats::ThreadStats;
 use crate::proc::usage;
 use crate::settings::value::show_span;
-use crate::supervisor::Supervisor;
-use crate::supervisor::machine::generation::{Main, Startup};
-use crate::supervisor::observers::log::show_rounded;
-use crate::supervisor::workers::Cause;
 use policy::{Id, Liveness, Remedy, Rules, Sample, Stamp, Verdict};
 
 /// What the kernel tells of the time of a start is as fine as this.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The watch over one generation.
+/// Looks for workers whose event loop stands still.
+#[derive(Debug, Default)]
+pub(super) struct Watchdog {
+    watched: Option<Watched>,
+}
+
+/// The watch over the generation that serves.
 #[derive(Debug)]
-pub(super) struct Pulse {
+struct Watched {
     generation: GenerationId,
     liveness: Liveness,
     /// Of the list of workers, at the last look.
     revision: u64,
 }
 
-impl Pulse {
-    /// When to look, in our own time.
-    pub(super) fn next(&self) -> Option<Instant> {
-        Some(Instant::now() + self.liveness.next()?.saturating_sub(scoreboard::now()))
+impl Component for Watchdog {
+    fn wait_for<'a>(&'a self, _world: &'a World, waits: &mut Waits<'a>) {
+        let next = self.watched.as_ref().and_then(|watched| watched.liveness.next());
+        waits.until(next.map(|next| Instant::now() + next.saturating_sub(scoreboard::now())));
     }
 
-    /// Whether a hung worker was ended, and there is no other in its place yet.
-    pub(super) const fn is_ending(&self) -> bool {
-        self.liveness.is_ending()
+    fn turn(&mut self, world: &mut World, _ready: &Ready) -> Vec<Output> {
+        let Some((generation, rules)) = world.to_be_watched() else {
+            self.watched = None;
+            world.workers.replaces_hung = false;
+            return Vec::new();
+        };
+        let now = scoreboard::now();
+        let revision = world.workers.revision();
+        let new = || Watched { generation, liveness: Liveness::new(rules, now), revision };
+        let before = self.watched.take().filter(|watched| watched.generation == generation);
+        let watched = self.watched.insert(before.unwrap_or_else(new));
+        let is_due = revision != watched.revision || watched.liveness.next().is_some_and(|next| next <= now);
+        let outputs = if is_due { watched.look(world, &rules, now) } else { Vec::new() };
+        world.workers.replaces_hung = watched.liveness.is_ending();
+        outputs
     }
 }
 
-impl Supervisor<'_> {
-    /// Looks for hung workers where it is time to.
-    pub(super) fn feel_pulse(&mut self) {
-        let Some((generation, rules)) = self.to_be_watched() else {
-            self.pulse = None;
-            return;
-        };
-        let now = scoreboard::now();
-        let revision = self.workers.revision();
-        let mut pulse = match self.pulse.take() {
-            Some(pulse) if pulse.generation == generation => pulse,
-            _ => Pulse { generation, liveness: Liveness::new(rules, now), revision },
-        };
-        if revision != pulse.revision || pulse.liveness.next().is_some_and(|next| next <= now) {
-            pulse.revision = revision;
-            let workers = self.workers.of(generation);
-            let planned = self.workers.planned(generation).unwrap_or(1) as usize;
-            let samples = self.samples(generation, &workers, now);
-            let process = |id: Id| workers.iter().find(|process| (process.pid, process.start) == id);
-            let condition = |id| ThreadStats::read(process(id)?);
-            for verdict in pulse.liveness.look(now, planned, &samples, condition) {
-                if let Some(process) = process(verdict.id) {
-                    self.carry_out_sentence(generation, process, &verdict, rules.timeout);
-                }
-            }
-        }
-        self.pulse = Some(pulse);
+impl Watched {
+    fn look(&mut self, world: &mut World, rules: &Rules, now: Duration) -> Vec<Output> {
+        self.revision = world.workers.revision();
+        let workers = world.workers.of(self.generation);
+        let planned = world.workers.planned(self.generation).unwrap_or(1) as usize;
+        let samples = world.samples(self.generation, &workers, now);
+        let process = |id: Id| workers.iter().find(|process| (process.pid, process.start) == id);
+        let stats = |id| ThreadStats::read(process(id)?);
+        let verdicts = self.liveness.look(now, planned, &samples, stats);
+        let judged = verdicts.into_iter().filter_map(|verdict| Some((process(verdict.id)?, verdict)));
+        judged.filter_map(|(process, verdict)| self.judge(world, process, &verdict, rules.timeout)).collect()
     }
 
+    /// Says what was found out about a worker, and what is to be done to it, if anything is.
+    fn judge(&self, world: &mut World, process: &Process, verdict: &Verdict, timeout: Duration) -> Option<Output> {
+        let generation = self.generation;
+        let Verdict { remedy, is_starting, silent, watched, cpu, state, .. } = verdict;
+        let pid = process.pid;
+        let in_flight = world.in_flight(generation, pid);
+        let (silent, watched, timeout) = (show_rounded(silent), show_rounded(watched), show_span(timeout));
+        let cpu = show_rounded(cpu);
+        match remedy {
+            Remedy::Report => {
+                warn!(
+                    generation = generation.0, %pid, silent, in_flight,
+                    "worker waits for its standard output or standard error to be read: it is not replaced for that"
+                );
+                return None;
+            }
+            Remedy::Finish => {
+                warn!(generation = generation.0, %pid, "the hung worker does not act on SIGABRT: SIGKILL");
+            }
+            Remedy::Abort | Remedy::Kill if *is_starting => {
+                warn!(generation = generation.0, %pid, starting = silent, %state, cpu, last = watched, "worker does not get ready");
+            }
+            Remedy::Abort | Remedy::Kill => {
+                warn!(generation = generation.0, %pid, silent, timeout, %state, cpu, last = watched, in_flight, "worker hung");
+            }
+        }
+        world.workers.mark_killed(generation, pid, Cause::Hung);
+        let signal = if *remedy == Remedy::Abort { Signal::SIGABRT } else { Signal::SIGKILL };
+        Some(Action::SignalWorker { generation, worker: process.id(), signal }.into())
+    }
+}
+
+impl World {
     fn to_be_watched(&self) -> Option<(GenerationId, Rules)> {
         let serving = self.state.serving().filter(|_| !self.state.is_ending())?;
         let Main::Alive(_) = serving.main else { return None };
@@ -117,60 +153,6 @@ impl Supervisor<'_> {
         let board = self.running.get(&generation).and_then(|running| running.board.as_ref());
         let slots = board.map(scoreboard::Scoreboard::slots).unwrap_or_default();
         pair(&slots, &self.workers.of(generation), scoreboard::now())
-    }
-
-    /// Whether all workers that a starting generation is to have are ready, as far as they can say so. Who has no
-    /// scoreboard, or a server that does not tell the app when it starts, does not say.
-    pub(super) fn is_complete(&self, generation: GenerationId) -> bool {
-        let Some(running) = self.running.get(&generation) else { return true };
-        let Some(found) = self.state.generations().iter().find(|found| found.id == generation) else { return true };
-        let slots = running.board.as_ref().map(scoreboard::Scoreboard::slots).unwrap_or_default();
-        let all = processes::descendants(nix::unistd::getpid());
-        let members = processes::members(&all, running.main, &running.seen);
-        let slots = pair(&slots, &members, scoreboard::now());
-        let wanted = match found.startup {
-            Startup::OneWorker => 1,
-            Startup::Full => self.plans.get(&found.plan).map_or(1, |plan| plan.workers as usize),
-        };
-        let ready = slots.iter().filter(|(_, slot)| slot.state == scoreboard::State::Ready).count();
-        ready >= wanted || slots.iter().all(|(_, slot)| slot.no_lifespan)
-    }
-
-    fn carry_out_sentence(
-        &mut self,
-        generation: GenerationId,
-        process: &Process,
-        verdict: &Verdict,
-        timeout: Duration,
-    ) {
-        let Verdict { remedy, is_starting, silent, watched, cpu, state, .. } = verdict;
-        let pid = process.pid;
-        let in_flight = self.in_flight(generation, pid);
-        let (silent, watched, timeout) = (show_rounded(silent), show_rounded(watched), show_span(timeout));
-        let cpu = show_rounded(cpu);
-        match remedy {
-            Remedy::Report => {
-                warn!(
-                    generation = generation.0, %pid, silent, in_flight,
-                    "worker waits for its standard output or standard error to be read: it is not replaced for that"
-                );
-                return;
-            }
-            Remedy::Finish => {
-                warn!(generation = generation.0, %pid, "the hung worker does not act on SIGABRT: SIGKILL");
-            }
-            Remedy::Abort | Remedy::Kill if *is_starting => {
-                warn!(generation = generation.0, %pid, starting = silent, %state, cpu, last = watched, "worker does not get ready");
-            }
-            Remedy::Abort | Remedy::Kill => {
-                warn!(generation = generation.0, %pid, silent, timeout, %state, cpu, last = watched, in_flight, "worker hung");
-            }
-        }
-        self.workers.mark_killed(generation, pid, Cause::Hung);
-        let signal = if *remedy == Remedy::Abort { Signal::SIGABRT } else { Signal::SIGKILL };
-        if let Err(errno) = process.signal(signal) {
-            debug!(%pid, %signal, errno = errno.desc(), "not signalled");
-        }
     }
 
     fn in_flight(&self, generation: GenerationId, pid: Pid) -> u32 {

@@ -22,6 +22,7 @@ use crate::proc::process::{self as processes, Process};
 use crate::proc::usage::{self, Usage};
 use crate::sys::pidfd::PidFd;
 pub use cause::{Cause, OomWatch};
+pub(super) use roster::Watch;
 use search::Search;
 
 /// More handles than this are not held; the workers beyond are listed, and their end is noticed when looked for.
@@ -81,6 +82,8 @@ pub struct Workers {
     ends: BTreeMap<&'static str, u64>,
     /// Counts up whenever one comes or goes.
     revision: u64,
+    /// Whether a worker was ended because it was hung, and there is no other in its place yet.
+    pub(super) replaces_hung: bool,
 }
 
 /// The workers of one generation.

@@ -1,41 +1,63 @@
 //! The supervisor's part of the watch over workers: what it tells of its generations, and what is logged.
 
-use std::collections::BTreeSet;
-use std::os::fd::RawFd;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use tracing::{debug, info, warn};
 
+use super::{Cause, Roster, WorkerExit};
 use crate::ids::GenerationId;
-use crate::supervisor::Supervisor;
-use crate::supervisor::machine::generation;
-use crate::supervisor::machine::generation::{Main, Stage, Startup};
+use crate::supervisor::World;
+use crate::supervisor::component::{Component, Output, Ready, Waits};
+use crate::supervisor::machine::generation::{self, Action, Main, Stage, Startup};
 use crate::supervisor::observers::log::show_rounded;
-use crate::supervisor::workers::{self, Cause, Roster, WorkerExit};
 
-impl Supervisor<'_> {
-    /// Takes note of workers that ended and of new ones.
-    pub(in crate::supervisor) fn watch_workers(&mut self, ready: &BTreeSet<RawFd>) {
-        let now = Instant::now();
-        self.workers.follow(&self.rosters(), now);
-        let exits = self.workers.advance(ready, now);
-        self.take_note(&exits);
+/// Sees who the workers are, when one ends, and why.
+#[derive(Debug)]
+pub(in crate::supervisor) struct Watch;
+
+impl Component for Watch {
+    fn wait_for<'a>(&'a self, world: &'a World, waits: &mut Waits<'a>) {
+        let (handles, look) = world.workers.interest();
+        for handle in handles {
+            waits.readable(handle);
+        }
+        waits.until(look);
     }
 
+    fn turn(&mut self, world: &mut World, ready: &Ready) -> Vec<Output> {
+        let now = Instant::now();
+        world.workers.follow(&world.rosters(), now);
+        let exits = world.workers.advance(ready.descriptors(), now);
+        world.record(&exits);
+        Vec::new()
+    }
+
+    /// Gunicorn's main process changes the number of its workers on these signals.
+    fn observe(&mut self, world: &mut World, action: &Action) {
+        let (generation, more) = match action {
+            Action::Signal { generation, signal: Signal::SIGTTIN } => (*generation, 1),
+            Action::Signal { generation, signal: Signal::SIGTTOU } => (*generation, -1),
+            _ => return,
+        };
+        world.workers.expect_more(generation, more, Instant::now());
+    }
+}
+
+impl World {
     /// Looks for workers now, for somebody who asks.
     pub(in crate::supervisor) fn look_at_workers(&mut self) {
         let now = Instant::now();
         self.workers.follow(&self.rosters(), now);
         let exits = self.workers.look(now);
-        self.take_note(&exits);
+        self.record(&exits);
     }
 
-    fn take_note(&mut self, exits: &[WorkerExit]) {
+    fn record(&mut self, exits: &[WorkerExit]) {
         for exit in exits {
             // Before its successor has its slot.
             self.count_requests(exit.generation);
-            write_death(exit);
+            write_exit(exit);
         }
     }
 
@@ -46,24 +68,14 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Gunicorn's main process changes the number of its workers on these signals.
-    pub(in crate::supervisor) fn expect_workers(&mut self, generation: GenerationId, signal: Signal) {
-        let more = match signal {
-            Signal::SIGTTIN => 1,
-            Signal::SIGTTOU => -1,
-            _ => return,
-        };
-        self.workers.expect_more(generation, more, Instant::now());
-    }
-
     fn rosters(&self) -> Vec<Roster> {
         let roster = |found: &generation::Generation| {
             let running = self.running.get(&found.id)?;
             let stage = match found.stage {
-                _ if self.state.is_ending() => workers::Stage::Leaving,
-                Stage::Starting { .. } => workers::Stage::Starting,
-                Stage::Serving { .. } => workers::Stage::Serving,
-                Stage::Leaving(_) => workers::Stage::Leaving,
+                _ if self.state.is_ending() => super::Stage::Leaving,
+                Stage::Starting { .. } => super::Stage::Starting,
+                Stage::Serving { .. } => super::Stage::Serving,
+                Stage::Leaving(_) => super::Stage::Leaving,
             };
             Some(Roster {
                 generation: found.id,
@@ -80,7 +92,7 @@ impl Supervisor<'_> {
     }
 }
 
-fn write_death(exit: &WorkerExit) {
+fn write_exit(exit: &WorkerExit) {
     let WorkerExit { generation, pid, cause, age, restarts, expected, .. } = exit;
     let age = show_rounded(age);
     match cause {

@@ -1,10 +1,5 @@
-//! Finding out whether a generation is ready, without standing in its way.
-//!
-//! Gunicorn listens on a second, private socket: one request waits there until a worker answers it, and there is
-//! nothing to be polled. Granian is ready when its workers have listening sockets on the port; if no other
-//! generation can answer there, one request makes sure of it.
+//! One request for the health path, repeated until it is answered well.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -15,11 +10,8 @@ use nix::poll::PollFlags;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, UnixAddr, connect, recv, send, socket,
 };
-use nix::unistd::Pid;
 
 use crate::probe::{Exchange, Response, Speech};
-use crate::proc::process::Process;
-use crate::proc::sockets as listeners;
 
 /// Between two attempts.
 const RETRY: Duration = Duration::from_millis(100);
@@ -137,49 +129,6 @@ fn connect_to(target: &Target) -> nix::Result<OwnedFd> {
             started(connect(socket.as_raw_fd(), &UnixAddr::new(path)?))?;
             Ok(socket)
         }
-    }
-}
-
-/// Looks for the listening sockets of a generation's workers.
-#[derive(Debug)]
-pub struct ListenerWatch {
-    port: u16,
-    workers: usize,
-    next: Instant,
-    interval: Duration,
-}
-
-impl ListenerWatch {
-    /// A watch that looks at once.
-    #[must_use]
-    pub const fn new(port: u16, workers: usize, now: Instant) -> Self {
-        Self { port, workers, next: now, interval: Duration::from_millis(20) }
-    }
-
-    /// When to look again.
-    #[must_use]
-    pub const fn next(&self) -> Instant {
-        self.next
-    }
-
-    /// Looks if it is time to, and says whether as many workers listen as there should be. The interval grows a
-    /// little with each look: an app that takes seconds to import is not watched for every millisecond.
-    pub fn advance(&mut self, members: impl FnOnce() -> Vec<Process>, main: Pid, now: Instant) -> bool {
-        if now < self.next {
-            return false;
-        }
-        self.next = now + self.interval;
-        self.interval = (self.interval * 5 / 4).min(Duration::from_millis(250));
-        let inodes = listeners::inodes(self.port);
-        if inodes.len() < self.workers {
-            return false;
-        }
-        let workers = members().into_iter().filter(|member| member.pid != main && !member.is_zombie());
-        let owned: BTreeSet<u64> = workers
-            .flat_map(|worker| listeners::owned(worker.pid.as_raw(), &inodes))
-            .map(|(_, inode)| inode)
-            .collect();
-        owned.len() >= self.workers
     }
 }
 

@@ -1,0 +1,90 @@
+//! What the parts of the supervisor have in common: each says what it waits for, and has its turn when something
+//! happened.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags, poll};
+
+use super::World;
+use super::machine::generation::{Action, Event};
+use crate::run::poll_timeout;
+
+/// A part of the supervisor that owns its own state: an eye on the world, an ear for what was done, or both.
+pub(super) trait Component {
+    /// Says what it waits for: descriptors, and the time at which it wants its turn although nothing happened.
+    fn wait_for<'a>(&'a self, world: &'a World, waits: &mut Waits<'a>);
+
+    /// Its turn: looks at the world, and says what happened and what is to be done. It never waits. It has a turn
+    /// whenever anything happened, and another one after each event, so a turn in which nothing is new must be cheap
+    /// and return nothing.
+    fn turn(&mut self, world: &mut World, ready: &Ready) -> Vec<Output>;
+
+    /// An action was carried out.
+    fn observe(&mut self, _world: &mut World, _action: &Action) {}
+}
+
+/// What a component has to say.
+#[derive(Debug)]
+pub(super) enum Output {
+    /// Something happened: the state machine decides what follows.
+    Event(Event),
+    /// Something is to be done by the component's own policy.
+    Action(Action),
+}
+
+impl From<Event> for Output {
+    fn from(event: Event) -> Self {
+        Self::Event(event)
+    }
+}
+
+impl From<Action> for Output {
+    fn from(action: Action) -> Self {
+        Self::Action(action)
+    }
+}
+
+/// What is waited for: the only way to say it.
+#[derive(Debug, Default)]
+pub(super) struct Waits<'a> {
+    descriptors: Vec<PollFd<'a>>,
+    until: Option<Instant>,
+}
+
+impl<'a> Waits<'a> {
+    /// Until this descriptor is readable.
+    pub(super) fn readable(&mut self, descriptor: BorrowedFd<'a>) {
+        self.events(descriptor, PollFlags::POLLIN);
+    }
+
+    /// Until one of these events.
+    pub(super) fn events(&mut self, descriptor: BorrowedFd<'a>, events: PollFlags) {
+        self.descriptors.push(PollFd::new(descriptor, events));
+    }
+
+    /// Not longer than until then; none is no limit.
+    pub(super) fn until(&mut self, time: impl Into<Option<Instant>>) {
+        self.until = self.until.into_iter().chain(time.into()).min();
+    }
+
+    /// Sleeps until one of these things happens. A signal ends it as well, because one of the descriptors tells of it.
+    pub(super) fn sleep(mut self) -> Ready {
+        let wait = self.until.map(|until| until.saturating_duration_since(Instant::now()));
+        let Ok(1..) = poll(&mut self.descriptors, poll_timeout(wait)) else { return Ready::default() };
+        let ready = self.descriptors.iter().filter(|descriptor| descriptor.any() == Some(true));
+        Ready(ready.map(|descriptor| descriptor.as_fd().as_raw_fd()).collect())
+    }
+}
+
+/// The descriptors that are ready.
+#[derive(Debug, Default)]
+pub(super) struct Ready(BTreeSet<RawFd>);
+
+impl Ready {
+    /// All of them.
+    pub(super) const fn descriptors(&self) -> &BTreeSet<RawFd> {
+        &self.0
+    }
+}

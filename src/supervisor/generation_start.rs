@@ -1,0 +1,155 @@
+//! Starting the main process of a generation, with everything that it inherits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tracing::warn;
+
+use super::Running;
+use super::machine::generation::Outcome;
+use crate::guard::scoreboard::Scoreboard;
+use crate::ids::GenerationId;
+use crate::plan::{Bind, Inherited, Plan};
+use crate::problem::Exit;
+use crate::run::listener::borrowed::BorrowedSockets;
+use crate::run::listener::{Listeners, private_listener};
+use crate::run::memfd::credentials::{self, FilesInMemory};
+use crate::run::memfd::modules;
+use crate::sys::SignalState;
+use crate::sys::spawn::{Group, Image, Setup, SpawnError, Stage, spawn};
+
+/// Whose fault it is that a process could not be started; none is the system's, which may have room later.
+pub(super) fn outcome(error: SpawnError) -> Option<Outcome> {
+    match (error.stage, error.errno) {
+        (_, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE)
+        | (Stage::Prepare | Stage::Descriptors, _) => None,
+        (Stage::Exec, Errno::ENOENT) => Some(Outcome::NotStarted(Exit::NotFound.code())),
+        _ => Some(Outcome::NotStarted(Exit::NotExecutable.code())),
+    }
+}
+
+/// Starts the main process of a generation, with everything that it inherits.
+pub(super) fn start(
+    plan: &Plan,
+    generation: GenerationId,
+    listeners: &mut Listeners,
+    inherited: SignalState,
+) -> Result<Running, SpawnError> {
+    let prepare = |errno| SpawnError { stage: Stage::Prepare, errno };
+    let failed = |error: std::io::Error| prepare(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
+    let written = plan.credentials.as_ref().map(|credentials| FilesInMemory::write(credentials, generation.0));
+    let files = written.transpose().map_err(failed)?.flatten();
+    let mut made: BTreeMap<i32, OwnedFd> = BTreeMap::new();
+    let mut listener = None;
+    let mut private = None;
+    let (mut board, mut borrowed) = (None, None);
+    for descriptor in &plan.descriptors {
+        match &descriptor.what {
+            Inherited::Listener => {
+                let socket = listeners.lend(generation, plan.policy.backlog).map_err(prepare)?;
+                listener = Some((socket.try_clone().map_err(|_| prepare(Errno::EMFILE))?, descriptor.number));
+            }
+            Inherited::ProbeListener => {
+                let (socket, address) = private_listener().map_err(prepare)?;
+                private = Some(address);
+                made.insert(descriptor.number, socket);
+            }
+            Inherited::Modules(files) => {
+                made.insert(descriptor.number, modules::memory_file(files).map_err(failed)?);
+            }
+            what @ (Inherited::Pair | Inherited::Authority) => {
+                let file = credentials::memory_file(plan.credentials.as_ref(), what).map_err(failed)?;
+                made.insert(descriptor.number, file);
+            }
+            Inherited::Scoreboard => match scoreboard(generation, plan.workers) {
+                Ok((made_here, copy)) => {
+                    board = Some(made_here);
+                    made.insert(descriptor.number, copy);
+                }
+                // The guard looks whether it is there, and does without it.
+                Err(errno) => warn!(
+                    generation = generation.0,
+                    error = errno.desc(),
+                    "no scoreboard: workers cannot be looked at"
+                ),
+            },
+            Inherited::BorrowedSockets => {
+                if let Ok((ours, theirs)) = BorrowedSockets::open() {
+                    borrowed = Some(ours);
+                    made.insert(descriptor.number, theirs);
+                }
+            }
+        }
+    }
+    if let Some((socket, number)) = listener {
+        made.insert(number, socket);
+    }
+    let descriptors: Vec<_> = made.iter().map(|(number, fd)| (fd, *number)).collect();
+    let mut argv = with_own_path(plan, generation, listeners);
+    if let Some(files) = &files {
+        files.put_into(&mut argv);
+    }
+    let mut image = Image::new(&plan.program, &argv, &plan.env).map_err(prepare)?;
+    if plan.listen_pid {
+        image.with_listen_pid();
+    }
+    image.with_own_proc_in("PYTHONPATH");
+    let setup = Setup {
+        cwd: plan.cwd.as_deref(),
+        descriptors: &descriptors,
+        group: Group::Own,
+        death_signal: Some(Signal::SIGTERM),
+        open_files: Some(u64::MAX),
+        signals: inherited,
+    };
+    let pid = spawn(&image, &setup)?;
+    Ok(Running { private, board, borrowed, _files: files, ..Running::new(pid) })
+}
+
+/// A scoreboard, and the copy of its descriptor that the workers get.
+fn scoreboard(generation: GenerationId, workers: u32) -> nix::Result<(Scoreboard, OwnedFd)> {
+    let board = Scoreboard::new(generation.0, workers)?;
+    let copy = board.descriptor().try_clone_to_owned().map_err(|_| Errno::EMFILE)?;
+    Ok((board, copy))
+}
+
+/// The plan with one worker: both servers are told their number by the same option.
+pub(super) fn with_one_worker(plan: &Plan) -> Plan {
+    let mut plan = Plan { workers: 1, ..plan.clone() };
+    let option = plan.argv.iter().position(|argument| argument == "--workers");
+    if let Some(number) = option.and_then(|option| plan.argv.get_mut(option + 1)) {
+        *number = "1".into();
+    }
+    plan
+}
+
+/// The arguments, in which a Unix socket that the server makes by itself has a name of its own: the old generation
+/// still has the path that clients know.
+fn with_own_path(plan: &Plan, generation: GenerationId, listeners: &Listeners) -> Vec<OsString> {
+    let (Some(own), Bind::Unix(path)) = (listeners.own_path(generation), &plan.bind) else {
+        return plan.argv.clone();
+    };
+    plan.argv.iter().map(|argument| if argument == path { own.clone().into() } else { argument.clone() }).collect()
+}
+
+impl Running {
+    fn new(main: Pid) -> Self {
+        Self {
+            main,
+            started: Instant::now(),
+            boot: None,
+            private: None,
+            seen: BTreeSet::new(),
+            counted: BTreeMap::new(),
+            on_trial: false,
+            board: None,
+            borrowed: None,
+            _files: None,
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Looking for the listening sockets of a generation's workers, where the server's workers listen for themselves.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use nix::unistd::Pid;
+
+use super::pace::Pace;
+use crate::proc::process::Process;
+use crate::proc::sockets;
+
+/// Looks for the listening sockets of a generation's workers.
+#[derive(Debug)]
+pub struct ListenerWatch {
+    port: u16,
+    workers: usize,
+    pace: Pace,
+}
+
+impl ListenerWatch {
+    /// A watch that looks at once.
+    #[must_use]
+    pub const fn new(port: u16, workers: usize, now: Instant) -> Self {
+        Self { port, workers, pace: Pace::new(now) }
+    }
+
+    /// When to look again.
+    #[must_use]
+    pub const fn next(&self) -> Instant {
+        self.pace.next()
+    }
+
+    /// Looks if it is time to, and says whether as many workers listen as there should be.
+    pub fn advance(&mut self, members: impl FnOnce() -> Vec<Process>, main: Pid, now: Instant) -> bool {
+        if !self.pace.is_due(now) {
+            return false;
+        }
+        let inodes = sockets::inodes(self.port);
+        if inodes.len() < self.workers {
+            return false;
+        }
+        let workers = members().into_iter().filter(|member| member.pid != main && !member.is_zombie());
+        let owned: BTreeSet<u64> =
+            workers.flat_map(|worker| sockets::owned(worker.pid.as_raw(), &inodes)).map(|(_, inode)| inode).collect();
+        owned.len() >= self.workers
+    }
+}

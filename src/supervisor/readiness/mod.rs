@@ -1,0 +1,175 @@
+//! Finding out whether a generation is ready, without standing in its way.
+//!
+//! Gunicorn listens on a second, private socket: one request waits there until a worker answers it, and there is
+//! nothing to be polled. Granian is ready when its workers have listening sockets on the port; if no other generation
+//! can answer there, one request makes sure of it. With the guard, all workers must have said that they are ready as
+//! well.
+
+mod listener_watch;
+mod pace;
+mod probe;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Instant;
+
+use super::World;
+use super::component::{Component, Output, Ready, Waits};
+use super::effects::own_descendants;
+use super::machine::generation::{Event, Startup};
+use super::watchdog::pair;
+use crate::guard::scoreboard::{self, Scoreboard};
+use crate::ids::GenerationId;
+use crate::plan::{Bind, Plan};
+use crate::probe::Speech;
+use crate::proc::process;
+use listener_watch::ListenerWatch;
+use pace::Pace;
+use probe::{Probe, Target};
+
+/// Which generations are being looked at until they are ready.
+#[derive(Debug, Default)]
+pub(super) struct Readiness {
+    checks: BTreeMap<GenerationId, Check>,
+}
+
+/// How far it has been found out whether a generation is ready.
+#[derive(Debug)]
+enum Check {
+    /// A request to where it listens.
+    Asking(Probe),
+    /// Whether its workers have their own listening sockets.
+    Listening(ListenerWatch),
+    /// It seems ready, and not all of its workers have said so yet.
+    Counting(Pace),
+    /// It is ready.
+    Done,
+}
+
+impl Component for Readiness {
+    fn wait_for<'a>(&'a self, _world: &'a World, waits: &mut Waits<'a>) {
+        for check in self.checks.values() {
+            match check {
+                Check::Asking(probe) => {
+                    let (descriptor, until) = probe.interest();
+                    if let Some((descriptor, events)) = descriptor {
+                        waits.events(descriptor, events);
+                    }
+                    waits.until(until);
+                }
+                Check::Listening(watch) => waits.until(watch.next()),
+                Check::Counting(pace) => waits.until(pace.next()),
+                Check::Done => {}
+            }
+        }
+    }
+
+    fn turn(&mut self, world: &mut World, _ready: &Ready) -> Vec<Output> {
+        let now = Instant::now();
+        self.follow(world, now);
+        let ids: Vec<GenerationId> = self.checks.keys().copied().collect();
+        let ready: Vec<GenerationId> = ids.into_iter().filter(|id| self.advance(*id, world, now)).collect();
+        ready.into_iter().map(|id| became_ready(id, world)).collect()
+    }
+}
+
+impl Readiness {
+    /// Begins with those that were started, and lets go of those that are gone.
+    fn follow(&mut self, world: &World, now: Instant) {
+        self.checks.retain(|id, _| world.running.contains_key(id));
+        for generation in world.state.generations().iter().filter(|generation| generation.is_starting()) {
+            if let (Some(running), Some(plan)) =
+                (world.running.get(&generation.id), world.plans.get(&generation.plan))
+            {
+                let first = || first_check(generation.id, running.private, plan, world, now);
+                self.checks.entry(generation.id).or_insert_with(first);
+            }
+        }
+    }
+
+    /// Goes on as far as it can without waiting, and says whether the generation has just become ready.
+    fn advance(&mut self, id: GenerationId, world: &World, now: Instant) -> bool {
+        let Some(check) = self.checks.get_mut(&id) else { return false };
+        let seems_ready = match check {
+            Check::Done => false,
+            Check::Asking(probe) => probe.advance(now),
+            Check::Counting(pace) => pace.is_due(now),
+            Check::Listening(watch) => {
+                let Some(main) = world.running.get(&id).map(|running| running.main) else { return false };
+                let members = || process::members(&own_descendants(), main, &BTreeSet::new());
+                watch.advance(members, main, now)
+            }
+        };
+        if !seems_ready {
+            return false;
+        }
+        // A socket may be there before the app works: if only this generation can answer, it is asked, too.
+        let is_alone = world.state.generations().len() == 1;
+        let asked = world.plan_of(id).filter(|_| is_alone).and_then(|plan| public_probe(plan, world));
+        let is_complete = world.is_complete(id);
+        *check = match (&check, asked) {
+            (Check::Listening(_), Some(probe)) => Check::Asking(probe),
+            (Check::Counting(_), _) if !is_complete => return false,
+            _ if !is_complete => Check::Counting(Pace::new(now)),
+            _ => Check::Done,
+        };
+        matches!(check, Check::Done)
+    }
+}
+
+/// Takes note of how long it took.
+fn became_ready(id: GenerationId, world: &mut World) -> Output {
+    if let Some(running) = world.running.get_mut(&id) {
+        running.boot = Some(running.started.elapsed());
+    }
+    world.end_trial(id);
+    // Whoever is told that it is ready may end a worker at once.
+    world.look_at_workers();
+    Event::Ready { generation: id }.into()
+}
+
+fn first_check(id: GenerationId, private: Option<SocketAddr>, plan: &Plan, world: &World, now: Instant) -> Check {
+    let ask = |target| Check::Asking(Probe::new(target, &plan.policy.health_path, speech(plan), now));
+    match (private, world.listeners.bind()) {
+        (Some(address), _) => ask(Target::Tcp(address)),
+        (None, Bind::Unix(path)) => ask(Target::Unix(world.listeners.own_path(id).unwrap_or_else(|| path.clone()))),
+        (None, Bind::Tcp(address)) => {
+            Check::Listening(ListenerWatch::new(address.port(), plan.workers as usize, now))
+        }
+    }
+}
+
+/// How the plan's server is spoken to.
+const fn speech(plan: &Plan) -> Speech {
+    Speech { tls: plan.tls, h2c: plan.h2c }
+}
+
+/// A request to where clients go, for when only one generation can answer there.
+fn public_probe(plan: &Plan, world: &World) -> Option<Probe> {
+    let Bind::Tcp(address) = world.listeners.bind() else { return None };
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    let target = Target::Tcp(SocketAddr::new(ip, address.port()));
+    Some(Probe::new(target, &plan.policy.health_path, speech(plan), Instant::now()))
+}
+
+impl World {
+    /// Whether all workers that a starting generation is to have are ready, as far as they can say so. Without a
+    /// scoreboard, or with a server that does not tell the app when it starts, they cannot.
+    fn is_complete(&self, generation: GenerationId) -> bool {
+        let Some(running) = self.running.get(&generation) else { return true };
+        let Some(found) = self.state.generations().iter().find(|found| found.id == generation) else { return true };
+        let slots = running.board.as_ref().map(Scoreboard::slots).unwrap_or_default();
+        let members = process::members(&own_descendants(), running.main, &running.seen);
+        let slots = pair(&slots, &members, scoreboard::now());
+        let wanted = match found.startup {
+            Startup::OneWorker => 1,
+            Startup::Full => self.plans.get(&found.plan).map_or(1, |plan| plan.workers as usize),
+        };
+        let ready = slots.iter().filter(|(_, slot)| slot.state == scoreboard::State::Ready).count();
+        ready >= wanted || slots.iter().all(|(_, slot)| slot.no_lifespan)
+    }
+}
