@@ -17,9 +17,6 @@ use crate::settings::value::{Mode, Server};
 use crate::settings::{FlagLayer, OPTIONS, Resolution, Settings};
 use crate::sys::SignalState;
 
-/// Who takes part, in the order of the table.
-const SERVERS: [Server; 2] = [Server::Gunicorn, Server::Granian];
-
 pub(super) fn compare(flags: &FlagLayer, options: Options, inherited: SignalState) -> Result<u8, Vec<Problem>> {
     let chosen = Planner::new(flags.clone()).prepare();
     if !chosen.resolution.problems.is_empty() {
@@ -34,7 +31,7 @@ pub(super) fn compare(flags: &FlagLayer, options: Options, inherited: SignalStat
     let owner = chosen.plan.as_ref().ok().map(|plan| plan.server);
     let mut all = Vec::new();
     let mut problems = Vec::new();
-    for server in SERVERS {
+    for server in Server::ALL {
         let mut flags = flags.clone();
         flags.set("http_server", "compare", server.word());
         if owner != Some(server) && !flags.server_args.is_empty() {
@@ -53,7 +50,7 @@ pub(super) fn compare(flags: &FlagLayer, options: Options, inherited: SignalStat
             }
         }
     }
-    if problems.len() == SERVERS.len() {
+    if problems.len() == Server::ALL.len() {
         // What is wrong for both is said once.
         let mut all: Vec<Problem> = problems.into_iter().flat_map(|(_, problems)| problems).collect();
         all.dedup();

@@ -102,10 +102,7 @@ impl Decided {
                 .push(format!("the arguments after -- are for {first} and are not passed to {server}"));
         }
         if let Some(server) = self.server {
-            settings.http_server.value = match server {
-                Server::Gunicorn => ServerChoice::Gunicorn,
-                Server::Granian => ServerChoice::Granian,
-            };
+            settings.http_server.value = server.into();
             settings.http_server.origin = Origin::Flag("reload --server".into());
         }
         if let Some(port) = self.port.filter(|_| settings.port.value.0 == 0) {
@@ -139,17 +136,8 @@ fn look(resolution: &Resolution) -> Host {
 /// Where the layout of the installation does not tell the server's version, the server is asked: once, for a
 /// limited time, before anything is supervised.
 fn ask_for_version(choice: ServerChoice, host: &mut Host) {
-    let servers: &[Server] = match choice {
-        ServerChoice::Gunicorn => &[Server::Gunicorn],
-        ServerChoice::Granian => &[Server::Granian],
-        ServerChoice::Auto => &[Server::Gunicorn, Server::Granian],
-    };
-    for server in servers {
-        let program = match server {
-            Server::Gunicorn => &host.python.gunicorn,
-            Server::Granian => &host.python.granian,
-        };
-        if let Program::Found(path) = program
+    for server in choice.candidates() {
+        if let Program::Found(path) = host.python.program(server.word())
             && !host.python.packages.contains_key(server.word())
             && let Some(version) = host::python::version_of(path, host::python::DEADLINE)
         {

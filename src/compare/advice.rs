@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::load::Outcome;
 use super::measure::{Overload, Results};
-use super::rows::{Row, Verdict, grouped, name};
+use super::rows::{Row, Verdict, grouped};
 use super::statistics::{FEWEST, Summary, difference};
 
 /// What is advised for one use.
@@ -32,7 +32,7 @@ pub fn advice(all: &[Results], rows: &[Row]) -> Vec<Advice> {
     let give = |scenario, (which, because): (Choice, String)| Advice {
         scenario,
         choose: which.map_or("unknown", |which| which.map_or("either", |which| all[which].subject.server.word())),
-        choice: which.map_or("not known", |which| which.map_or("either", |which| name(all[which].subject.server))),
+        choice: which.map_or("not known", |which| which.map_or("either", |which| all[which].subject.server.title())),
         because,
     };
     vec![
@@ -113,7 +113,7 @@ fn beyond_capacity(results: &Results) -> String {
     let sum = |of: fn(&Outcome) -> u64| grouped(results.overloads.iter().map(|it| of(&it.outcome)).sum());
     format!(
         "{}{set}: {} answered, {} refused at once, {} failed",
-        name(results.subject.server),
+        results.subject.server.title(),
         sum(|it| it.answered),
         sum(|it| it.rejected.unwrap_or(0)),
         sum(|it| it.timed_out + it.failed),
@@ -125,7 +125,7 @@ fn http2(all: &[Results]) -> (Choice, String) {
         return (None, "not tried on both servers".to_owned());
     };
     let says = |which: usize, speaks: bool| {
-        format!("{} {} it", name(all[which].subject.server), if speaks { "speaks" } else { "does not speak" })
+        format!("{} {} it", all[which].subject.server.title(), if speaks { "speaks" } else { "does not speak" })
     };
     let because = format!("{}, {}", says(0, first), says(1, second));
     match (first, second) {

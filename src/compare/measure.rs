@@ -40,10 +40,7 @@ impl Subject {
     /// For a heading: `Gunicorn 27.0.1`.
     #[must_use]
     pub fn title(&self) -> String {
-        let name = match self.server {
-            Server::Gunicorn => "Gunicorn",
-            Server::Granian => "Granian",
-        };
+        let name = self.server.title();
         self.version.as_ref().map_or_else(|| name.to_owned(), |version| format!("{name} {version}"))
     }
 }

@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use super::measure::{Measured, Memory, Overload, Reload, Results, Round};
 use super::statistics::{FEWEST, Summary, difference};
-use crate::settings::value::Server;
 
 /// A row of the table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -308,7 +307,7 @@ impl Row {
             Verdict::NoDifference => "no difference".to_owned(),
             Verdict::TooFewRounds => "too few rounds".to_owned(),
             Verdict::Better { which, by, more } => {
-                let name = all.get(which).map_or("", |results| name(results.subject.server));
+                let name = all.get(which).map_or("", |results| results.subject.server.title());
                 let by = match by * 100.0 {
                     // Of nothing.
                     by if !by.is_finite() => return format!("{name} alone"),
@@ -324,15 +323,6 @@ impl Row {
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rounded, and never negative")]
 fn rounded(value: f64) -> u64 {
     value.round() as u64
-}
-
-/// The server's name in a sentence.
-#[must_use]
-pub const fn name(server: Server) -> &'static str {
-    match server {
-        Server::Gunicorn => "Gunicorn",
-        Server::Granian => "Granian",
-    }
 }
 
 #[cfg(test)]

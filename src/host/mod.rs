@@ -174,6 +174,18 @@ pub struct Python {
     pub granian: Program,
 }
 
+impl Python {
+    /// The program of this name, if it is a server's.
+    #[must_use]
+    pub fn program(&self, name: &str) -> &Program {
+        match name {
+            "gunicorn" => &self.gunicorn,
+            "granian" => &self.granian,
+            _ => &Program::Missing,
+        }
+    }
+}
+
 /// A Python interpreter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interpreter {

@@ -1,6 +1,6 @@
 //! The application as it is passed to the server.
 
-use super::Findings;
+use super::{Findings, gateway};
 use crate::host::AppFacts;
 use crate::problem::{Exit, Problem};
 use crate::settings::Setting;
@@ -29,7 +29,7 @@ pub(super) fn target(setting: &Setting<App>, facts: &AppFacts, server: Server, f
     }
     let attribute = app.attribute.as_deref().or(facts.attribute.as_deref()).unwrap_or("app");
     let mut target =
-        Target { text: format!("{}:{attribute}", app.module), factory: false, is_gateway: app.is_gateway() };
+        Target { text: format!("{}:{attribute}", app.module), factory: false, is_gateway: gateway::is(app) };
     if let (Server::Granian, Some((name, arguments))) = (server, attribute.split_once('(')) {
         if arguments.trim() != ")" {
             let message = format!("Granian calls a factory without arguments, but {app} has some");

@@ -5,11 +5,10 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use super::app::Target;
-use super::{Bind, Findings};
+use super::{Bind, Findings, gateway};
 use crate::host::{Environment, Host};
-use crate::problem::Problem;
 use crate::settings::value::{Lifetime, MebiSize, Mode, Server, Value};
-use crate::settings::{OPTIONS, Origin, Resolution, Settings};
+use crate::settings::{OPTIONS, Resolution, Settings};
 
 /// What the environment depends on.
 pub(super) struct Inputs<'a> {
@@ -18,8 +17,8 @@ pub(super) struct Inputs<'a> {
     pub server: Server,
     pub app: &'a Target,
     pub bind: &'a Bind,
-    pub gunicorn_workers: u32,
-    pub granian_workers: u32,
+    /// The count of each server, in the order of [`Server::ALL`].
+    pub counts: [u32; 2],
 }
 
 /// Variables by which a supervisor above us talks to us, not to the server: `sd_notify(3)`, `sd_watchdog_enabled(3)`,
@@ -64,7 +63,7 @@ pub(super) fn environment(inputs: &Inputs, findings: &mut Findings) -> Environme
         // The C implementation assumes the opposite byte order.
         env.insert("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION".into(), "python".into());
     }
-    rust_mode(resolution, findings);
+    gateway::prepare(&mut env, findings);
     env
 }
 
@@ -82,7 +81,7 @@ fn exports(inputs: &Inputs) -> Vec<Export> {
     let Inputs { resolution, server, app, bind, .. } = inputs;
     let s = &resolution.settings;
     let (gunicorn, granian) = (*server == Server::Gunicorn, *server == Server::Granian);
-    let workers = if gunicorn { inputs.gunicorn_workers } else { inputs.granian_workers };
+    let (workers, [gunicorn_workers, granian_workers]) = (inputs.counts[*server as usize], inputs.counts);
     let given = |name, value: String| Export { name, value: Some(value), always: false };
     let always = |name, value: String, always| Export { name, value: Some(value), always };
     let perhaps = |name, value: Option<String>| Export { name, value, always: false };
@@ -120,7 +119,7 @@ fn exports(inputs: &Inputs) -> Vec<Export> {
         given("SSL_CLIENT_VERIFY", s.ssl_client_verify.value.show()),
         given("SSL_MIN_VERSION", s.ssl_min_version.value.show()),
         perhaps("SSL_CIPHERS", s.ssl_ciphers.value.clone()),
-        always("GUNICORN_WORKERS", inputs.gunicorn_workers.to_string(), gunicorn),
+        always("GUNICORN_WORKERS", gunicorn_workers.to_string(), gunicorn),
         given("GUNICORN_WORKER_CLASS", s.gunicorn_worker_class.value.clone()),
         given("GUNICORN_TIMEOUT", s.gunicorn_timeout.0.to_string()),
         perhaps("GUNICORN_GRACEFUL_TIMEOUT", s.gunicorn_graceful_timeout.map(|seconds| seconds.0.to_string())),
@@ -135,7 +134,7 @@ fn exports(inputs: &Inputs) -> Vec<Export> {
         perhaps("GUNICORN_BACKPRESSURE", s.gunicorn_backpressure.map(|number| number.0.to_string())),
         perhaps("GUNICORN_WORKERS_MAX_RSS", mebibytes(&s.gunicorn_workers_max_rss.value)),
         perhaps("GUNICORN_WORKERS_LIFETIME", seconds(&s.gunicorn_workers_lifetime.value)),
-        always("GRANIAN_WORKERS", inputs.granian_workers.to_string(), granian),
+        always("GRANIAN_WORKERS", granian_workers.to_string(), granian),
         given("GRANIAN_RUNTIME_MODE", s.granian_runtime_mode.word().into()),
         given("GRANIAN_RUNTIME_THREADS", s.granian_runtime_threads.0.to_string()),
         given("GRANIAN_BLOCKING_THREADS", s.granian_blocking_threads.0.to_string()),
@@ -176,18 +175,6 @@ fn activate(venv: &Path, env: &mut Environment) {
         prefixed.push(path);
     }
     env.insert("PATH".into(), prefixed);
-}
-
-/// The old scripts could start a Rust sidecar next to the gateway, which nothing here would supervise.
-fn rust_mode(resolution: &Resolution, findings: &mut Findings) {
-    const NAME: &str = "RUST_MCP_MODE";
-    let Some(value) = resolution.env.get(OsStr::new(NAME)) else { return };
-    let value = value.to_string_lossy();
-    if !value.trim().is_empty() && !value.trim().eq_ignore_ascii_case("off") {
-        let message = format!("{NAME} = {value:?} asks for a sidecar, which is not managed here");
-        let hint = "set it to off, and run the sidecar in its own container";
-        findings.problem(Problem::setting(message, &Origin::Env(NAME.into())).hint(hint));
-    }
 }
 
 #[cfg(test)]

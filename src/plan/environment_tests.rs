@@ -1,7 +1,7 @@
 use std::ffi::OsStr;
 
 use crate::host::Environment;
-use crate::plan::tests::{installed_host, planned, problems};
+use crate::plan::tests::{installed_host, planned};
 
 fn environment(pairs: &[(&str, &str)]) -> Environment {
     planned(pairs, &installed_host()).env
@@ -107,14 +107,6 @@ fn on_s390x_protocol_buffers_are_pure_python() {
     host.arch = "s390x";
     assert_eq!(get(&planned(&[], &host).env, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"), Some("python"));
     assert_eq!(get(&environment(&[]), "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"), None);
-}
-
-#[test]
-fn a_sidecar_is_not_managed_here() {
-    for off in ["", "off", "OFF"] {
-        environment(&[("RUST_MCP_MODE", off)]);
-    }
-    assert!(problems(&[("RUST_MCP_MODE", "full")], &installed_host())[0].contains("sidecar"));
 }
 
 #[test]

@@ -9,11 +9,11 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use super::app::Target;
-use super::capabilities;
 use super::flags::{GRANIAN_RLOOP, granian_has, granian_since};
 use super::guard::Around;
 use super::server::install;
 use super::{Bind, Findings, Launch, Limits, Module, grace};
+use super::{capabilities, gateway};
 use crate::host::{Host, Version};
 use crate::problem::Problem;
 use crate::settings::value::{Http, Loop, Mode, RuntimeMode, Server, TaskImpl};
@@ -50,7 +50,7 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
     args.bind();
     args.pair("--workers", inputs.workers);
     let runtime_mode = args.runtime();
-    args.pair("--blocking-threads", settings.granian_blocking_threads.0);
+    args.blocking_threads();
     let event_loop = args.event_loop();
     args.pair("--loop", event_loop);
     args.task_impl();
@@ -73,6 +73,7 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
         args.reload();
     }
     launch.tls = args.tls(&mut launch);
+    args.http_2_in_clear(launch.tls);
     launch.target = match &guard {
         // Granian calls what it imports if it is told that it is a factory.
         Some(module) => format!("/{}:{}", module.name, if args.is_told_factory() { "make_app" } else { "app" }),
@@ -222,7 +223,7 @@ impl Args<'_> {
             format!("granian {interface} {address} {}", inputs.app.text)
         };
         let name = match (inputs.app.is_gateway, guarded) {
-            (true, _) => "mcpgateway".to_owned(),
+            (true, _) => gateway::PROCESS_NAME.to_owned(),
             (false, true) => own(),
             (false, false) => return,
         };
@@ -283,6 +284,18 @@ impl Args<'_> {
             }
         }
         mode
+    }
+
+    /// An ASGI app is called in the event loop, and Granian ends with an error if it is given more threads than that.
+    fn blocking_threads(&mut self) {
+        let threads = self.settings().granian_blocking_threads.clone();
+        let interface = self.told("--interface", "GRANIAN_INTERFACE");
+        let is_wsgi = interface.is_some_and(|interface| interface.eq_ignore_ascii_case("wsgi"));
+        if threads.value.0 != 1 && !is_wsgi {
+            let message = format!("blocking_threads = {} does not work with an ASGI app", threads.value.0);
+            self.findings.problem(Problem::setting(message, &threads.origin).hint("use 1, or remove it"));
+        }
+        self.pair("--blocking-threads", threads.value.0);
     }
 
     fn event_loop(&mut self) -> Loop {
@@ -406,6 +419,17 @@ impl Args<'_> {
                 let lacks = self.lacks("--workers-max-rss");
                 self.findings.warn(format!("workers_max_rss (from {}) has no effect: {lacks}", max_rss.origin));
             }
+        }
+    }
+
+    fn http_2_in_clear(&mut self, tls: bool) {
+        let http = &self.settings().granian_http;
+        if http.value == Http::V2 && !tls {
+            let warning = format!(
+                "http = 2 (from {}) without TLS: browsers and probes use HTTP/1 without TLS; use auto, or set SSL=true",
+                http.origin
+            );
+            self.findings.warn(warning);
         }
     }
 

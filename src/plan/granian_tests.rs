@@ -256,3 +256,11 @@ fn while_granian_reloads_when_the_code_changes_nobody_keeps_limits() {
     assert_eq!(plan.policy.workers_lifetime, None);
     assert!(plan.warnings.iter().any(|it| it.contains("workers_lifetime has no effect")), "{:?}", plan.warnings);
 }
+
+#[test]
+fn blocking_threads_are_for_wsgi_apps() {
+    let threads = ("GRANIAN_BLOCKING_THREADS", "2");
+    assert!(problems(&[threads], &installed_host()).is_empty(), "Gunicorn runs");
+    assert_eq!(problems(&[GRANIAN, threads], &installed_host()).len(), 1);
+    assert!(problems(&[GRANIAN, threads, ("GRANIAN_INTERFACE", "wsgi")], &installed_host()).is_empty());
+}

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::app::Target;
+use super::common::Common;
 use super::modules::Module;
-use super::{Descriptor, Findings, Inherited, Launch};
+use super::{Descriptor, Findings, Inherited, Launch, gateway};
 use crate::guard::{Config, MODULE};
 use crate::host::Host;
 use crate::settings::value::{Mode, Server};
@@ -49,10 +50,15 @@ impl Around<'_> {
 
 /// How many requests a worker may have in flight, if a setting or a default says so.
 pub(super) fn limit(settings: &Settings, server: Server) -> Option<u64> {
-    match server {
-        Server::Gunicorn => settings.gunicorn_backpressure.value.map(|limit| limit.0),
-        Server::Granian => Some(settings.granian_backpressure.value.0),
+    Common::of(server, settings).backpressure.0
+}
+
+/// Beginnings of paths that are never refused.
+fn exempt(settings: &Settings, app: &Target) -> Vec<String> {
+    if app.is_gateway && !settings.guard_exempt.is_explicit() {
+        return gateway::EXEMPT.map(str::to_owned).into();
     }
+    settings.guard_exempt.value.0.iter().map(|prefix| prefix.0.clone()).collect()
 }
 
 fn beat(timeout: Option<Duration>) -> Duration {
@@ -99,7 +105,7 @@ impl Launch {
             limit,
             max_streams: settings.max_streams.value.map(|most| most.0),
             health_path: settings.health_path.value.0.clone(),
-            exempt: settings.guard_exempt.value.0.iter().map(|prefix| prefix.0.clone()).collect(),
+            exempt: exempt(settings, around.app),
             board,
             line,
             beat: beat(super::worker_timeout(settings, around.server)),
@@ -110,16 +116,9 @@ impl Launch {
 }
 
 fn because(settings: &Settings, server: Server) -> String {
-    match server {
-        Server::Granian => {
-            let setting = &settings.granian_backpressure;
-            format!("{}: further requests in a worker are answered 503 at once", setting.origin)
-        }
-        Server::Gunicorn => match &settings.gunicorn_backpressure {
-            setting if setting.value.is_some() => {
-                format!("{}: further requests in a worker are answered 503 at once", setting.origin)
-            }
-            _ => "GUNICORN_BACKPRESSURE is not set: a worker accepts any number of requests".into(),
-        },
+    if let (Some(_), origin) = Common::of(server, settings).backpressure {
+        return format!("{origin}: further requests in a worker are answered 503 at once");
     }
+    let name = server.word().to_ascii_uppercase();
+    format!("{name}_BACKPRESSURE is not set: a worker accepts any number of requests")
 }

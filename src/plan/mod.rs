@@ -6,9 +6,11 @@
 mod app;
 mod bind;
 mod capabilities;
+mod common;
 mod environment;
 mod findings;
 mod flags;
+mod gateway;
 mod granian;
 mod guard;
 mod gunicorn;
@@ -32,6 +34,7 @@ use crate::settings::value::{Lifetime, MebiSize, Mode, Restart, Server};
 use crate::settings::{Resolution, Settings};
 use crate::tls::Findings as TlsFindings;
 pub use capabilities::{Capabilities, Listening};
+use common::Common;
 use findings::Findings;
 pub use modules::Module;
 use pre_start::PreStart;
@@ -205,9 +208,8 @@ pub fn plan(resolution: &Resolution, host: &Host, tls: &TlsFindings) -> Result<P
         Server::Gunicorn => gunicorn::cmd_args::CmdArgs::read(resolution, &mut findings),
         Server::Granian => gunicorn::cmd_args::CmdArgs::default(),
     };
-    let count = |server| workers::count(server, settings, host, cmd_args.workers());
-    let (gunicorn_count, granian_count) = (count(Server::Gunicorn), count(Server::Granian));
-    let count = if server == Server::Gunicorn { &gunicorn_count } else { &granian_count };
+    let counts = Server::ALL.map(|server| workers::count(server, settings, host, cmd_args.workers()));
+    let count = &counts[server as usize];
     let workers = count.number;
     count.report(&mut findings);
     server_args::check(server, &resolution.server_args, &mut findings);
@@ -219,8 +221,7 @@ pub fn plan(resolution: &Resolution, host: &Host, tls: &TlsFindings) -> Result<P
         server,
         app: &app,
         bind: &bind,
-        gunicorn_workers: gunicorn_count.number,
-        granian_workers: granian_count.number,
+        counts: counts.map(|count| count.number),
     };
     let mut env = environment::environment(&inputs, &mut findings);
     let pre_start = pre_start::steps(settings, host, &env, &mut findings);
@@ -241,7 +242,10 @@ pub fn plan(resolution: &Resolution, host: &Host, tls: &TlsFindings) -> Result<P
             None => env.remove(&name),
         };
     }
-    surroundings::check(server, settings, host, workers, launch.tls, &mut findings);
+    if app.is_gateway {
+        gateway::warn(settings, &env, workers, &mut findings);
+    }
+    surroundings::check(server, settings, host, workers, &mut findings);
 
     let Findings { problems, warnings, reasons } = findings;
     if !problems.is_empty() {
@@ -275,10 +279,6 @@ pub fn plan(resolution: &Resolution, host: &Host, tls: &TlsFindings) -> Result<P
 }
 
 fn policy(settings: &Settings, server: Server, limits: &Limits) -> Policy {
-    let backlog = match server {
-        Server::Gunicorn => settings.gunicorn_backlog.0,
-        Server::Granian => settings.granian_backlog.0,
-    };
     let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     Policy {
         restart: settings.restart.value,
@@ -293,7 +293,7 @@ fn policy(settings: &Settings, server: Server, limits: &Limits) -> Policy {
         workers_max_rss: limits.max_rss,
         workers_lifetime: limits.lifetime,
         health_path: settings.health_path.value.0.clone(),
-        backlog: count(backlog),
+        backlog: count(Common::of(server, settings).backlog.0),
     }
 }
 

@@ -59,11 +59,8 @@ pub(super) fn choose(settings: &Settings, host: &Host, findings: &mut Findings) 
     Chosen { server, version, program, argv }
 }
 
-const fn script(python: &Python, server: Server) -> &Program {
-    match server {
-        Server::Gunicorn => &python.gunicorn,
-        Server::Granian => &python.granian,
-    }
+fn script(python: &Python, server: Server) -> &Program {
+    python.program(server.word())
 }
 
 fn installed(python: &Python, server: Server) -> bool {
@@ -78,11 +75,8 @@ fn missing(server: Server, choice: &Setting<ServerChoice>, python: &Python) -> P
     let what = if choice.value == ServerChoice::Auto { "neither gunicorn nor granian" } else { server.word() };
     let verb = if choice.value == ServerChoice::Auto { "is" } else { "is not" };
     let mut hint = install(python, package(server));
-    let other = match server {
-        Server::Gunicorn => Server::Granian,
-        Server::Granian => Server::Gunicorn,
-    };
-    if installed(python, other) {
+    let mut others = Server::ALL.into_iter().filter(|other| *other != server);
+    if let Some(other) = others.find(|other| installed(python, *other)) {
         hint = format!("{hint}; or use --server {other}, which is installed");
     }
     let problem = Problem::new(Exit::NotFound, format!("{what} {verb} installed: {place}")).hint(hint);

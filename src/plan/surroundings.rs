@@ -1,36 +1,23 @@
 //! What the machine may be unable to provide for these settings.
 
 use super::Findings;
+use super::common::Common;
 use crate::host::Host;
 use crate::settings::Settings;
-use crate::settings::value::{Http, Server};
+use crate::settings::value::Server;
 
 /// Descriptors that a worker needs besides those of its clients: libraries, logs, databases.
 const SPARE_FILES: u64 = 128;
 
 /// Compares the settings with the limits.
-pub(super) fn check(
-    server: Server,
-    settings: &Settings,
-    host: &Host,
-    workers: u32,
-    tls: bool,
-    findings: &mut Findings,
-) {
+pub(super) fn check(server: Server, settings: &Settings, host: &Host, workers: u32, findings: &mut Findings) {
     let limits = &host.limits;
-    let (backlog, origin) = match server {
-        Server::Gunicorn => (settings.gunicorn_backlog.0, &settings.gunicorn_backlog.origin),
-        Server::Granian => (settings.granian_backlog.0, &settings.granian_backlog.origin),
-    };
+    let Common { backlog: (backlog, origin), backpressure: (in_flight, _), .. } = Common::of(server, settings);
     if let Some(most) = limits.somaxconn.filter(|most| *most < backlog) {
         findings.warn(format!(
             "backlog = {backlog} (from {origin}), but the kernel reduces it to {most}; raise net.core.somaxconn"
         ));
     }
-    let in_flight = match server {
-        Server::Gunicorn => settings.gunicorn_backpressure.value.map(|number| number.0),
-        Server::Granian => Some(settings.granian_backpressure.0),
-    };
     let streams = settings.max_streams.value.map_or(0, |number| number.0);
     let needed = in_flight.unwrap_or(0).saturating_add(streams).saturating_add(SPARE_FILES);
     // The soft limit is raised to the hard one for the server.
@@ -47,12 +34,6 @@ pub(super) fn check(
              launcher too",
         );
     }
-    if server == Server::Granian && settings.granian_http.value == Http::V2 && !tls {
-        findings.warn(format!(
-            "http = 2 (from {}) without TLS: browsers and probes use HTTP/1 without TLS; use auto, or set SSL=true",
-            settings.granian_http.origin
-        ));
-    }
 }
 
 #[cfg(test)]
@@ -63,7 +44,7 @@ mod tests {
 
     fn warnings(server: Server, env: &[(&str, &str)], host: &Host, workers: u32) -> Vec<String> {
         let mut findings = Findings::default();
-        check(server, &resolution(env).settings, host, workers, false, &mut findings);
+        check(server, &resolution(env).settings, host, workers, &mut findings);
         findings.warnings
     }
 
@@ -83,12 +64,5 @@ mod tests {
         let host = Host { memory, ..Host::default() };
         assert_eq!(warnings(Server::Gunicorn, &[], &host, 2).len(), 1);
         assert!(warnings(Server::Gunicorn, &[], &host, 1).is_empty());
-    }
-
-    #[test]
-    fn http_2_without_tls_is_pointed_out_for_granian() {
-        let env = [("GRANIAN_HTTP", "2")];
-        assert_eq!(warnings(Server::Granian, &env, &Host::default(), 1).len(), 1);
-        assert!(warnings(Server::Gunicorn, &env, &Host::default(), 1).is_empty());
     }
 }

@@ -1,5 +1,6 @@
 //! The number of workers, and why.
 
+use super::common::Common;
 use super::{Findings, Reason};
 use crate::host::Host;
 use crate::settings::value::{Server, Value, Workers};
@@ -48,7 +49,7 @@ pub(super) fn count(server: Server, settings: &Settings, host: &Host, argument: 
             allowed.extend(memory.as_ref().map(|cap| (cap.workers.max(1), cap.text.clone())));
         }
     }
-    if dev_mode(server, settings) {
+    if Common::of(server, settings).dev_mode.value {
         allowed.push((DEV_MODE_WORKERS, "dev mode".into()));
     }
 
@@ -100,13 +101,6 @@ impl Count {
     }
 }
 
-fn dev_mode(server: Server, settings: &Settings) -> bool {
-    match server {
-        Server::Gunicorn => settings.gunicorn_dev_mode.value,
-        Server::Granian => settings.granian_dev_mode.value,
-    }
-}
-
 /// What was requested: the server's own setting, else an argument for Gunicorn, else `WEB_CONCURRENCY`, else auto.
 struct Wanted {
     workers: Workers,
@@ -117,10 +111,7 @@ struct Wanted {
 
 impl Wanted {
     fn of(server: Server, settings: &Settings, argument: CommandArgument) -> Self {
-        let own = match server {
-            Server::Gunicorn => &settings.gunicorn_workers,
-            Server::Granian => &settings.granian_workers,
-        };
+        let own = Common::of(server, settings).workers;
         let mut asked: Vec<(Workers, Origin)> = Vec::new();
         if own.is_explicit() {
             asked.push((own.value.clone(), own.origin.clone()));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::flags::FlagLayer;
 use super::options::Settings;
 use super::setting::Setting;
-use super::value::{ClientVerify, Int, Mode, Server, ServerChoice, Value, show_span};
+use super::value::{ClientVerify, Mode, Value};
 use crate::problem::Origin;
 use crate::problem::{Exit, Problem};
 
@@ -24,19 +24,6 @@ pub(super) fn check(settings: &Settings, flags: &FlagLayer, problems: &mut Vec<P
     }
     client_verify(settings, problems, warnings);
     warnings.extend(watched_in_vain(settings));
-    if may_run(settings, Server::Granian) && settings.granian_blocking_threads.value != Int(1) {
-        let threads = &settings.granian_blocking_threads;
-        let message = format!("blocking_threads = {} does not work with an ASGI app", threads.value.show());
-        problems.push(Problem::setting(message, &threads.origin).hint("use 1, or remove it"));
-    }
-}
-
-fn may_run(settings: &Settings, server: Server) -> bool {
-    match settings.http_server.value {
-        ServerChoice::Auto => true,
-        ServerChoice::Gunicorn => server == Server::Gunicorn,
-        ServerChoice::Granian => server == Server::Granian,
-    }
 }
 
 fn bind_twice(flags: &FlagLayer) -> Option<Problem> {
@@ -58,22 +45,7 @@ fn address_beside_socket(settings: &Settings) -> Option<String> {
 
 fn stop_budget(settings: &Settings) -> Option<Problem> {
     let (delay, timeout) = (&settings.stop_delay, &settings.stop_timeout);
-    if delay.value.0 >= timeout.value.0 {
-        return Some(beyond("stop_delay", delay, "stop_timeout", timeout));
-    }
-    let grace = settings.gunicorn_graceful_timeout.value.filter(|_| may_run(settings, Server::Gunicorn))?;
-    let left = timeout.value.0.saturating_sub(delay.value.0).saturating_sub(STOP_RESERVE);
-    (Duration::from_secs(grace.0) > left).then(|| {
-        let message = format!(
-            "graceful_timeout = {} exceeds the available {}, which is stop_timeout {} less stop_delay {} less {}",
-            grace.show(),
-            show_span(left),
-            timeout.value.show(),
-            delay.value.show(),
-            show_span(STOP_RESERVE),
-        );
-        Problem::setting(message, &settings.gunicorn_graceful_timeout.origin).hint("lower it, or raise stop_timeout")
-    })
+    (delay.value.0 >= timeout.value.0).then(|| beyond("stop_delay", delay, "stop_timeout", timeout))
 }
 
 /// One value exceeds another that limits it. The origin is that of the value that was set explicitly.
@@ -140,20 +112,6 @@ mod tests {
     }
 
     #[test]
-    fn an_explicit_grace_fits_into_what_is_left_of_the_stop_budget() {
-        let grace = |seconds| problems(&[("GUNICORN_GRACEFUL_TIMEOUT", seconds), ("MCP_LAUNCH_STOP_DELAY", "5")]);
-        assert!(grace("18").is_empty());
-        assert_eq!(
-            grace("19"),
-            [
-                "graceful_timeout = 19s exceeds the available 18s, which is stop_timeout 25s less stop_delay 5s less 2s \
-              (from environment GUNICORN_GRACEFUL_TIMEOUT); lower it, or raise stop_timeout"
-            ]
-        );
-        assert!(problems(&[("GUNICORN_GRACEFUL_TIMEOUT", "60"), ("HTTP_SERVER", "granian")]).is_empty());
-    }
-
-    #[test]
     fn the_first_backoff_is_not_above_the_longest() {
         assert_eq!(problems(&[("MCP_LAUNCH_BACKOFF_MAX", "100ms")]).len(), 1);
         assert!(problems(&[("MCP_LAUNCH_BACKOFF_MAX", "500ms")]).is_empty());
@@ -173,14 +131,6 @@ mod tests {
         assert_eq!(with(&[watch], &[]).warnings.len(), 1);
         assert_eq!(with(&[watch, ("SSL", "1"), ("MCP_LAUNCH_MODE", "exec")], &[]).warnings.len(), 1);
         assert!(with(&[watch, ("SSL", "1")], &[]).warnings.is_empty());
-    }
-
-    #[test]
-    fn blocking_threads_matter_only_where_granian_may_run() {
-        let threads = ("GRANIAN_BLOCKING_THREADS", "2");
-        assert!(problems(&[threads]).is_empty());
-        assert_eq!(problems(&[threads, ("HTTP_SERVER", "granian")]).len(), 1);
-        assert_eq!(problems(&[threads, ("HTTP_SERVER", "auto")]).len(), 1);
     }
 
     #[test]

@@ -312,7 +312,7 @@ options! {
         flag: Some("max-streams");
     /// Path prefixes that the guard never refuses.
     guard_exempt: PathPrefixes = "none", Launcher "guard_exempt", ["MCP_LAUNCH_GUARD_EXEMPT"], Supervision,
-        flag: Some("guard-exempt"), list: Some(comma_list);
+        flag: Some("guard-exempt"), default_note: "none; for the gateway /ready,/metrics", list: Some(comma_list);
     /// The control socket.
     socket: AutoPath = "auto", Launcher "socket", ["MCP_LAUNCH_SOCKET"], Supervision, flag: Some("socket"),
         default_note: "mcp-launch-PORT.sock in $XDG_RUNTIME_DIR, /run or /tmp";

@@ -25,9 +25,10 @@ use super::flags::{GUNICORN_NETWORKS, gunicorn_has};
 use super::guard::Around;
 use super::{Bind, Descriptor, Findings, Inherited, Launch, Limits, Module, grace};
 use crate::host::{Host, Version};
-use crate::problem::Problem;
-use crate::settings::value::{Mode, Server};
-use crate::settings::{Origin, Resolution, Setting, Settings};
+use crate::problem::{Origin, Problem};
+use crate::settings::checks::STOP_RESERVE;
+use crate::settings::value::{Mode, Server, Value, show_span};
+use crate::settings::{Resolution, Setting, Settings};
 use crate::tls::Pair;
 pub(super) use arguments::parse;
 use cmd_args::CmdArgs;
@@ -56,6 +57,10 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
 
     let file = user_file(settings, &cmd_args, host);
     let mut directives = directives(settings, host, version, app, &cmd_args, findings);
+    let grace = directives.iter().find(|directive| directive.setting == "graceful_timeout" && directive.explicit);
+    if let Some(Python::Int(seconds)) = grace.map(|directive| &directive.value) {
+        launch.env.push(("GUNICORN_GRACEFUL_TIMEOUT".into(), Some(seconds.to_string().into())));
+    }
     directives.extend(tls::tls(&mut launch, pair, resolution));
     let class = directives.iter().find(|directive| directive.setting == "worker_class");
     let class = class.and_then(Directive::text).or_else(|| cmd_args.value("worker_class"));
@@ -287,7 +292,9 @@ fn graceful(settings: &Settings, cmd_args: &CmdArgs, findings: &mut Findings) ->
     let setting = &settings.gunicorn_graceful_timeout;
     let budget = grace(settings);
     if let Some(seconds) = setting.value {
-        return Directive::explicit("graceful_timeout", "--graceful-timeout", Python::Int(seconds.0));
+        let seconds =
+            if settings.mode.value == Mode::Supervise { fitted(seconds.0, settings, findings) } else { seconds.0 };
+        return Directive::explicit("graceful_timeout", "--graceful-timeout", Python::Int(seconds));
     }
     if let Some(seconds) = cmd_args.value("graceful_timeout").and_then(|text| text.parse::<u64>().ok())
         && seconds > budget
@@ -300,6 +307,29 @@ fn graceful(settings: &Settings, cmd_args: &CmdArgs, findings: &mut Findings) ->
         ));
     }
     Directive::default_value("graceful_timeout", "--graceful-timeout", Python::Int(budget))
+}
+
+/// The grace that was asked for, as far as the stop budget has room for it. Whoever chose both has contradicted himself.
+fn fitted(seconds: u64, settings: &Settings, findings: &mut Findings) -> u64 {
+    let (setting, budget) = (&settings.gunicorn_graceful_timeout, grace(settings));
+    if seconds <= budget {
+        return seconds;
+    }
+    let (timeout, delay) = (&settings.stop_timeout, &settings.stop_delay);
+    let what = format!(
+        "graceful_timeout = {seconds}s exceeds the available {budget}s, which is stop_timeout {} less stop_delay {} less \
+         {}",
+        timeout.value.show(),
+        delay.value.show(),
+        show_span(STOP_RESERVE),
+    );
+    if timeout.is_explicit() {
+        findings.problem(Problem::setting(what, &setting.origin).hint("lower it, or raise stop_timeout"));
+    } else {
+        let advice = "raise MCP_LAUNCH_STOP_TIMEOUT if whoever stops the launcher waits longer";
+        findings.warn(format!("{what} (from {}); {budget}s is used; {advice}", setting.origin));
+    }
+    budget
 }
 
 /// Reloading and preloading, which exclude each other.

@@ -1,3 +1,5 @@
+use std::ffi::OsStr;
+
 use crate::host::{Host, Version};
 use crate::plan::tests::{argv, flags, installed_host, planned, problems};
 use crate::plan::{Inherited, Plan};
@@ -201,4 +203,25 @@ fn a_writable_dev_shm_takes_the_heartbeat_files_by_default() {
     assert!(flags(&planned(&[OTHER_APP], &host)).contains(&"--worker-tmp-dir /dev/shm".to_owned()));
     let told = ("GUNICORN_CMD_ARGS", "--worker-tmp-dir /tmp");
     assert!(!argv(&planned(&[OTHER_APP, told], &host)).contains(&"--worker-tmp-dir".to_owned()));
+}
+
+#[test]
+fn a_grace_that_is_too_long_is_fitted_to_the_stop_budget_and_contradicts_only_an_explicit_one() {
+    let host = installed_host();
+    let grace = ("GUNICORN_GRACEFUL_TIMEOUT", "60");
+    let plan = planned(&[grace], &host);
+    assert!(argv(&plan).join(" ").contains("--graceful-timeout 23"), "{:?}", argv(&plan));
+    let warning = plan.warnings.iter().find(|warning| warning.contains("graceful_timeout = 60s")).unwrap();
+    assert!(warning.contains("(from environment GUNICORN_GRACEFUL_TIMEOUT); 23s is used"), "{warning}");
+    assert_eq!(plan.env.get(OsStr::new("GUNICORN_GRACEFUL_TIMEOUT")).unwrap(), "23");
+    let stop = ("MCP_LAUNCH_STOP_TIMEOUT", "30");
+    assert_eq!(
+        problems(&[grace, stop, ("MCP_LAUNCH_STOP_DELAY", "5")], &host),
+        ["graceful_timeout = 60s exceeds the available 23s, which is stop_timeout 30s less stop_delay 5s less 2s \
+          (from environment GUNICORN_GRACEFUL_TIMEOUT); lower it, or raise stop_timeout"]
+    );
+    assert!(problems(&[("GUNICORN_GRACEFUL_TIMEOUT", "28"), stop], &host).is_empty());
+    assert!(problems(&[grace, stop, ("HTTP_SERVER", "granian")], &host).is_empty());
+    let exec = planned(&[grace, ("MCP_LAUNCH_MODE", "exec")], &host);
+    assert!(argv(&exec).join(" ").contains("--graceful-timeout 60"));
 }

@@ -13,14 +13,6 @@ pub struct App {
     pub attribute: Option<String>,
 }
 
-impl App {
-    /// Whether this is the MCP Gateway.
-    #[must_use]
-    pub fn is_gateway(&self) -> bool {
-        self.module == "mcpgateway.main"
-    }
-}
-
 impl fmt::Display for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.module)?;

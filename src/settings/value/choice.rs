@@ -217,6 +217,41 @@ choice! {
     }
 }
 
+impl Server {
+    /// All of them, in the order in which they are preferred.
+    pub const ALL: [Self; 2] = [Self::Gunicorn, Self::Granian];
+
+    /// Its name in a sentence.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Gunicorn => "Gunicorn",
+            Self::Granian => "Granian",
+        }
+    }
+}
+
+impl ServerChoice {
+    /// The servers that may be chosen, the preferred one first.
+    #[must_use]
+    pub const fn candidates(self) -> &'static [Server] {
+        match self {
+            Self::Gunicorn => &[Server::Gunicorn],
+            Self::Granian => &[Server::Granian],
+            Self::Auto => &Server::ALL,
+        }
+    }
+}
+
+impl From<Server> for ServerChoice {
+    fn from(server: Server) -> Self {
+        match server {
+            Server::Gunicorn => Self::Gunicorn,
+            Server::Granian => Self::Granian,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
