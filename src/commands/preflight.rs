@@ -1,10 +1,13 @@
 //! What would fail later, tried before anything starts.
 
+use nix::unistd::Pid;
+
 use std::path::PathBuf;
 
 use crate::host::{Environment, runtime_directory};
 use crate::plan::{Bind, Plan};
 use crate::problem::{Exit, Problem};
+use crate::proc::process;
 use crate::run::listener::Listeners;
 use crate::run::lock::{Lock, Refused};
 use crate::settings::value::AutoPath;
@@ -77,8 +80,8 @@ fn lock_path(settings: &Settings, env: &Environment, bind: &Bind) -> Option<Path
 fn own_launcher(settings: &Settings, env: &Environment, bind: &Bind) -> Option<u32> {
     match Lock::acquire(&lock_path(settings, env, bind)?) {
         Err(Refused::Held(Some(pid))) => {
-            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-            (name.trim() == "mcp-launch").then_some(pid)
+            let name = process::name(Pid::from_raw(pid.cast_signed()))?;
+            (name == "mcp-launch").then_some(pid)
         }
         _ => None,
     }

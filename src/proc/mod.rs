@@ -8,5 +8,6 @@ pub mod memory;
 pub mod process;
 mod sock_diag;
 pub mod sockets;
+mod stat;
 pub mod thread_stats;
 pub mod usage;

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
+use super::stat::Stat;
 use crate::ids::ProcessId;
 use crate::sys::pidfd::PidFd;
 
@@ -29,29 +30,19 @@ pub struct Process {
     pub is_dying: bool,
 }
 
-/// A process in `exit` has one of these flags (`PF_EXITING` and `PF_SIGNALED` of the kernel's
-/// `include/linux/sched.h`). Only a few instructions lie between taking a fatal signal off the pending ones and
-/// setting them.
-const EXITING: u64 = 0x4 | 0x400;
-/// SIGKILL among the pending signals.
-const KILL_PENDING: u64 = 1 << (Signal::SIGKILL as u64 - 1);
-
 impl Process {
     /// Reads `/proc/PID/stat`.
     #[must_use]
     pub fn read(pid: Pid) -> Option<Self> {
-        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name, in parentheses, may contain anything, including parentheses.
-        let mut fields = text.get(text.rfind(')')? + 2..)?.split(' ');
-        let state = fields.next()?.chars().next()?;
-        let mut number = || fields.next()?.parse::<i32>().ok().map(Pid::from_raw);
-        let (parent, group) = (number()?, number()?);
-        // Fields 9, 22 and 31 of proc_pid_stat(5).
-        let flags: u64 = fields.nth(3)?.parse().ok()?;
-        let start = fields.nth(12)?.parse().ok()?;
-        let pending: u64 = fields.nth(8)?.parse().ok()?;
-        let is_dying = matches!(state, 'Z' | 'X') || flags & EXITING != 0 || pending & KILL_PENDING != 0;
-        Some(Self { pid, parent, group, state, start, is_dying })
+        let stat = Stat::read(directory(pid))?;
+        Some(Self {
+            pid,
+            parent: stat.parent,
+            group: stat.group,
+            state: stat.state,
+            start: stat.start,
+            is_dying: stat.is_dying(),
+        })
     }
 
     /// Its identity.
@@ -80,6 +71,24 @@ impl Process {
         // Before Linux 5.3, or without a spare descriptor, checking beforehand has to suffice.
         if is_it() { nix::sys::signal::kill(self.pid, signal) } else { Err(Errno::ESRCH) }
     }
+}
+
+/// Where the kernel tells of a process.
+pub(super) fn directory(pid: Pid) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}"))
+}
+
+/// The name of a process, as far as it is text; none if it is gone.
+#[must_use]
+pub fn name(pid: Pid) -> Option<String> {
+    let name = fs::read(directory(pid).join("comm")).ok()?;
+    Some(String::from_utf8_lossy(&name).trim_end().to_owned())
+}
+
+/// The arguments that a process was started with, each ended by a NUL byte; empty if it is gone.
+#[must_use]
+pub fn command_line(pid: Pid) -> Vec<u8> {
+    fs::read(directory(pid).join("cmdline")).unwrap_or_default()
 }
 
 /// Whether `/proc` can be read, which needs a spare descriptor. Otherwise only process groups can be reached.
@@ -131,7 +140,7 @@ pub fn children_of(parent: Pid) -> Vec<Process> {
 /// The children of all threads of a process; none if this kernel does not list them (`CONFIG_PROC_CHILDREN`).
 fn children(pid: Pid) -> Option<Vec<Pid>> {
     let mut children = Vec::new();
-    for thread in list(&format!("/proc/{pid}/task")) {
+    for thread in list(directory(pid).join("task")) {
         match fs::read_to_string(thread.join("children")) {
             Ok(text) => children.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
             // The thread may have ended, and so may the process.
@@ -144,7 +153,7 @@ fn children(pid: Pid) -> Option<Vec<Pid>> {
 
 /// The entries of a directory. It is closed before they are used, because one descriptor must suffice for all of
 /// this.
-fn list(directory: &str) -> Vec<PathBuf> {
+fn list(directory: impl AsRef<Path>) -> Vec<PathBuf> {
     fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
@@ -206,6 +215,21 @@ mod tests {
         drop(child.stdin.take());
         child.wait().unwrap();
         assert!(descendants(pid).is_empty());
+    }
+
+    #[test]
+    fn a_process_whose_name_is_cut_in_the_middle_of_a_letter_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        // The kernel keeps 15 bytes, and the last letter has two of them.
+        let program = folder.path().join("fifteen-bytes-é");
+        fs::copy("/bin/sleep", &program).unwrap();
+        let mut child = Command::new(&program).arg("60").spawn().unwrap();
+        let pid = Pid::from_raw(child.id().cast_signed());
+        assert!(String::from_utf8(fs::read(directory(pid).join("comm")).unwrap()).is_err());
+        assert!(Process::read(pid).is_some() && children_of(nix::unistd::getpid()).iter().any(|it| it.pid == pid));
+        assert!(name(pid).is_some_and(|name| name.starts_with("fifteen-bytes-")));
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

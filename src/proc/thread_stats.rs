@@ -1,10 +1,11 @@
 //! The state of a process's threads: their CPU time, and whether one of them waits for its output to be read.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use super::process::Process;
+use super::process::{self, Process};
+use super::stat::Stat;
 
 /// The state of a process at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +26,7 @@ impl ThreadStats {
     /// The state of a process; none if it is gone.
     #[must_use]
     pub fn read(process: &Process) -> Option<Self> {
-        let root = PathBuf::from(format!("/proc/{}", process.pid));
+        let root = process::directory(process.pid);
         let threads: Vec<Thread> =
             fs::read_dir(root.join("task")).ok()?.flatten().filter_map(|entry| Thread::read(&entry.path())).collect();
         let now = Process::read(process.pid).filter(|now| now.start == process.start && !now.is_zombie())?;
@@ -65,8 +66,7 @@ impl Thread {
     /// Reads `/proc/PID/task/TID`.
     fn read(directory: &Path) -> Option<Self> {
         let read = |name: &str| fs::read_to_string(directory.join(name));
-        let stat = read("stat").ok()?;
-        let state = stat.get(stat.rfind(')')? + 2..)?.chars().next()?;
+        let state = Stat::read(directory)?.state;
         // Documentation/scheduler/sched-stats.rst: nanoseconds on a processor, nanoseconds waiting for one.
         let times = read("schedstat").unwrap_or_default();
         let mut times =

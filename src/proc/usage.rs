@@ -1,14 +1,16 @@
 //! The resource use of a process, and the exit status of one that has not been reaped yet: `/proc/PID/stat`,
 //! `proc_pid_stat(5)`.
 
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::{Pid, SysconfVar, sysconf};
+use nix::unistd::{Pid, SysconfVar, geteuid, sysconf};
 
-use super::process::Process;
+use super::process::{Process, directory};
+use super::stat::Stat;
 
 /// The resource use of a process at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +27,8 @@ impl Usage {
     /// The resource use of a process; none if it is gone.
     #[must_use]
     pub fn read(process: &Process) -> Option<Self> {
-        let stat = Stat::read(process.pid).filter(|stat| stat.start == process.start && !stat.ended)?;
+        let stat =
+            Stat::read(directory(process.pid)).filter(|stat| stat.start == process.start && !stat.has_ended())?;
         let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|size| u64::try_from(size).ok());
         Some(Self { age: age(process), rss: stat.pages * page.unwrap_or(4096), cpu: ticks(stat.cpu) })
     }
@@ -34,14 +37,36 @@ impl Usage {
 /// CPU time of a process and of the descendants that it has reaped, user and system; none if it is gone.
 #[must_use]
 pub fn cpu_with_reaped(pid: Pid) -> Option<Duration> {
-    Stat::read(pid).map(|stat| ticks(stat.cpu + stat.reaped_cpu))
+    Stat::read(directory(pid)).map(|stat| ticks(stat.cpu + stat.reaped_cpu))
 }
 
-/// The exit status of a process that has not been reaped yet. None if it is alive or was reaped.
+/// What can be said of a process that has ended, before its parent reaps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unreaped {
+    /// How it ended.
+    Status(ExitStatus),
+    /// It has ended, and we may not know how: it is another user's, and we may not trace it.
+    Hidden,
+}
+
+/// How a process ended that was not reaped yet. None if it lives, or was reaped.
 #[must_use]
-pub fn unreaped_status(process: &Process) -> Option<ExitStatus> {
-    let stat = Stat::read(process.pid).filter(|stat| stat.start == process.start && stat.ended)?;
-    Some(ExitStatus::from_raw(stat.exit_code))
+pub fn unreaped(process: &Process) -> Option<Unreaped> {
+    let stat = Stat::read(directory(process.pid)).filter(|stat| stat.start == process.start && stat.has_ended())?;
+    // The kernel shows 0 to those who may not trace it.
+    let is_shown = stat.exit_code != 0 || may_trace(process.pid);
+    Some(if is_shown { Unreaped::Status(ExitStatus::from_raw(stat.exit_code)) } else { Unreaped::Hidden })
+}
+
+/// Whether the kernel shows us what it shows only to those who may trace the process: `ptrace(2)`, access modes.
+fn may_trace(pid: Pid) -> bool {
+    /// The bit of `CAP_SYS_PTRACE` in a set of capabilities.
+    const SYS_PTRACE: u64 = 1 << 19;
+    let is_ours = || std::fs::metadata(directory(pid)).is_ok_and(|status| status.uid() == geteuid().as_raw());
+    let status = std::fs::read("/proc/self/status").unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    let set = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    set.is_some_and(|set| set & SYS_PTRACE != 0) || is_ours()
 }
 
 /// How long ago a process was started.
@@ -62,36 +87,6 @@ fn ticks(count: u64) -> Duration {
     Duration::from_millis(count.saturating_mul(1000) / per_second.filter(|ticks| *ticks > 0).unwrap_or(100))
 }
 
-/// The fields that matter here.
-struct Stat {
-    ended: bool,
-    /// In ticks.
-    cpu: u64,
-    /// That of children that were reaped.
-    reaped_cpu: u64,
-    start: u64,
-    pages: u64,
-    exit_code: i32,
-}
-
-impl Stat {
-    fn read(pid: Pid) -> Option<Self> {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name, in parentheses, may hold anything. Fields are counted from 1, and the third follows the name.
-        let fields: Vec<&str> = text.get(text.rfind(')')? + 2..)?.split_ascii_whitespace().collect();
-        let field = |number: usize| fields.get(number - 3).copied();
-        let number = |at: usize| field(at)?.parse::<u64>().ok();
-        Some(Self {
-            ended: matches!(field(3)?, "Z" | "X"),
-            cpu: number(14)? + number(15)?,
-            reaped_cpu: number(16)? + number(17)?,
-            start: number(22)?,
-            pages: number(24)?,
-            exit_code: field(52)?.parse().ok()?,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,7 +97,7 @@ mod tests {
         let me = Process::read(nix::unistd::getpid()).unwrap();
         let usage = Usage::read(&me).unwrap();
         assert!(usage.rss > 100_000 && usage.age < Duration::from_hours(1) && usage.cpu < Duration::from_hours(1));
-        assert_eq!(unreaped_status(&me), None);
+        assert_eq!(unreaped(&me), None);
         assert_eq!(Usage::read(&Process { start: me.start + 1, ..me }), None);
     }
 
@@ -129,10 +124,10 @@ mod tests {
                 assert!(std::time::Instant::now() < deadline);
                 std::thread::yield_now();
             };
-            assert_eq!(unreaped_status(&process), Some(ExitStatus::from_raw(status)));
+            assert_eq!(unreaped(&process), Some(Unreaped::Status(ExitStatus::from_raw(status))));
             assert_eq!(Usage::read(&process), None);
             child.wait().unwrap();
-            assert_eq!(unreaped_status(&process), None);
+            assert_eq!(unreaped(&process), None);
         }
     }
 }

@@ -50,6 +50,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "sys",
             "settings",
             "problem",
+            "proc",
             "host",
             "probe",
             "tls",

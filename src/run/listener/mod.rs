@@ -14,10 +14,12 @@ use nix::sys::socket::{
     AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, getsockname, listen,
     setsockopt, shutdown, socket,
 };
+use nix::unistd::Pid;
 
 use crate::ids::GenerationId;
 use crate::plan::Bind;
 use crate::problem::{Exit, Problem};
+use crate::proc::process::name;
 use crate::sys::reuseport::{share, steer, unsteer};
 
 /// The place where clients arrive.
@@ -284,8 +286,8 @@ fn holder(port: u16) -> Option<String> {
     let entries = std::fs::read_dir("/proc").ok()?;
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let pid = pids.into_iter().find(|pid| crate::proc::sockets::owns(*pid, &inodes))?;
-    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    Some(format!("process {pid} ({})", name.trim()))
+    let name = name(Pid::from_raw(pid)).unwrap_or_default();
+    Some(format!("process {pid} ({name})"))
 }
 
 fn cannot(path: &Path, error: &io::Error) -> Problem {

@@ -31,7 +31,7 @@ pub enum Cause {
 impl Cause {
     /// What a status says. `oom` is asked only if the kernel may have killed it.
     pub fn of(status: Option<ExitStatus>, oom: impl FnOnce() -> bool) -> Self {
-        let Some(status) = status else { return Self::Unknown };
+        let Some(status) = status else { return if oom() { Self::Oom } else { Self::Unknown } };
         match (status.signal(), status.code()) {
             (Some(libc::SIGKILL), _) if oom() => Self::Oom,
             (Some(signal), _) => Self::Signal(signal),
@@ -145,7 +145,8 @@ mod tests {
             (Cause::of(status(15), || true), "killed by SIGTERM"),
             (Cause::of(status(0x8B), || true), "killed by SIGSEGV"),
             (Cause::of(status(40), || true), "killed by signal 40"),
-            (Cause::of(None, || true), "unknown"),
+            (Cause::of(None, || true), "oom"),
+            (Cause::of(None, || false), "unknown"),
         ] {
             assert_eq!(cause.to_string(), text);
         }

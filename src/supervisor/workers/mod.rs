@@ -19,7 +19,7 @@ use nix::unistd::{Pid, getpid};
 
 use crate::ids::GenerationId;
 use crate::proc::process::{self as processes, Process};
-use crate::proc::usage::{self, Usage};
+use crate::proc::usage::{self, Unreaped, Usage};
 use crate::sys::pidfd::PidFd;
 pub use cause::{Cause, OomWatch};
 pub(super) use roster::Watch;
@@ -80,6 +80,8 @@ pub struct Workers {
     oom: OomWatch,
     /// Ends that were not expected, by cause.
     ends: BTreeMap<&'static str, u64>,
+    /// When all of them were looked for last.
+    looked: Option<Instant>,
     /// Counts up whenever one comes or goes.
     revision: u64,
     /// Whether a worker was ended because it was hung, and there is no other in its place yet.
@@ -102,11 +104,33 @@ struct WorkerSet {
 struct Worker {
     process: Process,
     handle: Option<PidFd>,
-    /// How it ended, if it became our child and we reaped it.
-    status: Option<ExitStatus>,
+    /// How it ended, as far as is known.
+    end: End,
     /// Why we had it end, if we did.
     remedy: Option<Cause>,
 }
+
+/// How far it is known how a worker ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It lives, or has not been seen to have ended.
+    NotSeen,
+    /// It has ended, and the kernel may tell how when its parent has reaped it.
+    Hidden {
+        /// Since when.
+        since: Instant,
+    },
+    /// It became our child and was reaped, or it was a zombie that we may look at.
+    Known(ExitStatus),
+    /// Nobody can tell.
+    Unknown,
+}
+
+/// How long its parent may take to reap a worker of another user, until which the kernel does not tell us how it ended.
+const REAPED_WITHIN: Duration = Duration::from_millis(250);
+/// Between two questions how a worker ended, and between two looks for workers whose end no descriptor tells of.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Workers {
     /// Follows what became of the generations.
@@ -141,9 +165,22 @@ impl Workers {
     /// What to wait for: descriptors that become readable, and a time.
     #[must_use]
     pub fn interest(&self) -> (Vec<BorrowedFd<'_>>, Option<Instant>) {
-        let workers = self.sets.values().flat_map(|set| set.workers.values());
-        let handles = workers.filter_map(|worker| worker.handle.as_ref().map(AsFd::as_fd));
-        (handles.collect(), self.sets.values().filter_map(|set| set.search.map(|search| search.next())).min())
+        let workers = || self.sets.values().flat_map(|set| set.workers.values());
+        // The handle of one that has ended stays readable.
+        let living = workers().filter(|worker| worker.end == End::NotSeen);
+        let handles = living.filter_map(|worker| worker.handle.as_ref().map(AsFd::as_fd)).collect();
+        let hidden = workers().any(|worker| matches!(worker.end, End::Hidden { .. }));
+        let ask_again = hidden.then(|| Instant::now() + ASK_AGAIN);
+        let searches = self.sets.values().filter_map(|set| set.search.map(|search| search.next()));
+        (handles, searches.chain(ask_again).chain(self.look_at()).min())
+    }
+
+    /// When to look for workers that may have ended without a descriptor that told of it: before Linux 5.3, where a
+    /// sandbox refuses `pidfd_open`, or when there are no descriptors to spare.
+    fn look_at(&self) -> Option<Instant> {
+        let lacks_handles = |set: &WorkerSet| set.workers.values().any(|worker| worker.handle.is_none());
+        let needed = self.sets.values().any(lacks_handles);
+        needed.then(|| self.looked.map_or_else(Instant::now, |looked| looked + LOOK_AGAIN))
     }
 
     /// Takes note of who ended, and looks for others where it is time to.
@@ -151,7 +188,7 @@ impl Workers {
         let mut exits = Vec::new();
         for set in self.sets.values_mut() {
             let before = set.workers.len();
-            let ended = set.take_ended(ready);
+            let ended = set.take_ended(ready, now);
             let recorded: Vec<WorkerExit> =
                 ended.iter().map(|worker| set.record_exit(worker, &mut self.oom, now)).collect();
             // Those that were asked to end are not replaced.
@@ -168,11 +205,15 @@ impl Workers {
             self.revision += u64::from(set.workers.len() != before);
         }
         self.count(&exits);
+        if self.look_at().is_some_and(|at| at <= now) {
+            exits.extend(self.look(now));
+        }
         exits
     }
 
     /// Looks for workers of all generations now, for somebody who asks.
     pub fn look(&mut self, now: Instant) -> Vec<WorkerExit> {
+        self.looked = Some(now);
         let mut exits = Vec::new();
         for set in self.sets.values_mut() {
             let before = set.workers.len();
@@ -186,7 +227,7 @@ impl Workers {
     /// A process that had become our child was reaped.
     pub fn reaped(&mut self, pid: Pid, status: ExitStatus) {
         for worker in self.sets.values_mut().filter_map(|set| set.workers.get_mut(&pid)) {
-            worker.status = Some(status);
+            worker.end = End::Known(status);
         }
     }
 
@@ -259,28 +300,19 @@ impl WorkerSet {
     }
 
     /// Takes those out that have ended. That a descriptor was ready may be stale; the kernel is asked again.
-    fn take_ended(&mut self, ready: &BTreeSet<RawFd>) -> Vec<Worker> {
-        let ended: Vec<Pid> = self
-            .workers
-            .iter()
-            .filter(|(_, worker)| {
-                let handle = worker.handle.as_ref();
-                worker.status.is_some()
-                    || handle.is_some_and(|it| ready.contains(&it.as_fd().as_raw_fd()) && has_ended(it))
-            })
-            .map(|(pid, _)| *pid)
-            .collect();
+    fn take_ended(&mut self, ready: &BTreeSet<RawFd>, now: Instant) -> Vec<Worker> {
+        for worker in self.workers.values_mut() {
+            worker.find_end(ready, now);
+        }
+        let is_decided = |worker: &Worker| matches!(worker.end, End::Known(_) | End::Unknown);
+        let ended: Vec<Pid> =
+            self.workers.iter().filter(|(_, worker)| is_decided(worker)).map(|(pid, _)| *pid).collect();
         ended.iter().filter_map(|pid| self.workers.remove(pid)).collect()
     }
 
     fn record_exit(&mut self, worker: &Worker, oom: &mut OomWatch, now: Instant) -> WorkerExit {
         let process = &worker.process;
-        // The parent may reap it between the two questions, never before the second one can be answered.
-        let status = worker
-            .status
-            .or_else(|| usage::unreaped_status(process))
-            .or_else(|| worker.handle.as_ref().and_then(PidFd::exit_status));
-        let cause = worker.remedy.unwrap_or_else(|| Cause::of(status, || oom.claim(now)));
+        let cause = worker.remedy.unwrap_or_else(|| Cause::of(worker.status(), || oom.claim(now)));
         let is_asked_for = matches!(cause, Cause::Exit(0) | Cause::Signal(libc::SIGTERM)) && self.dismissed > 0;
         self.dismissed -= u32::from(is_asked_for);
         let expected = is_asked_for || self.roster.stage == Stage::Leaving;
@@ -322,7 +354,7 @@ impl WorkerSet {
             let held = self.workers.values().filter(|worker| worker.handle.is_some()).count() as u64;
             if !self.workers.contains_key(&process.pid) && !is_pythons_own(process.pid) {
                 let handle = if held < room { open(&process) } else { None };
-                self.workers.insert(process.pid, Worker { process, handle, status: None, remedy: None });
+                self.workers.insert(process.pid, Worker { process, handle, end: End::NotSeen, remedy: None });
             }
         }
         exits
@@ -339,6 +371,35 @@ impl WorkerSet {
     }
 }
 
+impl Worker {
+    /// Finds out whether it has ended, and how.
+    fn find_end(&mut self, ready: &BTreeSet<RawFd>, now: Instant) {
+        let Some(handle) = &self.handle else { return };
+        let since = match self.end {
+            End::Hidden { since } => since,
+            End::NotSeen if ready.contains(&handle.as_fd().as_raw_fd()) && has_ended(handle) => now,
+            _ => return,
+        };
+        self.end = match usage::unreaped(&self.process) {
+            Some(Unreaped::Status(status)) => End::Known(status),
+            Some(Unreaped::Hidden) if now < since + REAPED_WITHIN => End::Hidden { since },
+            // Its parent may have reaped it since the first question, never before the second one can be answered.
+            _ => handle.exit_status().map_or(End::Unknown, End::Known),
+        };
+    }
+
+    /// How it ended, as far as that can be found out now.
+    fn status(&self) -> Option<ExitStatus> {
+        if let End::Known(status) = self.end {
+            return Some(status);
+        }
+        match usage::unreaped(&self.process) {
+            Some(Unreaped::Status(status)) => Some(status),
+            _ => self.handle.as_ref().and_then(PidFd::exit_status),
+        }
+    }
+}
+
 /// A handle on exactly this process.
 fn open(process: &Process) -> Option<PidFd> {
     let handle = PidFd::open(process.pid).ok()?;
@@ -352,7 +413,7 @@ fn has_ended(handle: &PidFd) -> bool {
 
 /// Python's multiprocessing starts processes for itself beside the workers.
 fn is_pythons_own(pid: Pid) -> bool {
-    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let command = processes::command_line(pid);
     let command = String::from_utf8_lossy(&command);
     ["multiprocessing.resource_tracker", "multiprocessing.forkserver"].iter().any(|name| command.contains(name))
 }
