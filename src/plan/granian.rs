@@ -4,6 +4,7 @@
 //! argument sets the same: Granian reads the variable, and the last flag counts.
 
 mod tls;
+mod without_effect;
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -53,7 +54,7 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
     args.blocking_threads();
     let event_loop = args.event_loop();
     args.pair("--loop", event_loop);
-    args.task_impl();
+    let task_impl = args.task_impl();
     args.pair("--http", settings.granian_http.word());
     args.pair("--http1-buffer-size", settings.granian_http1_buffer_size.0);
     args.pair("--backlog", settings.granian_backlog.0);
@@ -69,6 +70,8 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
     launch.capabilities.reloads = args.reloads();
     let limits = args.limits(launch.capabilities.respawns);
     args.access_log();
+    let withheld = args.without_effect();
+    launch.env.extend(withheld.into_iter().map(|name| (name.into(), None)));
     if settings.granian_dev_mode.value {
         args.reload();
     }
@@ -96,6 +99,9 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
     // Values that we resolved, in canonical form: Granian reads these too.
     launch.env.push(("GRANIAN_RUNTIME_MODE".into(), Some(runtime_mode.word().into())));
     launch.env.push(("GRANIAN_LOOP".into(), Some(event_loop.word().into())));
+    if settings.granian_task_impl.is_explicit() {
+        launch.env.push(("GRANIAN_TASK_IMPL".into(), Some(task_impl.word().into())));
+    }
     launch
 }
 
@@ -328,10 +334,17 @@ impl Args<'_> {
         Loop::Asyncio
     }
 
-    fn task_impl(&mut self) {
+    fn task_impl(&mut self) -> TaskImpl {
         let setting = self.settings().granian_task_impl.clone();
         let python = self.inputs.host.python.interpreter.as_ref().and_then(|interpreter| interpreter.version);
         let mut task_impl = setting.value;
+        if task_impl == TaskImpl::Auto {
+            self.findings.warn(format!(
+                "task_impl = auto (from {}) is not an option of this Granian; using asyncio",
+                setting.origin
+            ));
+            task_impl = TaskImpl::Asyncio;
+        }
         if task_impl == TaskImpl::Rust && python.is_some_and(|version| version >= (3, 12)) {
             self.findings.warn(format!(
                 "task_impl = rust (from {}) does not work on Python 3.12 and later; using asyncio",
@@ -349,6 +362,7 @@ impl Args<'_> {
         } else if self.has("--opt") {
             self.flag(if task_impl == TaskImpl::Rust { "--opt" } else { "--no-opt" });
         }
+        task_impl
     }
 
     /// What happens when workers end: whether Granian starts others.

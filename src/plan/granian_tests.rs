@@ -264,3 +264,35 @@ fn blocking_threads_are_for_wsgi_apps() {
     assert_eq!(problems(&[GRANIAN, threads], &installed_host()).len(), 1);
     assert!(problems(&[GRANIAN, threads, ("GRANIAN_INTERFACE", "wsgi")], &installed_host()).is_empty());
 }
+
+#[test]
+fn what_granian_does_not_honour_is_said() {
+    let warned = |env: &[(&str, &str)], part: &str| {
+        let plan = planned(&[&[GRANIAN], env].concat(), &installed_host());
+        (plan.warnings.iter().any(|warning| warning.contains(part)), plan.env)
+    };
+    let pid_file = ("GRANIAN_PID_FILE", "/run/granian.pid");
+    let (said, env) = warned(&[pid_file], "GRANIAN_PID_FILE is ignored");
+    assert!(said && !env.contains_key(std::ffi::OsStr::new("GRANIAN_PID_FILE")));
+    let (said, env) = warned(&[pid_file, ("MCP_LAUNCH_MODE", "exec")], "GRANIAN_PID_FILE");
+    assert!(!said && env.contains_key(std::ffi::OsStr::new("GRANIAN_PID_FILE")));
+    assert!(warned(&[("FORWARDED_ALLOW_IPS", "*")], "forwarded_allow_ips = * (from environment").0);
+    assert!(!warned(&[], "forwarded_allow_ips").0);
+}
+
+#[test]
+fn the_task_implementation_auto_is_asyncio_with_a_warning() {
+    let plan = planned(&[GRANIAN, ("GRANIAN_TASK_IMPL", "auto")], &installed_host());
+    assert!(argv(&plan).join(" ").contains("--task-impl asyncio"));
+    assert_eq!(plan.env.get(std::ffi::OsStr::new("GRANIAN_TASK_IMPL")).unwrap(), "asyncio");
+    assert!(plan.warnings.iter().any(|warning| warning.contains("task_impl = auto")), "{:?}", plan.warnings);
+}
+
+#[test]
+fn every_log_level_of_granians_is_taken() {
+    for level in ["debug", "info", "warning", "warn", "error", "critical", "notset"] {
+        let plan = planned(&[GRANIAN, ("GRANIAN_LOG_LEVEL", level)], &installed_host());
+        let level = if level == "warn" { "warning" } else { level };
+        assert!(argv(&plan).join(" ").contains(&format!("--log-level {level}")));
+    }
+}

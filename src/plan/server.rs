@@ -33,6 +33,7 @@ pub(super) fn choose(settings: &Settings, host: &Host, findings: &mut Findings) 
         ServerChoice::Auto => (Server::Gunicorn, "auto: gunicorn is preferred".to_owned()),
     };
     let version = python.packages.get(server.word()).copied();
+    too_old(server, version, choice, python, findings);
     let decision = version.map_or_else(|| server.to_string(), |version| format!("{server} {version}"));
     findings.decide("server", decision, because);
     if let Some(interpreter) = &python.interpreter {
@@ -57,6 +58,24 @@ pub(super) fn choose(settings: &Settings, host: &Host, findings: &mut Findings) 
         }
     };
     Chosen { server, version, program, argv }
+}
+
+/// The oldest Gunicorn that takes what is passed to it.
+const OLDEST_GUNICORN: Version = Version(20, 0, 0);
+
+fn too_old(
+    server: Server,
+    version: Option<Version>,
+    choice: &Setting<ServerChoice>,
+    python: &Python,
+    findings: &mut Findings,
+) {
+    let Some(version) = version.filter(|version| server == Server::Gunicorn && *version < OLDEST_GUNICORN) else {
+        return;
+    };
+    let message = format!("gunicorn {version} is too old: mcp-launch needs {} or newer", OLDEST_GUNICORN.0);
+    let problem = Problem::setting(message, &choice.origin);
+    findings.problem(problem.hint(install(python, &format!("-U {}", package(server)))));
 }
 
 fn script(python: &Python, server: Server) -> &Program {
@@ -116,6 +135,18 @@ mod tests {
         host.python.gunicorn = Program::Missing;
         host.python.packages.remove("gunicorn");
         assert_eq!(chosen(&auto, &host).0.server, Server::Granian);
+    }
+
+    #[test]
+    fn a_gunicorn_that_is_too_old_is_named_with_what_is_needed() {
+        let mut host = installed_host();
+        host.python.packages.insert("gunicorn".into(), Version(19, 9, 0));
+        let (_, findings) = chosen(&[], &host);
+        assert!(
+            findings.problems[0].to_string().contains("gunicorn 19.9.0 is too old: mcp-launch needs 20 or newer")
+        );
+        host.python.packages.insert("gunicorn".into(), Version(20, 0, 0));
+        assert!(chosen(&[], &host).1.problems.is_empty());
     }
 
     #[test]

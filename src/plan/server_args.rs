@@ -52,13 +52,10 @@ const GRANIAN: &[(&str, &str)] = &[
     ("--backlog", "use --backlog"),
     ("--backpressure", "use --backpressure"),
     ("--http1-buffer-size", "use --http1-buffer-size"),
-    ("--http1-pipeline-flush", "use --http1-pipeline-flush"),
     ("--log-level", "use --granian-log-level"),
-    ("--access-log", "use --disable-access-log"),
-    ("--respawn-failed-workers", "use --respawn-failed"),
     ("--workers-lifetime", "use --workers-lifetime"),
     ("--workers-max-rss", "use --workers-max-rss"),
-    ("--reload", "use --dev-mode"),
+    ("--pid-file", "remove it: the launcher's lock has its process id; see --lock"),
     ("--working-dir", "use --app-root"),
     ("--ssl-certificate", "use --ssl --cert-file"),
     ("--ssl-keyfile", "use --ssl --key-file"),
@@ -67,6 +64,26 @@ const GRANIAN: &[(&str, &str)] = &[
     ("--ssl-ca", "use --ssl-ca-file"),
     ("--ssl-client-verify", "use --ssl-client-verify"),
 ];
+
+/// Granian's switches that are ours, our switch for each, and whether that means the opposite.
+const GRANIAN_SWITCHES: &[(&str, &str, bool)] = &[
+    ("--http1-pipeline-flush", "--http1-pipeline-flush", false),
+    ("--access-log", "--disable-access-log", true),
+    ("--respawn-failed-workers", "--respawn-failed", false),
+    ("--reload", "--dev-mode", false),
+];
+
+/// What to use instead of an argument of Granian's, if it is ours.
+fn instead_for_granian(name: &str) -> Option<String> {
+    let negated = name.strip_prefix("--no-").map(|rest| format!("--{rest}"));
+    let positive = negated.as_deref().unwrap_or(name);
+    if let Some((_, ours, opposite)) = GRANIAN_SWITCHES.iter().find(|(flag, ..)| *flag == positive) {
+        let on = negated.is_some() == *opposite;
+        return Some(format!("use {ours}{}", if on { "" } else { "=false" }));
+    }
+    let (_, instead) = GRANIAN.iter().find(|(flag, _)| *flag == positive)?;
+    Some((*instead).to_owned())
+}
 
 /// Finds every argument that contradicts us.
 pub(super) fn check(server: Server, args: &[std::ffi::OsString], findings: &mut Findings) {
@@ -89,9 +106,8 @@ pub(super) fn check(server: Server, args: &[std::ffi::OsString], findings: &mut 
         Server::Granian => {
             for word in words.iter().take_while(|word| *word != "--") {
                 let name = word.split('=').next().unwrap_or_default();
-                let positive = name.strip_prefix("--no-").map_or_else(|| name.to_owned(), |rest| format!("--{rest}"));
-                if let Some((_, instead)) = GRANIAN.iter().find(|(flag, _)| *flag == positive) {
-                    contradiction(name, instead);
+                if let Some(instead) = instead_for_granian(name) {
+                    contradiction(name, &instead);
                 }
             }
         }
@@ -119,6 +135,22 @@ mod tests {
     }
 
     #[test]
+    fn what_to_use_instead_of_a_switch_says_the_same() {
+        for (written, instead) in [
+            ("--access-log", "use --disable-access-log=false before"),
+            ("--no-access-log", "use --disable-access-log before"),
+            ("--reload", "use --dev-mode before"),
+            ("--no-reload", "use --dev-mode=false before"),
+            ("--no-respawn-failed-workers", "use --respawn-failed=false before"),
+            ("--no-http1-pipeline-flush", "use --http1-pipeline-flush=false before"),
+        ] {
+            let found = problems(Server::Granian, &[written]);
+            assert!(found[0].contains(instead), "{found:?}");
+        }
+        assert!(problems(Server::Granian, &["--pid-file=/run/x"])[0].contains("remove it"));
+    }
+
+    #[test]
     fn what_is_not_ours_goes_through() {
         assert!(
             problems(Server::Granian, &["--static-path-mount", "/srv", "--no-ws", "--interface=rsgi"]).is_empty()
@@ -134,7 +166,9 @@ mod tests {
             .flatten()
             .chain(["bind".to_owned()])
             .collect();
-        for (_, instead) in GUNICORN.iter().chain(GRANIAN) {
+        let switches = GRANIAN_SWITCHES.iter().map(|(_, ours, _)| ((), *ours));
+        let others = GUNICORN.iter().chain(GRANIAN).map(|(_, instead)| ((), *instead));
+        for ((), instead) in others.chain(switches) {
             for flag in instead.split_whitespace().filter_map(|word| word.strip_prefix("--")) {
                 assert!(known.iter().any(|known| known == flag), "{flag}");
             }

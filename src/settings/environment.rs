@@ -24,6 +24,9 @@ pub(super) struct Found {
     pub warnings: Vec<String>,
 }
 
+/// The prefixes of the servers' own names.
+const SERVERS: [&str; 2] = ["GUNICORN_", "GRANIAN_"];
+
 /// The value of a variable; an empty one counts as unset.
 pub(super) fn variable<'a>(env: &'a Environment, name: &str) -> Option<&'a OsStr> {
     env.get(OsStr::new(name)).map(AsRef::as_ref).filter(|value: &&OsStr| !value.is_empty())
@@ -85,7 +88,14 @@ impl Found {
 fn meant(name: &str) -> Option<String> {
     let (prefix, rest) = split_prefix(name)?;
     let ours = OPTIONS.iter().flat_map(|opt| opt.env.iter().map(|name| (*name).to_owned()));
-    let known: Vec<String> = ours.chain(native_names()).chain([CONFIG.to_owned()]).collect();
+    // Whoever sets up one server does not mean the other's.
+    let is_other =
+        |known: &String| split_prefix(known).is_some_and(|(theirs, _)| SERVERS.contains(&theirs) && theirs != prefix);
+    let known: Vec<String> = ours
+        .chain(native_names())
+        .chain([CONFIG.to_owned()])
+        .filter(|known| !SERVERS.contains(&prefix) || !is_other(known))
+        .collect();
     let bare = |known: &str| split_prefix(known).map_or(known, |(_, rest)| rest).to_owned();
     if let Some(same) = known.iter().find(|known| bare(known) == rest) {
         return Some(same.clone());
@@ -112,6 +122,9 @@ mod tests {
             ("GUNICORN_CMD_ARG", "; did you mean GUNICORN_CMD_ARGS?"),
             ("MCP_LAUNCH_CONFIGS", "; did you mean MCP_LAUNCH_CONFIG?"),
             ("GRANIAN_FLAVOUR", ""),
+            ("GUNICORN_THREADS", ""),
+            ("GRANIAN_TIMEOUT", ""),
+            ("MCP_LAUNCH_THREADS", "; did you mean GRANIAN_THREADS?"),
         ] {
             let found = read(&env(&[(name, "1")]));
             assert_eq!(found.warnings, [format!("environment {name} is set, but nothing reads it{meant}")]);

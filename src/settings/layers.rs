@@ -138,6 +138,10 @@ impl Layers {
         let shadowed = shadowed.collect();
         match read(opt, &in_force) {
             Ok(value) => Setting { value, origin, shadowed },
+            Err(message) if opt.lenient => {
+                self.warnings.push(format!("{message} (from {origin}); {} is used", opt.default));
+                Setting { value: default(), origin: Origin::Default, shadowed }
+            }
             Err(message) => {
                 let allowed = format!("allowed: {}", (opt.expected)());
                 self.problems.push(Problem::setting(message, &origin).hint(allowed));

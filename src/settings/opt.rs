@@ -117,6 +117,8 @@ pub struct Opt {
     pub since: &'static str,
     /// Whether the value must never be shown.
     pub secret: bool,
+    /// Whether a value that cannot be read is only a warning, and the default is used.
+    pub lenient: bool,
     /// The placeholder for the value.
     pub metavar: &'static str,
     /// What is allowed.

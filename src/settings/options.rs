@@ -28,6 +28,7 @@ const ROW: Opt = Opt {
     default_note: "",
     since: "",
     secret: false,
+    lenient: false,
     metavar: "",
     expected: String::new,
     choices: || &[],
@@ -146,7 +147,8 @@ options! {
         ["PLUGIN_REQUIREMENTS_TXT_PATH"], Launcher, flag: Some("plugin-requirements-txt-path");
     /// The delay before pip is retried; it gets 3 attempts.
     plugin_requirements_retry_delay_seconds: Span<0, 3_600_000> = "2s", Top "plugin_requirements_retry_delay_seconds",
-        ["PLUGIN_REQUIREMENTS_RETRY_DELAY_SECONDS"], Launcher, flag: Some("plugin-requirements-retry-delay-seconds");
+        ["PLUGIN_REQUIREMENTS_RETRY_DELAY_SECONDS"], Launcher, flag: Some("plugin-requirements-retry-delay-seconds"),
+        lenient: true;
 
     /// The address to listen on.
     host: BindHost = "0.0.0.0", Top "host", ["HOST"], Bind, flag: Some("host");

@@ -160,6 +160,8 @@ choice! {
         Asyncio = "asyncio",
         /// Granian's own, which breaks `FastAPI` apps and is not available on Python 3.12 and later.
         Rust = "rust",
+        /// What Granian 1.7 chose between the two by the version of Python; asyncio here.
+        Auto = "auto",
     }
 }
 
@@ -190,6 +192,10 @@ choice! {
         Warning = "warning" | "warn",
         /// What went wrong.
         Error = "error",
+        /// What ends the server.
+        Critical = "critical",
+        /// Whatever the loggers are set to.
+        NotSet = "notset",
     }
 }
 
