@@ -90,7 +90,7 @@ fn literal(opt: &Opt) -> String {
     let text = if opt.default.is_empty() { "none" } else { opt.default };
     match text.parse::<u32>() {
         Ok(number) => number.to_string(),
-        Err(_) if opt.is_switch() => (opt.canonical)(text).unwrap_or_default(),
+        Err(_) if opt.is_switch() && text != "auto" => (opt.canonical)(text).unwrap_or_default(),
         Err(_) => format!("{text:?}"),
     }
 }

@@ -47,7 +47,7 @@ pub(super) fn check(flags: FlagLayer) -> Result<u8, Vec<Problem>> {
 
 /// Takes the place where clients arrive.
 pub(super) fn claim(plan: &Plan) -> Result<Listeners, Problem> {
-    Listeners::claim(&plan.bind)
+    Listeners::claim_all(&plan.bind, &plan.further_binds)
 }
 
 /// Takes the lock of the settings; none when it is off, or held while `FORCE_START` says to go on.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::host::{self, Environment, Host, Program, Query};
+use crate::host::{self, Environment, GunicornFile, Host, Program, Query};
 use crate::plan::{self, Plan};
 use crate::problem::Problem;
 use crate::settings::value::{Int, Server, ServerChoice, Value, Workers};
@@ -25,6 +25,8 @@ struct Decided {
     port: Option<u16>,
     /// The server that was started first, which the arguments behind `--` are for.
     first: Option<Server>,
+    /// The app that it was started with: another server would guess another attribute.
+    app: Option<String>,
     /// The server of the last `reload --server`.
     server: Option<Server>,
     /// The workers of the last SIGTTIN or SIGTTOU.
@@ -49,9 +51,10 @@ impl Planner {
         self.decided.port = Some(port);
     }
 
-    /// This is the server that is started first.
-    pub fn settle_server(&mut self, server: Server) {
-        self.decided.first = Some(server);
+    /// This is what is started first.
+    pub fn settle(&mut self, plan: &Plan) {
+        self.decided.first = Some(plan.server);
+        self.decided.app = Some(plan.app.clone());
     }
 
     /// Reads everything anew and changes what a reload asked for.
@@ -105,8 +108,19 @@ impl Decided {
             settings.http_server.value = server.into();
             settings.http_server.origin = Origin::Flag("reload --server".into());
         }
-        if let Some(port) = self.port.filter(|_| settings.port.value.0 == 0) {
+        if let (Some(server), Some(app)) = (self.server, &self.app)
+            && Some(server) != self.first
+            && let Some((module, attribute)) = app.split_once(':')
+            && settings.app_module.value.module == module
+        {
+            settings.app_module.value.attribute.get_or_insert_with(|| attribute.to_owned());
+        }
+        // Port 0 may stand in Gunicorn's own configuration, too; then ours is the default.
+        if let Some(port) = self.port.filter(|_| settings.port.value.0 == 0 || !settings.port.is_explicit()) {
             settings.port.value = Int(port.into());
+            if !settings.port.is_explicit() {
+                settings.port.origin = Origin::Flag("the port that was picked".into());
+            }
         }
         if let Some(workers) = self.workers {
             for setting in [&mut settings.gunicorn_workers, &mut settings.granian_workers] {
@@ -121,11 +135,23 @@ impl Decided {
 fn look(resolution: &Resolution) -> Host {
     let settings = &resolution.settings;
     let cwd = std::env::current_dir().unwrap_or_else(|_| "/".into());
+    let places = plan::places(resolution);
+    let config = &settings.gunicorn_config;
+    let gunicorn_file = match (&config.value, places.config) {
+        (Some(path), _) => GunicornFile::Named(path.into()),
+        (None, _) if config.is_explicit() => GunicornFile::None,
+        (None, Some(path)) => GunicornFile::Named(path.into()),
+        (None, None) => GunicornFile::Found,
+    };
     let mut host = host::probe(&Query {
         virtual_env: settings.virtual_env.value.clone(),
         python: settings.python.value.clone(),
         app_root: settings.app_root.value.clone(),
         app: Some(settings.app_module.value.show()),
+        app_is_named: settings.app_module.is_explicit(),
+        gunicorn_file,
+        gunicorn_directory: places.chdir.map(Into::into),
+        gunicorn_python_path: places.python_path,
         prefer_granian: settings.http_server.value == ServerChoice::Granian,
         ..Query::new(&resolution.env, cwd)
     });

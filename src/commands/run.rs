@@ -43,7 +43,7 @@ fn start(
     let Prepared { resolution, plan, host } = prepared;
     let settings = &resolution.settings;
     let mut plan = plan?;
-    planner.settle_server(plan.server);
+    planner.settle(&plan);
     let problems = prestart::problems(&plan.pre_start, plan.cwd.as_deref());
     if !problems.is_empty() {
         return Err(problems);

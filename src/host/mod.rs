@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 mod app;
 mod cgroup;
 mod cpu;
+mod gunicorn;
 mod limits;
 mod memory;
 mod oom;
@@ -23,7 +24,7 @@ pub mod version;
 
 pub use oom::OomKills;
 pub use python_source::{Assigned, Assignments, Literal};
-pub use query::Query;
+pub use query::{GunicornFile, Query};
 pub use runtime::{runtime_directories, runtime_directory};
 pub use version::Version;
 
@@ -48,7 +49,10 @@ pub fn probe(query: &Query) -> Host {
     let memory = memory::memory(&root, &cgroups, &mut notes);
     let path = SearchPath::new(query.path.as_deref(), &query.cwd);
     let (python, path_files) = python::python(query, &path, &mut notes);
-    let app = app::app(query, &path, &python, &path_files);
+    let gunicorn = gunicorn::settings(query, &python, &path_files);
+    let gunicorn_runs = !query.prefer_granian && (python.has("gunicorn") || !python.has("granian"));
+    let said = gunicorn.as_ref().filter(|_| gunicorn_runs);
+    let app = gunicorn::app(query, said, &python, &path_files, &path);
     Host {
         cpu,
         memory,
@@ -57,6 +61,7 @@ pub fn probe(query: &Query) -> Host {
         limits: limits::limits(&root, &mut notes),
         memory_directory: limits::memory_directory(&root),
         gunicorn_config: query.gunicorn_config(),
+        gunicorn_settings: gunicorn,
         notes,
         arch: std::env::consts::ARCH,
     }
@@ -92,6 +97,8 @@ pub struct Host {
     pub memory_directory: Option<PathBuf>,
     /// The Gunicorn configuration file that was found in the usual places.
     pub gunicorn_config: Option<PathBuf>,
+    /// What the configuration file that Gunicorn gets says, as far as its text tells; none without such a text.
+    pub gunicorn_settings: Option<Assignments>,
     /// What could not be read and what was assumed instead, for the log and for `explain`.
     pub notes: Vec<String>,
     /// The processor architecture, as Rust names it (`x86_64`, `s390x`).
@@ -184,6 +191,12 @@ impl Python {
             _ => &Program::Missing,
         }
     }
+
+    /// Whether a server is there, as a program or as a package.
+    #[must_use]
+    pub fn has(&self, server: &str) -> bool {
+        *self.program(server) != Program::Missing || self.packages.contains_key(server)
+    }
 }
 
 /// A Python interpreter.
@@ -223,8 +236,8 @@ pub enum Program {
 pub struct AppFacts {
     /// The file of its module, if it was found on the import path.
     pub file: Option<PathBuf>,
-    /// For an APP without `:attribute`: `app` or `application`, whichever the module defines.
-    pub attribute: Option<String>,
+    /// For an APP without `:attribute`: which of `app` and `application` the module's text defines.
+    pub attributes: Vec<String>,
     /// A program on PATH with the name of APP, if that cannot be a module.
     pub program: Option<PathBuf>,
 }

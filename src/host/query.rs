@@ -28,8 +28,28 @@ pub struct Query {
     pub app_root: Option<PathBuf>,
     /// APP as it was written.
     pub app: Option<String>,
+    /// Whether somebody named it. Where nobody did, `wsgi_app` of Gunicorn's configuration file is the app.
+    pub app_is_named: bool,
+    /// Gunicorn's configuration file.
+    pub gunicorn_file: GunicornFile,
+    /// Where Gunicorn is told on its command line to work (`chdir`).
+    pub gunicorn_directory: Option<PathBuf>,
+    /// What Gunicorn is told on its command line to add to the import path, separated by commas (`pythonpath`).
+    pub gunicorn_python_path: Option<String>,
     /// Whether Granian's interpreter counts instead of Gunicorn's if `PATH` has both and they differ.
     pub prefer_granian: bool,
+}
+
+/// Which configuration file Gunicorn gets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum GunicornFile {
+    /// The one that is found.
+    #[default]
+    Found,
+    /// One that is named, in one of Gunicorn's forms: a path, `file:PATH`, `python:MODULE`.
+    Named(OsString),
+    /// None.
+    None,
 }
 
 impl Query {
@@ -48,6 +68,10 @@ impl Query {
             python: None,
             app_root: None,
             app: None,
+            app_is_named: true,
+            gunicorn_file: GunicornFile::Found,
+            gunicorn_directory: None,
+            gunicorn_python_path: None,
             prefer_granian: false,
         }
     }

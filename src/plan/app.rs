@@ -27,7 +27,7 @@ pub(super) fn target(setting: &Setting<App>, facts: &AppFacts, server: Server, f
         findings
             .warn(format!("the module {} (from {}) was not found on the import path", app.module, setting.origin));
     }
-    let attribute = app.attribute.as_deref().or(facts.attribute.as_deref()).unwrap_or("app");
+    let attribute = app.attribute.as_deref().unwrap_or_else(|| guessed(app, facts, server, findings));
     let mut target =
         Target { text: format!("{}:{attribute}", app.module), factory: false, is_gateway: gateway::is(app) };
     if let (Server::Granian, Some((name, arguments))) = (server, attribute.split_once('(')) {
@@ -40,6 +40,25 @@ pub(super) fn target(setting: &Setting<App>, facts: &AppFacts, server: Server, f
         target.factory = true;
     }
     target
+}
+
+/// What a server takes where no attribute is named: Gunicorn `application`, Granian `app`, else the other.
+fn guessed<'a>(app: &App, facts: &'a AppFacts, server: Server, findings: &mut Findings) -> &'a str {
+    let first = match server {
+        Server::Gunicorn => "application",
+        Server::Granian => "app",
+    };
+    let defined = |name: &str| facts.attributes.iter().any(|attribute| attribute == name);
+    if !defined(first) {
+        // `app`, too, where the text of the module does not tell.
+        return facts.attributes.first().map_or("app", String::as_str);
+    }
+    if let Some(other) = facts.attributes.iter().find(|attribute| *attribute != first) {
+        let message =
+            format!("{app} has both {first} and {other}: {server} takes {first}; name the other as {app}:{other}");
+        findings.warn(message);
+    }
+    first
 }
 
 #[cfg(test)]
@@ -58,10 +77,20 @@ mod tests {
 
     #[test]
     fn the_attribute_is_found_or_app() {
-        let application = AppFacts { attribute: Some("application".into()), ..known() };
+        let application = AppFacts { attributes: vec!["application".into()], ..known() };
         assert_eq!(of("my.app", Server::Gunicorn, &application).0.text, "my.app:application");
         assert_eq!(of("my.app", Server::Gunicorn, &known()).0.text, "my.app:app");
         assert_eq!(of("my.app:api", Server::Granian, &application).0.text, "my.app:api");
+    }
+
+    #[test]
+    fn where_both_are_there_each_server_takes_its_own_and_that_is_said() {
+        let both = AppFacts { attributes: vec!["app".into(), "application".into()], ..known() };
+        let (gunicorn, findings) = of("my.app", Server::Gunicorn, &both);
+        assert_eq!(gunicorn.text, "my.app:application");
+        assert!(findings.warnings[0].contains("gunicorn takes application"), "{:?}", findings.warnings);
+        assert_eq!(of("my.app", Server::Granian, &both).0.text, "my.app:app");
+        assert!(of("my.app:app", Server::Gunicorn, &both).1.warnings.is_empty());
     }
 
     #[test]

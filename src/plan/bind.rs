@@ -2,18 +2,117 @@
 
 use std::net::SocketAddr;
 
+use super::gunicorn::Own;
+use super::gunicorn::address::parse;
 use super::{Bind, Findings};
 use crate::problem::Problem;
 use crate::settings::value::{BindHost, Int, Server, Value};
-use crate::settings::{Origin, Resolution};
+use crate::settings::{Origin, Resolution, Settings};
 
-/// The address or socket. If `HOST` or `PORT` is not set, Granian's own variable applies to Granian.
-pub(super) fn bind(resolution: &Resolution, server: Server, findings: &mut Findings) -> Bind {
+/// Where it listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Addresses {
+    /// What is probed and named.
+    pub first: Bind,
+    /// What is served as well.
+    pub further: Vec<Bind>,
+}
+
+/// The addresses, or the socket. Where `HOST` and `PORT` are not set, what the user tells the server itself counts.
+pub(super) fn bind(resolution: &Resolution, server: Server, own: &Own, findings: &mut Findings) -> Addresses {
     let settings = &resolution.settings;
-    if let Some(path) = &settings.uds.value {
-        findings.decide("bind", format!("unix:{}", path.display()), settings.uds.origin.to_string());
-        return Bind::Unix(path.clone());
+    let told = own.get("bind");
+    if let (Some(path), told) = (&settings.uds.value, &told) {
+        let because = settings.uds.origin.to_string();
+        if let Some(told) = told {
+            findings.warn(format!("{told} is not served: the Unix socket (from {because}) takes precedence"));
+        }
+        return alone(Bind::Unix(path.clone()), because, findings);
     }
+    if let Some(told) = told {
+        if told.is_computed() {
+            findings.warn(format!(
+                "{told} is computed, so it is not known before the server runs: {} is served; set HOST and PORT to \
+                 what it comes to",
+                default_address(settings)
+            ));
+        } else if let Some(addresses) = told_to_gunicorn(settings, &told.texts(), &told.origin, findings) {
+            return addresses;
+        }
+    }
+    let (address, because) = address(resolution, server, findings);
+    alone(Bind::Tcp(address), because, findings)
+}
+
+fn alone(bind: Bind, because: String, findings: &mut Findings) -> Addresses {
+    findings.decide("bind", bind.to_string(), because);
+    Addresses { first: bind, further: Vec::new() }
+}
+
+fn default_address(settings: &Settings) -> SocketAddr {
+    SocketAddr::new(settings.host.value.0, u16::try_from(settings.port.value.0).unwrap_or_default())
+}
+
+/// What Gunicorn is told by its own arguments or its file, as far as `HOST` and `PORT` do not say otherwise. Nothing if
+/// there is nothing left of it.
+fn told_to_gunicorn(
+    settings: &Settings,
+    texts: &[&str],
+    origin: &Origin,
+    findings: &mut Findings,
+) -> Option<Addresses> {
+    let mut binds = Vec::new();
+    for text in texts {
+        match parse(text) {
+            Ok(bind) => binds.push(bind),
+            Err(why) => {
+                let message = format!("bind {text:?} cannot be served: {why}");
+                findings.problem(Problem::setting(message, origin).hint("use ADDRESS:PORT or unix:PATH"));
+            }
+        }
+    }
+    let explicit = [&settings.host.origin, &settings.port.origin].into_iter().find(|origin| origin.is_explicit());
+    let (Some(first), Some(over)) = (binds.first().cloned(), explicit) else {
+        let first = (!binds.is_empty()).then(|| binds.remove(0))?;
+        let shown: Vec<String> = [&first].into_iter().chain(&binds).map(ToString::to_string).collect();
+        findings.decide("bind", shown.join(" "), origin.to_string());
+        return Some(Addresses { first, further: binds });
+    };
+    let merged = merged(settings, &first);
+    let is_other = merged.is_none_or(|merged| Bind::Tcp(merged) != first && !picks_port(&first));
+    if binds.len() > 1 || is_other {
+        let texts = texts.join(", ");
+        findings.warn(format!("bind {texts} (from {origin}) is not served as it stands: {over} takes precedence"));
+    }
+    let merged = merged?;
+    let because =
+        format!("address: {}; port: {}", part(&settings.host.origin, origin), part(&settings.port.origin, origin));
+    Some(alone(Bind::Tcp(merged), because, findings))
+}
+
+/// The address that was told with its host or port replaced by what is set. Nothing for a socket.
+fn merged(settings: &Settings, told: &Bind) -> Option<SocketAddr> {
+    let Bind::Tcp(told) = told else { return None };
+    let (host, port) = (&settings.host, &settings.port);
+    let port_number = u16::try_from(port.value.0).unwrap_or_default();
+    Some(SocketAddr::new(
+        if host.is_explicit() { host.value.0 } else { told.ip() },
+        if port.is_explicit() { port_number } else { told.port() },
+    ))
+}
+
+/// Whether its port is to be picked, once and for all generations.
+fn picks_port(bind: &Bind) -> bool {
+    matches!(bind, Bind::Tcp(address) if address.port() == 0)
+}
+
+fn part<'a>(ours: &'a Origin, told: &'a Origin) -> &'a Origin {
+    if ours.is_explicit() { ours } else { told }
+}
+
+/// The address by `HOST` and `PORT`, or by Granian's own variables for Granian.
+fn address(resolution: &Resolution, server: Server, findings: &mut Findings) -> (SocketAddr, String) {
+    let settings = &resolution.settings;
     let mut host = (settings.host.value, settings.host.origin.clone());
     let mut port = (settings.port.value.0, settings.port.origin.clone());
     if server == Server::Granian {
@@ -29,8 +128,7 @@ pub(super) fn bind(resolution: &Resolution, server: Server, findings: &mut Findi
         }
     }
     let address = SocketAddr::new(host.0.0, u16::try_from(port.0).unwrap_or_default());
-    findings.decide("bind", address.to_string(), format!("address: {}; port: {}", host.1, port.1));
-    Bind::Tcp(address)
+    (address, format!("address: {}; port: {}", host.1, port.1))
 }
 
 /// A value from one of Granian's variables.
@@ -54,7 +152,7 @@ mod tests {
 
     fn of(env: &[(&str, &str)], server: Server) -> (String, Findings) {
         let mut findings = Findings::default();
-        (bind(&resolution(env), server, &mut findings).to_string(), findings)
+        (bind(&resolution(env), server, &Own::default(), &mut findings).first.to_string(), findings)
     }
 
     #[test]

@@ -127,7 +127,7 @@ fn exports(inputs: &Inputs) -> Vec<Export> {
         given("GUNICORN_BACKLOG", s.gunicorn_backlog.0.to_string()),
         given("GUNICORN_MAX_REQUESTS", s.gunicorn_max_requests.0.to_string()),
         given("GUNICORN_MAX_REQUESTS_JITTER", s.gunicorn_max_requests_jitter.0.to_string()),
-        given("GUNICORN_PRELOAD_APP", s.gunicorn_preload_app.to_string()),
+        given("GUNICORN_PRELOAD_APP", s.gunicorn_preload_app.value.show()),
         given("GUNICORN_DEV_MODE", s.gunicorn_dev_mode.to_string()),
         given("GUNICORN_LOG_LEVEL", s.gunicorn_log_level.word().into()),
         perhaps("GUNICORN_CONFIG", s.gunicorn_config.as_ref().map(Value::show)),

@@ -69,7 +69,8 @@ fn what_gunicorn_crashes_on_does_not_reach_it() {
 fn what_a_supervisor_says_to_us_is_not_for_the_server() {
     let names = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
     let pairs: Vec<_> = names.iter().map(|name| (*name, "1")).collect();
-    let supervised = environment(&pairs);
+    // Gunicorn gets its own sockets by these variables.
+    let supervised = environment(&[&pairs[..], &[("HTTP_SERVER", "granian")]].concat());
     let exec = environment(&[&pairs[..], &[("MCP_LAUNCH_MODE", "exec")]].concat());
     for name in names {
         assert_eq!(get(&supervised, name), None, "{name}");

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::app::Target;
 use super::flags::{GRANIAN_RLOOP, granian_has, granian_since};
 use super::guard::Around;
+use super::gunicorn::timeout::WorkerTimeout;
 use super::server::install;
 use super::{Bind, Findings, Launch, Limits, Module, grace};
 use super::{capabilities, gateway};
@@ -29,6 +30,7 @@ pub(super) struct Inputs<'a> {
     pub app: &'a Target,
     pub bind: &'a Bind,
     pub workers: u32,
+    pub worker_timeout: &'a WorkerTimeout,
     pub pair: Option<&'a Arc<Pair>>,
 }
 
@@ -201,6 +203,8 @@ impl Args<'_> {
             calls_factories: false,
             worker_class: None,
             has_lifespan,
+            doubt: None,
+            worker_timeout: inputs.worker_timeout.limit,
             // Spawned workers do not inherit the channel through which we would ask them.
             own_listeners: matches!(inputs.bind, Bind::Tcp(_)) && !self.spawns(),
             obstacle,

@@ -31,6 +31,10 @@ pub(super) struct Around<'a> {
     pub has_lifespan: bool,
     /// Whether the workers open their own listening sockets, of which we want copies for steering clients.
     pub own_listeners: bool,
+    /// Why it is not known whether the workers serve ASGI, so that no limit can be promised.
+    pub doubt: Option<&'static str>,
+    /// How long an event loop may be silent, if that is watched.
+    pub worker_timeout: Option<Duration>,
     /// Why the guard cannot be used.
     pub obstacle: Option<String>,
 }
@@ -84,8 +88,13 @@ impl Launch {
         }
         let limit = limit(settings, around.server);
         let decision = limit.map_or_else(|| "no limit".to_owned(), |limit| format!("limit {limit}"));
-        findings.decide("guard", decision, because(settings, around.server));
-        self.limit = limit;
+        let because = because(settings, around.server);
+        if let Some(doubt) = around.doubt {
+            findings.decide("guard", format!("{decision} if the workers serve ASGI"), format!("{because}; {doubt}"));
+        } else {
+            findings.decide("guard", decision, because);
+            self.limit = limit;
+        }
         let board = (settings.mode.value == Mode::Supervise && around.has_lifespan).then(|| {
             let number = self.next_number(resolution);
             self.descriptors.push(Descriptor { number, what: Inherited::Scoreboard });
@@ -108,7 +117,7 @@ impl Launch {
             exempt: exempt(settings, around.app),
             board,
             line,
-            beat: beat(super::worker_timeout(settings, around.server)),
+            beat: beat(around.worker_timeout),
             grace: settings.stop_timeout.0,
         };
         Some(Module { name: MODULE.into(), source: config.source() })

@@ -36,6 +36,9 @@ use crate::tls::Findings as TlsFindings;
 pub use capabilities::{Capabilities, Listening};
 use common::Common;
 use findings::Findings;
+use gunicorn::Own;
+pub use gunicorn::cmd_args::{Places, places};
+use gunicorn::timeout::WorkerTimeout;
 pub use modules::Module;
 use pre_start::PreStart;
 pub use tls::{Credentials, Files};
@@ -63,8 +66,10 @@ pub struct Plan {
     pub cwd: Option<PathBuf>,
     /// Descriptors that it inherits, at the numbers that `argv` and `env` name.
     pub descriptors: Vec<Descriptor>,
-    /// Where it listens.
+    /// Where it listens: what is probed and named.
     pub bind: Bind,
+    /// Where it listens as well.
+    pub further_binds: Vec<Bind>,
     /// Whether it serves TLS there.
     pub tls: bool,
     /// Whether it only speaks HTTP/2 without TLS.
@@ -136,6 +141,8 @@ pub struct Descriptor {
 pub enum Inherited {
     /// The listening socket for [`Plan::bind`], with this backlog.
     Listener,
+    /// A listening socket for the one of [`Plan::further_binds`] with this index.
+    FurtherListener(usize),
     /// A private listening socket of this generation: a response there comes from this generation.
     ProbeListener,
     /// A memory file with the chain and the key of [`Plan::credentials`].
@@ -179,6 +186,8 @@ pub struct Policy {
     pub health_path: String,
     /// The length of the accept queue.
     pub backlog: u32,
+    /// Whether [`Plan::tls`] is a guess, because only running the server's configuration file tells.
+    pub tls_is_guessed: bool,
 }
 
 /// One decision: what was decided and what it follows from.
@@ -202,16 +211,18 @@ pub fn plan(resolution: &Resolution, host: &Host, tls: &TlsFindings) -> Result<P
     let mut findings = Findings::default();
     let chosen = server::choose(settings, host, &mut findings);
     let (server, version) = (chosen.server, chosen.version);
-    let app = app::target(&settings.app_module, &host.app, server, &mut findings);
-    let bind = bind::bind(resolution, server, &mut findings);
-    let cmd_args = match server {
-        Server::Gunicorn => gunicorn::cmd_args::CmdArgs::read(resolution, &mut findings),
-        Server::Granian => gunicorn::cmd_args::CmdArgs::default(),
-    };
-    let counts = Server::ALL.map(|server| workers::count(server, settings, host, cmd_args.workers()));
+    let own = Own::read(resolution, host, server, &mut findings);
+    let app = app::target(&own.app(settings, &mut findings), &host.app, server, &mut findings);
+    let addresses = bind::bind(resolution, server, &own, &mut findings);
+    let told = own.workers(app.is_gateway, settings, &mut findings);
+    let counts = Server::ALL.map(|server| workers::count(server, settings, host, told.clone()));
     let count = &counts[server as usize];
     let workers = count.number;
     count.report(&mut findings);
+    let worker_timeout = match server {
+        Server::Gunicorn => gunicorn::timeout::worker_timeout(settings, &own, &mut findings),
+        Server::Granian => WorkerTimeout::ours(settings, settings.granian_dev_mode.value),
+    };
     server_args::check(server, &resolution.server_args, &mut findings);
     tls::judge(settings, tls, &mut findings);
 
@@ -220,19 +231,27 @@ pub fn plan(resolution: &Resolution, host: &Host, tls: &TlsFindings) -> Result<P
         host,
         server,
         app: &app,
-        bind: &bind,
+        bind: &addresses.first,
         counts: counts.map(|count| count.number),
+    };
+    let told_policy = ToldPolicy {
+        worker_timeout: worker_timeout.limit,
+        backlog: own.backlog(settings),
+        computes_tls: own.computes_tls(settings),
     };
     let mut env = environment::environment(&inputs, &mut findings);
     let pre_start = pre_start::steps(settings, host, &env, &mut findings);
     let (app, pair) = (&app, tls.pair.as_ref());
     let launch = match server {
         Server::Gunicorn => {
-            let inputs = gunicorn::Inputs { resolution, host, version, app, bind: &bind, workers, cmd_args, pair };
+            let (addresses, worker_timeout) = (&addresses, &worker_timeout);
+            let inputs =
+                gunicorn::Inputs { resolution, host, version, app, addresses, workers, own, worker_timeout, pair };
             gunicorn::launch(inputs, &mut findings)
         }
         Server::Granian => {
-            let inputs = granian::Inputs { resolution, host, version, app, bind: &bind, workers, pair };
+            let (bind, worker_timeout) = (&addresses.first, &worker_timeout);
+            let inputs = granian::Inputs { resolution, host, version, app, bind, workers, worker_timeout, pair };
             granian::launch(&inputs, &mut findings)
         }
     };
@@ -246,6 +265,7 @@ pub fn plan(resolution: &Resolution, host: &Host, tls: &TlsFindings) -> Result<P
         gateway::warn(settings, &env, workers, &mut findings);
     }
     surroundings::check(server, settings, host, workers, &mut findings);
+    worker_timeout.report(launch.target != app.text, &mut findings);
 
     let Findings { problems, warnings, reasons } = findings;
     if !problems.is_empty() {
@@ -262,7 +282,8 @@ pub fn plan(resolution: &Resolution, host: &Host, tls: &TlsFindings) -> Result<P
         env,
         cwd: settings.app_root.value.clone(),
         descriptors: launch.descriptors,
-        bind,
+        bind: addresses.first,
+        further_binds: addresses.further,
         tls: launch.tls,
         h2c: launch.h2c && !launch.tls,
         credentials: launch.credentials,
@@ -272,13 +293,13 @@ pub fn plan(resolution: &Resolution, host: &Host, tls: &TlsFindings) -> Result<P
         workers,
         mode: settings.mode.value,
         pre_start,
-        policy: policy(settings, server, &launch.limits),
+        policy: policy(settings, server, &told_policy, &launch.limits),
         reasons,
         warnings,
     })
 }
 
-fn policy(settings: &Settings, server: Server, limits: &Limits) -> Policy {
+fn policy(settings: &Settings, server: Server, told: &ToldPolicy, limits: &Limits) -> Policy {
     let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     Policy {
         restart: settings.restart.value,
@@ -289,28 +310,27 @@ fn policy(settings: &Settings, server: Server, limits: &Limits) -> Policy {
         stop_delay: settings.stop_delay.0,
         stop_timeout: settings.stop_timeout.0,
         startup_timeout: settings.startup_timeout.0,
-        worker_timeout: worker_timeout(settings, server),
+        worker_timeout: told.worker_timeout,
         workers_max_rss: limits.max_rss,
         workers_lifetime: limits.lifetime,
         health_path: settings.health_path.value.0.clone(),
-        backlog: count(Common::of(server, settings).backlog.0),
+        backlog: count(told.backlog.unwrap_or(Common::of(server, settings).backlog.0)),
+        tls_is_guessed: told.computes_tls,
     }
-}
-
-/// How long the event loop of a worker may be silent. A timeout that was set for Gunicorn is meant as this one.
-fn worker_timeout(settings: &Settings, server: Server) -> Option<Duration> {
-    let (ours, gunicorns) = (&settings.worker_timeout, &settings.gunicorn_timeout);
-    let timeout = match server {
-        Server::Gunicorn if gunicorns.is_explicit() && !ours.is_explicit() => Duration::from_secs(gunicorns.0),
-        _ => ours.0,
-    };
-    (!timeout.is_zero()).then_some(timeout)
 }
 
 /// The part of the stop budget that is left to the server, in whole seconds, at least one.
 fn grace(settings: &Settings) -> u64 {
     let left = settings.stop_timeout.0.saturating_sub(settings.stop_delay.0).saturating_sub(STOP_RESERVE);
     left.as_secs().max(1)
+}
+
+/// What the policy takes from what the user tells the server itself.
+#[derive(Debug)]
+struct ToldPolicy {
+    worker_timeout: Option<Duration>,
+    backlog: Option<u64>,
+    computes_tls: bool,
 }
 
 /// How a server is started: the arguments after the program's name, and what goes with them.

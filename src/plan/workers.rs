@@ -6,8 +6,8 @@ use crate::host::Host;
 use crate::settings::value::{Server, Value, Workers};
 use crate::settings::{Origin, Settings};
 
-/// A count given to Gunicorn in `GUNICORN_CMD_ARGS`.
-pub(super) type CommandArgument = Option<u32>;
+/// A count that somebody gave to Gunicorn itself, and where.
+pub(super) type Told = Option<(u32, Origin)>;
 
 /// A worker count and its reasons.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,7 +25,7 @@ const FAR_ABOVE: u32 = 4;
 const MEMORY_PERCENT: u64 = 80;
 
 /// Computes the count for one server, whether or not it is the selected one.
-pub(super) fn count(server: Server, settings: &Settings, host: &Host, argument: CommandArgument) -> Count {
+pub(super) fn count(server: Server, settings: &Settings, host: &Host, argument: Told) -> Count {
     let cores = Cores::of(settings, host);
     let wanted = Wanted::of(server, settings, argument);
     let memory = MemoryCap::of(settings, host);
@@ -101,7 +101,7 @@ impl Count {
     }
 }
 
-/// What was requested: the server's own setting, else an argument for Gunicorn, else `WEB_CONCURRENCY`, else auto.
+/// What was asked for: the server's own setting, else what Gunicorn is told, else `WEB_CONCURRENCY`, else auto.
 struct Wanted {
     workers: Workers,
     origin: Origin,
@@ -110,14 +110,14 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn of(server: Server, settings: &Settings, argument: CommandArgument) -> Self {
+    fn of(server: Server, settings: &Settings, argument: Told) -> Self {
         let own = Common::of(server, settings).workers;
         let mut asked: Vec<(Workers, Origin)> = Vec::new();
         if own.is_explicit() {
             asked.push((own.value.clone(), own.origin.clone()));
         }
-        if let (Server::Gunicorn, Some(number)) = (server, argument) {
-            asked.push((Workers::Exactly(number), Origin::Env("GUNICORN_CMD_ARGS".into())));
+        if let (Server::Gunicorn, Some((number, origin))) = (server, argument) {
+            asked.push((Workers::Exactly(number), origin));
         }
         let either = &settings.web_concurrency;
         if let Some(workers) = either.value.clone().filter(|workers| *workers != Workers::Auto) {

@@ -80,10 +80,22 @@ fn the_reason_begins_with_what_binds_and_names_every_other_input() {
 #[test]
 fn an_argument_for_gunicorn_is_between_its_own_setting_and_web_concurrency() {
     let settings = resolution(&[("WEB_CONCURRENCY", "7")]).settings;
-    assert_eq!(count(Server::Gunicorn, &settings, &host(2, None, None), Some(3)).number, 3);
-    assert_eq!(count(Server::Granian, &settings, &host(2, None, None), Some(3)).number, 7);
+    assert_eq!(
+        count(Server::Gunicorn, &settings, &host(2, None, None), Some((3, Origin::Env("GUNICORN_CMD_ARGS".into()))))
+            .number,
+        3
+    );
+    assert_eq!(
+        count(Server::Granian, &settings, &host(2, None, None), Some((3, Origin::Env("GUNICORN_CMD_ARGS".into()))))
+            .number,
+        7
+    );
     let settings = resolution(&[("GUNICORN_WORKERS", "5")]).settings;
-    assert_eq!(count(Server::Gunicorn, &settings, &host(2, None, None), Some(3)).number, 5);
+    assert_eq!(
+        count(Server::Gunicorn, &settings, &host(2, None, None), Some((3, Origin::Env("GUNICORN_CMD_ARGS".into()))))
+            .number,
+        5
+    );
 }
 
 #[test]

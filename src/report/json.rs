@@ -36,6 +36,7 @@ fn plan_value(resolution: &Resolution, plan: &Plan) -> Value {
     let argv: Vec<_> = plan.argv.iter().map(|word| redact::text(&word.to_string_lossy())).collect();
     let descriptors = plan.descriptors.iter().map(|descriptor| match &descriptor.what {
         Inherited::Listener => json!({ "number": descriptor.number, "what": "listener" }),
+        Inherited::FurtherListener(_) => json!({ "number": descriptor.number, "what": "further-listener" }),
         Inherited::ProbeListener => json!({ "number": descriptor.number, "what": "probe-listener" }),
         Inherited::Scoreboard => json!({ "number": descriptor.number, "what": "scoreboard" }),
         Inherited::BorrowedSockets => json!({ "number": descriptor.number, "what": "line" }),

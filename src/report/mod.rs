@@ -213,6 +213,7 @@ fn default<'a>(entry: &'a Entry) -> &'a str {
 fn what(inherited: &Inherited) -> String {
     match inherited {
         Inherited::Listener => "the listening socket".into(),
+        Inherited::FurtherListener(index) => format!("the listening socket for further address {}", index + 1),
         Inherited::ProbeListener => "a private listening socket for readiness probes".into(),
         Inherited::Scoreboard => "shared memory in which the workers report their state".into(),
         Inherited::BorrowedSockets => "a channel for borrowing copies of the workers' listening sockets".into(),

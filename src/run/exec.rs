@@ -29,7 +29,11 @@ pub fn exec(plan: &Plan, lock: Option<Lock>, inherited: SignalState) -> Result<E
             what @ (Inherited::Pair | Inherited::Authority) => {
                 super::memfd::credentials::memory_file(plan.credentials.as_ref(), what)
             }
-            Inherited::Listener | Inherited::ProbeListener | Inherited::Scoreboard | Inherited::BorrowedSockets => {
+            Inherited::Listener
+            | Inherited::FurtherListener(_)
+            | Inherited::ProbeListener
+            | Inherited::Scoreboard
+            | Inherited::BorrowedSockets => {
                 continue;
             }
         };

@@ -9,7 +9,7 @@ use super::layers::Layers;
 pub use super::opt::{Entry, Heading, JoinList, Opt, Section};
 use super::setting::Setting;
 use super::value::{
-    App, AutoPath, BindHost, ClientVerify, Cpus, GranianLogLevel, GunicornLogLevel, Http, Int, Lifetime,
+    App, AutoBool, AutoPath, BindHost, ClientVerify, Cpus, GranianLogLevel, GunicornLogLevel, Http, Int, Lifetime,
     ListenAddress, LogFormat, LogLevel, Loop, MebiSize, Mode, PathPrefixes, Restart, RuntimeMode, Seconds, Secret,
     ServerChoice, Size, Span, TaskImpl, TlsVersion, UrlPath, Value, Workers,
 };
@@ -210,8 +210,8 @@ options! {
     /// Random number of requests, at most this, added to max_requests so that workers are not all replaced at once.
     gunicorn_max_requests_jitter: Int<0, 4_294_967_295> = "100", Gunicorn "max_requests_jitter",
         ["GUNICORN_MAX_REQUESTS_JITTER"], Gunicorn, flag: Some("max-requests-jitter");
-    /// Import the app once, before the workers are forked.
-    gunicorn_preload_app: bool = "true", Gunicorn "preload_app", ["GUNICORN_PRELOAD_APP"], Gunicorn,
+    /// Import the app once, before the workers are forked; auto does so for the gateway.
+    gunicorn_preload_app: AutoBool = "auto", Gunicorn "preload_app", ["GUNICORN_PRELOAD_APP"], Gunicorn,
         flag: Some("preload-app");
     /// Reload when the code changes; no preloading, at most 2 workers.
     gunicorn_dev_mode: bool = "false", Gunicorn "dev_mode", ["GUNICORN_DEV_MODE"], Gunicorn, flag: Some("dev-mode");
@@ -302,7 +302,7 @@ options! {
     startup_timeout: Span<100, 86_400_000> = "120s", Launcher "startup_timeout", ["MCP_LAUNCH_STARTUP_TIMEOUT"],
         Supervision, flag: Some("startup-timeout");
     /// Replace a worker whose event loop is silent for this long; 0 disables this.
-    worker_timeout: Span<0, 604_800_000> = "120s", Launcher "worker_timeout", ["MCP_LAUNCH_WORKER_TIMEOUT"],
+    worker_timeout: Span<0, 604_800_000> = "30s", Launcher "worker_timeout", ["MCP_LAUNCH_WORKER_TIMEOUT"],
         Supervision, flag: Some("worker-timeout");
     /// The guard inside each worker, which refuses excess requests and reveals hung workers.
     guard: bool = "on", Launcher "guard", ["MCP_LAUNCH_GUARD"], Supervision, flag: Some("guard");

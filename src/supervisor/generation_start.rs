@@ -54,6 +54,11 @@ pub(super) fn start(
                 let socket = listeners.lend(generation, plan.policy.backlog).map_err(prepare)?;
                 listener = Some((socket.try_clone().map_err(|_| prepare(Errno::EMFILE))?, descriptor.number));
             }
+            Inherited::FurtherListener(index) => {
+                let bind = plan.further_binds.get(*index).ok_or_else(|| prepare(Errno::EINVAL))?;
+                let socket = listeners.lend_further(bind, plan.policy.backlog).map_err(prepare)?;
+                made.insert(descriptor.number, socket.try_clone().map_err(|_| prepare(Errno::EMFILE))?);
+            }
             Inherited::ProbeListener => {
                 let (socket, address) = private_listener().map_err(prepare)?;
                 private = Some(address);

@@ -9,6 +9,7 @@ mod faults;
 mod gateway;
 mod gateway_after_fork;
 mod generations;
+mod gunicorn_file;
 mod health;
 mod hung_workers;
 mod notify;

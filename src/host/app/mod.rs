@@ -7,21 +7,20 @@ use super::python_source;
 use super::search::SearchPath;
 use super::{AppFacts, Program, Python, Query};
 
-/// The names that are tried for an APP without `:attribute`, in this order.
+/// The names that are looked for where an APP is without `:attribute`.
 const ATTRIBUTES: [&str; 2] = ["app", "application"];
 
-/// Looks for APP on the import path, as far as it is known: the working directory, `PYTHONPATH`, the interpreter's
-/// directories and those that `.pth` files add. Import hooks, which some editable installs use, are not followed, so
-/// a missing file does not prove that there is no module.
-pub(super) fn app(query: &Query, path: &SearchPath, python: &Python, path_files: &[PathBuf]) -> AppFacts {
-    let Some(app) = query.app.as_deref() else { return AppFacts::default() };
+/// Looks for APP on the import path, as far as that is known: the working directory, `PYTHONPATH`, the interpreter's
+/// directories and the directories that `.pth` files add. Import hooks, which some editable installs use, are not
+/// followed: no file is no proof that there is no module.
+pub(super) fn app(app: &str, import: &ImportPath, path: &SearchPath) -> AppFacts {
     let (module, named) = app.split_once(':').map_or((app, false), |(module, _)| (module, true));
     let parts: Vec<_> = module.split('.').collect();
     let is_module = parts.iter().all(|part| {
         part.starts_with(|first: char| first.is_alphabetic() || first == '_')
             && part.chars().all(|letter| letter.is_alphanumeric() || letter == '_')
     });
-    let file = if is_module { find(&parts, query, python, path_files) } else { None };
+    let file = if is_module { import.find(&parts) } else { None };
     if named {
         return AppFacts { file, ..AppFacts::default() };
     }
@@ -31,22 +30,37 @@ pub(super) fn app(query: &Query, path: &SearchPath, python: &Python, path_files:
     };
     let defined =
         file.as_deref().filter(|file| file.extension().is_some_and(|extension| extension == "py")).map(defined);
-    let attribute = defined.and_then(|names| {
-        ATTRIBUTES.into_iter().find(|attribute| names.iter().any(|name| name == attribute)).map(str::to_owned)
+    let attributes = defined.map(|names| {
+        let defined = |attribute: &&str| names.iter().any(|name| name == attribute);
+        ATTRIBUTES.into_iter().filter(defined).map(str::to_owned).collect()
     });
-    AppFacts { file, attribute, program }
+    AppFacts { file, attributes: attributes.unwrap_or_default(), program }
 }
 
-/// The module's file in the first entry of the import path that has the module or its package.
-fn find(parts: &[&str], query: &Query, python: &Python, path_files: &[PathBuf]) -> Option<PathBuf> {
-    let interpreter = python.interpreter.as_ref();
-    let version = interpreter.and_then(|interpreter| interpreter.version);
-    let sites = interpreter.map(|interpreter| interpreter.site_packages.clone()).unwrap_or_default();
-    let known = std::iter::once(query.working_directory()).chain(query.python_path()).chain(sites);
-    let added = path_files.iter().flat_map(|file| path_lines(file));
-    match known.chain(added).try_for_each(|entry| module_in(&entry, parts, version)) {
-        ControlFlow::Break(file) => file,
-        ControlFlow::Continue(()) => None,
+/// Where Python looks for modules, as far as that is known.
+#[derive(Debug)]
+pub(super) struct ImportPath {
+    entries: Vec<PathBuf>,
+    version: Option<(u32, u32)>,
+}
+
+impl ImportPath {
+    /// `first` comes before all else.
+    pub fn new(first: Vec<PathBuf>, query: &Query, python: &Python, path_files: &[PathBuf]) -> Self {
+        let interpreter = python.interpreter.as_ref();
+        let sites = interpreter.map(|interpreter| interpreter.site_packages.clone()).unwrap_or_default();
+        let known = first.into_iter().chain([query.working_directory()]).chain(query.python_path()).chain(sites);
+        let added = path_files.iter().flat_map(|file| path_lines(file));
+        let version = interpreter.and_then(|interpreter| interpreter.version);
+        Self { entries: known.chain(added).collect(), version }
+    }
+
+    /// The module's file in the first entry that has the module, or the package that should.
+    pub fn find(&self, parts: &[&str]) -> Option<PathBuf> {
+        match self.entries.iter().try_for_each(|entry| module_in(entry, parts, self.version)) {
+            ControlFlow::Break(file) => file,
+            ControlFlow::Continue(()) => None,
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Values that a text spells out.
 
+use std::fmt;
+
 use super::strings::Text;
 use super::tokens::{Kind, Token};
 
@@ -105,6 +107,24 @@ impl Parser<'_> {
             self.rest = &self.rest[1..];
         }
         found
+    }
+}
+
+/// As Python would write it, near enough for people.
+impl fmt::Display for Literal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("None"),
+            Self::Bool(true) => f.write_str("True"),
+            Self::Bool(false) => f.write_str("False"),
+            Self::Int(number) => number.fmt(f),
+            Self::Float(number) => write!(f, "{number:?}"),
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Sequence(values) => {
+                let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+                write!(f, "[{}]", values.join(", "))
+            }
+        }
     }
 }
 

@@ -11,9 +11,29 @@ use crate::settings::{Origin, Resolution};
 /// The variable's name.
 pub(in super::super) const NAME: &str = "GUNICORN_CMD_ARGS";
 
+/// Where Gunicorn is told to look for things.
+#[derive(Debug, Default)]
+pub struct Places {
+    /// For its configuration file.
+    pub config: Option<String>,
+    /// For all relative paths.
+    pub chdir: Option<String>,
+    /// For modules, separated by commas.
+    pub python_path: Option<String>,
+}
+
+/// What the variable says of places. A variable that cannot be read is a problem of the plan's.
+#[must_use]
+pub fn places(resolution: &Resolution) -> Places {
+    let native = resolution.native.iter().find(|native| native.name == NAME);
+    let words = native.and_then(|native| shlex::split(&native.value)).unwrap_or_default();
+    let args = CmdArgs { arguments: arguments::parse(&words), changed: false };
+    let value = |setting| args.value(setting).map(str::to_owned);
+    Places { config: value("config"), chdir: value("chdir"), python_path: value("pythonpath") }
+}
+
 /// What is always the launcher's, and why.
-const OURS: &[(&str, &str)] = &[
-    ("bind", "use HOST and PORT, or --bind"),
+pub(super) const OURS: &[(&str, &str)] = &[
     ("daemon", "a server that detaches cannot be looked after"),
     ("pidfile", "the launcher knows the process; use its lock"),
     ("reuse_port", "workers share one socket, so that a hung one takes no requests with it"),
@@ -59,9 +79,11 @@ impl CmdArgs {
         self.arguments.iter().rfind(|argument| argument.setting() == Some(setting))?.value.as_deref()
     }
 
-    /// The worker count.
-    pub fn workers(&self) -> Option<u32> {
-        self.value("workers").and_then(count)
+    /// All that is given for this, if something is; a switch has no value.
+    pub fn values(&self, setting: &str) -> Option<Vec<Option<&str>>> {
+        let given = self.arguments.iter().filter(|argument| argument.setting() == Some(setting));
+        let values: Vec<_> = given.map(|argument| argument.value.as_deref()).collect();
+        (!values.is_empty()).then_some(values)
     }
 
     /// Drops everything that sets this, and says so.
@@ -100,17 +122,17 @@ mod tests {
 
     #[test]
     fn what_contradicts_the_launcher_is_dropped_with_a_warning_and_the_rest_stays() {
-        let (args, findings) = read("--bind 0.0.0.0:80 -D --pid=/run/x --reuse-port --threads 4 --env 'A=b c'");
+        let (args, findings) = read("-D --pid=/run/x --reuse-port --threads 4 --env 'A=b c'");
         assert_eq!(args.rewritten().unwrap(), "--threads 4 --env 'A=b c'");
-        assert_eq!(findings.warnings.len(), 4);
-        assert!(findings.warnings[0].starts_with("--bind 0.0.0.0:80 in GUNICORN_CMD_ARGS is ignored: use HOST"));
+        assert_eq!(findings.warnings.len(), 3);
+        assert!(findings.warnings[0].starts_with("-D in GUNICORN_CMD_ARGS is ignored: a server that detaches"));
         assert!(findings.problems.is_empty());
     }
 
     #[test]
     fn a_worker_count_and_a_configuration_file_are_found_and_stay() {
         let (args, findings) = read("-w3 -c /etc/gunicorn.py --timeout 5");
-        assert_eq!((args.workers(), args.value("config")), (Some(3), Some("/etc/gunicorn.py")));
+        assert_eq!((args.value("workers"), args.value("config")), (Some("3"), Some("/etc/gunicorn.py")));
         assert!(args.sets("timeout") && args.rewritten().is_none() && findings.warnings.is_empty());
     }
 

@@ -34,14 +34,6 @@ impl Directive {
         Self::new(setting, flag, value, false)
     }
 
-    /// Its value, if that is a text.
-    pub fn text(&self) -> Option<&str> {
-        match &self.value {
-            Python::Text(text) => Some(text),
-            _ => None,
-        }
-    }
-
     /// As arguments. A flag can switch something on, but nothing off.
     pub fn arguments(&self) -> Option<Vec<String>> {
         match &self.value {

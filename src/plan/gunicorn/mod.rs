@@ -4,15 +4,19 @@
 //! settings are flags. Defaults are flags too, except where `GUNICORN_CMD_ARGS` says otherwise; with a file of the
 //! user's they go into a generated module that runs the file after them.
 //!
-//! Sockets, when we stay: a TCP one is given by `--bind fd://3`. Gunicorn unlinks the path of an `fd://` Unix socket
-//! when it stops, so that one goes by `LISTEN_FDS`, as systemd does it: Gunicorn then takes descriptors 3 and 4,
-//! ignores every address that is no `fd://`, and unlinks nothing. `--bind` is passed all the same, because without it
-//! a `bind` in the user's file would count.
+//! Sockets, when we stay, go by `LISTEN_FDS`, as systemd does it: Gunicorn takes the descriptors from 3 on, ignores
+//! every address and unlinks nothing. The addresses are passed as `--bind` all the same, so that hooks and the log see
+//! them and not descriptors.
 
+pub(super) mod address;
 mod arguments;
 pub(super) mod cmd_args;
 mod directive;
 mod module;
+mod overridden;
+mod own;
+mod preload;
+pub(super) mod timeout;
 mod tls;
 mod worker_class;
 
@@ -20,10 +24,11 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use super::app::Target;
+use super::bind::Addresses;
 use super::capabilities;
 use super::flags::{GUNICORN_NETWORKS, gunicorn_has};
 use super::guard::Around;
-use super::{Bind, Descriptor, Findings, Inherited, Launch, Limits, Module, grace};
+use super::{Descriptor, Findings, Inherited, Launch, Limits, Module, grace};
 use crate::host::{Host, Version};
 use crate::problem::{Origin, Problem};
 use crate::settings::checks::STOP_RESERVE;
@@ -31,9 +36,10 @@ use crate::settings::value::{Mode, Server, Value, show_span};
 use crate::settings::{Resolution, Setting, Settings};
 use crate::tls::Pair;
 pub(super) use arguments::parse;
-use cmd_args::CmdArgs;
 use directive::{Directive, Python};
 use module::Base;
+pub(super) use own::Own;
+use timeout::WorkerTimeout;
 
 /// What Gunicorn's start depends on.
 pub(super) struct Inputs<'a> {
@@ -41,40 +47,44 @@ pub(super) struct Inputs<'a> {
     pub host: &'a Host,
     pub version: Option<Version>,
     pub app: &'a Target,
-    pub bind: &'a Bind,
+    pub addresses: &'a Addresses,
     pub workers: u32,
-    pub cmd_args: CmdArgs,
+    pub own: Own<'a>,
+    pub worker_timeout: &'a WorkerTimeout,
     pub pair: Option<&'a Arc<Pair>>,
 }
 
 /// Works out the arguments, the descriptors and what changes in the environment.
 pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
-    let Inputs { resolution, host, version, app, bind, workers, mut cmd_args, pair } = inputs;
+    let Inputs { resolution, host, version, app, addresses, workers, mut own, worker_timeout, pair } = inputs;
     let settings = &resolution.settings;
     let mut launch = Launch::new(capabilities::gunicorn());
-    listen(settings, bind, &mut launch);
+    listen(settings, addresses, &mut launch);
     launch.args.extend(["--workers".into(), workers.to_string().into()]);
 
-    let file = user_file(settings, &cmd_args, host);
-    let mut directives = directives(settings, host, version, app, &cmd_args, findings);
-    let grace = directives.iter().find(|directive| directive.setting == "graceful_timeout" && directive.explicit);
-    if let Some(Python::Int(seconds)) = grace.map(|directive| &directive.value) {
+    let class = class(settings, host, version, app, &own, findings);
+    let preload = preload::decide(settings, &own, app.is_gateway, class.known.as_deref(), findings);
+    let mut directives = directives(settings, host, version, &own, findings);
+    directives.extend(class.directive.iter().cloned().chain(preload.directives));
+    let explicit_grace =
+        directives.iter().find(|directive| directive.setting == "graceful_timeout" && directive.explicit);
+    if let Some(Python::Int(seconds)) = explicit_grace.map(|directive| &directive.value) {
         launch.env.push(("GUNICORN_GRACEFUL_TIMEOUT".into(), Some(seconds.to_string().into())));
     }
     directives.extend(tls::tls(&mut launch, pair, resolution));
-    let class = directives.iter().find(|directive| directive.setting == "worker_class");
-    let class = class.and_then(Directive::text).or_else(|| cmd_args.value("worker_class"));
-    let http = tls::http(resolution, host, version, class, findings);
-    directives.extend(http);
-    let around = guarded(resolution, host, app, &cmd_args);
-    if around.is_possible(settings) && !cmd_args.sets("proc_name") {
+    directives.extend(tls::http(resolution, host, version, class.known.as_deref(), findings));
+    let around = guarded(resolution, host, app, &own, &class, worker_timeout);
+    if around.is_possible(settings) && !own.cmd_args.sets("proc_name") {
         // Gunicorn's default is what it imports, which is the guard.
         directives.push(Directive::default_value("proc_name", "--name", text(&app.text)));
     }
     if server_args_set(resolution, "control_socket") {
         directives.retain(|directive| directive.setting != "control_socket_disable");
     }
-    let watched = file.as_ref().map(|(path, _)| path.to_string_lossy()).filter(|path| !path.starts_with("python:"));
+    overridden::warn(&own, findings);
+    let file = own.file.clone();
+    let watched = file.as_ref().map(|file| file.location.to_string_lossy());
+    let watched = watched.filter(|path| !path.starts_with("python:"));
     if let (Some(path), true) = (watched, settings.gunicorn_dev_mode.value) {
         let path = path.strip_prefix("file:").unwrap_or(&path).to_owned();
         directives.push(Directive::explicit("reload_extra_files", "--reload-extra-file", Python::Text(path)));
@@ -86,11 +96,11 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
             (Some(arguments), true) => launch.args.extend(arguments.into_iter().map(OsString::from)),
             (None, true) => {
                 let why = format!("{} is set otherwise", directive.setting);
-                cmd_args.drop(directive.setting, &why, findings);
+                own.cmd_args.drop(directive.setting, &why, findings);
                 forced.push(directive);
             }
             (_, false) if file.is_some() => defaults.push(directive),
-            (Some(arguments), false) if !cmd_args.sets(directive.setting) => {
+            (Some(arguments), false) if !own.cmd_args.sets(directive.setting) => {
                 launch.args.extend(arguments.into_iter().map(OsString::from));
             }
             (_, false) => {}
@@ -98,11 +108,10 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
     }
 
     let base = match &file {
-        Some((path, origin)) => {
-            let shown = path.to_string_lossy();
-            let because = format!("{origin}; it overrides our defaults; a worker count or bind in it has no effect");
-            findings.decide("config", shown, because);
-            Some(Base::User(path))
+        Some(file) => {
+            let shown = file.location.to_string_lossy();
+            findings.decide("config", shown, format!("{}; it takes precedence over our defaults", file.origin));
+            Some(Base::User(&file.location))
         }
         None if app.is_gateway => {
             findings.decide("config", "built in", "the app is the gateway, and there is no file of yours");
@@ -113,22 +122,33 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
         None => None,
     };
     let guard = launch.guard(around, resolution, findings);
-    // With the guard there is one in any case: it has the guard imported before a worker changes its user.
-    let base = base.or((guard.is_some() || settings.ssl.value).then_some(Base::Empty));
+    // With the guard there is one in any case: it has the guard imported before a worker changes its user. And where
+    // sockets are handed down, it keeps the private one out of sight.
+    let supervises = settings.mode.value == Mode::Supervise;
+    let base = base.or((guard.is_some() || settings.ssl.value || supervises).then_some(Base::Empty));
     launch.target = guard.as_ref().map_or_else(|| app.text.clone(), |guard| format!("{}:app", guard.name));
     if let Some(base) = base {
         let least = settings.ssl.value.then_some(settings.ssl_min_version.value);
-        let config = Module { name: module::NAME.into(), source: module::source(&base, &defaults, &forced, least) };
+        let parts = module::Parts {
+            base,
+            defaults: &defaults,
+            forced: &forced,
+            least,
+            grace: supervises.then(|| grace(settings)),
+            private_listener: supervises.then_some(PRIVATE_LISTENER),
+            is_gateway: app.is_gateway,
+        };
+        let config = Module { name: module::NAME.into(), source: parts.source() };
         launch.carry([config].into_iter().chain(guard).collect(), resolution);
         launch.args.splice(0..0, ["-c".into(), format!("python:{}", module::NAME).into()]);
     }
-    if let Some(rewritten) = cmd_args.rewritten() {
+    if let Some(rewritten) = own.cmd_args.rewritten() {
         launch.env.push((cmd_args::NAME.into(), (!rewritten.is_empty()).then_some(rewritten)));
     }
     launch.args.push(launch.target.clone().into());
     launch.args.extend(resolution.server_args.iter().cloned());
-    launch.capabilities.reloads = settings.gunicorn_dev_mode.value || cmd_args.sets("reload");
-    launch.tls = settings.ssl.value || cmd_args.sets("certfile");
+    launch.capabilities.reloads = settings.gunicorn_dev_mode.value || own.is_on("reload");
+    launch.tls = settings.ssl.value || own.is_on("certfile") || own.is_on("keyfile");
     match settings.mode.value {
         Mode::Supervise => {
             launch.limits =
@@ -136,33 +156,38 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
         }
         Mode::Exec => limits_without_effect(settings).into_iter().for_each(|warning| findings.warn(warning)),
     }
-    if preloads(settings) || cmd_args.sets("preload_app") {
+    if preload.is_on || own.get("preload_app").is_some_and(|told| told.is_computed()) {
         launch.capabilities.boot_statuses.push(1);
     }
     launch
 }
 
-/// What the guard is to know of Gunicorn's start. The worker class that only the user's file names is seen when the
-/// guard is imported.
-fn guarded<'a>(resolution: &Resolution, host: &Host, app: &'a Target, cmd_args: &CmdArgs) -> Around<'a> {
-    let setting = &resolution.settings.gunicorn_worker_class;
-    let told = (!setting.value.eq_ignore_ascii_case("auto")).then_some(setting.value.as_str());
-    let class = told.or_else(|| cmd_args.value("worker_class"));
-    let paste = cmd_args.sets("paste") || server_args_set(resolution, "paste");
-    let obstacle = match class {
+/// What the guard is to know of Gunicorn's start. A worker class that only running the user's file tells is looked at
+/// when the guard is imported.
+fn guarded<'a>(
+    resolution: &Resolution,
+    host: &Host,
+    app: &'a Target,
+    own: &Own,
+    class: &Class,
+    worker_timeout: &WorkerTimeout,
+) -> Around<'a> {
+    let asked = class.asked.as_deref();
+    let paste = own.get("paste").is_some() || server_args_set(resolution, "paste");
+    let obstacle = match asked {
         Some(class) if worker_class::is_wsgi(class) => Some(format!("worker class {class} is for WSGI apps")),
         _ if paste => Some("the app is what a paste file says".to_owned()),
         _ => Around::obstacle(host),
     };
-    let calls_factories = class != Some(worker_class::ASGI);
-    let worker_class = class.map(str::to_owned);
     Around {
         server: Server::Gunicorn,
         app,
-        calls_factories,
-        worker_class,
+        calls_factories: asked != Some(worker_class::ASGI),
+        worker_class: asked.map(str::to_owned),
         has_lifespan: true,
         own_listeners: false,
+        doubt: class.known.is_none().then_some("the configuration file computes the worker class"),
+        worker_timeout: worker_timeout.limit,
         obstacle,
     }
 }
@@ -183,57 +208,36 @@ fn server_args_set(resolution: &Resolution, setting: &str) -> bool {
     parse(&words).iter().any(|argument| argument.setting() == Some(setting))
 }
 
+/// The place of the private socket among those that are handed down.
+const PRIVATE_LISTENER: usize = 1;
+
 /// Where it listens, and the sockets that it inherits if we stay.
-fn listen(settings: &Settings, bind: &Bind, launch: &mut Launch) {
-    let mut bind_to = |address: String| launch.args.extend(["--bind".into(), address.into()]);
+fn listen(settings: &Settings, addresses: &Addresses, launch: &mut Launch) {
+    for bind in [&addresses.first].into_iter().chain(&addresses.further) {
+        launch.args.extend(["--bind".into(), bind.to_string().into()]);
+    }
     if settings.mode.value == Mode::Exec {
-        return bind_to(bind.to_string());
+        return;
     }
-    match bind {
-        Bind::Tcp(_) => {
-            bind_to("fd://3".into());
-            bind_to("fd://4".into());
-        }
-        Bind::Unix(_) => {
-            bind_to(bind.to_string());
-            launch.listen_pid = true;
-            launch.env.push(("LISTEN_FDS".into(), Some("2".into())));
-        }
-    }
-    launch.descriptors.push(Descriptor { number: 3, what: Inherited::Listener });
-    launch.descriptors.push(Descriptor { number: 4, what: Inherited::ProbeListener });
+    let further = (0..addresses.further.len()).map(Inherited::FurtherListener);
+    let what = [Inherited::Listener, Inherited::ProbeListener].into_iter().chain(further);
+    launch.descriptors.extend((3..).zip(what).map(|(number, what)| Descriptor { number, what }));
+    launch.listen_pid = true;
+    launch.env.push(("LISTEN_FDS".into(), Some(launch.descriptors.len().to_string().into())));
 }
 
-/// The user's configuration file: the setting, else the argument, else the one that was found.
-fn user_file(settings: &Settings, cmd_args: &CmdArgs, host: &Host) -> Option<(OsString, String)> {
-    let setting = &settings.gunicorn_config;
-    if setting.is_explicit() {
-        return setting.value.as_ref().map(|path| (path.into(), setting.origin.to_string()));
-    }
-    if let Some(path) = cmd_args.value("config") {
-        return Some((path.into(), Origin::Env(cmd_args::NAME.into()).to_string()));
-    }
-    host.gunicorn_config.as_ref().map(|path| (path.into(), "found".to_owned()))
-}
-
-const fn preloads(settings: &Settings) -> bool {
-    settings.gunicorn_preload_app.value && !settings.gunicorn_dev_mode.value
-}
-
-/// Everything that we have to say about Gunicorn's settings but the bind and the worker count.
+/// What we have to say about Gunicorn's settings that depends on no other.
 fn directives(
     settings: &Settings,
     host: &Host,
     version: Option<Version>,
-    app: &Target,
-    cmd_args: &CmdArgs,
+    own: &Own,
     findings: &mut Findings,
 ) -> Vec<Directive> {
     let mut directives = Vec::new();
-    directives.extend(class(settings, host, version, app, cmd_args, findings));
     directives.extend([
         number("timeout", "--timeout", &settings.gunicorn_timeout, settings.gunicorn_timeout.0),
-        graceful(settings, cmd_args, findings),
+        graceful(settings, own, findings),
         number("keepalive", "--keep-alive", &settings.gunicorn_keep_alive, settings.gunicorn_keep_alive.0),
         number("backlog", "--backlog", &settings.gunicorn_backlog, settings.gunicorn_backlog.0),
         number("max_requests", "--max-requests", &settings.gunicorn_max_requests, settings.gunicorn_max_requests.0),
@@ -244,14 +248,16 @@ fn directives(
             settings.gunicorn_max_requests_jitter.0,
         ),
     ]);
-    directives.extend(reloading(settings, findings));
+    if settings.gunicorn_dev_mode.is_explicit() {
+        directives.push(Directive::explicit("reload", "--reload", Python::Bool(settings.gunicorn_dev_mode.value)));
+    }
     directives.extend(logging(settings));
     directives.extend(proxies(settings, version, findings));
     if host.limits.dev_shm_writable {
         // A heartbeat file on a slow disk stalls the worker that touches it.
         directives.push(Directive::default_value("worker_tmp_dir", "--worker-tmp-dir", text("/dev/shm")));
     }
-    if gunicorn_has("--no-control-socket", version) && !cmd_args.sets("control_socket") {
+    if gunicorn_has("--no-control-socket", version) && !own.cmd_args.sets("control_socket") {
         let value = Python::Bool(true);
         directives.push(Directive::default_value("control_socket_disable", "--no-control-socket", value));
     }
@@ -266,47 +272,64 @@ fn number<T>(setting: &'static str, flag: &'static str, from: &Setting<T>, value
     Directive::new(setting, flag, Python::Int(value), from.is_explicit())
 }
 
+/// The worker class.
+struct Class {
+    /// What Gunicorn is told.
+    directive: Option<Directive>,
+    /// Which one it is, unless only running the user's file tells.
+    known: Option<String>,
+    /// That which somebody asked for.
+    asked: Option<String>,
+}
+
+/// The setting, else what Gunicorn itself is told, else the best that is installed.
 fn class(
     settings: &Settings,
     host: &Host,
     version: Option<Version>,
     app: &Target,
-    cmd_args: &CmdArgs,
+    own: &Own,
     findings: &mut Findings,
-) -> Option<Directive> {
+) -> Class {
     const FLAG: &str = "--worker-class";
     let setting = &settings.gunicorn_worker_class;
     if !setting.value.eq_ignore_ascii_case("auto") {
-        worker_class::check(&setting.value, &setting.origin, app, host, version, findings);
-        return Some(Directive::explicit("worker_class", FLAG, text(&setting.value)));
+        let class = &setting.value;
+        worker_class::check(class, &setting.origin, app, host, version, findings);
+        let directive = Some(Directive::explicit("worker_class", FLAG, text(class)));
+        return Class { directive, known: Some(class.clone()), asked: Some(class.clone()) };
     }
-    if let (Some(class), false) = (cmd_args.value("worker_class"), setting.is_explicit()) {
-        worker_class::check(class, &Origin::Env(cmd_args::NAME.into()), app, host, version, findings);
-        return None;
+    let told = own.get("worker_class").filter(|_| !setting.is_explicit());
+    if let Some(class) = told.as_ref().and_then(|told| told.text()) {
+        worker_class::check(
+            class,
+            &told.as_ref().map_or(Origin::Default, |told| told.origin.clone()),
+            app,
+            host,
+            version,
+            findings,
+        );
+        return Class { directive: None, known: Some(class.to_owned()), asked: Some(class.to_owned()) };
     }
-    let class = worker_class::best(host, version, findings)?;
-    Some(Directive::new("worker_class", FLAG, text(class), setting.is_explicit()))
+    if let Some(told) = told.filter(own::Given::is_computed) {
+        findings.decide("worker-class", "computed", format!("{told}: the workers tell when they start"));
+        return Class { directive: None, known: None, asked: None };
+    }
+    let class = worker_class::best(host, version, findings);
+    let directive = class.map(|class| Directive::new("worker_class", FLAG, text(class), setting.is_explicit()));
+    Class { directive, known: class.map(str::to_owned), asked: None }
 }
 
-fn graceful(settings: &Settings, cmd_args: &CmdArgs, findings: &mut Findings) -> Directive {
-    let setting = &settings.gunicorn_graceful_timeout;
-    let budget = grace(settings);
-    if let Some(seconds) = setting.value {
+fn graceful(settings: &Settings, own: &Own, findings: &mut Findings) -> Directive {
+    const SETTING: &str = "graceful_timeout";
+    const FLAG: &str = "--graceful-timeout";
+    if let Some(seconds) = settings.gunicorn_graceful_timeout.value {
         let seconds =
             if settings.mode.value == Mode::Supervise { fitted(seconds.0, settings, findings) } else { seconds.0 };
-        return Directive::explicit("graceful_timeout", "--graceful-timeout", Python::Int(seconds));
+        return Directive::explicit(SETTING, FLAG, Python::Int(seconds));
     }
-    if let Some(seconds) = cmd_args.value("graceful_timeout").and_then(|text| text.parse::<u64>().ok())
-        && seconds > budget
-        && settings.mode.value == Mode::Supervise
-    {
-        findings.warn(format!(
-            "--graceful-timeout {seconds} in {} is more than the {budget} s that stop_timeout leaves; workers are \
-             ended then",
-            cmd_args::NAME
-        ));
-    }
-    Directive::default_value("graceful_timeout", "--graceful-timeout", Python::Int(budget))
+    let is_cut = overridden::grace_beyond_budget(settings, own, findings);
+    Directive::new(SETTING, FLAG, Python::Int(grace(settings)), is_cut)
 }
 
 /// The grace that was asked for, as far as the stop budget has room for it. Whoever chose both has contradicted himself.
@@ -332,24 +355,6 @@ fn fitted(seconds: u64, settings: &Settings, findings: &mut Findings) -> u64 {
     budget
 }
 
-/// Reloading and preloading, which exclude each other.
-fn reloading(settings: &Settings, findings: &mut Findings) -> Vec<Directive> {
-    let (dev_mode, preload) = (&settings.gunicorn_dev_mode, &settings.gunicorn_preload_app);
-    if dev_mode.value && preload.is_explicit() && preload.value {
-        findings.warn(format!("preload_app (from {}) has no effect in dev mode", preload.origin));
-    }
-    let mut directives = vec![Directive::new(
-        "preload_app",
-        "--preload",
-        Python::Bool(preloads(settings)),
-        preload.is_explicit() || dev_mode.value,
-    )];
-    if dev_mode.is_explicit() {
-        directives.push(Directive::explicit("reload", "--reload", Python::Bool(dev_mode.value)));
-    }
-    directives
-}
-
 fn logging(settings: &Settings) -> Vec<Directive> {
     let (level, disabled) = (&settings.gunicorn_log_level, &settings.disable_access_log);
     // Gunicorn writes no access log by itself. A file to nowhere would do the work of formatting it all the same.
@@ -372,6 +377,9 @@ fn proxies(settings: &Settings, version: Option<Version>, findings: &mut Finding
     Some(Directive::explicit("forwarded_allow_ips", "--forwarded-allow-ips", text(proxies)))
 }
 
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod file_tests;
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;

@@ -18,6 +18,8 @@ const CARRIED: &str = include_str!("carried.py");
 /// One TLS context for all workers.
 const TLS: &str = include_str!("tls.py");
 const USER_FILE: &str = include_str!("user_file.py");
+/// What hooks and log see of the sockets, and who may use a Unix one.
+const SOCKETS: &str = include_str!("sockets.py");
 /// What the gateway needs if its user has no file.
 const GATEWAY: &str = include_str!("../../../config/gunicorn.conf.py");
 
@@ -36,32 +38,62 @@ pub(super) enum Base<'a> {
     Empty,
 }
 
-/// The module's text. `defaults` come before the base, `forced` after it. With TLS, `least` is the oldest version.
-pub(super) fn source(base: &Base, defaults: &[Directive], forced: &[Directive], least: Option<TlsVersion>) -> String {
-    let mut text = CARRIED.to_owned();
-    assign(&mut text, "Defaults.", defaults);
-    match base {
-        Base::User(location) => {
-            text.push_str(USER_FILE);
-            let _ = writeln!(text, "globals().update(_settings_of({}))", path(location));
+/// What the module is made of.
+#[derive(Debug, Clone)]
+pub(super) struct Parts<'a> {
+    pub base: Base<'a>,
+    /// Before the base.
+    pub defaults: &'a [Directive],
+    /// After it.
+    pub forced: &'a [Directive],
+    /// The oldest TLS version, with TLS that is ours to set up.
+    pub least: Option<TlsVersion>,
+    /// The longest grace that fits into the stop budget, if there is one.
+    pub grace: Option<u64>,
+    /// Which of the sockets that are handed down is private.
+    pub private_listener: Option<usize>,
+    /// Whether the app is the gateway.
+    pub is_gateway: bool,
+}
+
+impl Parts<'_> {
+    /// The module's text.
+    pub fn source(&self) -> String {
+        let mut text = CARRIED.to_owned();
+        assign(&mut text, "Defaults.", self.defaults);
+        match self.base {
+            Base::User(location) => self.user_file(location, &mut text),
+            Base::Gateway => {
+                text.push_str("\n\n");
+                text.push_str(GATEWAY);
+            }
+            Base::Empty => {}
         }
-        Base::Gateway => {
-            text.push_str("\n\n");
-            text.push_str(GATEWAY);
+        text.push_str(ALWAYS);
+        assign(&mut text, "Settings that no flag can express.", self.forced);
+        if let Some(least) = self.least {
+            let name = match least {
+                TlsVersion::V1_2 => "TLSv1_2",
+                TlsVersion::V1_3 => "TLSv1_3",
+            };
+            text.push_str(TLS);
+            let _ = writeln!(text, "_serve_tls(globals(), {name:?})");
         }
-        Base::Empty => {}
+        text.push_str(SOCKETS);
+        let private = self.private_listener.map_or_else(|| "None".to_owned(), |index| index.to_string());
+        let _ = writeln!(text, "_tend_sockets(globals(), {private})");
+        text
     }
-    text.push_str(ALWAYS);
-    assign(&mut text, "Settings that no flag can express.", forced);
-    if let Some(least) = least {
-        let name = match least {
-            TlsVersion::V1_2 => "TLSv1_2",
-            TlsVersion::V1_3 => "TLSv1_3",
-        };
-        text.push_str(TLS);
-        let _ = writeln!(text, "_serve_tls(globals(), {name:?})");
+
+    fn user_file(&self, location: &OsStr, text: &mut String) {
+        text.push_str(USER_FILE);
+        let _ = writeln!(text, "globals().update(_settings_of({}))", path(location));
+        let grace = self.grace.map_or_else(|| "None".to_owned(), |seconds| seconds.to_string());
+        let _ = writeln!(text, "_reconcile(globals(), {grace})");
+        if self.is_gateway {
+            let _ = writeln!(text, "_renew_after_fork(globals(), {})", crate::guard::literal(GATEWAY));
+        }
     }
-    text
 }
 
 fn assign(text: &mut String, title: &str, directives: &[Directive]) {
@@ -110,7 +142,16 @@ mod tests {
     fn the_order_is_defaults_user_always_forced() {
         let default = Directive::default_value("timeout", "--timeout", Python::Int(600));
         let forced = Directive::explicit("preload_app", "--preload", Python::Bool(false));
-        let text = source(&Base::User(OsStr::new("/app/conf.py")), &[default], &[forced], Some(TlsVersion::V1_3));
+        let parts = Parts {
+            base: Base::User(OsStr::new("/app/conf.py")),
+            defaults: &[default],
+            forced: &[forced],
+            least: Some(TlsVersion::V1_3),
+            grace: Some(23),
+            private_listener: Some(1),
+            is_gateway: false,
+        };
+        let text = parts.source();
         let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part} in {text}"));
         assert!(at("timeout = 600") < at("_settings_of(\"/app/conf.py\")"));
         assert!(at("_settings_of(\"/app/conf.py\")") < at("reuse_port = False"));

@@ -30,3 +30,44 @@ def _settings_of(location):
     return {name: value for name, value in found.items() if not name.startswith("__")}
 
 
+def _reconcile(settings, longest_grace):
+    """Cuts what does not go together with the launcher, or with itself, whatever it was computed from."""
+    import sys
+
+    def say(text):
+        try:
+            print("mcp-launch: " + text, file=sys.stderr, flush=True)
+        except (AttributeError, OSError, ValueError):
+            pass  # standard error may be closed
+
+    if settings.get("reload") and settings.get("preload_app"):
+        # A preloaded app is never loaded again.
+        settings["preload_app"] = False
+    grace = settings.get("graceful_timeout")
+    if longest_grace is not None and isinstance(grace, int) and grace > longest_grace:
+        say("graceful_timeout = %s in the configuration file is more than the stop budget leaves: it is cut to %s s"
+            % (grace, longest_grace))
+        settings["graceful_timeout"] = longest_grace
+
+
+def _renew_after_fork(settings, source):
+    """The gateway's renewals in a new worker, after the user's own. They may be done twice."""
+    import pkgutil
+    import types
+
+    if "RENEWALS" in settings:
+        return  # the file is ours, or a copy
+    renewals = types.ModuleType("mcp_launch_gateway")
+    exec(compile(source, "mcp_launch_gateway.py", "exec"), renewals.__dict__)
+    own = settings.get("post_fork")
+    if isinstance(own, str):
+        own = pkgutil.resolve_name(own)
+
+    def post_fork(server, worker):
+        if own:
+            own(server, worker)
+        renewals.post_fork(server, worker)
+
+    settings["post_fork"] = post_fork
+
+

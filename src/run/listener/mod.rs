@@ -1,6 +1,7 @@
 //! The place where clients arrive: the socket that we hold for as long as we live, whatever happens behind it.
 
 pub mod borrowed;
+mod further;
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use nix::sys::socket::{
 };
 use nix::unistd::Pid;
 
+use self::further::Further;
 use crate::ids::GenerationId;
 use crate::plan::Bind;
 use crate::problem::{Exit, Problem};
@@ -37,6 +39,8 @@ pub struct Listeners {
     sockets: Vec<Listener>,
     /// Listening, and never chosen: see [`Self::pad`].
     padding: Vec<OwnedFd>,
+    /// What is served as well.
+    further: Further,
 }
 
 /// A listening socket.
@@ -48,6 +52,24 @@ struct Listener {
 }
 
 impl Listeners {
+    /// Takes the addresses, as [`Self::claim`] does: the first one, and those that are served as well.
+    ///
+    /// # Errors
+    /// The problem, in the user's terms.
+    pub fn claim_all(wanted: &Bind, further: &[Bind]) -> Result<Self, Problem> {
+        let mut listeners = Self::claim(wanted)?;
+        listeners.further = Further::claim(further)?;
+        Ok(listeners)
+    }
+
+    /// The listening socket for one of the further addresses, which all generations share.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn lend_further(&mut self, bind: &Bind, backlog: u32) -> nix::Result<&OwnedFd> {
+        self.further.lend(bind, backlog)
+    }
+
     /// Takes the address, which fails if anybody else has it: the socket is bound without `SO_REUSEPORT`.
     /// Afterwards it is opened to others that ask for `SO_REUSEPORT`, as our listeners and Granian's workers do.
     ///
@@ -67,7 +89,7 @@ impl Listeners {
                 (wanted.clone(), None)
             }
         };
-        Ok(Self { bind, holder, sockets: Vec::new(), padding: Vec::new() })
+        Ok(Self { bind, holder, sockets: Vec::new(), padding: Vec::new(), further: Further::default() })
     }
 
     /// Where it is bound, with the port that was picked for port 0.

@@ -95,6 +95,30 @@ impl Value for bool {
     }
 }
 
+/// A switch, or `auto`, which leaves it to what is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AutoBool(pub Option<bool>);
+
+impl Value for AutoBool {
+    const METAVAR: &'static str = bool::METAVAR;
+
+    fn expected() -> String {
+        format!("auto, {}", bool::expected())
+    }
+
+    fn parse(text: &str) -> Result<Self, Option<String>> {
+        if text.eq_ignore_ascii_case("auto") { Ok(Self(None)) } else { bool::parse(text).map(|on| Self(Some(on))) }
+    }
+
+    fn show(&self) -> String {
+        self.0.map_or_else(|| "auto".to_owned(), |on| on.to_string())
+    }
+
+    fn choices() -> &'static [&'static str] {
+        &["auto", "true", "false"]
+    }
+}
+
 /// Any text that is not empty.
 impl Value for String {
     const METAVAR: &'static str = "TEXT";

@@ -30,6 +30,7 @@ pub(super) fn policy() -> Policy {
         workers_lifetime: None,
         health_path: "/health".into(),
         backlog: 2048,
+        tls_is_guessed: false,
     }
 }
 

@@ -129,7 +129,8 @@ fn became_ready(id: GenerationId, world: &mut World) -> Output {
 }
 
 fn first_check(id: GenerationId, private: Option<SocketAddr>, plan: &Plan, world: &World, now: Instant) -> Check {
-    let ask = |target| Check::Asking(Probe::new(target, &plan.policy.health_path, speech(plan), now));
+    let probe = |target| Probe::new(target, &plan.policy.health_path, speech(plan), now);
+    let ask = |target| Check::Asking(probe(target).guessing_scheme(plan.policy.tls_is_guessed));
     match (private, world.listeners.bind()) {
         (Some(address), _) => ask(Target::Tcp(address)),
         (None, Bind::Unix(path)) => ask(Target::Unix(world.listeners.own_path(id).unwrap_or_else(|| path.clone()))),

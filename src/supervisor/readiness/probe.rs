@@ -33,6 +33,8 @@ pub struct Probe {
     target: Target,
     path: String,
     speech: Speech,
+    /// Whether the scheme is a guess, so that each attempt tries the other one.
+    guesses_scheme: bool,
     attempt: Attempt,
 }
 
@@ -46,7 +48,18 @@ impl Probe {
     /// A probe that starts at once.
     #[must_use]
     pub fn new(target: Target, path: &str, speech: Speech, now: Instant) -> Self {
-        Self { target, path: path.to_owned(), speech, attempt: Attempt::Waiting { until: now } }
+        let attempt = Attempt::Waiting { until: now };
+        Self { target, path: path.to_owned(), speech, guesses_scheme: false, attempt }
+    }
+
+    /// A probe that does not rely on the scheme.
+    #[must_use]
+    pub fn guessing_scheme(self, guesses_scheme: bool) -> Self {
+        Self { guesses_scheme, ..self }
+    }
+
+    fn change_guess(&mut self) {
+        self.speech.tls ^= self.guesses_scheme;
     }
 
     /// What to wait for: a descriptor and its events, and a time.
@@ -75,12 +88,16 @@ impl Probe {
                     });
                 }
                 Attempt::Exchanging { since, .. } if now >= *since + ATTEMPT => {
+                    self.change_guess();
                     self.attempt = Attempt::Waiting { until: now };
                 }
                 Attempt::Exchanging { socket, exchange, .. } => match advance(socket, exchange) {
                     None => return false,
                     Some(response) if response.is_sign_of_life() => return true,
-                    Some(_) => self.attempt = again,
+                    Some(_) => {
+                        self.change_guess();
+                        self.attempt = again;
+                    }
                 },
             }
         }

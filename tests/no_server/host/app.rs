@@ -41,7 +41,7 @@ fn a_module_is_found_along_the_import_path() {
         let found = facts(&query, app);
         let found_file = found.file.as_deref().and_then(|file| file.canonicalize().ok());
         assert_eq!(found_file, Some(tree.path(file)), "{app}");
-        assert_eq!(found.attribute.as_deref(), attribute, "{app}");
+        assert_eq!(found.attributes.first().map(String::as_str), attribute, "{app}");
     }
     for app in ["missing", "pkg.missing", "main.part", "not a module", "..", ""] {
         assert_eq!(facts(&query, app), AppFacts::default(), "{app}");
@@ -61,8 +61,8 @@ fn a_package_hides_a_later_one_of_its_name() {
 #[test]
 fn app_is_preferred_to_application() {
     let tree = Tree::new().file("project/main.py", "application = 1\napp = 2\n").file("project/none.py", "api = 1\n");
-    assert_eq!(facts(&tree.query(), "main").attribute.as_deref(), Some("app"));
-    assert_eq!(facts(&tree.query(), "none").attribute, None);
+    assert_eq!(facts(&tree.query(), "main").attributes, ["app", "application"]);
+    assert_eq!(facts(&tree.query(), "none").attributes.len(), 0);
 }
 
 #[test]
@@ -87,8 +87,8 @@ fn huge_and_binary_modules_are_read_in_part() {
     let tree = Tree::new()
         .file("project/early.py", &format!("app = 1\n{filler}"))
         .file("project/late.py", &format!("{filler}app = 1\n"));
-    assert_eq!(facts(&tree.query(), "early").attribute.as_deref(), Some("app"));
-    assert_eq!(facts(&tree.query(), "late").attribute, None);
+    assert_eq!(facts(&tree.query(), "early").attributes, ["app"]);
+    assert_eq!(facts(&tree.query(), "late").attributes.len(), 0);
 }
 
 #[test]

@@ -1,0 +1,253 @@
+//! What the user tells Gunicorn itself: in `GUNICORN_CMD_ARGS`, and below that in a configuration file.
+//!
+//! Of the file the plan knows what its text spells out. What is computed there takes effect all the same, because
+//! the file runs; where the plan would have to know it, it says so.
+
+use std::ffi::OsString;
+use std::fmt;
+
+use super::super::Findings;
+use super::super::workers::Told;
+use super::cmd_args::{self, CmdArgs};
+use crate::host::{Assigned, Assignments, Host, Literal};
+use crate::problem::Problem;
+use crate::settings::value::{App, Server, Value};
+use crate::settings::{Origin, Resolution, Setting, Settings};
+
+/// The two of them.
+#[derive(Debug, Default)]
+pub(in super::super) struct Own<'a> {
+    pub cmd_args: CmdArgs,
+    /// The configuration file.
+    pub file: Option<UserFile>,
+    text: Option<&'a Assignments>,
+}
+
+/// Where the configuration file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct UserFile {
+    /// As Gunicorn takes it: a path, `file:PATH` or `python:MODULE`.
+    pub location: OsString,
+    /// How it was come by.
+    pub origin: String,
+}
+
+/// A setting of Gunicorn's as the user gives it.
+#[derive(Debug, Clone, PartialEq)]
+pub(in super::super) struct Given {
+    name: String,
+    /// Nothing where it is computed.
+    value: Option<Literal>,
+    pub origin: Origin,
+}
+
+impl<'a> Own<'a> {
+    /// Reads what there is for this server.
+    pub fn read(resolution: &Resolution, host: &'a Host, server: Server, findings: &mut Findings) -> Self {
+        if server == Server::Granian {
+            return Self::default();
+        }
+        let cmd_args = CmdArgs::read(resolution, findings);
+        let file = user_file(&resolution.settings, &cmd_args, host);
+        let text = host.gunicorn_settings.as_ref().filter(|_| file.is_some());
+        Self { cmd_args, file, text }
+    }
+
+    /// What is in force of the two.
+    pub fn get(&self, name: &str) -> Option<Given> {
+        self.argument(name).or_else(|| self.in_file(name))
+    }
+
+    fn argument(&self, name: &str) -> Option<Given> {
+        let values = self.cmd_args.values(name)?;
+        let mut texts: Vec<Literal> =
+            values.into_iter().flatten().map(|text| Literal::Text(text.to_owned())).collect();
+        let value = match texts.len() {
+            0 => Literal::Bool(true),
+            _ if name == "bind" => Literal::Sequence(texts),
+            _ => texts.pop().unwrap_or(Literal::None),
+        };
+        Some(Given { name: name.to_owned(), value: Some(value), origin: Origin::Env(cmd_args::NAME.into()) })
+    }
+
+    /// What the file says, whatever the arguments do.
+    pub fn in_file(&self, name: &str) -> Option<Given> {
+        let (file, assigned) = (self.file.as_ref()?, self.text?.get(name)?);
+        let (value, line) = match assigned {
+            Assigned::Literal { value, line } => (Some(value), line),
+            Assigned::Computed { line } => (None, line),
+        };
+        let origin = Origin::File { path: file.location.clone().into(), key: format!("{name}, line {line}") };
+        Some(Given { name: name.to_owned(), value, origin })
+    }
+
+    /// The app: the one that is named, else what the file says.
+    pub fn app(&self, settings: &Settings, findings: &mut Findings) -> Setting<App> {
+        let setting = &settings.app_module;
+        let Some(told) = self.in_file("wsgi_app").filter(|_| !setting.is_explicit()) else { return setting.clone() };
+        match told.text().map(App::parse) {
+            Some(Ok(value)) => return Setting { value, origin: told.origin, shadowed: Vec::new() },
+            None if told.is_computed() => findings.problem(
+                Problem::setting("wsgi_app is computed, so it is not known before the server runs", &told.origin)
+                    .hint("name the APP: as argument, or in APP_MODULE"),
+            ),
+            None => {}
+            Some(Err(_)) => findings
+                .problem(Problem::setting(told.to_string(), &told.origin).hint(format!("use {}", App::expected()))),
+        }
+        setting.clone()
+    }
+
+    /// The worker count. The gateway's own file has one that nobody chose for this machine: for the gateway it does not
+    /// count.
+    pub fn workers(&self, is_gateway: bool, settings: &Settings, findings: &mut Findings) -> Told {
+        let told = self.argument("workers").or_else(|| self.in_file("workers"))?;
+        let by_argument = self.cmd_args.sets("workers");
+        let explicit = settings.gunicorn_workers.is_explicit();
+        if !by_argument && is_gateway && !told.is_none() && !explicit {
+            findings.warn(format!("{told} is not used for the gateway: set GUNICORN_WORKERS"));
+            return None;
+        }
+        match told.number().and_then(|number| u32::try_from(number).ok()) {
+            Some(number) if number > 0 => return Some((number, told.origin)),
+            _ if explicit || by_argument => {}
+            _ if told.is_computed() => findings.warn(format!(
+                "{told} is computed, so it is not known before the server runs, and is not used: set GUNICORN_WORKERS, \
+                 which may be a formula such as 2n+1"
+            )),
+            _ if told.is_none() => {}
+            _ => findings.problem(
+                Problem::setting(format!("{told} is no worker count"), &told.origin).hint("use a whole number from 1 on"),
+            ),
+        }
+        None
+    }
+
+    /// The length of the accept queue, where it is not set for us.
+    pub fn backlog(&self, settings: &Settings) -> Option<u64> {
+        let told = self.get("backlog").filter(|_| !settings.gunicorn_backlog.is_explicit());
+        told.and_then(|told| told.number()).filter(|number| *number > 0)
+    }
+
+    /// Whether only running the file tells if TLS is spoken.
+    pub fn computes_tls(&self, settings: &Settings) -> bool {
+        let told = |name| self.get(name).is_some_and(|told| told.is_computed());
+        !settings.ssl.value && (told("certfile") || told("keyfile"))
+    }
+
+    /// Whether this is switched on.
+    pub fn is_on(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|given| given.is_on())
+    }
+}
+
+/// The configuration file: the setting, else the argument, else the one that was found.
+fn user_file(settings: &Settings, cmd_args: &CmdArgs, host: &Host) -> Option<UserFile> {
+    let setting = &settings.gunicorn_config;
+    if setting.is_explicit() {
+        let location = setting.value.as_ref()?.into();
+        return Some(UserFile { location, origin: setting.origin.to_string() });
+    }
+    if let Some(path) = cmd_args.value("config") {
+        let origin = Origin::Env(cmd_args::NAME.into()).to_string();
+        return Some(UserFile { location: path.into(), origin });
+    }
+    let location = host.gunicorn_config.as_ref()?.into();
+    Some(UserFile { location, origin: "found".to_owned() })
+}
+
+impl Given {
+    /// Whether only running the file tells its value.
+    pub const fn is_computed(&self) -> bool {
+        self.value.is_none()
+    }
+
+    /// Whether it is `None`.
+    pub const fn is_none(&self) -> bool {
+        matches!(self.value, Some(Literal::None))
+    }
+
+    /// As a whole number that is not negative.
+    pub fn number(&self) -> Option<u64> {
+        match self.value.as_ref()? {
+            Literal::Int(number) => u64::try_from(*number).ok(),
+            Literal::Text(text) => text.trim().parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// As a text that is not empty.
+    pub fn text(&self) -> Option<&str> {
+        match self.value.as_ref()? {
+            Literal::Text(text) if !text.is_empty() => Some(text),
+            _ => None,
+        }
+    }
+
+    /// As texts: one by itself is one.
+    pub fn texts(&self) -> Vec<&str> {
+        match &self.value {
+            Some(Literal::Sequence(values)) => values
+                .iter()
+                .filter_map(|value| if let Literal::Text(text) = value { Some(text.as_str()) } else { None })
+                .collect(),
+            // Gunicorn takes a text with commas for several.
+            Some(Literal::Text(text)) => text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether it is certainly something other than off, none or nothing.
+    pub fn is_on(&self) -> bool {
+        match &self.value {
+            Some(Literal::Bool(value)) => *value,
+            Some(Literal::Text(text)) => !text.is_empty() && !text.eq_ignore_ascii_case("false"),
+            Some(Literal::Int(number)) => *number != 0,
+            Some(Literal::Float(_) | Literal::Sequence(_)) => true,
+            Some(Literal::None) | None => false,
+        }
+    }
+}
+
+/// `timeout = 30 (from …)`, for messages.
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "{} = {value} (from {})", self.name, self.origin),
+            None => write!(f, "{} (from {})", self.name, self.origin),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::{installed_host, resolution};
+
+    fn given(source: &str, args: &str, name: &str) -> Option<Given> {
+        let mut host = installed_host();
+        host.gunicorn_config = Some("/srv/gunicorn.conf.py".into());
+        host.gunicorn_settings = Some(Assignments::read(source));
+        let resolution = resolution(&[("GUNICORN_CMD_ARGS", args)]);
+        Own::read(&resolution, &host, Server::Gunicorn, &mut Findings::default()).get(name)
+    }
+
+    #[test]
+    fn arguments_come_before_the_file() {
+        let timeout = given("timeout = 5", "-t 9", "timeout").unwrap();
+        assert_eq!((timeout.number(), timeout.origin), (Some(9), Origin::Env("GUNICORN_CMD_ARGS".into())));
+        let timeout = given("\ntimeout = 5", "--reload", "timeout").unwrap();
+        assert_eq!(timeout.to_string(), "timeout = 5 (from file /srv/gunicorn.conf.py key timeout, line 2)");
+        assert!(given("", "--reload", "reload").unwrap().is_on());
+        assert_eq!(given("bind = 'a'", "-b b --bind c", "bind").unwrap().texts(), ["b", "c"]);
+        assert_eq!(given("bind = ['a', 'b']", "", "bind").unwrap().texts(), ["a", "b"]);
+        assert_eq!(given("bind = 'a, b'", "", "bind").unwrap().texts(), ["a", "b"]);
+    }
+
+    #[test]
+    fn what_is_computed_is_neither_on_nor_a_value() {
+        let computed = given("timeout = f()", "", "timeout").unwrap();
+        assert!(computed.is_computed() && !computed.is_on() && computed.number().is_none());
+        assert_eq!(given("", "", "timeout"), None);
+    }
+}

@@ -1,0 +1,76 @@
+//! Whether the app is imported once, in the main process, before the workers are forked.
+//!
+//! By default that is done for the gateway, which gains from it and is known to bear it. Other apps may start threads
+//! when they are imported, which are dead in the workers, or be patched by gevent too late.
+
+use super::super::Findings;
+use super::directive::{Directive, Python};
+use super::own::Own;
+use crate::settings::Settings;
+
+const SETTING: &str = "preload_app";
+const FLAG: &str = "--preload";
+
+/// What was decided.
+#[derive(Debug)]
+pub(super) struct Preload {
+    /// Whether it is, as far as that is known.
+    pub is_on: bool,
+    /// What Gunicorn is told.
+    pub directives: Vec<Directive>,
+}
+
+/// Decides. A reload of changed code needs what preloading takes away, so it wins.
+pub(super) fn decide(
+    settings: &Settings,
+    own: &Own,
+    is_gateway: bool,
+    class: Option<&str>,
+    findings: &mut Findings,
+) -> Preload {
+    let setting = &settings.gunicorn_preload_app;
+    let told = own.get(SETTING);
+    let asked = match (setting.value.0, &told) {
+        (Some(on), _) => Some((on, setting.origin.to_string())),
+        (None, Some(told)) if !told.is_computed() => Some((told.is_on(), told.to_string())),
+        _ => None,
+    };
+    let reload = reload_origin(settings, own);
+    let green = class.filter(|class| class.contains("gevent") || class.contains("eventlet"));
+    let (is_on, because) = match (asked, reload, green) {
+        (Some((true, origin)), Some(reload), _) => {
+            findings.warn(format!("preload_app (from {origin}) has no effect: {reload} reloads the code"));
+            return off(format!("{reload} reloads the code, which preloading would keep"), true, findings);
+        }
+        (_, Some(reload), _) => return off(format!("{reload} reloads the code"), true, findings),
+        (Some((on, origin)), None, _) => (on, origin),
+        (None, None, Some(class)) => (false, format!("auto: {class} patches a worker before the app is imported")),
+        (None, None, None) if is_gateway => (true, "auto: the app is the gateway".to_owned()),
+        (None, None, None) => (false, "auto: the app is not the gateway".to_owned()),
+    };
+    let because = match told.filter(|told| told.is_computed() && setting.value.0.is_none()) {
+        Some(told) => format!("{because}; {told} is computed and has the last word"),
+        None => because,
+    };
+    findings.decide("preload", if is_on { "on" } else { "off" }, because);
+    Preload { is_on, directives: vec![directive(is_on, setting.value.0.is_some())] }
+}
+
+/// What reloads the code, if something certainly does.
+fn reload_origin(settings: &Settings, own: &Own) -> Option<String> {
+    let dev_mode = &settings.gunicorn_dev_mode;
+    if dev_mode.value {
+        return Some(format!("dev_mode (from {})", dev_mode.origin));
+    }
+    let told = own.get("reload").filter(|told| told.is_on() && !dev_mode.is_explicit());
+    told.map(|told| told.to_string())
+}
+
+fn off(because: String, explicit: bool, findings: &mut Findings) -> Preload {
+    findings.decide("preload", "off", because);
+    Preload { is_on: false, directives: vec![directive(false, explicit)] }
+}
+
+const fn directive(on: bool, explicit: bool) -> Directive {
+    Directive::new(SETTING, FLAG, Python::Bool(on), explicit)
+}

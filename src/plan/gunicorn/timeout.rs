@@ -1,0 +1,74 @@
+//! How long a worker may be silent. Two watch for that: the launcher, by the heartbeat of the event loop, and Gunicorn
+//! itself. What is set for either is meant for both.
+
+use std::time::Duration;
+
+use super::super::Findings;
+use super::own::Own;
+use crate::settings::Settings;
+
+/// The launcher's limit, and what it follows from.
+#[derive(Debug, Clone)]
+pub(in super::super) struct WorkerTimeout {
+    /// None: it is not watched.
+    pub limit: Option<Duration>,
+    because: String,
+}
+
+/// Under Gunicorn any explicit `timeout` is taken where ours is not set.
+pub(in super::super) fn worker_timeout(settings: &Settings, own: &Own, findings: &mut Findings) -> WorkerTimeout {
+    let ours = &settings.worker_timeout;
+    let theirs = theirs(settings, own);
+    let of = |limit: Duration, because: String| WorkerTimeout { limit: (!limit.is_zero()).then_some(limit), because };
+    if ours.is_explicit() {
+        let passed_over = theirs.map(|(shown, _)| format!("; it takes precedence over {shown}")).unwrap_or_default();
+        return of(ours.value.0, format!("{}{passed_over}", ours.origin));
+    }
+    if settings.gunicorn_dev_mode.value || own.is_on("reload") {
+        return of(Duration::ZERO, "the code is reloaded when it changes, and a debugger may stop a worker".into());
+    }
+    match theirs {
+        Some((shown, Some(seconds))) => of(Duration::from_secs(seconds), shown),
+        Some((shown, None)) => {
+            findings.warn(format!(
+                "{shown} is computed: the launcher does not know it and replaces a worker that is silent for {} s; set \
+                 MCP_LAUNCH_WORKER_TIMEOUT",
+                ours.value.0.as_secs()
+            ));
+            of(ours.value.0, format!("default; {shown} is computed, and Gunicorn keeps it beside"))
+        }
+        None => of(ours.value.0, ours.origin.to_string()),
+    }
+}
+
+/// The explicit `timeout` of Gunicorn's, for messages, and its seconds.
+fn theirs(settings: &Settings, own: &Own) -> Option<(String, Option<u64>)> {
+    let setting = &settings.gunicorn_timeout;
+    if setting.is_explicit() {
+        return Some((format!("timeout = {} (from {})", setting.0, setting.origin), Some(setting.0)));
+    }
+    let told = own.get("timeout").filter(|told| told.is_computed() || told.number().is_some())?;
+    Some((told.to_string(), told.number()))
+}
+
+impl WorkerTimeout {
+    /// What the default is for a server that has no such setting of its own.
+    pub fn ours(settings: &Settings, dev_mode: bool) -> Self {
+        let ours = &settings.worker_timeout;
+        if dev_mode && !ours.is_explicit() {
+            return Self { limit: None, because: "dev mode, where a debugger may stop a worker".into() };
+        }
+        let limit = ours.value.0;
+        Self { limit: (!limit.is_zero()).then_some(limit), because: ours.origin.to_string() }
+    }
+
+    /// Says which one binds. Without the guard nobody hears a heartbeat.
+    pub fn report(&self, is_guarded: bool, findings: &mut Findings) {
+        let (decision, because) = match self.limit {
+            _ if !is_guarded => ("the server's own".to_owned(), "there is no guard in the workers"),
+            Some(limit) => (format!("{} s", limit.as_secs_f64()), &*self.because),
+            None => ("off".to_owned(), &*self.because),
+        };
+        findings.decide("worker-timeout", decision, because);
+    }
+}

@@ -1,0 +1,168 @@
+//! The user's Gunicorn configuration file, with the real Gunicorn.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use crate::harness::http::get;
+use crate::harness::{Launch, Running, free_port, venv};
+
+const READY: &str = "ready generation=1";
+
+/// With this file where it is found. Address and port are not set, so that those of the file count.
+fn launch(file: &str, arguments: &[&str]) -> Option<Launch> {
+    let launch = Launch::app(&venv()?, "gunicorn", arguments).without("HOST").without("PORT");
+    write(&launch, "gunicorn.conf.py", file);
+    Some(launch.env("MCP_LAUNCH_CPUS", "1"))
+}
+
+fn write(launch: &Launch, name: &str, text: &str) {
+    std::fs::write(launch.directory.path().join(name), text).unwrap();
+}
+
+fn ready(launch: Launch) -> Running {
+    let mut running = launch.start();
+    running.wait_log(READY);
+    running
+}
+
+fn ask_unix(path: &Path) -> String {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn an_address_in_the_file_is_served() {
+    let port = free_port();
+    let Some(launch) = launch(&format!("bind = '127.0.0.1:{port}'\n"), &[]) else { return };
+    let mut running = ready(launch);
+    assert_eq!(get(port, "/health").unwrap().status, 200);
+    assert!(running.log().contains(&format!("address=127.0.0.1:{port}")), "{}", running.log());
+    assert!(std::net::TcpStream::connect(("127.0.0.1", 4444)).is_err(), "nobody asked for the default address");
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn several_addresses_are_all_served_before_and_after_a_reload() {
+    let (one, other) = (free_port(), free_port());
+    let file = format!("bind = ['127.0.0.1:{one}', '127.0.0.1:{other}', 'unix:further.sock']\n");
+    let Some(launch) = launch(&file, &[]) else { return };
+    let socket = launch.directory.path().join("further.sock");
+    let mut running = ready(launch);
+    for generation in 1..=2 {
+        for port in [one, other, one, other] {
+            assert_eq!(get(port, "/health").unwrap().status, 200, "generation {generation}");
+        }
+        assert!(ask_unix(&socket).starts_with("HTTP/1.1 200"));
+        if generation == 1 {
+            running.signal(nix::sys::signal::Signal::SIGHUP);
+            running.wait_log("ready generation=2");
+        }
+    }
+    assert_eq!(running.stop(), 0);
+    assert!(!socket.exists());
+}
+
+#[test]
+fn what_hooks_and_log_see_is_the_public_address() {
+    let port = free_port();
+    let file = format!(
+        "bind = '127.0.0.1:{port}'\n\
+         def say(where, server):\n    print('SEEN', where, server.address, server.cfg.bind, flush=True)\n    \
+         print('FORMATTED', '{{}}:{{}}'.format(*server.address[0]), flush=True)\n\
+         def on_starting(server):\n    say('on_starting', server)\n\
+         def when_ready(server):\n    say('when_ready', server)\n    \
+         print('LISTENERS', [str(one) for one in server.LISTENERS], flush=True)\n\
+         def post_fork(server, worker):\n    print('SOCKETS', [str(one) for one in worker.sockets], flush=True)\n"
+    );
+    for guard in ["on", "off"] {
+        let Some(launch) = launch(&file, &[]) else { return };
+        let mut running = ready(launch.env("MCP_LAUNCH_GUARD", guard));
+        let (out, log) = (running.out(), running.log());
+        for hook in ["on_starting", "when_ready"] {
+            let wanted = format!("SEEN {hook} [('127.0.0.1', {port})] ['127.0.0.1:{port}']");
+            assert!(out.contains(&wanted), "{wanted} in {out}\n{log}");
+        }
+        for wanted in ["FORMATTED 127.0.0.1:", "LISTENERS ['http://127.0.0.1:", "SOCKETS ['http://127.0.0.1:"] {
+            assert!(out.contains(&format!("{wanted}{port}")), "{wanted} in {out}");
+        }
+        assert!(!out.contains("', 'http://"), "{out}");
+        assert!(log.contains(&format!("Listening at: http://127.0.0.1:{port} (")), "{log}");
+        assert_eq!(running.stop(), 0);
+    }
+}
+
+#[test]
+fn a_certificate_in_the_file_is_served_and_ready() {
+    for certfile in ["'c.pem'", "'c' + '.pem'"] {
+        let port = free_port();
+        let file = format!("bind = '127.0.0.1:{port}'\ncertfile = {certfile}\nkeyfile = 'k.pem'\n");
+        let Some(launch) = launch(&file, &[]) else { return };
+        let key = "req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -keyout k.pem -out c.pem";
+        let made = std::process::Command::new("openssl")
+            .args(key.split(' '))
+            .current_dir(launch.directory.path())
+            .output()
+            .unwrap();
+        assert!(made.status.success());
+        let mut running = ready(launch.env("MCP_LAUNCH_STARTUP_TIMEOUT", "15"));
+        assert_eq!(running.stop(), 0, "{}", running.log());
+    }
+}
+
+#[test]
+fn a_unix_socket_has_the_mode_that_gunicorn_would_give_it() {
+    for (file, wanted) in [("", 0o777), ("umask = 0o007\n", 0o770), ("umask = int('27', 8)\n", 0o750)] {
+        let file = format!("bind = 'unix:app.sock'\n{file}");
+        let Some(launch) = launch(&file, &[]) else { return };
+        let socket = launch.directory.path().join("app.sock");
+        let mut running = ready(launch);
+        let mode = std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, wanted, "{file}: {mode:o}");
+        assert!(ask_unix(&socket).starts_with("HTTP/1.1 200"));
+        running.signal(nix::sys::signal::Signal::SIGHUP);
+        running.wait_log("ready generation=2");
+        let mode = std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, wanted, "after a reload, {file}: {mode:o}");
+        assert_eq!(running.stop(), 0);
+    }
+}
+
+#[test]
+fn the_app_and_its_directory_are_those_of_the_file() {
+    let port = free_port();
+    let file = format!("bind = '127.0.0.1:{port}'\nwsgi_app = 'site_of_mine'\nchdir = 'backend'\n");
+    let Some(venv) = venv() else { return };
+    let launch =
+        Launch::new(&[]).without("HOST").without("PORT").env("VIRTUAL_ENV", &venv).env("MCP_LAUNCH_CPUS", "1");
+    write(&launch, "gunicorn.conf.py", &file);
+    std::fs::create_dir(launch.directory.path().join("backend")).unwrap();
+    let answer = |text: &str| {
+        format!(
+            "async def {text}(scope, receive, send):\n    \
+             await send({{'type': 'http.response.start', 'status': 200, 'headers': []}})\n    \
+             await send({{'type': 'http.response.body', 'body': b'{text}'}})\n"
+        )
+    };
+    write(&launch, "backend/site_of_mine.py", &format!("{}{}", answer("app"), answer("application")));
+    let mut running = ready(launch);
+    assert_eq!(get(port, "/").unwrap().body, "application");
+    let log = running.log();
+    assert!(log.contains("has both application and app") && !log.contains("was not found"), "{log}");
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn a_grace_that_is_computed_is_cut_with_a_word() {
+    let port = free_port();
+    let file = format!("bind = '127.0.0.1:{port}'\ngraceful_timeout = 60 * 2\npreload_app = reload = bool(1)\n");
+    let Some(launch) = launch(&file, &[]) else { return };
+    let mut running = ready(launch);
+    let log = running.log();
+    assert!(log.contains("graceful_timeout = 120 in the configuration file is more than"), "{log}");
+    assert_eq!(running.stop(), 0);
+}
