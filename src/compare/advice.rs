@@ -1,5 +1,5 @@
-//! Which server for which use, by what was measured and nothing else. The uses are those of the gateway's decision
-//! record on its servers. Pure.
+//! Which server for which use, based only on what was measured. The uses are those of the gateway's decision record
+//! on its servers. Pure.
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use super::measure::{Overload, Results};
 use super::rows::{Row, Verdict, grouped};
 use super::statistics::{FEWEST, Summary, difference};
 
-/// What is advised for one use.
+/// The advice for one use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Advice {
     /// The use.
@@ -18,7 +18,7 @@ pub struct Advice {
     /// The same for people.
     #[serde(skip)]
     pub choice: &'static str,
-    /// The figures that say so.
+    /// The figures behind it.
     pub because: String,
 }
 
@@ -44,11 +44,11 @@ pub fn advice(all: &[Results], rows: &[Row]) -> Vec<Advice> {
     ]
 }
 
-/// None: there is nothing to choose by. Some(None): either will do.
+/// None: nothing to base a choice on. Some(None): either server.
 type Choice = Option<Option<usize>>;
 
-/// By rows of figures: one is chosen that is better in half of them or more, and worse in none. Among many rows one
-/// differs by chance sooner or later.
+/// Based on rows of figures: a server is chosen if it is better in at least half of them and worse in none. Among
+/// many rows, one will differ by chance sooner or later.
 fn weigh(all: &[Results], rows: &[&Row]) -> (Choice, String) {
     if rows.iter().any(|row| row.verdict == Verdict::TooFewRounds) {
         return (None, "too few rounds to tell a difference from chance".to_owned());
@@ -81,12 +81,12 @@ fn weigh(all: &[Results], rows: &[&Row]) -> (Choice, String) {
     }
 }
 
-/// Lost requests that matter: one in a hundred more than the other.
+/// A relevant difference in lost requests: one in a hundred.
 const LOST: f64 = 0.01;
-/// A recovery that takes so many seconds longer matters.
+/// A relevant difference in recovery, in seconds.
 const LONGER: f64 = 1.0;
 
-/// By what happens beyond the capacity: an answer or a refusal at once is good, waiting in vain is not.
+/// Based on what happens beyond the capacity: a response or an immediate refusal is good, waiting for nothing is not.
 fn spikes(all: &[Results]) -> (Choice, String) {
     let [first, second] = all else { return (None, "not measured on both servers".to_owned()) };
     let count = first.overloads.len().min(second.overloads.len());
@@ -105,7 +105,7 @@ fn spikes(all: &[Results]) -> (Choice, String) {
     (Some(less(LOST, Overload::lost_share).or_else(|| less(LONGER, Overload::recovery))), because)
 }
 
-/// What became of requests beyond the capacity, in all rounds.
+/// The outcome of requests beyond the capacity, in all rounds.
 fn beyond_capacity(results: &Results) -> String {
     let set = results.overloads.iter().find(|it| it.limit_was_set);
     let set =
@@ -197,7 +197,7 @@ mod tests {
         let gunicorn = results(Server::Gunicorn, [100, 101, 102], 100, Some(overload(100, 0, 50, Some(0.1))));
         let granian = results(Server::Granian, [200, 201, 202], 150, Some(overload(100, 900, 0, Some(0.1))));
         assert_eq!(chosen(gunicorn, granian), ["gunicorn", "granian", "granian", "granian", "either"]);
-        // The same figures the other way round: there is no prejudice.
+        // The same figures the other way round, to show that neither server is favoured.
         let gunicorn = results(Server::Gunicorn, [200, 201, 202], 150, Some(overload(100, 900, 0, Some(0.1))));
         let granian = results(Server::Granian, [100, 101, 102], 100, Some(overload(100, 0, 50, Some(0.1))));
         assert_eq!(chosen(gunicorn, granian), ["granian", "gunicorn", "granian", "gunicorn", "either"]);

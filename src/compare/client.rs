@@ -1,31 +1,31 @@
-//! A client that makes one request on a connection of its own and sees whether the answer is whole. For what a load
-//! generator does not tell: the first answer of all, and each single failure while a server is reloaded.
+//! A client that makes one request on its own connection and checks whether the response is complete. For what a load
+//! generator does not report: the first response of all, and each single failure while a server is reloaded.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// What came back for a request.
+/// The response to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// Its status.
     pub status: u16,
-    /// Where a redirection leads.
+    /// The target of a redirection.
     pub location: Option<String>,
 }
 
 impl Answer {
-    /// Whether it is what is to be measured: neither a failure nor a redirection.
+    /// Whether it is worth measuring: neither a failure nor a redirection.
     #[must_use]
     pub const fn is_good(&self) -> bool {
         matches!(self.status, 200..300)
     }
 }
 
-/// Makes the request and reads the whole answer.
+/// Makes the request and reads the whole response.
 ///
 /// # Errors
-/// What went wrong, in a few words that are the same for the same failure.
+/// What went wrong, in a few words that are always the same for the same failure.
 pub fn ask(address: SocketAddr, request: &[u8], patience: Duration) -> Result<Answer, String> {
     exchange(address, request, Instant::now() + patience).map_err(|error| match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => "no response in time".to_owned(),
@@ -63,10 +63,10 @@ fn exchange(address: SocketAddr, request: &[u8], deadline: Instant) -> io::Resul
     whole(&text, true)?.ok_or_else(|| ErrorKind::UnexpectedEof.into())
 }
 
-/// More header fields than this no answer has.
+/// No response has more header fields.
 const MOST_FIELDS: usize = 100;
 
-/// The answer, if it is whole. `ended`: nothing more will come.
+/// The response, if it is complete. `ended`: no more data will come.
 fn whole(text: &[u8], ended: bool) -> io::Result<Option<Answer>> {
     let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
     let mut answer = httparse::Response::new(&mut fields);
@@ -89,7 +89,7 @@ fn whole(text: &[u8], ended: bool) -> io::Result<Option<Answer>> {
     Ok(is_whole.then(|| Answer { status, location: field("location").map(str::to_owned) }))
 }
 
-/// Whether a chunked body is whole: with the chunk of no length, and the empty line behind its trailer fields.
+/// Whether a chunked body is complete: with the empty chunk, and the empty line after its trailer fields.
 fn has_last_chunk(mut body: &[u8]) -> io::Result<bool> {
     const LINE_END: usize = 2;
     while let httparse::Status::Complete((head, length)) = httparse::parse_chunk_size(body).map_err(invalid)? {
@@ -109,12 +109,12 @@ fn invalid<E>(_: E) -> io::Error {
     ErrorKind::InvalidData.into()
 }
 
-/// What an HTTP/2 client that knows what it wants begins with, and an empty SETTINGS frame (RFC 9113, 3.4 and 6.5).
+/// The preface of an HTTP/2 client with prior knowledge, and an empty SETTINGS frame (RFC 9113, 3.4 and 6.5).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// The type of a SETTINGS frame, in the fourth byte of its head.
 const SETTINGS: u8 = 4;
 
-/// Whether it is HTTP/2 that is spoken there, in clear.
+/// Whether the server speaks HTTP/2 without TLS.
 #[must_use]
 pub fn speaks_http2(address: SocketAddr, patience: Duration) -> bool {
     let first_frame = || -> io::Result<[u8; 9]> {
@@ -164,7 +164,7 @@ mod tests {
         let short = Duration::from_millis(50);
         assert_eq!(ask(address, b"GET / HTTP/1.1\r\n\r\n", short), Err("no response in time".into()));
         let server = std::thread::spawn(move || {
-            // The client above is still in the queue, and gone.
+            // The client above is still in the queue, but gone.
             for _ in 0..2 {
                 let (mut client, _) = listener.accept().unwrap();
                 let _ = client.read(&mut [0; 100]);

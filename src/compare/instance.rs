@@ -1,4 +1,4 @@
-//! A launcher with one of the servers, as a child of ours: started, asked, measured, stopped.
+//! A launcher with one of the servers, as our child process: started, queried, measured, stopped.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -21,9 +21,9 @@ use crate::proc::process::descendants;
 use crate::proc::usage::cpu_with_reaped;
 use crate::settings::value::AutoPath;
 
-/// How long a server is watched to see whether it has something to do: less than a tenth of a processor is nothing.
+/// How long a server is observed to see whether it is busy: less than a tenth of a core counts as idle.
 const QUIET: Duration = Duration::from_millis(200);
-/// How long a server may take to work off what is left.
+/// How long a server may take to finish its backlog.
 const SETTLING: Duration = Duration::from_secs(10);
 
 /// A launcher that runs. It is stopped when it is dropped.
@@ -37,7 +37,7 @@ pub(super) struct Instance<'a> {
 }
 
 impl<'a> Instance<'a> {
-    /// Starts it, and returns when it is known where its server will listen.
+    /// Starts it, and returns when the server's future address is known.
     pub fn start(terms: &'a Terms, subject: &Subject, more: &[String]) -> Result<Self, Trouble> {
         let socket = terms.next_socket();
         let mut argv = vec![OsString::from("mcp-launch")];
@@ -63,7 +63,7 @@ impl<'a> Instance<'a> {
         Ok(instance)
     }
 
-    /// Waits until the condition gives something, the launcher ends, or too much time has passed.
+    /// Waits until the condition returns something, the launcher ends, or time is up.
     pub fn wait_for<T>(
         &mut self,
         otherwise: &str,
@@ -85,10 +85,10 @@ impl<'a> Instance<'a> {
         }
     }
 
-    /// Waits for an answer that is worth measuring. How long after the start it came.
+    /// Waits for a response that is worth measuring. Returns the time since the start.
     pub fn wait_for_answer(&mut self) -> Result<Duration, Trouble> {
         let request = self.terms.request_bytes();
-        // Long enough to wait in the queue of a server that boots, short enough to notice Ctrl-C.
+        // Long enough to wait in the queue of a booting server, short enough to notice Ctrl-C.
         let patience = Duration::from_secs(1);
         let what = format!("no successful response to {}", self.terms.options.request);
         self.wait_for(&what, |instance| {
@@ -106,7 +106,7 @@ impl<'a> Instance<'a> {
         })
     }
 
-    /// What it says of itself.
+    /// The status that it reports.
     pub fn status(&self) -> Option<Status> {
         match self.connect()?.ask(Request::Status, Some(PATIENCE)) {
             Ok(Answer::Status(status)) => Some(status),
@@ -120,7 +120,7 @@ impl<'a> Instance<'a> {
         Launcher::find(&socket, &self.terms.env, &Bind::Unix(PathBuf::new()), PATIENCE).ok()
     }
 
-    /// What it and all that descends from it take of the memory.
+    /// The memory use of it and all its descendants.
     pub fn memory(&self) -> Memory {
         let pss = |pid| Footprint::read(pid).map_or(0, |footprint| footprint.pss);
         let all = descendants(self.child.pid);
@@ -134,14 +134,14 @@ impl<'a> Instance<'a> {
         }
     }
 
-    /// Processor time of it and all that descends and descended from it.
+    /// CPU time of it and all its current and former descendants.
     pub fn cpu(&self) -> Duration {
         let all = descendants(self.child.pid).into_iter().map(|process| process.pid).chain([self.child.pid]);
         all.filter_map(cpu_with_reaped).sum()
     }
 
-    /// Waits until it has worked off what clients that are gone have left to it, but not for ever: an app may have
-    /// something to do at any time.
+    /// Waits until it has finished what disconnected clients have left behind, but not forever: an app may always be
+    /// busy.
     pub fn settle(&self) -> Result<(), Trouble> {
         let deadline = Instant::now() + SETTLING;
         let mut before = self.cpu();
@@ -177,7 +177,7 @@ impl<'a> Instance<'a> {
     fn stop(&mut self) {
         self.terminate();
         let deadline = Instant::now() + self.terms.stop_timeout + Duration::from_secs(5);
-        // Who asks again does not want to wait.
+        // A second request means that the user does not want to wait.
         self.terms.interrupt.clear();
         let mut in_a_hurry = false;
         while self.child.ended().is_none() && Instant::now() < deadline {
@@ -196,18 +196,18 @@ impl Drop for Instance<'_> {
         if let Some(signal) = asked {
             self.terms.interrupt.note(signal);
         }
-        // One that had to be killed leaves it.
+        // A launcher that had to be killed leaves it behind.
         let _ = std::fs::remove_file(&self.socket);
     }
 }
 
-/// Our word for how a launcher ended.
+/// Describes how a launcher ended.
 fn exit_of(status: u8) -> Exit {
     let known = [Exit::Usage, Exit::NotReady, Exit::Taken, Exit::Settings, Exit::NotExecutable, Exit::NotFound];
     known.into_iter().find(|exit| exit.code() == status).unwrap_or(Exit::No)
 }
 
-/// What a launcher that ended said about it: its problems, else why the app failed, else errors, else its last line.
+/// What a launcher that ended reported: its problems, else why the app failed, else errors, else its last line.
 fn last_words(log: &str) -> String {
     let plain = without_colours(log);
     let problems: Vec<&str> = plain.lines().filter_map(|line| line.strip_prefix("mcp-launch: ")).collect();
@@ -215,13 +215,13 @@ fn last_words(log: &str) -> String {
         return problems.join("; ");
     }
     if let Some((_, why)) = plain.lines().rev().find_map(|line| line.split_once(" why=")) {
-        // Quoted as Rust and JSON do it; other fields may follow.
+        // Quoted as in Rust and JSON; other fields may follow.
         let quoted = serde_json::Deserializer::from_str(why).into_iter::<String>().next();
         return quoted.and_then(Result::ok).unwrap_or_else(|| why.trim().to_owned());
     }
     let lines = || plain.lines().map(str::trim).filter(|line| !line.is_empty()).rev();
     let ours = lines().find_map(|line| line.split_once(" ERROR ")).map(|(_, text)| text.trim());
-    // What the server itself said of an error, such as a flag that it does not know.
+    // What the server itself reported about an error, such as an unknown flag.
     let theirs = lines().find(|line| !line.contains(" ERROR ") && line.to_ascii_lowercase().contains("error"));
     match (theirs, ours) {
         (Some(theirs), Some(ours)) => format!("{theirs}; {ours}"),

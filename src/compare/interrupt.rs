@@ -1,4 +1,4 @@
-//! Ctrl-C and its kin: noted by a handler, and looked for by everybody who waits.
+//! Ctrl-C and similar signals: recorded by a handler, and checked by all code that waits.
 
 use std::io;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ impl Interrupt {
     /// Installs the handlers.
     ///
     /// # Errors
-    /// When the kernel refuses one.
+    /// If the kernel refuses to install one.
     pub fn install() -> io::Result<Self> {
-        // If our parent ignored it, the kernel would reap our children for us, and how they ended would be lost.
+        // If our parent ignored it, the kernel would reap our children for us, and their exit statuses would be lost.
         crate::sys::reset(Signal::SIGCHLD as i32);
         let noted = Arc::<AtomicUsize>::default();
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
@@ -26,13 +26,13 @@ impl Interrupt {
         Ok(Self(noted))
     }
 
-    /// The signal, if one came since the start or the last [`Self::clear`].
+    /// The signal, if one arrived since the start or the last [`Self::clear`].
     #[must_use]
     pub fn signal(&self) -> Option<u8> {
         u8::try_from(self.0.load(Ordering::Relaxed)).ok().filter(|signal| *signal != 0)
     }
 
-    /// As if this signal had come.
+    /// Acts as if this signal had arrived.
     pub fn note(&self, signal: u8) {
         self.0.store(signal.into(), Ordering::Relaxed);
     }

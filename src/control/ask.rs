@@ -13,9 +13,9 @@ use crate::plan::Bind;
 use crate::problem::{Exit, Problem};
 use crate::settings::value::AutoPath;
 
-/// Longer than any answer; a launcher that is none must not fill our memory.
+/// Longer than any response; a process that is not a launcher must not fill our memory.
 const LONGEST_ANSWER: u64 = 64 << 20;
-/// How long a launcher may take to accept, and to answer what it can answer at once.
+/// How long a launcher may take to accept, and to answer requests that it can answer at once.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A running launcher that we are connected to.
@@ -26,10 +26,10 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Finds the launcher that these settings mean. If there is none, and exactly one other, it is that.
+    /// Finds the launcher that these settings describe. If there is none, but exactly one other, that one.
     ///
     /// # Errors
-    /// That there is none, or that it may not be asked.
+    /// If there is none, or if it must not be asked.
     pub fn find(setting: &AutoPath, env: &Environment, bind: &Bind, patience: Duration) -> Result<Self, Problem> {
         if *setting == AutoPath::Off {
             let problem =
@@ -55,7 +55,7 @@ impl Launcher {
         }
     }
 
-    /// The launchers that listen at these places. Somebody else's counts only if it is the one that was named.
+    /// The launchers that listen at these places. One of another user only counts if it was named.
     fn connect(places: &[Place], patience: Duration) -> Result<Vec<Self>, Problem> {
         let mut found = Vec::new();
         for place in places {
@@ -75,15 +75,15 @@ impl Launcher {
         Ok(found)
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a request and waits for the response.
     ///
     /// # Errors
-    /// That it refused, or did not respond in time.
+    /// If it refused, or did not respond in time.
     pub fn ask(mut self, request: Request, patience: Option<Duration>) -> Result<Answer, Problem> {
         let trouble = |why: String| Problem::new(Exit::No, format!("the launcher at {} {why}", self.place));
         let deadline = patience.map(|patience| Instant::now() + patience);
         let _ = self.stream.set_write_timeout(Some(patience.unwrap_or(PATIENCE)));
-        // Who was refused at the door cannot write any more, but can read why.
+        // If we were refused right after connecting, we cannot write any more, but can still read why.
         let _ = self.stream.write_all(&line(&request));
         let mut reader = BufReader::new((&self.stream).take(LONGEST_ANSWER));
         let mut text = Vec::new();

@@ -1,11 +1,11 @@
-//! One connection, as a state machine over bytes: what was read goes in, the request comes out; the answer goes in,
-//! what is still to be written comes out. Pure: no socket, no clock.
+//! One connection as a state machine over bytes: input goes in and the request comes out; the response goes in and
+//! what is to be written comes out. Pure: no socket, no clock.
 
 use std::time::{Duration, Instant};
 
 /// The longest request that is read.
 pub const LONGEST_REQUEST: usize = 64 << 10;
-/// How long a client may take to send its request, and again to take its answer.
+/// How long a client may take to send its request, and again to read its response.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a request ends.
@@ -13,16 +13,16 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 pub enum Framing {
     /// At the end of the line.
     Line,
-    /// At the empty line behind the head of an HTTP request.
+    /// At the empty line after the head of an HTTP request.
     Head,
 }
 
 impl Framing {
-    /// The end of the request that the bytes begin with. `seen` of them have been looked at before.
+    /// The end of the request at the beginning of these bytes. `seen` of them have been checked before.
     fn end(self, bytes: &[u8], seen: usize) -> Option<usize> {
         match self {
             Self::Line => bytes[seen..].iter().position(|byte| *byte == b'\n').map(|at| seen + at),
-            // RFC 9112, 2.2: a recipient may take a bare LF for the end of a line.
+            // RFC 9112, 2.2: a recipient may accept a bare LF as the end of a line.
             Self::Head => {
                 let start = seen.saturating_sub(3);
                 let ends = bytes[start..].iter().enumerate().filter(|(_, byte)| **byte == b'\n');
@@ -48,13 +48,13 @@ pub struct Client {
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
-    /// The request is not whole.
+    /// The request is incomplete.
     Reading { bytes: Vec<u8>, deadline: Instant },
     /// The request is being carried out.
     Waiting,
-    /// The answer is not wholly written.
+    /// The response has not been written completely.
     Writing { bytes: Vec<u8>, sent: usize, deadline: Instant },
-    /// Nothing more is to come, in either direction.
+    /// No more data in either direction.
     Over,
 }
 
@@ -63,7 +63,7 @@ enum State {
 pub enum Interest {
     /// Send its request.
     Read,
-    /// Go away; there is nothing else to see.
+    /// Disconnect; nothing else is expected.
     HangUp,
     /// Take its answer.
     Write,
@@ -76,11 +76,10 @@ impl Client {
         Self { framing, state: State::Reading { bytes: Vec::new(), deadline: now + PATIENCE } }
     }
 
-    /// Takes what was read, and gives the request when it is whole, without what ends it. What follows it is
-    /// not looked at.
+    /// Takes input, and returns the request once it is complete, without its terminator. What follows it is ignored.
     ///
     /// # Errors
-    /// When it is longer than it may be; it is to be answered and left.
+    /// If it is too long; it should be answered and closed.
     pub fn take(&mut self, read: &[u8]) -> Result<Option<Vec<u8>>, TooLong> {
         let State::Reading { bytes, .. } = &mut self.state else { return Ok(None) };
         let seen = bytes.len();
@@ -116,7 +115,7 @@ impl Client {
         }
     }
 
-    /// So much of it was written.
+    /// Takes note that this many bytes were written.
     pub fn sent(&mut self, count: usize) {
         if let State::Writing { bytes, sent, .. } = &mut self.state {
             *sent += count;
@@ -126,12 +125,12 @@ impl Client {
         }
     }
 
-    /// The connection is of no more use.
+    /// The connection is no longer usable.
     pub fn close(&mut self) {
         self.state = State::Over;
     }
 
-    /// What is waited for; nothing at the end.
+    /// What is being waited for; nothing at the end.
     #[must_use]
     pub const fn interest(&self) -> Option<Interest> {
         match self.state {
@@ -142,7 +141,7 @@ impl Client {
         }
     }
 
-    /// When the patience with it ends; never while it waits for us.
+    /// When its time is up; never while it is waiting for us.
     #[must_use]
     pub const fn deadline(&self) -> Option<Instant> {
         match self.state {
@@ -199,7 +198,7 @@ mod tests {
     }
 
     proptest! {
-        /// However it is cut: a line that is short enough comes out as it went in, a longer one never.
+        /// However the input is split, a short enough line comes out as it went in, and a longer one never does.
         #[test]
         fn no_more_is_kept_than_the_longest_request(
             length in prop_oneof![0..100_usize, LONGEST_REQUEST - 2..LONGEST_REQUEST + 3, Just(1 << 20)],

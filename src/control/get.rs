@@ -1,4 +1,4 @@
-//! One HTTP request, to see whether somebody answers it.
+//! One HTTP request, to see whether a server responds.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -10,7 +10,7 @@ use super::socket::Place;
 use crate::probe::{Exchange, Response, Speech};
 use crate::settings::value::{BindHost, Value};
 
-/// What is asked for, and where.
+/// What to request, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     place: Destination,
@@ -27,8 +27,8 @@ enum Destination {
 }
 
 impl Target {
-    /// A path at an address as the launcher names it: `0.0.0.0:4444`, `unix:/path`. Where it listens on every
-    /// address, it is asked on the loopback one.
+    /// A path at an address in the launcher's notation: `0.0.0.0:4444`, `unix:/path`. If it listens on every address,
+    /// the loopback address is used.
     #[must_use]
     pub fn at(address: &str, path: &str, speech: Speech) -> Option<Self> {
         let place = match address.strip_prefix("unix:") {
@@ -38,10 +38,10 @@ impl Target {
         Some(Self { place, host: "localhost".into(), path: path.into(), speech })
     }
 
-    /// A URL: `http://127.0.0.1:4444/health`. Any certificate will do for `https`.
+    /// A URL: `http://127.0.0.1:4444/health`. For `https`, any certificate is accepted.
     ///
     /// # Errors
-    /// Why it cannot be asked for.
+    /// Why it cannot be requested.
     pub fn url(url: &str) -> Result<Self, String> {
         let (scheme, rest) = url.split_once("://").ok_or("it has no scheme; use http://ADDRESS:PORT/PATH")?;
         let (tls, default_port) = match scheme.to_ascii_lowercase().as_str() {
@@ -72,7 +72,7 @@ impl Target {
     /// Asks once.
     ///
     /// # Errors
-    /// Why there was no answer, in words.
+    /// Why there was no response, in words.
     pub fn get(&self, timeout: Duration) -> Result<Response, String> {
         self.exchange(Instant::now() + timeout).map_err(|error| match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => "no response in time".to_owned(),
@@ -136,7 +136,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Whether the other side has gone.
+/// Whether the peer is gone.
 fn is_closed(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
 }

@@ -1,9 +1,9 @@
-//! As much of HTTP/1 as a listener for metrics needs. Pure.
+//! As much of HTTP/1 as a metrics endpoint needs. Pure.
 
-/// What Prometheus's text format is called in `Content-Type`.
+/// The `Content-Type` of Prometheus's text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Whether the head of a request asks for the metrics. Its fields do not matter.
+/// Whether the head of a request asks for the metrics. Its header fields do not matter.
 #[must_use]
 pub fn asks_for_metrics(head: &[u8]) -> bool {
     let mut request = httparse::Request::new(&mut []);
@@ -12,13 +12,13 @@ pub fn asks_for_metrics(head: &[u8]) -> bool {
     is_request && request.method == Some("GET") && path == Some("/metrics") && request.version.is_some()
 }
 
-/// The answer with the metrics.
+/// The response with the metrics.
 #[must_use]
 pub fn metrics(text: &str) -> Vec<u8> {
     response("200 OK", METRICS_TYPE, text)
 }
 
-/// The answer to everything else.
+/// The response to everything else.
 #[must_use]
 pub fn not_found() -> Vec<u8> {
     response("404 Not Found", "text/plain; charset=utf-8", "the metrics are at /metrics\n")

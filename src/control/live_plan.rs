@@ -1,4 +1,4 @@
-//! The plan that is in force: as data, and for people.
+//! The plan in force, as data and for people.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,7 +11,7 @@ use crate::report::changes::{Change, changes};
 use crate::report::redact;
 
 impl LivePlan {
-    /// What may be shown of a plan, for a launcher that was started with this environment.
+    /// What may be shown of a plan, for a launcher started with this environment.
     #[must_use]
     pub fn new(plan: &Plan, launcher_env: &Environment, address: String, generations: Vec<Generation>) -> Self {
         let text = |text: &std::ffi::OsString| text.to_string_lossy().into_owned();
@@ -85,7 +85,7 @@ impl LivePlan {
     }
 }
 
-/// As it could be typed into a shell.
+/// As it could be typed in a shell.
 fn command_line(argv: &[String]) -> String {
     shlex::try_join(argv.iter().map(String::as_str)).unwrap_or_else(|_| argv.join(" "))
 }

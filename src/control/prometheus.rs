@@ -61,7 +61,7 @@ fn each<V: Display>(text: &mut Exposition, generations: &[Generation], value: im
     }
 }
 
-/// A metric that each worker has, if it can tell: name, help, value. A name that ends in `_total` is a counter's.
+/// A metric that each worker has, if known: name, help, value. A name that ends in `_total` is a counter.
 type OfWorker = (&'static str, &'static str, fn(&Worker) -> Option<f64>);
 
 #[allow(clippy::cast_precision_loss, reason = "the format's numbers are of this kind")]
@@ -122,7 +122,7 @@ fn for_workers(text: &mut Exposition, generations: &[Generation]) {
     }
 }
 
-/// The text, to which the samples of one metric after the other are added.
+/// The text, to which the samples of each metric are appended.
 #[derive(Default)]
 struct Exposition(String);
 
@@ -140,7 +140,7 @@ impl Exposition {
         self
     }
 
-    /// A sample of the last metric that was announced.
+    /// A sample of the metric that was declared last.
     fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
         let announced = self.0.rfind("# TYPE ").map_or("", |at| &self.0[at + "# TYPE ".len()..]);
         let mut line = announced.split(' ').next().unwrap_or_default().to_owned();
@@ -153,7 +153,7 @@ impl Exposition {
     }
 }
 
-/// A label's value as the format wants it: backslash, quote and line feed escaped.
+/// Escapes a label's value: backslash, quote and line feed.
 fn escape(value: &str) -> String {
     value.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n")
 }

@@ -1,6 +1,6 @@
-//! What is asked of a running launcher, and what it answers: one JSON object each, on one line.
+//! Requests to a running launcher and its responses: one JSON object each, on one line.
 //!
-//! The keys are what `status --json` and `explain --running --json` print, so they stay as they are.
+//! `status --json` and `explain --running --json` print these keys, so they must not change.
 
 use std::collections::BTreeMap;
 
@@ -14,17 +14,17 @@ use crate::settings::value::Server;
 pub enum Request {
     /// What it does.
     Status,
-    /// Hand over to a new generation; answered when that is decided.
+    /// Hand over to a new generation; answered once the outcome is decided.
     Reload {
-        /// The server to change to.
+        /// The server to switch to.
         #[serde(default, with = "server_word", skip_serializing_if = "Option::is_none")]
         server: Option<Server>,
     },
-    /// The plan that is in force.
+    /// The plan in force.
     Explain,
-    /// Whether new requests are welcome.
+    /// Whether the service is ready for requests.
     Ready,
-    /// Where to ask whether workers answer.
+    /// Where to check whether workers respond.
     Live,
 }
 
@@ -38,7 +38,7 @@ pub enum Answer {
     Reloaded {
         /// Its number.
         generation: u32,
-        /// Its server, with the version if that is known: `granian/2.8.7`.
+        /// Its server, with the version if known: `granian/2.8.7`.
         server: String,
         /// Its workers.
         workers: u32,
@@ -54,59 +54,59 @@ pub enum Answer {
     Ready {
         /// Yes or no.
         ready: bool,
-        /// What the launcher is doing, in a word or a few.
+        /// What the launcher is doing, in a few words.
         phase: String,
     },
     /// To [`Request::Live`].
     Live(Live),
-    /// To [`Request::Live`], before the first start: there is no worker yet that could answer.
+    /// To [`Request::Live`] before the first start: no worker could respond yet.
     Preparing {
         /// What is being done.
         phase: String,
     },
-    /// To what was not understood or is not allowed.
+    /// To requests that were not understood or are not allowed.
     Refused {
         /// Why.
         why: String,
     },
 }
 
-/// Whether workers live, as far as they say so themselves, and where to ask whether they answer.
+/// Whether workers are alive according to their own reports, and where to check whether they respond.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Live {
     /// Whether there is a server at all.
     pub server: bool,
-    /// How long ago the event loop of a worker last ran, of the one that ran last.
+    /// How long ago a worker's event loop last ran; the most recent of all workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat_seconds_ago: Option<f64>,
     /// What the launcher is doing, in a word.
     pub phase: String,
     /// Where it serves: `127.0.0.1:4444`, `unix:/path`.
     pub address: String,
-    /// The path to ask for.
+    /// The path to request.
     pub path: String,
-    /// Whether it speaks TLS.
+    /// Whether it serves TLS.
     pub tls: bool,
-    /// Whether it speaks HTTP/2 alone, in clear.
+    /// Whether it only speaks HTTP/2 without TLS.
     pub h2c: bool,
 }
 
-/// What the launcher does.
+/// The state of the launcher.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// The launcher itself.
     pub launcher: Launcher,
     /// Where clients arrive.
     pub address: String,
-    /// How many more failures are forgiven at this moment.
+    /// How many more failures are allowed at this moment.
     pub restarts_left: u32,
     /// All failures of the server since the start.
     pub failures: u64,
     /// Workers that ended while their generation served, by cause, since the start.
     pub worker_exits: BTreeMap<String, u64>,
-    /// What all workers together did with requests since the start, as far as they tell.
+    /// The outcome of requests in all workers since the start, as far as they report it.
     pub requests: Requests,
-    /// The generations there are, oldest first.
+    /// The current generations, oldest first.
     pub generations: Vec<Generation>,
 }
 
@@ -121,39 +121,39 @@ pub struct Launcher {
     pub uptime_seconds: f64,
     /// `starting`, `serving`, `waiting` (for the next respawn) or `stopping`.
     pub phase: String,
-    /// Whether new requests are welcome.
+    /// Whether the service is ready for requests.
     pub ready: bool,
 }
 
-/// What became of requests. Event streams and web sockets are among them.
+/// The outcome of requests, including event streams and web sockets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requests {
-    /// Those that the app has finished. Up to date within a second.
+    /// Requests that the app has finished. Up to date to within a second.
     pub served: u64,
-    /// Those that were answered 503 because the worker had as many as it may have.
+    /// Requests that were answered 503 because the worker was at its limit.
     pub rejected: u64,
 }
 
-/// A server's life from one start.
+/// One run of a server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Generation {
     /// Counts from 1.
     pub id: u32,
     /// `gunicorn` or `granian`.
     pub server: String,
-    /// Its version, if it could be found out.
+    /// Its version, if known.
     pub version: Option<String>,
     /// `starting`, `serving`, `orphaned` (its main process is gone, its workers serve) or `draining`.
     pub state: String,
     /// Since its start.
     pub age_seconds: f64,
-    /// Its main process, if that lives.
+    /// Its main process, if it is alive.
     pub main_pid: Option<i32>,
-    /// How many workers there should be.
+    /// The planned number of workers.
     pub workers_planned: u32,
-    /// How many requests a worker may have in flight, if there is a limit.
+    /// The limit of requests in flight per worker, if there is one.
     pub limit: Option<u64>,
-    /// The workers there are.
+    /// The current workers.
     pub workers: Vec<Worker>,
     /// Workers that ended while it served.
     pub restarts: u64,
@@ -168,33 +168,33 @@ pub struct Worker {
     pub pid: i32,
     /// Since its start.
     pub age_seconds: f64,
-    /// Memory that is resident, shared pages included.
+    /// Resident memory, including shared pages.
     pub rss_bytes: u64,
-    /// Processor time, user and system.
+    /// CPU time, user and system.
     pub cpu_seconds: f64,
-    /// What it says of itself, if the guard is in it.
+    /// What it reports, if the guard is in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<Load>,
 }
 
-/// What a worker says of itself.
+/// What a worker reports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Load {
     /// `starting`, `ready` or `stopping`.
     pub state: String,
-    /// How long ago its event loop last ran. Some more than a second is a loop that stands still.
+    /// How long ago its event loop last ran. Much more than a second means that the loop is blocked.
     pub heartbeat_seconds_ago: f64,
-    /// By how much its event loop was late the last time.
+    /// The latest event loop lag.
     pub lag_seconds: f64,
-    /// By how much at most.
+    /// The highest event loop lag.
     pub most_lag_seconds: f64,
-    /// Requests that it is working on.
+    /// Requests in progress.
     pub in_flight: u32,
-    /// The most that there ever were at a time.
+    /// The highest number of concurrent requests.
     pub high_water: u32,
-    /// Event streams and web sockets that are open.
+    /// Open event streams and web sockets.
     pub streams: u32,
-    /// What became of its requests.
+    /// The outcome of its requests.
     #[serde(flatten)]
     pub requests: Requests,
 }
@@ -204,7 +204,7 @@ pub struct Load {
 pub struct WorkerExit {
     /// Its process, which is gone.
     pub pid: i32,
-    /// `exit`, `signal`, `oom`, `hung`, `rss` or `age` (replaced for being past that limit), or `unknown`.
+    /// `exit`, `signal`, `oom`, `hung`, `rss` or `age` (replaced because of that limit), or `unknown`.
     pub cause: String,
     /// Its exit status, if it exited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -212,70 +212,70 @@ pub struct WorkerExit {
     /// The signal that ended it, if one did: `SIGKILL`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
-    /// How old it got.
+    /// Its age at the end.
     pub age_seconds: f64,
     /// How long ago that was.
     pub seconds_ago: f64,
 }
 
-/// The plan that is in force. Secrets are redacted.
+/// The plan in force. Secrets are redacted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LivePlan {
     /// `gunicorn` or `granian`.
     pub server: String,
-    /// Its version, if it could be found out.
+    /// Its version, if known.
     pub version: Option<String>,
-    /// The application, attribute included.
+    /// The application, including the attribute.
     pub app: String,
     /// Where clients arrive.
     pub address: String,
-    /// Whether it speaks TLS there.
+    /// Whether it serves TLS there.
     pub tls: bool,
-    /// How many workers there should be.
+    /// The planned number of workers.
     pub workers: u32,
     /// The file that is executed.
     pub program: String,
     /// Its arguments, the program's name first.
     pub argv: Vec<String>,
-    /// Its working directory, if it is not the launcher's.
+    /// Its working directory, if it differs from the launcher's.
     pub cwd: Option<String>,
-    /// What its environment has that the launcher's has not, or has otherwise.
+    /// Variables that its environment adds or changes, compared with the launcher's.
     pub environment: BTreeMap<String, String>,
-    /// What the launcher's environment has and its has not.
+    /// Variables that its environment lacks, compared with the launcher's.
     pub environment_removed: Vec<String>,
     /// Why the plan is what it is.
     pub reasons: Vec<Decision>,
-    /// What is odd and did not keep the server from starting.
+    /// Warnings: what is odd but did not prevent the start.
     pub warnings: Vec<String>,
-    /// The generations there are, oldest first.
+    /// The current generations, oldest first.
     pub generations: Vec<Generation>,
 }
 
 /// One decision of the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
-    /// What was decided, in a word.
+    /// What was decided, in one word.
     pub topic: String,
     /// The decision.
     pub decision: String,
-    /// Every input, and the one that bound.
+    /// Every input, and the one that was decisive.
     pub because: String,
 }
 
 impl Request {
-    /// Reads the line that a client sent.
+    /// Parses the line that a client sent.
     ///
     /// # Errors
-    /// Why it is none.
+    /// Why it is not a request.
     pub fn read(line: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(line).map_err(|error| format!("not a request: {error}"))
     }
 }
 
-/// A value as the one line that goes over the socket.
+/// A value as the one line that is sent over the socket.
 #[must_use]
 pub fn line(value: &impl Serialize) -> Vec<u8> {
-    // The types here have string keys and no other way to fail.
+    // These types have string keys and no other way to fail.
     let mut bytes = serde_json::to_vec(value).unwrap_or_default();
     bytes.push(b'\n');
     bytes

@@ -1,4 +1,4 @@
-//! The listeners and their clients, as part of a loop that must not wait for anybody.
+//! The listeners and their clients, as part of a loop that must not block.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, Read, Write};
@@ -14,14 +14,14 @@ use super::http;
 use super::protocol::{Answer, Request, line};
 use super::socket::{Listener, check_client};
 
-/// More clients than this are not kept at the same time.
+/// The most clients that are kept at the same time.
 pub const MOST_CLIENTS: usize = 32;
-/// More connections than this are not accepted in one turn of the loop.
+/// The most connections that are accepted in one turn of the loop.
 const MOST_ACCEPTED: usize = 64;
-/// How long nobody is accepted when there is no descriptor left for him.
+/// How long to pause accepting when no descriptor is left.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Which client; never used twice.
+/// Identifies a client; never reused.
 pub type ClientId = u64;
 
 /// What a client wants from the supervisor.
@@ -56,13 +56,13 @@ enum Stream {
 }
 
 impl ControlServer {
-    /// A server for these listeners, which must be non-blocking. It has nothing to do if there are none.
+    /// A server for these listeners, which must be non-blocking. Without listeners it does nothing.
     #[must_use]
     pub fn new(control: Option<Listener>, metrics: Option<TcpListener>) -> Self {
         Self { control, metrics, ..Self::default() }
     }
 
-    /// What to wait for: descriptors and their events, and a time.
+    /// What to wait for: descriptors with their events, and a deadline.
     #[must_use]
     pub fn interest(&self) -> (Vec<(BorrowedFd<'_>, PollFlags)>, Option<Instant>) {
         let listeners = if self.paused_until.is_none() { self.listeners() } else { Vec::new() };
@@ -84,8 +84,8 @@ impl ControlServer {
         control.into_iter().chain(self.metrics.as_ref().map(AsFd::as_fd)).collect()
     }
 
-    /// Goes on as far as it can without waiting, with the descriptors that are ready, and gives what clients want.
-    /// Each of them is to be answered.
+    /// Proceeds as far as possible without blocking, given the ready descriptors, and returns what clients want. Each
+    /// of these must be answered.
     pub fn advance(&mut self, ready: &BTreeSet<RawFd>, now: Instant) -> Vec<(ClientId, Wish)> {
         self.paused_until = self.paused_until.filter(|until| *until > now);
         let mut wishes = Vec::new();
@@ -103,12 +103,12 @@ impl ControlServer {
         wishes
     }
 
-    /// Answers a client, if it is still there.
+    /// Answers a client if it is still connected.
     pub fn answer(&mut self, id: ClientId, answer: &Answer, now: Instant) {
         self.write(id, line(answer), now);
     }
 
-    /// Answers a client that asked for metrics, if it is still there.
+    /// Answers a client that asked for metrics if it is still connected.
     pub fn answer_metrics(&mut self, id: ClientId, text: &str, now: Instant) {
         self.write(id, http::metrics(text), now);
     }
@@ -130,14 +130,15 @@ impl ControlServer {
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {
                     continue;
                 }
-                // The connection stays in the queue and the listener readable: without a pause the loop would spin.
+                // The connection stays in the queue and the listener readable, so without a pause the loop would
+                // spin.
                 Err(_) => {
                     self.paused_until = Some(now + PAUSE);
                     return;
                 }
             };
             let mut connection = Connection::new(accepted, now);
-            // Most clients have sent their request before we see them, and need no place among those that wait.
+            // Most clients have already sent their request by now, and do not need a slot among those that wait.
             let wish = connection.greet(now);
             if connection.client.interest().is_none() {
                 continue;
@@ -150,14 +151,14 @@ impl ControlServer {
             self.next += 1;
             self.clients.insert(id, connection);
             if let Some(wish) = wish {
-                // It may well be answered before the next newcomer needs a place.
+                // It may be answered before the next client needs a slot.
                 wishes.push((id, wish));
                 return;
             }
         }
     }
 
-    /// The next connection of either listener; none if nobody waits.
+    /// The next connection of either listener; none if nobody is waiting.
     fn accept_one(&self) -> io::Result<Option<Stream>> {
         let control =
             self.control.as_ref().map(|listener| listener.socket().accept().map(|(it, _)| Stream::Unix(it)));
@@ -175,7 +176,7 @@ impl ControlServer {
         Ok(None)
     }
 
-    /// Makes room for a newcomer: the client goes that has kept us waiting longest. Those that wait for us stay.
+    /// Makes room for a new client by dropping the one that has kept us waiting longest. Those that wait for us stay.
     fn make_room(&mut self) -> bool {
         if self.clients.len() < MOST_CLIENTS {
             return true;
@@ -194,7 +195,7 @@ impl Connection {
         Self { stream, client: Client::new(framing, now) }
     }
 
-    /// Looks at who it is, and at what is there already.
+    /// Checks who it is, and reads what is already there.
     fn greet(&mut self, now: Instant) -> Option<Wish> {
         if let Stream::Unix(socket) = &self.stream
             && let Err(why) = check_client(socket)
@@ -209,13 +210,14 @@ impl Connection {
         match self.client.interest() {
             Some(Interest::Read) => return self.read(now),
             Some(Interest::Write) => self.write(),
-            // Nothing but its end was waited for.
+            // Only its disconnection was awaited.
             Some(Interest::HangUp) | None => self.client.close(),
         }
         None
     }
 
-    /// Reads until the request is whole or nothing more is there. Not for ever: a request has an end.
+    /// Reads until the request is complete or no more data is available. This ends because requests are limited in
+    /// length.
     fn read(&mut self, now: Instant) -> Option<Wish> {
         let mut buffer = [0; 4096];
         loop {
@@ -248,7 +250,7 @@ impl Connection {
         understood.map_err(|why| self.reply(&Answer::Refused { why }, now)).ok()
     }
 
-    /// Answers without the supervisor. Over HTTP there is only one such answer.
+    /// Answers without the supervisor. Over HTTP there is only one such response.
     fn reply(&mut self, answer: &Answer, now: Instant) {
         let bytes = match &self.stream {
             Stream::Unix(_) => line(answer),
@@ -258,7 +260,7 @@ impl Connection {
         self.write();
     }
 
-    /// Says why, once, and ends it.
+    /// Reports why, and ends it.
     fn refuse(&mut self, why: String) {
         if matches!(self.stream, Stream::Unix(_)) {
             let _ = self.stream.write(&line(&Answer::Refused { why }));
@@ -266,7 +268,7 @@ impl Connection {
         self.client.close();
     }
 
-    /// Writes what the socket takes.
+    /// Writes as much as the socket accepts.
     fn write(&mut self) {
         while !self.client.unsent().is_empty() {
             match self.stream.write(self.client.unsent()) {

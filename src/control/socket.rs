@@ -1,4 +1,4 @@
-//! Where the control socket lies, how it is made, and who may use it.
+//! Where the control socket is, how it is created, and who may use it.
 
 use std::fmt;
 use std::io;
@@ -25,7 +25,7 @@ use crate::settings::value::AutoPath;
 pub enum Place {
     /// A file.
     Path(PathBuf),
-    /// A name in the abstract namespace, which needs no file system.
+    /// A name in the abstract namespace, which does not need a file system.
     Abstract(String),
 }
 
@@ -46,17 +46,17 @@ impl Place {
         }
     }
 
-    /// Connects. When too many wait for whoever listens there, that takes no longer than `patience`.
+    /// Connects. If the listener's queue is full, this takes no longer than `patience`.
     ///
     /// # Errors
-    /// What the kernel says; EAGAIN when the patience ended.
+    /// The kernel's error; EAGAIN when `patience` has passed.
     pub fn connect(&self, patience: Duration) -> nix::Result<UnixStream> {
         let address = match self {
             Self::Path(path) => UnixAddr::new(path)?,
             Self::Abstract(name) => UnixAddr::new_abstract(name.as_bytes())?,
         };
         let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        // The time limit of sending is also that of connecting, unix(7).
+        // The send timeout also applies to connecting, unix(7).
         let millis = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX).max(1);
         setsockopt(&socket, SendTimeout, &TimeVal::milliseconds(millis))?;
         connect(socket.as_raw_fd(), &address)?;
@@ -64,8 +64,8 @@ impl Place {
     }
 }
 
-/// Where the socket may lie, in the order in which it is tried; none when it is switched off. Whoever looks for a
-/// launcher may have another environment and other rights than it has, so he tries all of them, too.
+/// Where the socket may be, in the order in which the places are tried; none if it is switched off. A client may have
+/// another environment and other permissions than the launcher, so it tries all of them too.
 #[must_use]
 pub fn places(setting: &AutoPath, env: &Environment, bind: &Bind) -> Vec<Place> {
     match setting {
@@ -79,7 +79,7 @@ pub fn places(setting: &AutoPath, env: &Environment, bind: &Bind) -> Vec<Place> 
     }
 }
 
-/// Sockets of launchers in the directories where they lie unless told otherwise.
+/// Sockets of launchers in the default directories.
 #[must_use]
 pub fn all_in_runtime_directories(env: &Environment) -> Vec<Place> {
     let entries = runtime_directories(env).filter_map(|directory| std::fs::read_dir(directory).ok());
@@ -93,17 +93,17 @@ pub fn all_in_runtime_directories(env: &Environment) -> Vec<Place> {
     found.into_iter().map(Place::Path).collect()
 }
 
-/// A listening socket. Its file goes when it is dropped.
+/// A listening socket. Its file is removed when it is dropped.
 #[derive(Debug)]
 pub struct Listener {
     socket: UnixListener,
     place: Place,
-    /// Device and inode of its file: what is there at the end may be somebody else's.
+    /// Device and inode of its file because the file there at the end may be somebody else's.
     file: Option<(u64, u64)>,
 }
 
 impl Listener {
-    /// Makes the socket at the first place where that works.
+    /// Creates the socket at the first place where that works.
     ///
     /// # Errors
     /// Why it did not work at the first place.
@@ -126,7 +126,7 @@ impl Listener {
         }
         let text = |error: io::Error| error.to_string();
         let address = place.address().map_err(text)?;
-        // So that it has its mode from the first moment on. No other thread of ours makes files.
+        // This gives it its mode from the start. No other thread of ours creates files.
         let before = umask(Mode::from_bits_truncate(0o177));
         let bound = UnixListener::bind_addr(&address);
         umask(before);
@@ -162,7 +162,7 @@ impl Drop for Listener {
     }
 }
 
-/// Removes what a predecessor that was killed left behind, and nothing else.
+/// Removes what a killed predecessor left behind, and nothing else.
 fn clear(path: &Path) -> Result<(), String> {
     let Ok(there) = std::fs::symlink_metadata(path) else { return Ok(()) };
     if !there.file_type().is_socket() {
@@ -177,10 +177,10 @@ fn clear(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Whether a client may talk to us: only we ourselves and root may.
+/// Checks that a client may talk to us: only our own user and root may.
 ///
 /// # Errors
-/// Who it is, if not.
+/// Who it is, if it may not.
 pub fn check_client(socket: &impl AsFd) -> Result<(), String> {
     let (own, client) = (geteuid(), peer(socket)?);
     if client == own || client.is_root() {
@@ -189,10 +189,10 @@ pub fn check_client(socket: &impl AsFd) -> Result<(), String> {
     Err(format!("user {client} may not use this socket, which belongs to user {own}"))
 }
 
-/// Whether a launcher is one that we can believe: our own or root's. Root can look after anybody's.
+/// Checks that a launcher can be trusted: it must be ours or root's, unless we are root.
 ///
 /// # Errors
-/// Whose it is, if not.
+/// Who owns it, if it cannot be trusted.
 pub fn check_launcher(socket: &impl AsFd) -> Result<(), String> {
     let (own, launcher) = (geteuid(), peer(socket)?);
     if launcher == own || launcher.is_root() || own.is_root() {
@@ -238,7 +238,7 @@ mod tests {
         Listener::bind(std::slice::from_ref(&stale)).unwrap();
         std::fs::write(directory.path().join("file.sock"), "precious").unwrap();
         assert!(Listener::bind(std::slice::from_ref(&file)).is_err());
-        // The next place is taken instead.
+        // The next place is used instead.
         assert_eq!(Listener::bind(&[file, stale.clone()]).unwrap().place(), &stale);
         assert_eq!(std::fs::read_to_string(directory.path().join("file.sock")).unwrap(), "precious");
     }

@@ -65,10 +65,10 @@ pub(super) fn generation_lines(generation: &Generation) -> String {
     text
 }
 
-/// What the kernel says of a worker.
+/// What the kernel reports about a worker.
 const PROCESS: [&str; 4] = ["WORKER", "AGE", "RSS", "CPU"];
-/// What it says of itself: its state, requests in flight and the most that there ever were, open streams, requests
-/// that were served and rejected, how late its event loop was the last time, and when that ran.
+/// What it reports itself: its state, requests in flight and their maximum, open streams, requests served and
+/// rejected, its latest event loop lag, and when the loop last ran.
 const LOAD: [&str; 8] = ["STATE", "BUSY", "PEAK", "STREAMS", "SERVED", "REJECTED", "LAG", "SEEN"];
 
 fn load_cells(load: &Load) -> [String; 8] {
@@ -110,7 +110,7 @@ fn cause(exit: &WorkerExit) -> String {
     }
 }
 
-/// The two largest units, which is what a reader takes in at a glance.
+/// The two largest units, which is enough for a quick look.
 fn span(seconds: f64) -> String {
     let whole = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
     let (days, hours, minutes, rest) = (whole / 86_400, whole / 3600 % 24, whole / 60 % 60, whole % 60);

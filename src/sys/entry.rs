@@ -1,7 +1,7 @@
-//! What has to happen before anything else in the program, the Rust runtime included.
+//! What has to happen before anything else in the program, including the Rust runtime.
 //!
-//! The binary includes this file as a module of its own, for the constructor must not end up in the test
-//! programs, whose children would inherit the blocked signals.
+//! The binary includes this file as its own module because the constructor must not end up in the test programs,
+//! whose children would inherit the blocked signals.
 
 #![allow(unsafe_code)]
 
@@ -12,10 +12,11 @@ use mcp_launch::sys::{SignalState, is_ignored};
 static BLOCKED: AtomicU64 = AtomicU64::new(0);
 static IGNORED: AtomicU64 = AtomicU64::new(0);
 
-/// Blocks every signal. As PID 1 a signal that is neither caught nor blocked is dropped by the kernel, so from
-/// here to the handlers it must wait. Also notes what we inherited, before the runtime ignores SIGPIPE.
+/// Blocks every signal. As PID 1, a signal that is neither caught nor blocked is dropped by the kernel, so until the
+/// handlers are installed signals must wait. Also records the inherited state, before the runtime ignores SIGPIPE.
 extern "C" fn block_signals() {
-    // SAFETY: zeroed signal sets and actions are valid, all pointers are to locals, and nothing else runs yet.
+    // SAFETY: zeroed signal sets and actions are valid, all pointers are to local variables, and nothing else runs
+    // yet.
     unsafe {
         let (mut all, mut old): (libc::sigset_t, libc::sigset_t) = (std::mem::zeroed(), std::mem::zeroed());
         libc::sigfillset(&raw mut all);
@@ -34,7 +35,7 @@ extern "C" fn block_signals() {
     }
 }
 
-// SAFETY: the loader calls what it finds in this section, once, before main, and ignores what it returns.
+// SAFETY: the loader calls the functions in this section once, before main, and ignores their results.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = block_signals;

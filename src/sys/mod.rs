@@ -1,4 +1,4 @@
-//! The only unsafe code: what the kernel offers and no crate wraps safely for our case.
+//! The only unsafe code: kernel interfaces that no crate wraps safely for our case.
 //!
 //! Each function here is safe to call and keeps its own invariants.
 
@@ -11,18 +11,18 @@ pub mod shared;
 pub mod spawn;
 pub mod wait;
 
-/// What a process inherited at its start and must hand on unchanged: the blocked signals and the ignored ones.
-/// Bit `n - 1` stands for signal `n`.
+/// What a process inherited at its start and must pass on unchanged: the blocked and the ignored signals. Bit `n - 1`
+/// stands for signal `n`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SignalState {
     /// The signal mask.
     pub blocked: u64,
-    /// Signals whose disposition was "ignore"; no other disposition survives exec.
+    /// Signals whose disposition was "ignore"; no other non-default disposition survives exec.
     pub ignored: u64,
 }
 
 impl SignalState {
-    /// Whether a signal was ignored, as `nohup` does it with SIGHUP.
+    /// Whether a signal was ignored, as `nohup` does with SIGHUP.
     #[must_use]
     pub const fn ignores(&self, signal: i32) -> bool {
         self.ignored & bit(signal) != 0
@@ -37,7 +37,7 @@ const fn bit(signal: i32) -> u64 {
 /// The largest signal number.
 const LAST_SIGNAL: i32 = 64;
 
-/// Turns a mask into the C library's form.
+/// Converts a mask to the C library's type.
 fn sigset(mask: u64) -> libc::sigset_t {
     // SAFETY: sigemptyset initialises the set, and sigaddset only fails for numbers out of range.
     unsafe {
@@ -57,11 +57,11 @@ pub fn set_mask(mask: u64) {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) };
 }
 
-/// A descriptor from which signals are read that are blocked: `struct signalfd_siginfo`, one or more at a time.
-/// Reading it does not wait, and it is closed at exec.
+/// A descriptor for reading blocked signals: `struct signalfd_siginfo`, one or more at a time. Reading does not
+/// block, and it is closed on exec.
 ///
 /// # Errors
-/// When the kernel has no descriptors left.
+/// If the kernel has no descriptors left.
 pub fn signal_descriptor(mask: u64) -> nix::Result<std::os::fd::OwnedFd> {
     use std::os::fd::FromRawFd;
     let set = sigset(mask);
@@ -80,10 +80,10 @@ pub fn reset(signal: i32) {
 /// Every signal that can be blocked.
 pub const ALL_SIGNALS: u64 = u64::MAX;
 
-/// Puts dispositions and mask back to what they were at our start, for what is executed next. Signals that we
-/// catch become default by themselves at exec, but one that arrives before would run our handler in vain.
+/// Restores dispositions and mask to what they were at our start, for the program that is executed next. Exec resets
+/// caught signals by itself, but a signal that arrives before would run our handler for nothing.
 ///
-/// Async-signal-safe, so that it can run between fork and exec.
+/// Async-signal-safe because it runs between fork and exec.
 pub(crate) fn restore(state: SignalState) {
     for signal in (1..=LAST_SIGNAL).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
         let handler = if state.ignores(signal) { libc::SIG_IGN } else { libc::SIG_DFL };
@@ -92,9 +92,9 @@ pub(crate) fn restore(state: SignalState) {
     set_mask(state.blocked);
 }
 
-/// The kernel's `struct sigaction`, of which only the first word matters here: on every architecture but MIPS it
-/// is the handler. The C library's own function refuses signals 32 and 33, which it keeps for itself and which a
-/// child must get back as they were, too.
+/// The kernel's `struct sigaction`. Only its first word matters here: on every architecture but MIPS it is the
+/// handler. The C library's own function refuses signals 32 and 33, which it reserves, but which a child must also
+/// get back as they were.
 type KernelAction = [usize; 8];
 
 /// The size of the kernel's signal set in bytes.
@@ -120,23 +120,24 @@ pub fn is_ignored(signal: i32) -> bool {
     result == 0 && action[0] == libc::SIG_IGN
 }
 
-/// Replaces this process, with the signal state that it was started with.
+/// Replaces this process, with the signal state it was started with.
 ///
 /// # Errors
-/// Why the kernel refused; the process goes on with default dispositions.
+/// Why the kernel refused; the process then continues with default dispositions.
 #[must_use]
 pub fn exec(image: &spawn::Image, state: SignalState) -> nix::errno::Errno {
     restore(state);
     image.execute()
 }
 
-/// Sends any signal, real-time ones included, to a child that was not reaped yet. One that is gone takes none.
+/// Sends any signal, including real-time ones, to a child that has not been reaped yet. One that has ended ignores
+/// it.
 pub fn send(child: nix::unistd::Pid, signal: i32) {
     // SAFETY: kill takes two numbers.
     unsafe { libc::kill(child.as_raw(), signal) };
 }
 
-/// The signals that wait because they are blocked.
+/// The signals that are pending because they are blocked.
 #[must_use]
 pub fn pending_signals() -> u64 {
     // SAFETY: sigpending fills the set that it is given; sigismember reads it.
@@ -155,16 +156,16 @@ pub fn raise_open_files() {
     }
 }
 
-/// Puts descriptors at the numbers that the program which is about to be executed knows them by.
+/// Moves descriptors to the numbers at which the program to be executed expects them.
 ///
 /// # Errors
-/// When the kernel has no descriptors left.
+/// If the kernel has no descriptors left.
 pub fn place(descriptors: &[(&std::os::fd::OwnedFd, i32)]) -> nix::Result<()> {
     let above = descriptors.iter().map(|(_, number)| *number).max().unwrap_or(2) + 1;
     let copies = descriptors.iter().map(|(fd, number)| Ok((spawn::duplicate(fd, above)?, *number)));
     for (copy, number) in copies.collect::<nix::Result<Vec<_>>>()? {
         use std::os::fd::AsRawFd;
-        // SAFETY: dup2 takes two numbers. What stood at the second one is ours and is not used again: the
+        // SAFETY: dup2 takes two numbers. What was open at the second one is ours and is not used again because the
         // caller executes another program.
         nix::errno::Errno::result(unsafe { libc::dup2(copy.as_raw_fd(), number) })?;
     }

@@ -1,4 +1,4 @@
-//! Handles on processes that cannot come to mean another process.
+//! Handles on processes, which cannot come to refer to another process.
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -13,8 +13,8 @@ use nix::unistd::Pid;
 pub struct PidFd(OwnedFd);
 
 impl PidFd {
-    /// Opens a handle. Whoever is not the parent must check afterwards that the process is still the one that
-    /// was meant, for example by its start time.
+    /// Opens a handle. A caller that is not the parent must check afterwards that the process is still the intended
+    /// one, for example by its start time.
     ///
     /// # Errors
     /// ESRCH when there is no such process, ENOSYS before Linux 5.3.
@@ -31,8 +31,8 @@ impl PidFd {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Takes a copy of one of its descriptors. That needs the right to trace it, which a parent usually has, and a
-    /// system call that Docker's and containerd's default profiles refuse.
+    /// Takes a copy of one of its descriptors. That needs permission to trace it, which a parent usually has, and a
+    /// system call that Docker's and containerd's default profiles deny.
     ///
     /// # Errors
     /// EPERM when we may not, EBADF when it has no such descriptor, ENOSYS before Linux 5.6.
@@ -67,8 +67,8 @@ impl PidFd {
     #[must_use]
     pub fn exit_status(&self) -> Option<ExitStatus> {
         let mut info = Info { mask: INFO_EXIT, ..Info::default() };
-        // SAFETY: the descriptor is open; the kernel reads and writes no more than the size that is part of the
-        // request, which is that of the structure.
+        // SAFETY: the descriptor is open; the kernel reads and writes no more than the size in the request, which is
+        // that of the structure.
         let result = unsafe { libc::ioctl(self.0.as_raw_fd(), GET_INFO, &raw mut info) };
         (result == 0 && info.mask & INFO_EXIT != 0).then(|| ExitStatus::from_raw(info.exit_code))
     }
@@ -83,7 +83,7 @@ struct Info {
     cgroup: u64,
     /// Process, thread group and parent, then user and group identities.
     identities: [u32; 11],
-    /// As `wait` gives it.
+    /// As `wait` returns it.
     exit_code: i32,
 }
 
@@ -107,7 +107,7 @@ mod tests {
         let mut child = Command::new("sh").args(["-c", "kill -9 $$"]).spawn().unwrap();
         let handle = PidFd::open(Pid::from_raw(child.id().cast_signed())).unwrap();
         let status = child.wait().unwrap();
-        // Older kernels do not tell.
+        // Older kernels do not support it.
         assert!([None, Some(status)].contains(&handle.exit_status()), "{:?}", handle.exit_status());
         let living = PidFd::open(nix::unistd::getpid()).unwrap();
         assert_eq!(living.exit_status(), None);

@@ -1,17 +1,17 @@
 //! Steering new connections among the sockets that share a port (`SO_REUSEPORT`).
 //!
 //! A classic BPF program on the group chooses the member by number. Members are numbered in the order in which they
-//! began to listen; when one leaves, the last takes its number; a number out of range falls back to the choice by
-//! hash over all members (`net/core/sock_reuseport.c`). It needs no privilege.
+//! began to listen; when one leaves, the last one takes its number; a number out of range falls back to choosing by
+//! hash among all members (`net/core/sock_reuseport.c`). This needs no privilege.
 
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
 
-/// Sends every new connection to the member with that number. Any socket of the group serves to say so.
+/// Sends every new connection to the member with that number. Any socket of the group can be used to set it.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn steer(socket: impl AsFd, member: usize) -> nix::Result<()> {
     let member = u32::try_from(member).map_err(|_| Errno::EINVAL)?;
     attach(&socket, &mut [libc::sock_filter { code: RETURN_CONSTANT, jt: 0, jf: 0, k: member }])
@@ -20,7 +20,7 @@ pub fn steer(socket: impl AsFd, member: usize) -> nix::Result<()> {
 /// Spreads new connections over `count` members from number `first` on, at random.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn spread(socket: impl AsFd, first: usize, count: usize) -> nix::Result<()> {
     let number = |number: usize| u32::try_from(number).map_err(|_| Errno::EINVAL);
     let step = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
@@ -33,10 +33,10 @@ pub fn spread(socket: impl AsFd, first: usize, count: usize) -> nix::Result<()> 
     attach(&socket, &mut program)
 }
 
-/// Shares new connections out among two members at random, each given by its number and its part of the whole.
+/// Distributes new connections over two members at random, each given by its number and its share.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn share(socket: impl AsFd, [first, second]: [(usize, u32); 2]) -> nix::Result<()> {
     let number = |number: usize| u32::try_from(number).map_err(|_| Errno::EINVAL);
     let step = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
@@ -44,7 +44,7 @@ pub fn share(socket: impl AsFd, [first, second]: [(usize, u32); 2]) -> nix::Resu
     let mut program = [
         step(LOAD_WORD_ABSOLUTE, RANDOM),
         step(MODULO_CONSTANT, whole),
-        // Below the first one's part the next instruction is skipped.
+        // Below the first one's share the next instruction is skipped.
         libc::sock_filter { code: JUMP_IF_AT_LEAST, jt: 0, jf: 1, k: first.1 },
         step(RETURN_CONSTANT, number(second.0)?),
         step(RETURN_CONSTANT, number(first.0)?),
@@ -76,18 +76,18 @@ fn attach(socket: &impl AsFd, filter: &mut [libc::sock_filter]) -> nix::Result<(
     set(socket, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
 }
 
-/// Ends steering: the kernel chooses by hash again.
+/// Stops steering: the kernel chooses by hash again.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn unsteer(socket: impl AsFd) -> nix::Result<()> {
     set(&socket, libc::SO_DETACH_REUSEPORT_BPF, &0)
 }
 
 fn set<T>(socket: &impl AsFd, option: i32, value: &T) -> nix::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<T>()).map_err(|_| Errno::EINVAL)?;
-    // SAFETY: the pointer and the length are those of a value that lives through the call; a program's own pointer
-    // is to a slice that the caller holds, and the kernel copies what it points to.
+    // SAFETY: pointer and length are those of a value that lives through the call; a program's own pointer is to a
+    // slice that the caller holds, and the kernel copies what it points to.
     let result = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),

@@ -1,14 +1,14 @@
-//! Descriptors that come over a Unix socket (`unix(7)`, `SCM_RIGHTS`).
+//! Receiving descriptors over a Unix socket (`unix(7)`, `SCM_RIGHTS`).
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 
-/// Takes one short datagram, without waiting, and the descriptor that comes with it, if one does.
+/// Receives one short datagram, without blocking, and the descriptor that comes with it, if any.
 ///
 /// # Errors
-/// What the kernel says: `EAGAIN` if there is none.
+/// The kernel's error: `EAGAIN` if there is none.
 pub fn receive(socket: impl AsFd) -> nix::Result<Option<OwnedFd>> {
     let mut text = [0; 16];
     let mut parts = [IoSliceMut::new(&mut text)];
@@ -19,8 +19,8 @@ pub fn receive(socket: impl AsFd) -> nix::Result<Option<OwnedFd>> {
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(descriptors) = control {
             for descriptor in descriptors {
-                // SAFETY: the kernel has just opened it for us, and nobody else knows its number. What comes beyond
-                // the first is closed with its owner.
+                // SAFETY: the kernel has just opened it for us, and nobody else knows its number. Further ones are
+                // closed with their owner.
                 received.get_or_insert(unsafe { OwnedFd::from_raw_fd(descriptor) });
             }
         }

@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-/// A memory file of fixed size, mapped. Others who have the descriptor read and write it at the same time, so it is
-/// only ever read and written a word at a time.
+/// A memory file of fixed size, mapped. Other processes with the descriptor read and write it concurrently, so it is
+/// only ever accessed one word at a time.
 #[derive(Debug)]
 pub struct SharedMemory {
     file: OwnedFd,
@@ -18,14 +18,14 @@ pub struct SharedMemory {
 }
 
 impl SharedMemory {
-    /// A file of so many bytes, all zero. It cannot be made shorter or longer afterwards, so that nobody who has it
-    /// can take the memory away from under us.
+    /// A file of this many bytes, all zero. Its size cannot be changed afterwards, so that no holder can take the
+    /// memory away from under us.
     ///
     /// # Errors
-    /// When the kernel has no memory or descriptor for it, or forbids such files.
+    /// If the kernel has no memory or descriptor for it, or forbids such files.
     pub fn new(length: std::num::NonZeroUsize) -> nix::Result<Self> {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        // Linux 6.3 asks for a word on executability, and may be told to insist (vm.memfd_noexec = 2).
+        // Linux 6.3 asks for an explicit choice about executability, and may insist on it (vm.memfd_noexec = 2).
         let file = memfd_create(c"mcp-launch-scoreboard", flags | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL))
             .or_else(|errno| {
                 if errno == Errno::EINVAL { memfd_create(c"mcp-launch-scoreboard", flags) } else { Err(errno) }
@@ -34,14 +34,14 @@ impl SharedMemory {
         let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
         let seals = nix::fcntl::SealFlag::from_bits_retain(seals);
         nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_ADD_SEALS(seals))?;
-        // SAFETY: a new mapping at an address of the kernel's choice; the file is as long as the mapping and stays so.
+        // SAFETY: a new mapping at an address chosen by the kernel; the file is as long as the mapping and stays so.
         let start = unsafe {
             mmap(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, &file, 0)?
         };
         Ok(Self { file, start, length: length.get() })
     }
 
-    /// Its descriptor, closed at exec.
+    /// Its descriptor, closed on exec.
     #[must_use]
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -50,11 +50,11 @@ impl SharedMemory {
     /// The 32-bit word at an offset in bytes.
     ///
     /// # Panics
-    /// When the offset is beyond the end or between words: a mistake of the caller's.
+    /// If the offset is out of range or not aligned, which is a mistake of the caller.
     #[must_use]
     pub fn word(&self, offset: usize) -> u32 {
         assert!(offset.is_multiple_of(4) && offset + 4 <= self.length);
-        // SAFETY: within the mapping, aligned (a mapping starts at a page), and atomic, as others write it.
+        // SAFETY: within the mapping, aligned (a mapping starts at a page), and atomic because others write it.
         unsafe { AtomicU32::from_ptr(self.start.as_ptr().byte_add(offset).cast()) }.load(Ordering::Relaxed)
     }
 

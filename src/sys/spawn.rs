@@ -1,4 +1,4 @@
-//! Starting a process: fork, prepare, exec, and certainty about the outcome.
+//! Starts a process: fork, prepare, exec, and certainty about the outcome.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -12,17 +12,17 @@ use nix::unistd::Pid;
 
 use super::{ALL_SIGNALS, SignalState, restore, set_mask};
 
-/// What is executed, in the form that the kernel takes it: nothing is allocated between fork and exec.
+/// What to execute, in the form that the kernel expects because nothing may be allocated between fork and exec.
 #[derive(Debug)]
 pub struct Image {
     program: CString,
     argv: Vec<CString>,
     env: Vec<CString>,
-    /// Where in `env` the process is told its own number.
+    /// Where in `env` the process gets its own pid.
     own_number: Vec<Gap>,
 }
 
-/// Room for the largest number of a process in a variable, filled up on the left.
+/// Space for the largest pid in a variable, padded on the left.
 #[derive(Debug)]
 struct Gap {
     variable: usize,
@@ -37,7 +37,7 @@ impl Image {
     /// Prepares a program for execution.
     ///
     /// # Errors
-    /// EINVAL when a string has a NUL in it.
+    /// EINVAL if a string contains a NUL.
     pub fn new<'a>(
         program: &Path,
         argv: impl IntoIterator<Item = &'a OsString>,
@@ -58,14 +58,14 @@ impl Image {
         })
     }
 
-    /// Tells the process its own number in `LISTEN_PID`, as socket activation wants it.
+    /// Tells the process its own pid in `LISTEN_PID`, as socket activation requires.
     pub fn with_listen_pid(&mut self) {
-        // Leading zeros are read as decimal by every consumer (strtol, Python's int).
+        // Every consumer reads leading zeros as decimal (strtol, Python's int).
         self.add_gap(self.env.len(), "LISTEN_PID=", b'0', "");
     }
 
-    /// Where this variable begins with `/proc/self/`, it shall begin with the process's directory by its number: its
-    /// children find the same there, and not what is theirs.
+    /// If this variable begins with `/proc/self/`, replaces that with the process's directory by pid, so that its
+    /// children find the same directory there and not their own.
     pub fn with_own_proc_in(&mut self, variable: &str) {
         let (before, after) = (format!("{variable}=/proc/self/"), format!("{variable}=/proc/"));
         let found = self.env.iter().enumerate().find_map(|(index, text)| {
@@ -75,7 +75,7 @@ impl Image {
         if let Some((index, rest)) = found {
             let mut end = OsString::from("/");
             end.push(rest);
-            // A path may have slashes in excess, but no leading zeros.
+            // A path may have extra slashes, but no leading zeros.
             self.add_gap(index, &after, b'/', &end);
         }
     }
@@ -90,7 +90,7 @@ impl Image {
         self.own_number.push(Gap { variable, start: before.len(), fill });
     }
 
-    /// Executes it in place of this process. Allocates, so it is not for the time between fork and exec.
+    /// Executes it in place of this process. Allocates, so it must not be used between fork and exec.
     pub(super) fn execute(&self) -> Errno {
         let pointers = Pointers::new(self);
         pointers.fill_own_number();
@@ -98,12 +98,12 @@ impl Image {
     }
 }
 
-/// The arrays that `execve` wants, ready before the fork.
+/// The arrays for `execve`, prepared before the fork.
 struct Pointers<'a> {
     image: &'a Image,
     argv: Vec<*const libc::c_char>,
     env: Vec<*const libc::c_char>,
-    /// `sh program arguments…`, for a script without a first line that says what runs it.
+    /// `sh program arguments…`, for a script without a `#!` line.
     shell: Vec<*const libc::c_char>,
 }
 
@@ -118,11 +118,11 @@ impl<'a> Pointers<'a> {
         Self { env: list(&image.env), argv, image, shell }
     }
 
-    /// Writes the process's own number where it is to be.
+    /// Writes the process's own pid into its place.
     fn fill_own_number(&self) {
         for gap in &self.image.own_number {
-            // SAFETY: the string has that many bytes from there on, in memory of our own which nobody else reads, be
-            // it in the forked child or right before this process becomes another.
+            // SAFETY: the string has that many bytes from there on, in our own memory, which nobody else reads: this
+            // is either the forked child or a process about to execute another program.
             unsafe {
                 let mut pid = libc::getpid();
                 let start = self.env[gap.variable].cast_mut().add(gap.start);
@@ -136,7 +136,7 @@ impl<'a> Pointers<'a> {
     }
 
     fn execute(&self) -> Errno {
-        // SAFETY: all three arrays end with a null pointer and point into strings that outlive the call.
+        // SAFETY: all three arrays end with a null pointer and point to strings that outlive the call.
         unsafe {
             libc::execve(self.image.program.as_ptr(), self.argv.as_ptr(), self.env.as_ptr());
             let error = Errno::last();
@@ -148,25 +148,25 @@ impl<'a> Pointers<'a> {
     }
 }
 
-/// The process group that the child gets.
+/// The child's process group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
     /// Its own, in the background: Ctrl-C reaches us, and we decide.
     Own,
-    /// Its own, in the foreground of the terminal on standard input, as a shell would run it.
+    /// Its own, in the foreground of the terminal on standard input, as a shell would start it.
     Foreground,
 }
 
-/// How the child is to start.
+/// How to start the child.
 #[derive(Debug)]
 pub struct Setup<'a> {
-    /// Its working directory, if not ours.
+    /// Its working directory, if it differs from ours.
     pub cwd: Option<&'a Path>,
-    /// Descriptors to hand down, each with the number that it gets.
+    /// Descriptors to pass on, each with its number in the child.
     pub descriptors: &'a [(&'a OwnedFd, RawFd)],
     /// Its process group.
     pub group: Group,
-    /// What it gets when we die.
+    /// The signal it gets when we die.
     pub death_signal: Option<Signal>,
     /// Its soft limit of open files.
     pub open_files: Option<u64>,
@@ -177,9 +177,9 @@ pub struct Setup<'a> {
 /// Why a process could not be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpawnError {
-    /// What was being done.
+    /// The step that failed.
     pub stage: Stage,
-    /// What the kernel said.
+    /// The kernel's error.
     pub errno: Errno,
 }
 
@@ -224,23 +224,23 @@ impl Stage {
     }
 }
 
-/// Starts a process and returns when it is certain that the program runs: when the descriptor that exec closes
-/// is closed. Signals are held back meanwhile, in the child until its dispositions are its own, in the parent
-/// until there is somebody to forward them to.
+/// Starts a process and returns once it is certain that the program runs, that is, when exec has closed the
+/// confirmation pipe. Signals are blocked meanwhile: in the child until its dispositions are its own, in the parent
+/// until there is a child to forward them to.
 ///
 /// # Errors
-/// The step that failed and what the kernel said; nothing is left behind then.
+/// The step that failed and the kernel's error; nothing is left behind in that case.
 pub fn spawn(image: &Image, setup: &Setup<'_>) -> Result<Pid, SpawnError> {
     let failed = |stage| move |errno| SpawnError { stage, errno };
     let pointers = Pointers::new(image);
     let cwd = setup.cwd.map(|cwd| CString::new(cwd.as_os_str().as_bytes())).transpose();
     let cwd = cwd.map_err(|_| Errno::EINVAL).map_err(failed(Stage::Prepare))?;
     let (report, low) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(failed(Stage::Prepare))?;
-    // Copies above every number that is asked for: putting one in place cannot overwrite another.
+    // Copies above every requested number, so that moving one into place cannot overwrite another.
     let above = setup.descriptors.iter().map(|(_, number)| *number).max().unwrap_or(2) + 1;
     let copies = setup.descriptors.iter().map(|(fd, number)| duplicate(fd, above).map(|copy| (copy, *number)));
     let mut copies = copies.collect::<Result<Vec<_>, _>>().map_err(failed(Stage::Prepare))?;
-    // The channel for the confirmation must not be overwritten either.
+    // The confirmation pipe must not be overwritten either.
     let confirm = duplicate(&low, above).map_err(failed(Stage::Prepare))?;
     drop(low);
     copies.sort_by_key(|(_, number)| *number);
@@ -258,7 +258,7 @@ pub fn spawn(image: &Image, setup: &Setup<'_>) -> Result<Pid, SpawnError> {
         }
         pid => Pid::from_raw(pid),
     };
-    // Parent and child both do it, so that it is done whoever runs first.
+    // Both parent and child do this, so that it is done whichever runs first.
     let _ = nix::unistd::setpgid(pid, pid);
     drop(confirm);
     let outcome = read_report(&report);
@@ -279,7 +279,7 @@ pub(super) fn duplicate(fd: &OwnedFd, above: RawFd) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
-/// The end of the pipe without a word means that exec closed it.
+/// End of file without data means that exec closed the pipe.
 fn read_report(report: &OwnedFd) -> Option<SpawnError> {
     let mut bytes = [0; 5];
     loop {
@@ -295,8 +295,8 @@ fn read_report(report: &OwnedFd) -> Option<SpawnError> {
     }
 }
 
-/// The child between fork and exec. Only async-signal-safe calls, no allocation, no panic: another thread may
-/// have held a lock when we forked.
+/// The child between fork and exec. Only async-signal-safe calls, no allocation, no panic: another thread may have
+/// held a lock during the fork.
 fn child(
     pointers: &Pointers<'_>,
     setup: &Setup<'_>,
@@ -314,7 +314,7 @@ fn child(
             libc::_exit(127)
         }
     };
-    // SAFETY: plain system calls with numbers and pointers to memory that was made before the fork.
+    // SAFETY: plain system calls with numbers and pointers to memory that was prepared before the fork.
     unsafe {
         libc::setpgid(0, 0);
         if setup.group == Group::Foreground {

@@ -6,20 +6,20 @@ use std::process::ExitStatus;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-/// What there was to reap.
+/// The result of reaping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reaped {
-    /// A child that ended.
+    /// A child that has ended.
     Child(Pid, ExitStatus),
-    /// There are children, and all of them live.
+    /// There are children, and all of them are alive.
     NoneEnded,
-    /// There are no children. For a subreaper that means: no descendants either.
+    /// There are no children. For a subreaper this also means no descendants.
     NoChildren,
 }
 
-/// Reaps one child that ended, if there is one.
+/// Reaps one child that has ended, if there is one.
 ///
-/// nix's `waitpid` reaps a child that was killed by a real-time signal and then fails without saying whom.
+/// nix's `waitpid` reaps a child that was killed by a real-time signal and then fails without saying which.
 #[must_use]
 pub fn reap() -> Reaped {
     loop {

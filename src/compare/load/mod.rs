@@ -1,4 +1,4 @@
-//! The load generator: a well-kept one that is found on `PATH`, how it is told what to do, and what it says.
+//! The load generator: one found on `PATH`, how it is invoked, and how its output is read.
 
 mod oha;
 mod wrk;
@@ -13,12 +13,12 @@ use serde::Serialize;
 use super::options::Request;
 use crate::host::{Environment, Program, find_program};
 
-/// The load generators that are understood, the better one first.
+/// The supported load generators, the better one first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// oha: each answer and each failure by its kind.
+    /// oha reports each response and each failure by kind.
     Oha,
-    /// wrk: needs less of the processor itself; tells answers apart only when a script has a look at each.
+    /// wrk needs less CPU itself, but distinguishes responses only through a script.
     Wrk,
 }
 
@@ -38,36 +38,36 @@ pub struct Load<'a> {
     pub address: SocketAddr,
     /// What is asked for.
     pub request: &'a Request,
-    /// On so many connections at a time, each of which waits for its answer before it asks again.
+    /// On this many connections at a time, each of which waits for its response before the next request.
     pub connections: u32,
     /// For so long.
     pub duration: Duration,
-    /// A client that has waited for so long gives up.
+    /// A client gives up after waiting this long.
     pub patience: Duration,
-    /// Whether answers of 503 must be told from other failures.
+    /// Whether 503 responses must be told apart from other failures.
     pub tell_rejected: bool,
 }
 
-/// What a load came to.
+/// The result of a load.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Outcome {
     /// How long it lasted.
     pub seconds: f64,
     /// Answers below 400.
     pub answered: u64,
-    /// Answers of 503; none if they were not told from other failures.
+    /// 503 responses; none if they were not told apart from other failures.
     pub rejected: Option<u64>,
-    /// Clients that gave up, or whose answer came later than they would have waited.
+    /// Clients that gave up, or whose response came too late.
     pub timed_out: u64,
-    /// All other failures: further answers of 400 and more, connections refused or cut.
+    /// All other failures: further statuses of 400 and above, refused or broken connections.
     pub failed: u64,
-    /// Half of the answers came within so many milliseconds; none if there were none.
+    /// The median latency in milliseconds; none without responses.
     pub p50_ms: Option<f64>,
     /// 99 of 100 answers did.
     pub p99_ms: Option<f64>,
 }
 
-/// The command for a load, and what it reads.
+/// The command for a load, and its input.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Command {
     /// The program's name first.
@@ -79,7 +79,7 @@ pub struct Command {
 /// Where the load generator finds its script: a descriptor that it inherits.
 pub const SCRIPT: &str = "/proc/self/fd/3";
 
-/// What to do about there being none.
+/// What to do if there is none.
 pub const HOW_TO_GET_ONE: &str = "install oha (cargo install oha; brew install oha; \
      https://github.com/hatoo/oha/releases) or wrk (apt-get install wrk; apk add wrk; brew install wrk)";
 
@@ -102,7 +102,7 @@ impl Generator {
         }
     }
 
-    /// How long a load of that length takes with it.
+    /// How long a load of that length takes in total.
     #[must_use]
     pub fn duration(&self, wanted: Duration) -> Duration {
         match self.kind {
@@ -114,7 +114,7 @@ impl Generator {
     /// What it said.
     ///
     /// # Errors
-    /// That it is not understood.
+    /// If the output is not understood.
     pub fn read(&self, output: &str) -> Result<Outcome, String> {
         let read = match self.kind {
             Kind::Oha => oha::read(output),
@@ -135,7 +135,7 @@ impl Generator {
         }
     }
 
-    /// Name and version, of what it says of itself: `oha 1.16.0`, `wrk debian/4.1.0-3+b2 [epoll] Copyright …`.
+    /// Name and version, from its own output: `oha 1.16.0`, `wrk debian/4.1.0-3+b2 [epoll] Copyright …`.
     #[must_use]
     pub fn name_with_version(&self, said: &str) -> String {
         let mut words = said.split_ascii_whitespace();

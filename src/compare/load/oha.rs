@@ -23,12 +23,12 @@ pub(super) fn command(load: &Load<'_>) -> Command {
     Command { argv, script: None }
 }
 
-/// What is read of its output.
+/// The part of its output that is used.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Report {
     summary: Summary,
-    /// In seconds; null when nothing was answered.
+    /// In seconds; null without responses.
     latency_percentiles: BTreeMap<String, Option<f64>>,
     status_code_distribution: BTreeMap<String, u64>,
     error_distribution: BTreeMap<String, u64>,
@@ -39,7 +39,7 @@ struct Summary {
     total: f64,
 }
 
-/// Requests that were under way at the end of the time: no failures.
+/// Requests in progress at the end of the time are not failures.
 const ENDED: &str = "aborted due to deadline";
 const TIMED_OUT: &str = "timeout";
 
