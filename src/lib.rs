@@ -166,20 +166,20 @@
 
 pub mod cli;
 pub mod commands;
-pub mod compare;
-pub mod control;
+mod compare;
+mod control;
 pub mod docs;
 pub mod guard;
 pub mod host;
-pub mod ids;
+mod ids;
 pub mod log;
 pub mod plan;
-pub mod probe;
+mod probe;
 pub mod problem;
-pub mod proc;
-pub mod report;
+mod proc;
+mod report;
 pub mod run;
 pub mod settings;
-pub mod supervisor;
+mod supervisor;
 pub mod sys;
 pub mod tls;

@@ -252,6 +252,7 @@ pub struct LivePlan {
 }
 
 /// One decision of the plan.
+#[allow(clippy::struct_field_names, reason = "the names are keys of the protocol")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
     /// What was decided, in one word.

@@ -145,9 +145,8 @@ impl Listener {
         &self.socket
     }
 
-    /// Where it lies.
-    #[must_use]
-    pub const fn place(&self) -> &Place {
+    #[cfg(test)]
+    const fn place(&self) -> &Place {
         &self.place
     }
 }

@@ -20,7 +20,7 @@ mod query;
 mod root;
 mod runtime;
 mod search;
-pub mod version;
+mod version;
 
 pub use oom::OomKills;
 pub use python_source::{Assigned, Assignments, Literal};

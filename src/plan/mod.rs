@@ -15,7 +15,7 @@ mod granian;
 mod guard;
 mod gunicorn;
 mod modules;
-pub mod pre_start;
+pub(crate) mod pre_start;
 mod server;
 mod server_args;
 mod surroundings;

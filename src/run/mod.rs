@@ -1,15 +1,15 @@
 //! Carrying out a plan: becoming the server, or staying with it.
 
-pub mod exec;
-pub mod init;
-pub mod listener;
-pub mod lock;
+pub(crate) mod exec;
+pub(crate) mod init;
+pub(crate) mod listener;
+pub(crate) mod lock;
 pub mod memfd;
-pub mod notify;
-pub mod prestart;
-pub mod signals;
-pub mod stop_sequence;
-pub mod termination;
+pub(crate) mod notify;
+pub(crate) mod prestart;
+pub(crate) mod signals;
+pub(crate) mod stop_sequence;
+pub(crate) mod termination;
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;

@@ -4,18 +4,18 @@
 //! merges what `file`, `environment` and [`flags`] give, [`setting`] is a value with its origin and what it shadows,
 //! and [`checks`] finds what is wrong between settings that are each valid.
 
-pub mod checks;
+pub(crate) mod checks;
 mod env_names;
 mod environment;
 mod file;
-pub mod flags;
-pub mod formula;
+pub(crate) mod flags;
+pub(crate) mod formula;
 mod layers;
 mod opt;
 pub mod options;
-pub mod quote;
-pub mod setting;
-pub mod suggest;
+pub(crate) mod quote;
+pub(crate) mod setting;
+pub(crate) mod suggest;
 pub mod value;
 
 pub use file::ReadFile;

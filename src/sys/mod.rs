@@ -4,12 +4,12 @@
 
 #![allow(unsafe_code)]
 
-pub mod pidfd;
-pub mod reuseport;
-pub mod scm;
-pub mod shared;
-pub mod spawn;
-pub mod wait;
+pub(crate) mod pidfd;
+pub(crate) mod reuseport;
+pub(crate) mod scm;
+pub(crate) mod shared;
+pub(crate) mod spawn;
+pub(crate) mod wait;
 
 /// What a process inherited at its start and must pass on unchanged: the blocked and the ignored signals. Bit `n - 1`
 /// stands for signal `n`.

@@ -4,13 +4,13 @@
 //! [`read`] is the thin shell that reads the files; [`check`] judges what they hold, and is pure.
 
 mod certificate;
-pub mod check;
+mod check;
 mod encrypted;
-pub mod key;
+mod key;
 mod name;
 mod pem;
 mod public;
-pub mod read;
+mod read;
 
 pub use certificate::Certificate;
 #[cfg(test)]

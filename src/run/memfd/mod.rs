@@ -1,4 +1,4 @@
 //! What a server inherits as files in memory: modules of ours, certificates and keys.
 
-pub mod credentials;
+pub(crate) mod credentials;
 pub mod modules;
