@@ -65,7 +65,7 @@
 //! wrong (a release may be bigger than the one before), every newcomer stands first in line for the OOM killer until
 //! it is ready.
 //!
-//! Gunicorn is then replaced worker by worker ([`supervisor::machine::steps`]): TTOU to the old main process, and when
+//! Gunicorn is then replaced worker by worker ([`supervisor::machine::replacement`]): TTOU to the old main process, and when
 //! that worker's process is gone, TTIN to the new one. There are never fewer workers than before, and never more
 //! than one more. Both generations serve meanwhile, each on its socket, and the BPF program of the group deals new
 //! clients out in proportion to their workers. All to the new one would bury its first worker under the load of

@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 
 use super::notify::Notifier;
 use super::signals::BlockedSignals;
-use super::stop_sequence::{Step, StopSequence};
+use super::stop_sequence::{StopSequence, StopStep};
 use super::{adopt_orphans, poll_timeout, signal_all, status_of};
 use crate::control::server::ControlServer;
 use crate::host::{Program, find_program};
@@ -341,19 +341,19 @@ fn carry_out(leave: &mut StopSequence, main: Pid, ended: bool, now: Instant) -> 
     let all = || descendants(nix::unistd::getpid());
     while let Some(step) = leave.due(now) {
         match step {
-            Step::Ask if !ended => {
+            StopStep::Ask if !ended => {
                 signal_all(
                     &all().into_iter().filter(|process| process.pid == main).collect::<Vec<_>>(),
                     Signal::SIGTERM,
                 );
             }
             // Killing goes on below, for as long as anything lives.
-            Step::Ask | Step::Kill => {}
-            Step::AskRest => {
+            StopStep::Ask | StopStep::Kill => {}
+            StopStep::AskRest => {
                 let rest: Vec<_> = all().into_iter().filter(|process| ended || process.pid != main).collect();
                 signal_all(&rest, Signal::SIGTERM);
             }
-            Step::Abandon => return false,
+            StopStep::Abandon => return false,
         }
     }
     if leave.killed() {

@@ -27,7 +27,7 @@ enum Done {
 
 /// What is to be done now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum StopStep {
     /// TERM to the main process.
     Ask,
     /// TERM to every process but the main one.
@@ -105,12 +105,12 @@ impl StopSequence {
     }
 
     /// What is due.
-    pub fn due(&mut self, now: Instant) -> Option<Step> {
+    pub fn due(&mut self, now: Instant) -> Option<StopStep> {
         let (at, next, step) = match self.done {
-            Done::Nothing => (self.ask_at, Done::Asked, Step::Ask),
-            Done::Asked => (self.rest_at, Done::AskedRest, Step::AskRest),
-            Done::AskedRest => (self.kill_at, Done::Killed, Step::Kill),
-            Done::Killed => (self.abandon_at, Done::Abandoned, Step::Abandon),
+            Done::Nothing => (self.ask_at, Done::Asked, StopStep::Ask),
+            Done::Asked => (self.rest_at, Done::AskedRest, StopStep::AskRest),
+            Done::AskedRest => (self.kill_at, Done::Killed, StopStep::Kill),
+            Done::Killed => (self.abandon_at, Done::Abandoned, StopStep::Abandon),
             Done::Abandoned => return None,
         };
         (at <= now).then(|| {
@@ -132,11 +132,11 @@ mod tests {
             let mut steps = Vec::new();
             while let Some(at) = leave.next() {
                 if let Some(step) = leave.due(at) {
-                    assert!(step == Step::Abandon || at <= now + budget, "{step:?} is late for {budget:?}");
+                    assert!(step == StopStep::Abandon || at <= now + budget, "{step:?} is late for {budget:?}");
                     steps.push(step);
                 }
             }
-            assert_eq!(steps, [Step::AskRest, Step::Kill, Step::Abandon]);
+            assert_eq!(steps, [StopStep::AskRest, StopStep::Kill, StopStep::Abandon]);
         }
     }
 
@@ -146,7 +146,7 @@ mod tests {
         let mut leave = StopSequence::lingering(now, now + Duration::from_secs(1), now + Duration::from_secs(25));
         assert_eq!(leave.due(now), None);
         assert_eq!(leave.next(), Some(now + Duration::from_secs(1)));
-        assert_eq!(leave.due(now + Duration::from_secs(1)), Some(Step::Ask));
+        assert_eq!(leave.due(now + Duration::from_secs(1)), Some(StopStep::Ask));
         assert!(leave.next() < Some(now + Duration::from_secs(25)));
     }
 
@@ -156,8 +156,8 @@ mod tests {
         let mut leave = StopSequence::new(now, now + Duration::from_secs(25));
         assert_eq!(leave.due(now), None);
         leave.hurry(now);
-        assert_eq!(leave.due(now), Some(Step::AskRest));
-        assert_eq!(leave.due(now), Some(Step::Kill));
+        assert_eq!(leave.due(now), Some(StopStep::AskRest));
+        assert_eq!(leave.due(now), Some(StopStep::Kill));
         assert!(leave.killed());
     }
 }

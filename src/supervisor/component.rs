@@ -8,7 +8,8 @@ use std::time::Instant;
 use nix::poll::{PollFd, PollFlags, poll};
 
 use super::World;
-use super::machine::generation::{Action, Event};
+use super::machine::action::Action;
+use super::machine::event::Event;
 use crate::run::poll_timeout;
 
 /// A part of the supervisor that owns its own state: an eye on the world, an ear for what was done, or both.

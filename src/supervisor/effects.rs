@@ -8,8 +8,11 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tracing::{debug, warn};
 
-use super::generation_start::{outcome, start, with_one_worker};
-use super::machine::generation::{Action, Event, Main, Outcome, Startup};
+use super::generation_start::{failure, start, with_one_worker};
+use super::machine::action::Action;
+use super::machine::event::Event;
+use super::machine::generation::{Main, Startup};
+use super::machine::outcome::SpawnFailure;
 use super::{World, facts};
 use crate::ids::{GenerationId, PlanId, ProcessId};
 use crate::plan::Inherited;
@@ -55,7 +58,8 @@ impl World {
 
     fn spawn(&mut self, generation: GenerationId, plan_id: PlanId, startup: Startup) -> Event {
         let Some(plan) = self.plans.get(&plan_id) else {
-            return Event::SpawnFailed { generation, outcome: Some(Outcome::NotStarted(Exit::NotFound.code())) };
+            let failure = SpawnFailure::Program(Exit::NotFound.code());
+            return Event::SpawnFailed { generation, failure, why: "its plan is gone".into() };
         };
         if plan.descriptors.iter().any(|descriptor| descriptor.what == Inherited::Listener) {
             self.steer_past_newcomer();
@@ -78,7 +82,7 @@ impl World {
             Err(error) => {
                 warn!(generation = generation.0, program = %plan.program.display(), %error, "cannot start the server");
                 self.end_handover(generation);
-                Event::SpawnFailed { generation, outcome: outcome(error) }
+                Event::SpawnFailed { generation, failure: failure(error), why: error.to_string() }
             }
         }
     }

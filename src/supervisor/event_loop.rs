@@ -15,7 +15,8 @@ use std::time::Instant;
 use tracing::debug;
 
 use super::component::{Output, Ready, Waits};
-use super::machine::generation::{Action, Event};
+use super::machine::action::Action;
+use super::machine::event::Event;
 use super::{Supervisor, World};
 use crate::sys::wait::{Reaped, reap};
 

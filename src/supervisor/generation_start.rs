@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use tracing::warn;
 
 use super::Running;
-use super::machine::generation::Outcome;
+use super::machine::outcome::SpawnFailure;
 use crate::guard::scoreboard::Scoreboard;
 use crate::ids::GenerationId;
 use crate::plan::{Bind, Inherited, Plan};
@@ -23,13 +23,15 @@ use crate::run::memfd::modules;
 use crate::sys::SignalState;
 use crate::sys::spawn::{Group, Image, Setup, SpawnError, Stage, spawn};
 
-/// Whose fault it is that a process could not be started; none is the system's, which may have room later.
-pub(super) fn outcome(error: SpawnError) -> Option<Outcome> {
+/// What failed when a process could not be started.
+pub(super) const fn failure(error: SpawnError) -> SpawnFailure {
     match (error.stage, error.errno) {
-        (_, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE)
-        | (Stage::Prepare | Stage::Descriptors, _) => None,
-        (Stage::Exec, Errno::ENOENT) => Some(Outcome::NotStarted(Exit::NotFound.code())),
-        _ => Some(Outcome::NotStarted(Exit::NotExecutable.code())),
+        (_, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOSPC) => {
+            SpawnFailure::NoRoom
+        }
+        (Stage::Exec, Errno::ENOENT) => SpawnFailure::Program(Exit::NotFound.code()),
+        (Stage::Exec | Stage::Directory, _) => SpawnFailure::Program(Exit::NotExecutable.code()),
+        (Stage::Prepare | Stage::Fork | Stage::Descriptors, _) => SpawnFailure::Refused,
     }
 }
 

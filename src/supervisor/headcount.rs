@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::World;
 use super::component::{Component, Output, Ready, Waits};
-use super::machine::generation::Event;
+use super::machine::event::Event;
 use super::machine::memory_budget::{Size, room};
-use super::machine::steps::Headcount;
+use super::machine::replacement::Headcount;
 use crate::host;
 use crate::ids::GenerationId;
 use crate::proc::memory::{self, Footprint};

@@ -45,7 +45,7 @@ use crate::settings::value::Server;
 use crate::sys::SignalState;
 use component::Component;
 use machine::State;
-use machine::generation::PlanFacts;
+use machine::plan_facts::PlanFacts;
 use observers::totals::Totals;
 use workers::Workers;
 

@@ -8,7 +8,9 @@ use tracing::debug;
 
 use super::World;
 use super::effects::own_descendants;
-use super::machine::generation::{Event, Main, Outcome};
+use super::machine::event::Event;
+use super::machine::generation::Main;
+use super::machine::outcome::Outcome;
 use crate::guard::scoreboard::Scoreboard;
 use crate::ids::GenerationId;
 use crate::proc::process::{self, Process};

@@ -6,7 +6,7 @@ use tracing::info;
 
 use super::World;
 use super::component::{Component, Output, Ready, Waits};
-use super::machine::generation::Event;
+use super::machine::event::Event;
 use crate::plan::Capabilities;
 use crate::run::signals::{Received, Signals};
 

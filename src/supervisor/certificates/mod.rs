@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::World;
 use super::component::{Component, Output, Ready, Waits};
-use super::machine::generation::Event;
+use super::machine::event::Event;
 use crate::plan::Plan;
 use file_watch::{Unfit, Watch};
 

@@ -66,9 +66,10 @@ impl Restarts {
     }
 
     /// How many more failures are forgiven at this moment.
-    pub fn left(&mut self, now: Instant, policy: &Policy) -> u32 {
-        self.expire(now, policy);
-        let counted = u32::try_from(self.failures.len()).unwrap_or(u32::MAX).max(self.without_ready);
+    #[must_use]
+    pub fn left(&self, now: Instant, policy: &Policy) -> u32 {
+        let recent = self.failures.iter().filter(|then| now.duration_since(**then) <= policy.restart_window).count();
+        let counted = u32::try_from(recent).unwrap_or(u32::MAX).max(self.without_ready);
         policy.restart_limit.saturating_sub(counted)
     }
 

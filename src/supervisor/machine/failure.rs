@@ -1,33 +1,34 @@
 //! What follows when a generation fails.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::unistd::Pid;
 
+use super::backoff::Verdict;
+use super::generation::{Generation, Main, Stage};
+use super::note::{Cause, Note};
+use super::outcome::{Outcome, SpawnFailure};
+use super::turn::Turn;
 use super::{DISCARD_WITHIN, Pending, Phase, State};
 use crate::ids::{GenerationId, PlanId};
 use crate::run::stop_sequence::StopSequence;
 use crate::settings::value::Restart;
-use crate::supervisor::machine::backoff::Verdict;
-use crate::supervisor::machine::generation::{Action, Cause, Generation, Main, Note, Outcome, Stage};
 
 impl State {
-    pub(super) fn spawn_failed(
-        &mut self,
-        id: GenerationId,
-        outcome: Option<Outcome>,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn spawn_failed(&mut self, id: GenerationId, failure: SpawnFailure, why: &str, turn: &mut Turn) {
         let Some(plan) = self.find(id).filter(|found| found.main == Main::Spawning).map(|found| found.plan) else {
             return;
         };
         self.generations.retain(|generation| generation.id != id);
-        if let Some(outcome) = outcome {
-            return self.boot_failed(id, plan, outcome, None, now, actions);
+        match failure {
+            SpawnFailure::Program(status) => {
+                return self.boot_failed(id, plan, Outcome::NotStarted(status), Some(why), turn);
+            }
+            SpawnFailure::Refused => return self.boot_failed(id, plan, Outcome::Refused, Some(why), turn),
+            SpawnFailure::NoRoom => {}
         }
         if self.reload.as_ref().is_some_and(|reload| reload.is_for(id)) {
-            self.reload_failed("the system could not start another process", actions);
+            self.reload_failed(&format!("the system has no room for another process: {why}"), turn);
             if self.is_intact() {
                 return;
             }
@@ -36,38 +37,31 @@ impl State {
         if matches!(self.phase, Phase::Running) {
             let policy = self.plan(Some(plan)).policy.clone();
             let wait = self.restarts.refused(&policy);
-            actions.push(Action::Log(Note::NoRoom { wait }));
-            self.pending = Some(Pending { at: now + wait, plan });
+            turn.log(Note::NoRoom { wait });
+            self.pending = Some(Pending { at: turn.now + wait, plan });
         }
     }
 
-    pub(super) fn exited(
-        &mut self,
-        pid: Pid,
-        outcome: Outcome,
-        survivors: bool,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn exited(&mut self, pid: Pid, outcome: Outcome, survivors: bool, turn: &mut Turn) {
         let Some(generation) = self.generations.iter_mut().find(|found| found.main == Main::Alive(pid)) else {
             return;
         };
         let (id, plan, was_starting) = (generation.id, generation.plan, generation.is_starting());
         let why = generation.why.clone();
         let ready_for = match generation.stage {
-            Stage::Serving { since } => Some(now.duration_since(since)),
+            Stage::Serving { since } => Some(turn.now.duration_since(since)),
             _ => None,
         };
         generation.main = Main::Gone;
         let mut leaving = false;
         match &mut generation.stage {
             Stage::Leaving(leave) => {
-                leave.main_gone(now);
+                leave.main_gone(turn.now);
                 leaving = true;
             }
             Stage::Starting { .. } => {
-                let mut leave = StopSequence::new(now, now + DISCARD_WITHIN);
-                leave.main_gone(now);
+                let mut leave = StopSequence::new(turn.now, turn.now + DISCARD_WITHIN);
+                leave.main_gone(turn.now);
                 generation.stage = Stage::Leaving(leave);
             }
             Stage::Serving { .. } => {}
@@ -75,7 +69,7 @@ impl State {
         if !survivors {
             self.generations.retain(|generation| generation.id != id);
             if leaving {
-                actions.push(Action::Log(Note::Gone { generation: id }));
+                turn.log(Note::Gone { generation: id });
             }
         }
         if let Phase::Ending { leave, last, .. } = &mut self.phase {
@@ -83,31 +77,25 @@ impl State {
                 *last = Some(outcome);
             }
             if !self.generations.iter().any(|generation| matches!(generation.main, Main::Alive(_))) {
-                leave.main_gone(now);
+                leave.main_gone(turn.now);
             }
             return;
         }
         if leaving {
             return;
         }
-        actions.push(Action::Log(Note::MainExited {
-            generation: id,
-            outcome,
-            ready_for,
-            survivors,
-            why: why.clone(),
-        }));
+        turn.log(Note::MainExited { generation: id, outcome, ready_for, survivors, why: why.clone() });
         if let Phase::Delaying { deadline, .. } = self.phase {
             if self.serving().is_none() {
-                self.end(now, deadline, None, actions);
+                self.end(deadline, None, turn);
                 if let Phase::Ending { last, .. } = &mut self.phase {
                     *last = Some(outcome);
                 }
             }
         } else if was_starting {
-            self.boot_failed(id, plan, outcome, why.as_deref(), now, actions);
-        } else if !self.lost_while_stepping(id, outcome, now, actions) {
-            self.failed(plan, outcome, ready_for, now, actions);
+            self.boot_failed(id, plan, outcome, why.as_deref(), turn);
+        } else if !self.lost_while_stepping(id, outcome, turn) {
+            self.failed(plan, outcome, ready_for, turn);
         }
     }
 
@@ -118,19 +106,18 @@ impl State {
         plan: PlanId,
         outcome: Outcome,
         why: Option<&str>,
-        now: Instant,
-        actions: &mut Vec<Action>,
+        turn: &mut Turn,
     ) {
         if self.reload.as_ref().is_some_and(|reload| reload.is_for(id)) {
             let how = outcome.because(why);
-            self.reload_failed(&format!("the new generation failed to start: {how}"), actions);
+            self.reload_failed(&format!("the new generation failed to start: {how}"), turn);
             if self.is_intact() {
                 return;
             }
         } else if self.is_small() {
-            return self.stays_small(outcome, now, actions);
+            return self.stays_small(outcome, turn);
         }
-        self.failed(self.fallback(plan), outcome, None, now, actions);
+        self.failed(self.fallback(plan), outcome, None, turn);
     }
 
     /// Whether something serves that has all its parts.
@@ -145,14 +132,7 @@ impl State {
     }
 
     /// The server failed, and it is decided what follows.
-    pub(super) fn failed(
-        &mut self,
-        plan: PlanId,
-        outcome: Outcome,
-        ready_for: Option<Duration>,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn failed(&mut self, plan: PlanId, outcome: Outcome, ready_for: Option<Duration>, turn: &mut Turn) {
         if !matches!(self.phase, Phase::Running) {
             return;
         }
@@ -163,55 +143,48 @@ impl State {
             && match outcome {
                 Outcome::Exited(status) => status == 0 || facts.boot_statuses.contains(&status),
                 Outcome::Signaled(_) => false,
-                Outcome::NotReady | Outcome::NotStarted(_) => true,
+                Outcome::NotReady | Outcome::NotStarted(_) | Outcome::Refused => true,
             };
         if policy.restart == Restart::No || (clean && policy.restart == Restart::OnFailure) {
-            return self.give_up(outcome, ready_for, Cause::Ended, now, actions);
+            return self.give_up(outcome, ready_for, Cause::Ended, turn);
         }
         if cannot_boot && !facts.proven && policy.restart != Restart::Always {
-            return self.give_up(outcome, ready_for, Cause::BootFailed, now, actions);
+            return self.give_up(outcome, ready_for, Cause::BootFailed, turn);
         }
-        let verdict = self.restarts.failure(now, ready_for, policy);
+        let verdict = self.restarts.failure(turn.now, ready_for, policy);
         if self.generations.iter().any(Generation::is_starting) {
             // A replacement is on its way already.
             return;
         }
         match verdict {
-            Verdict::GiveUp => self.give_up(outcome, ready_for, Cause::TooManyFailures, now, actions),
+            Verdict::GiveUp => self.give_up(outcome, ready_for, Cause::TooManyFailures, turn),
             Verdict::Respawn(wait) => {
-                let restarts_left = self.restarts.left(now, policy);
-                actions.push(Action::Log(Note::Respawning { wait, restarts_left }));
-                self.pending = Some(Pending { at: now + wait, plan });
+                let restarts_left = self.restarts.left(turn.now, policy);
+                turn.log(Note::Respawning { wait, restarts_left });
+                self.pending = Some(Pending { at: turn.now + wait, plan });
             }
         }
     }
 
-    pub(super) fn give_up(
-        &mut self,
-        outcome: Outcome,
-        ready_for: Option<Duration>,
-        cause: Cause,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn give_up(&mut self, outcome: Outcome, ready_for: Option<Duration>, cause: Cause, turn: &mut Turn) {
         // A server that ends at once without an error has not done what it was started for.
         let status = match outcome {
             Outcome::Exited(0) if ready_for.is_none() => Outcome::NotReady.status(),
             outcome => outcome.status(),
         };
         let failures = self.restarts.total().max(1);
-        actions.push(Action::Log(Note::GivingUp { status, cause, failures }));
-        self.refuse_reloads("the launcher gives up", actions);
-        let deadline = now + self.policy().stop_timeout;
-        self.end(now, deadline, Some(status), actions);
+        turn.log(Note::GivingUp { status, cause, failures });
+        self.refuse_reloads("the launcher gives up", turn);
+        let deadline = turn.now + self.policy().stop_timeout;
+        self.end(deadline, Some(status), turn);
     }
 
-    pub(super) fn startup_deadlines(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let late = |generation: &&Generation| matches!(generation.stage, Stage::Starting { deadline } if deadline <= now && generation.main != Main::Spawning);
+    pub(super) fn startup_deadlines(&mut self, turn: &mut Turn) {
+        let late = |generation: &&Generation| matches!(generation.stage, Stage::Starting { deadline } if deadline <= turn.now && generation.main != Main::Spawning);
         let Some(Generation { id, plan, why, .. }) = self.generations.iter().find(late).cloned() else { return };
         let timeout = self.plan(Some(plan)).policy.startup_timeout;
-        actions.push(Action::Log(Note::NotReadyInTime { generation: id, timeout }));
-        self.discard_incoming(now, actions);
-        self.boot_failed(id, plan, Outcome::NotReady, why.as_deref(), now, actions);
+        turn.log(Note::NotReadyInTime { generation: id, timeout });
+        self.discard_incoming(turn);
+        self.boot_failed(id, plan, Outcome::NotReady, why.as_deref(), turn);
     }
 }

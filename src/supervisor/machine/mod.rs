@@ -4,16 +4,23 @@
 //! generations: one that serves, and one that comes or goes. Where the memory has no room for two, the newcomer
 //! begins with one worker (`stepwise`).
 
+pub mod action;
 pub mod backoff;
+pub mod event;
 mod failure;
 pub mod generation;
 pub mod memory_budget;
+pub mod note;
+pub mod outcome;
+pub mod plan_facts;
 mod reload;
+pub mod replacement;
+pub mod resize;
 mod shutdown;
-pub mod steps;
 mod stepwise;
 #[cfg(test)]
 pub(crate) mod tests;
+mod turn;
 
 use std::time::{Duration, Instant};
 
@@ -22,11 +29,17 @@ use nix::unistd::Pid;
 
 use crate::ids::{GenerationId, PlanId};
 use crate::plan::Policy;
-use crate::run::stop_sequence::{Step, StopSequence};
+use crate::run::stop_sequence::{StopSequence, StopStep};
+use action::Action;
 use backoff::Restarts;
-use generation::{Action, Event, Generation, Main, Note, Outcome, PlanFacts, Stage, Startup};
+use event::Event;
+use generation::{Generation, Main, Stage, Startup};
+use note::Note;
+use outcome::Outcome;
+use plan_facts::PlanFacts;
 use reload::{PendingReload, Reload, ReloadStage};
-use steps::Resize;
+use resize::Resize;
+use turn::Turn;
 
 /// How long a generation that never got ready has to go; it has no requests to finish.
 const DISCARD_WITHIN: Duration = Duration::from_secs(2);
@@ -149,9 +162,9 @@ impl State {
     }
 
     /// Failures that are still forgiven, and failures in all.
-    pub fn restarts(&mut self, now: Instant) -> (u32, u64) {
-        let policy = self.policy().clone();
-        (self.restarts.left(now, &policy), self.restarts.total())
+    #[must_use]
+    pub fn restarts(&self, now: Instant) -> (u32, u64) {
+        (self.restarts.left(now, self.policy()), self.restarts.total())
     }
 
     /// When something is due, if nothing happens before.
@@ -175,32 +188,32 @@ impl State {
 
     /// Takes one event and says what is to be done about it, in order.
     pub fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
-        let mut actions = Vec::new();
+        let turn = &mut Turn::new(now);
         match event {
-            Event::Stop => self.stop(now, &mut actions),
-            Event::Quit => self.quit(now, &mut actions),
-            Event::Reload { request, server, workers } => self.ask_reload(request, server, workers, &mut actions),
+            Event::Stop => self.stop(turn),
+            Event::Quit => self.quit(turn),
+            Event::Reload { request, server, workers } => self.ask_reload(request, server, workers, turn),
             Event::Renew => self.renew(),
-            Event::Forward(signal) => actions.extend(self.forward(signal)),
-            Event::Measured { room, workers } => self.measured(room, workers, now, &mut actions),
-            Event::Counted { generation, workers } => self.seen(generation, workers, now, &mut actions),
-            Event::Planned(plan) => self.planned(plan, &mut actions),
-            Event::Spawned { generation, pid } => self.spawned(generation, pid, now, &mut actions),
-            Event::SpawnFailed { generation, outcome } => self.spawn_failed(generation, outcome, now, &mut actions),
-            Event::Ready { generation } => self.ready(generation, now, &mut actions),
+            Event::Forward(signal) => turn.extend(self.forward(signal)),
+            Event::Measured { room, workers } => self.measured(room, workers, turn),
+            Event::Counted { generation, workers } => self.seen(generation, workers, turn),
+            Event::Planned(plan) => self.planned(plan, turn),
+            Event::Spawned { generation, pid } => self.spawned(generation, pid, turn),
+            Event::SpawnFailed { generation, failure, why } => self.spawn_failed(generation, failure, &why, turn),
+            Event::Ready { generation } => self.ready(generation, turn),
             Event::FailureReported { generation, why } => {
                 if let Some(generation) = self.find(generation) {
                     generation.why = Some(why);
                 }
             }
-            Event::Exited { pid, outcome, survivors } => self.exited(pid, outcome, survivors, now, &mut actions),
-            Event::GenerationEmpty { generation } => self.emptied(generation, &mut actions),
-            Event::NoChildren => self.alone(now, &mut actions),
+            Event::Exited { pid, outcome, survivors } => self.exited(pid, outcome, survivors, turn),
+            Event::GenerationEmpty { generation } => self.emptied(generation, turn),
+            Event::NoChildren => self.alone(turn),
             Event::Tick => {}
         }
-        self.deadlines(now, &mut actions);
-        self.advance(now, &mut actions);
-        actions
+        self.deadlines(turn);
+        self.advance(turn);
+        std::mem::take(&mut turn.actions)
     }
 
     /// The policy of the plan that is in force.
@@ -225,11 +238,11 @@ impl State {
     }
 
     /// A generation that is only starting has nobody to serve out.
-    fn discard_incoming(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    fn discard_incoming(&mut self, turn: &mut Turn) {
         for generation in self.generations.iter_mut().filter(|generation| generation.is_starting()) {
-            generation.stage = Stage::Leaving(StopSequence::new(now, now + DISCARD_WITHIN));
+            generation.stage = Stage::Leaving(StopSequence::new(turn.now, turn.now + DISCARD_WITHIN));
             if matches!(generation.main, Main::Alive(_)) {
-                actions.push(Action::Signal { generation: generation.id, signal: Signal::SIGTERM });
+                turn.signal(generation.id, Signal::SIGTERM);
             }
         }
     }
@@ -247,53 +260,53 @@ impl State {
         matches!(generation.main, Main::Alive(_)).then_some(Action::Signal { generation: generation.id, signal })
     }
 
-    fn spawned(&mut self, id: GenerationId, pid: Pid, now: Instant, actions: &mut Vec<Action>) {
+    fn spawned(&mut self, id: GenerationId, pid: Pid, turn: &mut Turn) {
         let ending = !matches!(self.phase, Phase::Running);
         let Some(generation) = self.find(id).filter(|generation| generation.main == Main::Spawning) else { return };
         generation.main = Main::Alive(pid);
         let plan = generation.plan;
         if ending {
-            actions.push(Action::Signal { generation: id, signal: Signal::SIGTERM });
+            turn.signal(id, Signal::SIGTERM);
         } else if generation.is_starting() {
-            let deadline = now + self.plan(Some(plan)).policy.startup_timeout;
+            let deadline = turn.now + self.plan(Some(plan)).policy.startup_timeout;
             if let Some(generation) = self.find(id) {
                 generation.stage = Stage::Starting { deadline };
             }
         }
     }
 
-    fn ready(&mut self, id: GenerationId, now: Instant, actions: &mut Vec<Action>) {
+    fn ready(&mut self, id: GenerationId, turn: &mut Turn) {
         if !matches!(self.phase, Phase::Running) {
             return;
         }
         let Some(generation) = self.find(id).filter(|found| found.is_starting() && found.main != Main::Gone) else {
             return;
         };
-        generation.stage = Stage::Serving { since: now };
+        generation.stage = Stage::Serving { since: turn.now };
         let plan = generation.plan;
         for facts in self.plans.iter_mut().filter(|facts| facts.id == plan) {
             facts.proven = true;
         }
         self.restarts.ready();
         self.pending = None;
-        actions.push(Action::Log(Note::Ready { generation: id }));
-        if self.begin_steps(id, now, actions) {
+        turn.log(Note::Ready { generation: id });
+        if self.begin_steps(id, turn) {
             return;
         }
-        self.take_over(id, now, actions);
+        self.take_over(id, turn);
         if self.reload.as_ref().is_some_and(|reload| reload.is_for(id)) {
-            self.reload_succeeded(id, actions);
+            self.reload_succeeded(id, turn);
         }
     }
 
     /// New clients go to this generation, and the other one leaves.
-    fn take_over(&mut self, id: GenerationId, now: Instant, actions: &mut Vec<Action>) {
-        actions.push(Action::Steer { generation: id });
+    fn take_over(&mut self, id: GenerationId, turn: &mut Turn) {
+        turn.push(Action::Steer { generation: id });
         let old: Vec<GenerationId> =
             self.generations.iter().filter(|g| g.is_serving() && g.id != id).map(|g| g.id).collect();
         for old in old {
-            actions.push(Action::Log(Note::Draining { generation: old, replaced_by: id }));
-            self.retire(old, now);
+            turn.log(Note::Draining { generation: old, replaced_by: id });
+            self.retire(old, turn.now);
         }
     }
 
@@ -306,76 +319,76 @@ impl State {
         }
     }
 
-    fn emptied(&mut self, id: GenerationId, actions: &mut Vec<Action>) {
+    fn emptied(&mut self, id: GenerationId, turn: &mut Turn) {
         let before = self.generations.len();
         self.generations.retain(|generation| generation.id != id || generation.main != Main::Gone);
         if self.generations.len() < before {
-            actions.push(Action::Log(Note::Gone { generation: id }));
+            turn.log(Note::Gone { generation: id });
         }
     }
 
     /// What the passing of time brings.
-    fn deadlines(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    fn deadlines(&mut self, turn: &mut Turn) {
         if let Phase::Delaying { until, deadline, .. } = self.phase
-            && until <= now
+            && until <= turn.now
         {
-            self.end(now, deadline, None, actions);
+            self.end(deadline, None, turn);
         }
         if matches!(self.phase, Phase::Ending { .. }) {
-            return self.end_deadlines(now, actions);
+            return self.end_deadlines(turn);
         }
-        self.leave_deadlines(now, actions);
-        self.startup_deadlines(now, actions);
+        self.leave_deadlines(turn);
+        self.startup_deadlines(turn);
     }
 
-    fn leave_deadlines(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    fn leave_deadlines(&mut self, turn: &mut Turn) {
         let mut abandoned = None;
         for generation in &mut self.generations {
             let Stage::Leaving(leave) = &mut generation.stage else { continue };
-            while let Some(step) = leave.due(now) {
+            while let Some(step) = leave.due(turn.now) {
                 let id = generation.id;
                 match step {
-                    Step::Ask if generation.main == Main::Gone => leave.main_gone(now),
-                    Step::Ask => actions.push(Action::Signal { generation: id, signal: Signal::SIGTERM }),
-                    Step::AskRest => actions.push(Action::SignalRest { generation: id, signal: Signal::SIGTERM }),
-                    Step::Kill => actions.extend([Action::Log(Note::Killing), Action::Kill { generation: id }]),
-                    Step::Abandon => abandoned = Some(id),
+                    StopStep::Ask if generation.main == Main::Gone => leave.main_gone(turn.now),
+                    StopStep::Ask => turn.signal(id, Signal::SIGTERM),
+                    StopStep::AskRest => turn.push(Action::SignalRest { generation: id, signal: Signal::SIGTERM }),
+                    StopStep::Kill => turn.extend([Action::Log(Note::Killing), Action::Kill { generation: id }]),
+                    StopStep::Abandon => abandoned = Some(id),
                 }
             }
         }
         if abandoned.is_some() {
-            actions.push(Action::Log(Note::Abandoned));
+            turn.log(Note::Abandoned);
             self.generations.retain(|generation| Some(generation.id) != abandoned);
         }
     }
 
     /// Starts what is due and possible.
-    fn advance(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    fn advance(&mut self, turn: &mut Turn) {
         if !matches!(self.phase, Phase::Running) {
             return;
         }
-        self.catch_up(now);
-        self.step_deadlines(now, actions);
+        self.catch_up(turn.now);
+        self.step_deadlines(turn);
         if self.reload.is_none()
             && self.resize.is_none()
             && let Some(pending) = self.queued.take()
         {
-            actions.push(Action::Log(Note::Reloading));
-            actions.push(Action::Replan { server: pending.server, workers: pending.workers });
+            turn.log(Note::Reloading);
+            turn.push(Action::Replan { server: pending.server, workers: pending.workers });
             self.reload =
                 Some(Reload { requests: pending.requests, stage: ReloadStage::Planning, is_renewal: false });
         }
         if self.measuring {
             return;
         }
-        let Some(start) = self.due_start(now) else { return };
+        let Some(start) = self.due_start(turn.now) else { return };
         match self.serving() {
             // What follows a generation with one worker has the place of the old one, which is gone.
             Some(serving) if start.is_reload || !self.is_small() => {
-                actions.push(Action::Measure { generation: serving.id });
+                turn.push(Action::Measure { generation: serving.id });
                 self.measuring = true;
             }
-            _ => self.start(start, Startup::Full, None, now, actions),
+            _ => self.start(start, Startup::Full, None, turn),
         }
     }
 
@@ -393,21 +406,14 @@ impl State {
     }
 
     /// Starts a generation; `stepwise` is how many workers the one has that it is to replace step by step.
-    fn start(
-        &mut self,
-        Start { plan, is_reload }: Start,
-        startup: Startup,
-        stepwise: Option<u32>,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) {
+    fn start(&mut self, Start { plan, is_reload }: Start, startup: Startup, stepwise: Option<u32>, turn: &mut Turn) {
         self.pending = None;
         let generation = self.next_id;
         self.next_id = generation.next();
         if let Some(reload) = self.reload.as_mut().filter(|_| is_reload) {
             reload.stage = ReloadStage::Incoming { generation, stepwise };
         }
-        let deadline = now + self.plan(Some(plan)).policy.startup_timeout;
+        let deadline = turn.now + self.plan(Some(plan)).policy.startup_timeout;
         self.generations.push(Generation {
             id: generation,
             plan,
@@ -417,7 +423,7 @@ impl State {
             why: None,
         });
         self.forget_plans();
-        actions.push(Action::Spawn { generation, plan, startup });
+        turn.push(Action::Spawn { generation, plan, startup });
     }
 
     /// Keeps the plans that are in use, and the last one that is known to work.

@@ -1,21 +1,25 @@
 //! Reloads: what was asked for, how far it has got, and who is told.
 
+use super::action::Action;
+use super::event::Requester;
+use super::note::Note;
+use super::plan_facts::PlanFacts;
+use super::replacement::StepwiseReplacement;
+use super::turn::Turn;
 use super::{Phase, State};
 use crate::ids::{GenerationId, PlanId};
 use crate::settings::value::Server;
-use crate::supervisor::machine::generation::{Action, Note, PlanFacts, Request};
-use crate::supervisor::machine::steps::Steps;
 
 #[derive(Debug, Default)]
 pub(super) struct PendingReload {
-    pub(super) requests: Vec<Request>,
+    pub(super) requests: Vec<Requester>,
     pub(super) server: Option<Server>,
     pub(super) workers: i32,
 }
 
 #[derive(Debug)]
 pub(super) struct Reload {
-    pub(super) requests: Vec<Request>,
+    pub(super) requests: Vec<Requester>,
     pub(super) stage: ReloadStage,
     /// Whether nobody asked for it: the only worker is past a limit.
     pub(super) is_renewal: bool,
@@ -31,7 +35,7 @@ pub(super) enum ReloadStage {
     /// once.
     Incoming { generation: GenerationId, stepwise: Option<u32> },
     /// Both generations serve, and one takes the place of the other step by step.
-    Stepping(Steps),
+    Stepping(StepwiseReplacement),
 }
 
 impl Reload {
@@ -44,14 +48,14 @@ impl Reload {
 impl State {
     pub(super) fn ask_reload(
         &mut self,
-        request: Option<Request>,
+        request: Option<Requester>,
         server: Option<Server>,
         workers: i32,
-        actions: &mut Vec<Action>,
+        turn: &mut Turn,
     ) {
         if !matches!(self.phase, Phase::Running) {
             let result = Err("the launcher is stopping".to_owned());
-            actions.extend(request.map(|request| Action::Reply { request, result }));
+            turn.extend(request.map(|request| Action::Reply { request, result }));
             return;
         }
         let pending = self.queued.get_or_insert_with(PendingReload::default);
@@ -67,7 +71,7 @@ impl State {
         }
     }
 
-    pub(super) fn planned(&mut self, plan: Result<PlanFacts, String>, actions: &mut Vec<Action>) {
+    pub(super) fn planned(&mut self, plan: Result<PlanFacts, String>, turn: &mut Turn) {
         let Some(reload) = self.reload.as_mut().filter(|reload| matches!(reload.stage, ReloadStage::Planning)) else {
             return;
         };
@@ -76,29 +80,29 @@ impl State {
                 reload.stage = ReloadStage::Planned(plan.id);
                 self.plans.push(plan);
             }
-            Err(why) => self.reload_failed(&why, actions),
+            Err(why) => self.reload_failed(&why, turn),
         }
     }
 
-    pub(super) fn reload_failed(&mut self, why: &str, actions: &mut Vec<Action>) {
+    pub(super) fn reload_failed(&mut self, why: &str, turn: &mut Turn) {
         let Some(reload) = self.reload.take() else { return };
         let said = why.to_owned();
         let note =
             if reload.is_renewal { Note::RenewalFailed { why: said } } else { Note::ReloadFailed { why: said } };
-        actions.push(Action::Log(note));
+        turn.log(note);
         let reply = |request| Action::Reply { request, result: Err(why.to_owned()) };
-        actions.extend(reload.requests.into_iter().map(reply));
+        turn.extend(reload.requests.into_iter().map(reply));
     }
 
-    pub(super) fn refuse_reloads(&mut self, why: &str, actions: &mut Vec<Action>) {
+    pub(super) fn refuse_reloads(&mut self, why: &str, turn: &mut Turn) {
         let current = self.reload.take().map(|reload| reload.requests);
         let queued = self.queued.take().map(|pending| pending.requests);
         let requests = current.into_iter().chain(queued).flatten();
-        actions.extend(requests.map(|request| Action::Reply { request, result: Err(why.to_owned()) }));
+        turn.extend(requests.map(|request| Action::Reply { request, result: Err(why.to_owned()) }));
     }
 
-    pub(super) fn reload_succeeded(&mut self, id: GenerationId, actions: &mut Vec<Action>) {
+    pub(super) fn reload_succeeded(&mut self, id: GenerationId, turn: &mut Turn) {
         let requests = self.reload.take().map(|reload| reload.requests).unwrap_or_default();
-        actions.extend(requests.into_iter().map(|request| Action::Reply { request, result: Ok(id) }));
+        turn.extend(requests.into_iter().map(|request| Action::Reply { request, result: Ok(id) }));
     }
 }

@@ -3,7 +3,7 @@
 //! Whatever is started beside a generation that serves is started with one worker then, and nothing is taken from
 //! the old one before that worker is ready.
 //!
-//! - Gunicorn by Gunicorn: worker by worker ([`Steps`]).
+//! - Gunicorn by Gunicorn: worker by worker ([`StepwiseReplacement`]).
 //! - Otherwise the new generation takes over with its one worker. When the old one is gone it gets the others:
 //!   Gunicorn by TTIN ([`Resize`]), Granian, which cannot be told, by one more handover to a full generation of the
 //!   same plan.
@@ -14,12 +14,18 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
+use super::action::Action;
+use super::generation::{Generation, Main, Startup};
+use super::memory_budget::Room;
+use super::note::Note;
+use super::outcome::Outcome;
+use super::plan_facts::PlanFacts;
 use super::reload::{Reload, ReloadStage};
+use super::replacement::{Headcount, Move, Pace, StepwiseReplacement};
+use super::resize::{Change, Resize};
+use super::turn::Turn;
 use super::{LINGER, Pending, Phase, State};
 use crate::ids::GenerationId;
-use crate::supervisor::machine::generation::{Action, Generation, Main, Note, Outcome, PlanFacts, Startup};
-use crate::supervisor::machine::memory_budget::Room;
-use crate::supervisor::machine::steps::{Change, Headcount, Move, Pace, Resize, Steps};
 
 impl State {
     /// The generations whose workers are to be counted now and then.
@@ -32,14 +38,14 @@ impl State {
         steps.into_iter().flatten().chain(self.resize.as_ref().map(|resize| resize.generation)).collect()
     }
 
-    fn steps(&self) -> Option<&Steps> {
+    fn steps(&self) -> Option<&StepwiseReplacement> {
         match &self.reload {
             Some(Reload { stage: ReloadStage::Stepping(steps), .. }) => Some(steps),
             _ => None,
         }
     }
 
-    fn steps_mut(&mut self) -> Option<&mut Steps> {
+    fn steps_mut(&mut self) -> Option<&mut StepwiseReplacement> {
         match &mut self.reload {
             Some(Reload { stage: ReloadStage::Stepping(steps), .. }) => Some(steps),
             _ => None,
@@ -49,7 +55,7 @@ impl State {
     /// When a step is due.
     pub(super) fn next_step(&self) -> Option<Instant> {
         let resize = self.resize.as_ref().filter(|_| self.generations.len() == 1).and_then(Resize::next);
-        self.steps().and_then(Steps::next).into_iter().chain(resize).min()
+        self.steps().and_then(StepwiseReplacement::next).into_iter().chain(resize).min()
     }
 
     /// Whether what serves is whole but for the workers that it lacks.
@@ -63,29 +69,29 @@ impl State {
     }
 
     /// It is known what there is room for: the start that waited for that goes ahead.
-    pub(super) fn measured(&mut self, room: Room, workers: Option<u32>, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn measured(&mut self, room: Room, workers: Option<u32>, turn: &mut Turn) {
         if !std::mem::take(&mut self.measuring) || !matches!(self.phase, Phase::Running) {
             return;
         }
-        let Some(start) = self.due_start(now) else { return };
-        let Some(old) = self.serving() else { return self.start(start, Startup::Full, None, now, actions) };
+        let Some(start) = self.due_start(turn.now) else { return };
+        let Some(old) = self.serving() else { return self.start(start, Startup::Full, None, turn) };
         let shortage = match room {
-            Room::Whole => return self.start(start, Startup::Full, None, now, actions),
+            Room::Whole => return self.start(start, Startup::Full, None, turn),
             Room::Nothing(shortage) if start.is_reload && self.is_intact() => {
-                return self.reload_failed(&shortage.refusal(), actions);
+                return self.reload_failed(&shortage.refusal(), turn);
             }
             Room::OneWorker(shortage) | Room::Nothing(shortage) => shortage,
         };
         let new = self.plan(Some(start.plan));
         let can_step = start.is_reload && self.is_intact() && new.shareable && self.plan(Some(old.plan)).shareable;
         let (stepwise, wanted) = (workers.filter(|workers| can_step && *workers > 0), new.workers);
-        actions.push(Action::Log(Note::ShortOfMemory { shortage, stepwise: stepwise.is_some() }));
+        turn.log(Note::ShortOfMemory { shortage, stepwise: stepwise.is_some() });
         let startup = if wanted > 1 { Startup::OneWorker } else { Startup::Full };
-        self.start(start, startup, stepwise, now, actions);
+        self.start(start, startup, stepwise, turn);
     }
 
     /// A generation is ready, and replaces the other one step by step if it was started for that.
-    pub(super) fn begin_steps(&mut self, id: GenerationId, now: Instant, actions: &mut Vec<Action>) -> bool {
+    pub(super) fn begin_steps(&mut self, id: GenerationId, turn: &mut Turn) -> bool {
         let Some(Reload { stage: ReloadStage::Incoming { generation, stepwise: Some(had) }, .. }) = self.reload
         else {
             return false;
@@ -95,28 +101,22 @@ impl State {
         let Some(new) = self.facts_of(id) else { return false };
         let drain = self.plan(Some(old.plan)).policy.stop_timeout;
         let pace = Pace { linger: LINGER, drain, boot: new.policy.startup_timeout };
-        let (steps, moves) = Steps::start((old.id, had), (id, 1), new.workers, pace, now);
+        let (steps, moves) = StepwiseReplacement::start((old.id, had), (id, 1), new.workers, pace, turn.now);
         if let Some(reload) = &mut self.reload {
             reload.stage = ReloadStage::Stepping(steps);
         }
-        self.carry_on(moves, now, actions);
+        self.carry_on(moves, turn);
         true
     }
 
     /// Takes note of how many workers a generation has.
-    pub(super) fn seen(
-        &mut self,
-        generation: GenerationId,
-        workers: Headcount,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn seen(&mut self, generation: GenerationId, workers: Headcount, turn: &mut Turn) {
         if !matches!(self.phase, Phase::Running) {
             return;
         }
         if let Some(steps) = self.steps_mut() {
-            let moves = steps.seen(generation, workers, now);
-            self.carry_on(moves, now, actions);
+            let moves = steps.seen(generation, workers, turn.now);
+            self.carry_on(moves, turn);
         }
         if let Some(resize) = self.resize.as_mut().filter(|resize| resize.generation == generation) {
             resize.seen(workers);
@@ -124,10 +124,10 @@ impl State {
     }
 
     /// What the passing of time brings.
-    pub(super) fn step_deadlines(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn step_deadlines(&mut self, turn: &mut Turn) {
         if let Some(steps) = self.steps_mut() {
-            let moves = steps.due(now);
-            self.carry_on(moves, now, actions);
+            let moves = steps.due(turn.now);
+            self.carry_on(moves, turn);
         }
         let alone = self.generations.len() == 1;
         let Some(resize) = &mut self.resize else { return };
@@ -140,15 +140,15 @@ impl State {
         if !alone {
             return;
         }
-        match resize.due(now) {
+        match resize.due(turn.now) {
             Some(change) => {
                 let signal = if change == Change::Grow { Signal::SIGTTIN } else { Signal::SIGTTOU };
-                actions.push(Action::Signal { generation: id, signal });
+                turn.signal(id, signal);
             }
             None if resize.is_done() => {
                 generation.startup = Startup::Full;
                 self.resize = None;
-                actions.push(Action::Log(Note::Complete { generation: id, workers: target }));
+                turn.log(Note::Complete { generation: id, workers: target });
             }
             None => {}
         }
@@ -173,12 +173,12 @@ impl State {
     }
 
     /// The generation that was to follow the one with one worker failed: that one serves on, whatever happens.
-    pub(super) fn stays_small(&mut self, outcome: Outcome, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn stays_small(&mut self, outcome: Outcome, turn: &mut Turn) {
         let Some(plan) = self.serving().map(|serving| serving.plan) else { return };
         let policy = self.plan(Some(plan)).policy.clone();
         let wait = self.restarts.refused(&policy);
-        actions.push(Action::Log(Note::StaysSmall { why: outcome.to_string(), wait }));
-        self.pending = Some(Pending { at: now + wait, plan });
+        turn.log(Note::StaysSmall { why: outcome.to_string(), wait });
+        self.pending = Some(Pending { at: turn.now + wait, plan });
     }
 
     /// TTIN and TTOU from outside while workers are moved: they change what is aimed at.
@@ -198,59 +198,53 @@ impl State {
     }
 
     /// A main process that served ended. If it was one of two, the other goes on: says so.
-    pub(super) fn lost_while_stepping(
-        &mut self,
-        id: GenerationId,
-        outcome: Outcome,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) -> bool {
+    pub(super) fn lost_while_stepping(&mut self, id: GenerationId, outcome: Outcome, turn: &mut Turn) -> bool {
         let Some((old, new)) = self.steps().map(|steps| (steps.old, steps.new)) else { return false };
         if id == new {
-            self.abort_steps(&format!("the new generation failed: {outcome}"), now, actions);
+            self.abort_steps(&format!("the new generation failed: {outcome}"), turn);
         } else if id == old {
-            self.settle(now, actions);
+            self.settle(turn);
         }
         true
     }
 
-    fn carry_on(&mut self, moves: Vec<Move>, now: Instant, actions: &mut Vec<Action>) {
+    fn carry_on(&mut self, moves: Vec<Move>, turn: &mut Turn) {
         for step in moves {
             let Some(steps) = self.steps() else { return };
             let (old, new) = (steps.old, steps.new);
             match step {
-                Move::SteerToNew => actions.push(Action::Steer { generation: new }),
-                Move::Take => actions.push(Action::Signal { generation: old, signal: Signal::SIGTTOU }),
+                Move::SteerToNew => turn.push(Action::Steer { generation: new }),
+                Move::Take => turn.signal(old, Signal::SIGTTOU),
                 Move::Share { old: old_workers, new: new_workers } => {
-                    actions.push(Action::Share { parts: [(old, old_workers), (new, new_workers)] });
+                    turn.push(Action::Share { parts: [(old, old_workers), (new, new_workers)] });
                 }
-                Move::Hurry => actions.push(Action::KillDraining { generation: old }),
+                Move::Hurry => turn.push(Action::KillDraining { generation: old }),
                 Move::Give => {
                     let (old_workers, new_workers) = steps.workers();
-                    actions.push(Action::Log(Note::Step { old, old_workers, new, new_workers }));
-                    actions.push(Action::Signal { generation: new, signal: Signal::SIGTTIN });
+                    turn.log(Note::Step { old, old_workers, new, new_workers });
+                    turn.signal(new, Signal::SIGTTIN);
                 }
-                Move::Settle => self.settle(now, actions),
+                Move::Settle => self.settle(turn),
                 Move::Abort => {
                     let why = "a worker of the new generation was not ready in time";
-                    self.abort_steps(why, now, actions);
+                    self.abort_steps(why, turn);
                 }
             }
         }
     }
 
     /// The new generation serves alone from now on, and gets what it lacks when the old one is gone.
-    fn settle(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    fn settle(&mut self, turn: &mut Turn) {
         let Some(steps) = self.steps() else { return };
         let (new, workers, goal) = (steps.new, steps.workers().1, steps.goal());
         let patience = self.facts_of(new).map_or(LINGER, |facts| facts.policy.startup_timeout);
         self.resize = Some(Resize::new(new, workers, goal, patience));
-        self.take_over(new, now, actions);
-        self.reload_succeeded(new, actions);
+        self.take_over(new, turn);
+        self.reload_succeeded(new, turn);
     }
 
     /// The old generation serves alone as before, and gets back what was taken when the new one is gone.
-    fn abort_steps(&mut self, why: &str, now: Instant, actions: &mut Vec<Action>) {
+    fn abort_steps(&mut self, why: &str, turn: &mut Turn) {
         let Some(steps) = self.steps() else { return };
         let (old, new, left, taken) = (steps.old, steps.new, steps.workers().0, steps.taken());
         let patience = self.facts_of(old).map_or(LINGER, |facts| facts.policy.startup_timeout);
@@ -258,9 +252,9 @@ impl State {
         let kept = self.facts_of(old).map(|facts| facts.id);
         self.plans.iter_mut().filter(|facts| Some(facts.id) > kept).for_each(|facts| facts.proven = false);
         self.resize = (taken > 0).then(|| Resize::new(old, left, left + taken, patience));
-        actions.push(Action::Steer { generation: old });
-        self.retire(new, now);
-        actions.push(Action::Log(Note::StepsFailed { generation: new, given_back: taken }));
-        self.reload_failed(why, actions);
+        turn.push(Action::Steer { generation: old });
+        self.retire(new, turn.now);
+        turn.log(Note::StepsFailed { generation: new, given_back: taken });
+        self.reload_failed(why, turn);
     }
 }

@@ -6,9 +6,14 @@ use nix::unistd::Pid;
 use proptest::prelude::*;
 
 use super::State;
-use super::generation::{Action, Event, Main, Note, Outcome, PlanFacts, Stage, Startup};
+use super::action::Action;
+use super::event::Event;
+use super::generation::{Main, Stage, Startup};
 use super::memory_budget::{Room, Shortage, Size};
-use super::steps::Headcount;
+use super::note::Note;
+use super::outcome::{Outcome, SpawnFailure};
+use super::plan_facts::PlanFacts;
+use super::replacement::Headcount;
 use crate::ids::{GenerationId, PlanId};
 use crate::plan::Policy;
 use crate::settings::value::Restart;
@@ -391,7 +396,14 @@ fn a_system_without_room_for_a_process_is_waited_for_and_not_counted() {
     );
     for _ in 0..50 {
         let generation = spawned(&actions)[0];
-        run.state.step(Event::SpawnFailed { generation: GenerationId(generation), outcome: None }, run.now);
+        run.state.step(
+            Event::SpawnFailed {
+                generation: GenerationId(generation),
+                failure: SpawnFailure::NoRoom,
+                why: String::new(),
+            },
+            run.now,
+        );
         run.now = run.state.next_deadline().expect("another attempt");
         actions = run.state.step(Event::Tick, run.now);
     }
@@ -714,7 +726,7 @@ proptest! {
                             run.workers.insert(generation, if startup == Startup::Full { 3 } else { 1 });
                             prop_assert!(stop_asked.is_none(), "spawned after a stop was asked for");
                             prop_assert!(run.exit_status().is_none(), "spawned after the end");
-                            if refuse > 0 { refuse -= 1; queue.push_back(Event::SpawnFailed { generation, outcome: None }); }
+                            if refuse > 0 { refuse -= 1; queue.push_back(Event::SpawnFailed { generation, failure: SpawnFailure::NoRoom, why: String::new() }); }
                             else { queue.push_back(Event::Spawned { generation, pid: Run::pid(generation) }); }
                         }
                         Action::Replan { .. } => {

@@ -6,7 +6,9 @@ use super::log::show_rounded;
 use crate::run::termination::TerminationLog;
 use crate::supervisor::World;
 use crate::supervisor::component::{Component, Output, Ready, Waits};
-use crate::supervisor::machine::generation::{Action, Note, Outcome};
+use crate::supervisor::machine::action::Action;
+use crate::supervisor::machine::note::Note;
+use crate::supervisor::machine::outcome::Outcome;
 
 /// What is known of the cause of the exit.
 #[derive(Debug, Default)]

@@ -9,7 +9,9 @@ use crate::plan::Plan;
 use crate::settings::value::show_span;
 use crate::supervisor::World;
 use crate::supervisor::component::{Component, Output, Ready, Waits};
-use crate::supervisor::machine::generation::{Action, Note, Startup};
+use crate::supervisor::machine::action::Action;
+use crate::supervisor::machine::generation::Startup;
+use crate::supervisor::machine::note::Note;
 
 /// Writes the log.
 #[derive(Debug)]

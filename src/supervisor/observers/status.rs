@@ -13,7 +13,9 @@ use crate::guard::scoreboard::{self, Slot};
 use crate::ids::GenerationId;
 use crate::proc::usage::{self, Usage};
 use crate::supervisor::component::{Component, Output, Ready, Waits};
-use crate::supervisor::machine::generation::{self, Action, Event, Main};
+use crate::supervisor::machine::action::Action;
+use crate::supervisor::machine::event::Event;
+use crate::supervisor::machine::generation::{self, Main};
 use crate::supervisor::workers::{Cause, WorkerExit};
 use crate::supervisor::{World, server_name};
 

@@ -6,7 +6,8 @@ use super::log::{server_name, show_rounded};
 use crate::run::notify::Notifier;
 use crate::supervisor::World;
 use crate::supervisor::component::{Component, Output, Ready, Waits};
-use crate::supervisor::machine::generation::{Action, Note};
+use crate::supervisor::machine::action::Action;
+use crate::supervisor::machine::note::Note;
 
 /// Tells a service manager how the launcher is.
 #[derive(Debug)]

@@ -12,7 +12,9 @@ use tracing::{info, warn};
 
 use super::World;
 use super::component::{Component, Output, Ready, Waits};
-use super::machine::generation::{Action, Event, Main};
+use super::machine::action::Action;
+use super::machine::event::Event;
+use super::machine::generation::Main;
 use super::observers::log::show_rounded;
 use super::watchdog::policy::Id;
 use super::workers::Cause;

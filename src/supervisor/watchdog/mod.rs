@@ -12,7 +12,8 @@ use tracing::warn;
 
 use super::World;
 use super::component::{Component, Output, Ready, Waits};
-use super::machine::generation::{Action, Main};
+use super::machine::action::Action;
+use super::machine::generation::Main;
 use super::observers::log::show_rounded;
 use super::workers::Cause;
 use crate::guard::scoreboard::{self, Slot};

@@ -9,7 +9,8 @@ use super::{Cause, Roster, WorkerExit};
 use crate::ids::GenerationId;
 use crate::supervisor::World;
 use crate::supervisor::component::{Component, Output, Ready, Waits};
-use crate::supervisor::machine::generation::{self, Action, Main, Stage, Startup};
+use crate::supervisor::machine::action::Action;
+use crate::supervisor::machine::generation::{self, Main, Stage, Startup};
 use crate::supervisor::observers::log::show_rounded;
 
 /// Sees who the workers are, when one ends, and why.

@@ -6,9 +6,9 @@
 //! it has accepted and not yet heard from: before each one goes, new clients are sent to the new generation alone
 //! for a moment.
 
-use crate::ids::GenerationId;
-use std::cmp::Ordering;
 use std::time::{Duration, Instant};
+
+use crate::ids::GenerationId;
 
 /// The workers of a generation, as they are counted from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub enum Move {
 
 /// How far it has got. Headcount are counted by what was asked for, not by what is seen: the servers keep to that.
 #[derive(Debug)]
-pub struct Steps {
+pub struct StepwiseReplacement {
     /// The generation that is replaced.
     pub old: GenerationId,
     /// The one that replaces it.
@@ -68,11 +68,11 @@ pub struct Steps {
     taken: u32,
     /// How many workers the new generation is to have in the end.
     goal: u32,
-    stage: Stage,
+    stage: ReplacementStage,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Stage {
+enum ReplacementStage {
     /// New clients go to the new generation.
     Steered {
         until: Instant,
@@ -89,7 +89,7 @@ enum Stage {
     Over,
 }
 
-impl Steps {
+impl StepwiseReplacement {
     /// The first step. `old` and `new` are the generations with their workers; the new one is ready.
     #[must_use]
     pub fn start(
@@ -107,7 +107,7 @@ impl Steps {
             new_workers: new.1,
             taken: 0,
             goal: goal.max(1),
-            stage: Stage::Over,
+            stage: ReplacementStage::Over,
         };
         let moves = steps.go_on(now);
         (steps, moves)
@@ -140,19 +140,19 @@ impl Steps {
     #[must_use]
     pub const fn next(&self) -> Option<Instant> {
         match self.stage {
-            Stage::Steered { until } => Some(until),
-            Stage::Taking { deadline, .. } | Stage::Giving { deadline } => Some(deadline),
-            Stage::Over => None,
+            ReplacementStage::Steered { until } => Some(until),
+            ReplacementStage::Taking { deadline, .. } | ReplacementStage::Giving { deadline } => Some(deadline),
+            ReplacementStage::Over => None,
         }
     }
 
     /// Takes note of the workers that a generation has.
     pub fn seen(&mut self, generation: GenerationId, seen: Headcount, now: Instant) -> Vec<Move> {
         match self.stage {
-            Stage::Taking { deadline, shared } if generation == self.old => {
+            ReplacementStage::Taking { deadline, shared } if generation == self.old => {
                 let mut moves = Vec::new();
                 if !shared && seen.accepting <= self.old_workers {
-                    self.stage = Stage::Taking { deadline, shared: true };
+                    self.stage = ReplacementStage::Taking { deadline, shared: true };
                     moves.push(self.share());
                 }
                 if seen.alive <= self.old_workers {
@@ -160,7 +160,9 @@ impl Steps {
                 }
                 moves
             }
-            Stage::Giving { .. } if generation == self.new && seen.accepting >= self.new_workers => self.go_on(now),
+            ReplacementStage::Giving { .. } if generation == self.new && seen.accepting >= self.new_workers => {
+                self.go_on(now)
+            }
             _ => Vec::new(),
         }
     }
@@ -171,22 +173,22 @@ impl Steps {
             return Vec::new();
         }
         match self.stage {
-            Stage::Steered { .. } => {
+            ReplacementStage::Steered { .. } => {
                 self.old_workers -= 1;
                 self.taken += 1;
-                self.stage = Stage::Taking { deadline: now + self.pace.drain, shared: false };
+                self.stage = ReplacementStage::Taking { deadline: now + self.pace.drain, shared: false };
                 vec![Move::Take]
             }
-            Stage::Taking { .. } => {
+            ReplacementStage::Taking { .. } => {
                 let mut moves = vec![Move::Hurry];
                 moves.extend(self.give(now));
                 moves
             }
-            Stage::Giving { .. } => {
-                self.stage = Stage::Over;
+            ReplacementStage::Giving { .. } => {
+                self.stage = ReplacementStage::Over;
                 vec![Move::Abort]
             }
-            Stage::Over => Vec::new(),
+            ReplacementStage::Over => Vec::new(),
         }
     }
 
@@ -197,102 +199,22 @@ impl Steps {
     /// A worker of the old generation is gone, or as good as gone.
     fn give(&mut self, now: Instant) -> Vec<Move> {
         let share = match self.stage {
-            Stage::Taking { shared: false, .. } => Some(self.share()),
+            ReplacementStage::Taking { shared: false, .. } => Some(self.share()),
             _ => None,
         };
         self.new_workers += 1;
-        self.stage = Stage::Giving { deadline: now + self.pace.boot };
+        self.stage = ReplacementStage::Giving { deadline: now + self.pace.boot };
         share.into_iter().chain([Move::Give]).collect()
     }
 
     /// The next worker, or the end: when the new generation has all that it needs, or all that there was.
     fn go_on(&mut self, now: Instant) -> Vec<Move> {
         if self.old_workers <= 1 || self.new_workers >= self.goal {
-            self.stage = Stage::Over;
+            self.stage = ReplacementStage::Over;
             return vec![Move::Settle];
         }
-        self.stage = Stage::Steered { until: now + self.pace.linger };
+        self.stage = ReplacementStage::Steered { until: now + self.pace.linger };
         vec![Move::SteerToNew]
-    }
-}
-
-/// A generation on its way to another number of workers, one by one.
-#[derive(Debug)]
-pub struct Resize {
-    /// Which.
-    pub generation: GenerationId,
-    workers: u32,
-    target: u32,
-    patience: Duration,
-    /// The last step, and when it is taken for done, if it is not seen to be.
-    asked: Option<(Change, Instant)>,
-}
-
-/// One worker more or fewer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// One more.
-    Grow,
-    /// One fewer.
-    Shrink,
-}
-
-impl Resize {
-    /// From `workers` to `target`; no step is waited for longer than `patience`.
-    #[must_use]
-    pub const fn new(generation: GenerationId, workers: u32, target: u32, patience: Duration) -> Self {
-        Self { generation, workers, target, patience, asked: None }
-    }
-
-    /// The number of workers in the end.
-    #[must_use]
-    pub const fn target(&self) -> u32 {
-        self.target
-    }
-
-    /// Somebody wants workers more or fewer than were planned.
-    pub fn adjust(&mut self, workers: i32) {
-        self.target = self.target.saturating_add_signed(workers).max(1);
-    }
-
-    /// When something is due, if nothing is seen before.
-    #[must_use]
-    pub fn next(&self) -> Option<Instant> {
-        self.asked.map(|(_, until)| until)
-    }
-
-    /// Whether nothing is left to be done.
-    #[must_use]
-    pub const fn is_done(&self) -> bool {
-        self.asked.is_none() && self.workers == self.target
-    }
-
-    /// Takes note of the workers that there are.
-    pub fn seen(&mut self, seen: Headcount) {
-        let is_done = |change| match change {
-            Change::Grow => seen.accepting >= self.workers,
-            Change::Shrink => seen.accepting <= self.workers,
-        };
-        self.asked = self.asked.filter(|(change, _)| !is_done(*change));
-    }
-
-    /// The next step, if the last one is done or has had its time.
-    pub fn due(&mut self, now: Instant) -> Option<Change> {
-        if self.asked.is_some_and(|(_, until)| until > now) {
-            return None;
-        }
-        let change = match self.workers.cmp(&self.target) {
-            Ordering::Less => Some(Change::Grow),
-            Ordering::Equal => None,
-            Ordering::Greater => Some(Change::Shrink),
-        };
-        match change {
-            Some(Change::Grow) => self.workers += 1,
-            Some(Change::Shrink) => self.workers -= 1,
-            None => {}
-        }
-        self.asked = change.map(|change| (change, now + self.patience));
-        change
     }
 }
 
@@ -306,7 +228,7 @@ mod tests {
 
     /// Two generations that do as they are told, and some slower than others.
     struct Pair {
-        steps: Steps,
+        steps: StepwiseReplacement,
         now: Instant,
         old: Headcount,
         new: Headcount,
@@ -316,7 +238,8 @@ mod tests {
     impl Pair {
         fn new(had: u32, goal: u32) -> Self {
             let now = Instant::now();
-            let (steps, first) = Steps::start((GenerationId(1), had), (GenerationId(2), 1), goal, PACE, now);
+            let (steps, first) =
+                StepwiseReplacement::start((GenerationId(1), had), (GenerationId(2), 1), goal, PACE, now);
             let all = |count| Headcount { alive: count, accepting: count };
             let mut pair = Self { steps, now, old: all(had), new: all(1), moves: vec![] };
             pair.note(&first);
@@ -405,7 +328,7 @@ mod tests {
             let mut pair = Pair::new(had, goal);
             for (time, drained, booted) in slow {
                 if pair.is_over() { break; }
-                if time && pair.steps.next().is_some() && !matches!(pair.steps.stage, Stage::Giving { .. }) { pair.pass(); }
+                if time && pair.steps.next().is_some() && !matches!(pair.steps.stage, ReplacementStage::Giving { .. }) { pair.pass(); }
                 if drained { pair.old.alive = pair.old.accepting; }
                 if booted { pair.new.accepting = pair.new.alive; }
                 pair.look();
@@ -417,23 +340,6 @@ mod tests {
                 prop_assert_eq!(pair.moves.last(), Some(&Move::Settle));
                 prop_assert_eq!(pair.steps.workers().1, goal.min(had).max(1));
             }
-        }
-
-        #[test]
-        fn resizing_ends_at_the_target_and_asks_for_one_at_a_time(from in 1..20_u32, to in 1..20_u32, prompt in any::<bool>()) {
-            let (mut resize, mut now) = (Resize::new(GenerationId(1), from, to, SECOND), Instant::now());
-            let mut workers = from;
-            while !resize.is_done() {
-                match resize.due(now) {
-                    Some(Change::Grow) => workers += 1,
-                    Some(Change::Shrink) => workers -= 1,
-                    None if resize.is_done() => break,
-                    None => prop_assert!(false, "neither done nor going on"),
-                }
-                prop_assert_eq!(resize.due(now), None, "asked for two at once");
-                if prompt { resize.seen(Headcount { alive: workers, accepting: workers }); } else { now += SECOND; }
-            }
-            prop_assert_eq!(workers, to);
         }
     }
 }

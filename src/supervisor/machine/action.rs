@@ -1,0 +1,94 @@
+//! What the state machine says is to be done.
+
+use nix::sys::signal::Signal;
+
+use super::event::Requester;
+use super::generation::Startup;
+use super::note::Note;
+use crate::ids::{GenerationId, PlanId, ProcessId};
+use crate::settings::value::Server;
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Start a generation's main process.
+    Spawn {
+        /// Its number.
+        generation: GenerationId,
+        /// The plan to run it by.
+        plan: PlanId,
+        /// With how many workers.
+        startup: Startup,
+    },
+    /// Find out whether the memory has room for another generation beside this one and answer with
+    /// [`Event::Measured`].
+    Measure {
+        /// The generation that serves.
+        generation: GenerationId,
+    },
+    /// Let new clients in to this generation only.
+    Steer {
+        /// Which.
+        generation: GenerationId,
+    },
+    /// Share new clients out among generations that have their listening sockets from us.
+    Share {
+        /// Which, and their parts of the whole.
+        parts: [(GenerationId, u32); 2],
+    },
+    /// KILL the workers of a generation that take no more clients.
+    KillDraining {
+        /// Whose.
+        generation: GenerationId,
+    },
+    /// Send a signal to a generation's main process.
+    Signal {
+        /// Whose.
+        generation: GenerationId,
+        /// Which.
+        signal: Signal,
+    },
+    /// Send a signal to one worker.
+    SignalWorker {
+        /// Whose.
+        generation: GenerationId,
+        /// Which worker.
+        worker: ProcessId,
+        /// Which signal.
+        signal: Signal,
+    },
+    /// Send a signal to all processes of a generation but the main one.
+    SignalRest {
+        /// Whose.
+        generation: GenerationId,
+        /// Which.
+        signal: Signal,
+    },
+    /// Send a signal to all our descendants but the main processes.
+    SignalStrays(Signal),
+    /// KILL all processes of a generation.
+    Kill {
+        /// Whose.
+        generation: GenerationId,
+    },
+    /// KILL all our descendants.
+    KillAll,
+    /// Read the settings and the machine anew and answer with [`Event::Planned`].
+    Replan {
+        /// The server to change to.
+        server: Option<Server>,
+        /// Workers more or fewer than now.
+        workers: i32,
+    },
+    /// Tell who waits for a reload how it went: the new generation's number, or why the old one was kept.
+    Reply {
+        /// Who.
+        request: Requester,
+        /// What.
+        result: Result<GenerationId, String>,
+    },
+    /// Write to the log.
+    Log(Note),
+    /// End, with this status.
+    Exit(u8),
+}

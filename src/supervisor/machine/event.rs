@@ -1,0 +1,99 @@
+//! What the state machine is told.
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use super::memory_budget::Room;
+use super::outcome::{Outcome, SpawnFailure};
+use super::plan_facts::PlanFacts;
+use super::replacement::Headcount;
+use crate::ids::GenerationId;
+use crate::settings::value::Server;
+
+/// Who waits for the outcome of a reload.
+pub type Requester = u64;
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A polite request to end: SIGTERM, SIGINT.
+    Stop,
+    /// A request to end at once: SIGQUIT.
+    Quit,
+    /// A request to hand over to a new generation.
+    Reload {
+        /// Who waits for the outcome.
+        request: Option<Requester>,
+        /// The server to change to.
+        server: Option<Server>,
+        /// Workers more or fewer than now, until the next change of settings.
+        workers: i32,
+    },
+    /// The generation that serves is to be replaced by one of the same plan, because its only worker is past a limit.
+    Renew,
+    /// A signal for the main process of the server that serves.
+    Forward(Signal),
+    /// The settings were read anew, as [`Action::Replan`] asked.
+    Planned(Result<PlanFacts, String>),
+    /// The main process of a generation runs.
+    Spawned {
+        /// Which.
+        generation: GenerationId,
+        /// Its main process.
+        pid: Pid,
+    },
+    /// A main process could not be started.
+    SpawnFailed {
+        /// Of which generation.
+        generation: GenerationId,
+        /// What failed.
+        failure: SpawnFailure,
+        /// How, in words.
+        why: String,
+    },
+    /// A generation is ready to serve.
+    Ready {
+        /// Which.
+        generation: GenerationId,
+    },
+    /// What the memory has room for, as [`Action::Measure`] asked.
+    Measured {
+        /// Beside the generation that serves.
+        room: Room,
+        /// How many workers that one has, if they can be seen.
+        workers: Option<u32>,
+    },
+    /// The workers of a generation were counted, as they are while
+    /// [`State::counted`](super::State::counted) names it.
+    Counted {
+        /// Whose.
+        generation: GenerationId,
+        /// How many.
+        workers: Headcount,
+    },
+    /// A process of a generation has said why it fails.
+    FailureReported {
+        /// Whose.
+        generation: GenerationId,
+        /// What.
+        why: String,
+    },
+    /// A child ended. Most are none of our main processes; those are ignored.
+    Exited {
+        /// Which.
+        pid: Pid,
+        /// How.
+        outcome: Outcome,
+        /// Whether processes of its generation live on.
+        survivors: bool,
+    },
+    /// A generation whose main process is gone has no processes left.
+    GenerationEmpty {
+        /// Which.
+        generation: GenerationId,
+    },
+    /// We have no descendants at all.
+    NoChildren,
+    /// Time has passed.
+    Tick,
+}

@@ -1,0 +1,107 @@
+//! What is worth a line in the log.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::memory_budget::Shortage;
+use super::outcome::Outcome;
+use crate::ids::GenerationId;
+
+/// What is worth a line in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Note {
+    Ready {
+        generation: GenerationId,
+    },
+    Draining {
+        generation: GenerationId,
+        replaced_by: GenerationId,
+    },
+    MainExited {
+        generation: GenerationId,
+        outcome: Outcome,
+        ready_for: Option<Duration>,
+        survivors: bool,
+        why: Option<String>,
+    },
+    NotReadyInTime {
+        generation: GenerationId,
+        timeout: Duration,
+    },
+    Respawning {
+        wait: Duration,
+        restarts_left: u32,
+    },
+    NoRoom {
+        wait: Duration,
+    },
+    GivingUp {
+        status: u8,
+        cause: Cause,
+        failures: u64,
+    },
+    Reloading,
+    ShortOfMemory {
+        shortage: Shortage,
+        stepwise: bool,
+    },
+    Step {
+        old: GenerationId,
+        old_workers: u32,
+        new: GenerationId,
+        new_workers: u32,
+    },
+    StepsFailed {
+        generation: GenerationId,
+        given_back: u32,
+    },
+    Complete {
+        generation: GenerationId,
+        workers: u32,
+    },
+    StaysSmall {
+        why: String,
+        wait: Duration,
+    },
+    ReloadFailed {
+        why: String,
+    },
+    RenewalFailed {
+        why: String,
+    },
+    Stopping {
+        delay: Duration,
+        budget: Duration,
+    },
+    Hurrying,
+    Killing,
+    Gone {
+        generation: GenerationId,
+    },
+    Abandoned,
+    Stopped {
+        status: u8,
+    },
+}
+
+/// Why the launcher ends of its own accord.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The server cannot boot with this plan, and never could.
+    BootFailed,
+    /// It failed too often.
+    TooManyFailures,
+    /// It ended, and is not to be started again.
+    Ended,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BootFailed => "boot-failed",
+            Self::TooManyFailures => "too-many-failures",
+            Self::Ended => "server-ended",
+        })
+    }
+}
