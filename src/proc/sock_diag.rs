@@ -3,6 +3,7 @@
 //! `/proc/net/tcp` lists every connection, including those in `TIME_WAIT`; on a busy server that takes many
 //! milliseconds to read. Here the kernel only looks at the listening sockets of one port.
 
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
@@ -21,14 +22,17 @@ const TCP: u8 = 6;
 const LISTENING: u32 = 1 << 10;
 /// `struct nlmsghdr`: length, type, flags, sequence, port.
 const HEADER: usize = 16;
-/// Offset of the inode after the header, in `struct inet_diag_msg`.
+/// Offsets after the header, in `struct inet_diag_msg`: address family, local port, local address, inode.
+const FAMILY: usize = 0;
+const PORT: usize = 4;
+const ADDRESS: usize = 8;
 const INODE: usize = 68;
 
 /// The inodes of the sockets that listen on the port, IPv4 and IPv6.
 ///
 /// # Errors
 /// If the kernel or a sandbox does not support these queries.
-pub fn listening(port: u16) -> nix::Result<Vec<u64>> {
+pub fn listening(port: u16) -> nix::Result<Vec<(SocketAddr, u64)>> {
     let socket =
         socket(AddressFamily::Netlink, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
     let mut found = Vec::new();
@@ -66,7 +70,7 @@ fn request(family: u8, port: u16) -> Vec<u8> {
 }
 
 /// Reads the inodes from one datagram of the response, and says whether it is the last.
-fn read(mut messages: &[u8], found: &mut Vec<u64>) -> nix::Result<bool> {
+fn read(mut messages: &[u8], found: &mut Vec<(SocketAddr, u64)>) -> nix::Result<bool> {
     let word = |bytes: &[u8], at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
     while let Some(length) = word(messages, 0) {
         let length = length as usize;
@@ -77,11 +81,23 @@ fn read(mut messages: &[u8], found: &mut Vec<u64>) -> nix::Result<bool> {
         if kind == DONE {
             return Ok(true);
         }
-        found.extend(word(messages, HEADER + INODE).map(u64::from));
+        found.extend(listener(&messages[HEADER..length]));
         // Messages are aligned to four bytes.
         messages = messages.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(false)
+}
+
+/// Address and inode, from a `struct inet_diag_msg`.
+fn listener(message: &[u8]) -> Option<(SocketAddr, u64)> {
+    let port = u16::from_be_bytes(message.get(PORT..PORT + 2)?.try_into().ok()?);
+    let address: [u8; 16] = message.get(ADDRESS..ADDRESS + 16)?.try_into().ok()?;
+    let ip = match i32::from(*message.get(FAMILY)?) {
+        libc::AF_INET => IpAddr::from(<[u8; 4]>::try_from(&address[..4]).ok()?),
+        _ => IpAddr::from(address),
+    };
+    let inode = u32::from_ne_bytes(message.get(INODE..INODE + 4)?.try_into().ok()?);
+    Some((SocketAddr::new(ip, port), inode.into()))
 }
 
 #[cfg(test)]
@@ -107,7 +123,7 @@ mod tests {
     fn it_agrees_with_proc() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let table = std::fs::read("/proc/net/tcp").unwrap();
         assert_eq!(listening(port).unwrap(), crate::proc::sockets::parse(&table, port));
     }
 }

@@ -2,26 +2,48 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 
-/// The sockets that listen on a port, IPv4 and IPv6, by inode.
+/// The sockets that listen on a port, IPv4 and IPv6: the address and the inode of each.
 #[must_use]
-pub fn inodes(port: u16) -> BTreeSet<u64> {
-    if let Ok(inodes) = super::sock_diag::listening(port) {
-        return inodes.into_iter().collect();
-    }
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().filter_map(|path| fs::read_to_string(path).ok());
-    tables.flat_map(|table| parse(&table, port)).collect()
+pub fn listening(port: u16) -> Vec<(SocketAddr, u64)> {
+    super::sock_diag::listening(port).unwrap_or_else(|_| {
+        let tables = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().filter_map(|path| fs::read(path).ok());
+        tables.flat_map(|table| parse(&table, port)).collect()
+    })
 }
 
-/// The inodes of the listening sockets in the kernel's table (`Documentation/networking/proc_net_tcp.rst`).
-pub(super) fn parse(table: &str, port: u16) -> Vec<u64> {
+/// The sockets that listen on exactly this address, by inode. Those of them that are bound with `SO_REUSEPORT` are
+/// one group; a listener with the same port at another address is none of it.
+#[must_use]
+pub fn at(address: SocketAddr) -> BTreeSet<u64> {
+    let is_there = |other: &SocketAddr| (other.ip(), other.port()) == (address.ip(), address.port());
+    listening(address.port()).into_iter().filter(|(other, _)| is_there(other)).map(|(_, inode)| inode).collect()
+}
+
+/// The listening sockets in the kernel's table (`Documentation/networking/proc_net_tcp.rst`).
+pub(super) fn parse(table: &[u8], port: u16) -> Vec<(SocketAddr, u64)> {
     const LISTEN: &str = "0A";
     let row = |line: &str| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let local = u16::from_str_radix(fields.get(1)?.rsplit(':').next()?, 16).ok()?;
-        (local == port && *fields.get(3)? == LISTEN).then(|| fields.get(9)?.parse().ok()).flatten()
+        let local = address(fields.get(1)?)?;
+        let is_wanted = local.port() == port && *fields.get(3)? == LISTEN;
+        is_wanted.then(|| Some((local, fields.get(9)?.parse().ok()?))).flatten()
     };
-    table.lines().skip(1).filter_map(row).collect()
+    String::from_utf8_lossy(table).lines().skip(1).filter_map(row).collect()
+}
+
+/// `0100007F:115C`: the bytes of the address as words of this machine, and the port as a number.
+fn address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    let word = |at: usize| u32::from_str_radix(ip.get(at * 8..at * 8 + 8)?, 16).ok().map(u32::to_ne_bytes);
+    let ip = if ip.len() == 8 {
+        IpAddr::from(word(0)?)
+    } else {
+        let words = [word(0)?, word(1)?, word(2)?, word(3)?];
+        IpAddr::from(<[u8; 16]>::try_from(words.concat()).ok()?)
+    };
+    Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
 }
 
 /// Which of these sockets a process has open, with the descriptor of each.
@@ -65,17 +87,31 @@ mod tests {
     #[test]
     fn our_own_listener_is_found() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let inodes = inodes(listener.local_addr().unwrap().port());
+        let inodes = at(listener.local_addr().unwrap());
         assert_eq!(inodes.len(), 1);
         assert!(owns(std::process::id().cast_signed(), &inodes));
         assert!(!owns(1, &BTreeSet::new()));
     }
 
     #[test]
+    fn a_listener_at_another_address_with_the_same_port_is_not_found() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let others = ["127.0.0.2", "::1"].map(|ip| std::net::TcpListener::bind((ip, address.port())));
+        assert!(others[0].is_ok());
+        assert_eq!(at(address).len(), 1);
+        let there = others.iter().flatten().count() + 1;
+        assert_eq!(listening(address.port()).len(), there);
+        for other in others.iter().flatten() {
+            assert!(at(other.local_addr().unwrap()).is_disjoint(&at(address)));
+        }
+    }
+
+    #[test]
     fn a_socket_is_polled_while_it_is_in_an_epoll_set() {
         use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let inode = *inodes(listener.local_addr().unwrap().port()).first().unwrap();
+        let inode = *at(listener.local_addr().unwrap()).first().unwrap();
         let me = std::process::id().cast_signed();
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
         assert!(!is_polled(me, inode));

@@ -111,6 +111,27 @@ mod tests {
     }
 
     #[test]
+    fn a_zombie_of_another_user_does_not_seem_to_have_ended_well() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let mut command = Command::new("setpriv");
+        let mut child = command.args(["--reuid", "65534", "--clear-groups", "sh", "-c", "exit 3"]).spawn().unwrap();
+        let process = Process::read(Pid::from_raw(child.id().cast_signed())).unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        let said = loop {
+            if let Some(said) = unreaped(&process) {
+                break said;
+            }
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::yield_now();
+        };
+        // Hidden where the test runs without CAP_SYS_PTRACE, as containers do.
+        assert!([Unreaped::Status(ExitStatus::from_raw(3 << 8)), Unreaped::Hidden].contains(&said), "{said:?}");
+        child.wait().unwrap();
+    }
+
+    #[test]
     fn a_zombie_tells_how_it_ended() {
         for (script, status) in [("exit 3", 3 << 8), ("kill -9 $$", 9)] {
             let mut child = Command::new("sh").args(["-c", script]).spawn().unwrap();

@@ -3,8 +3,11 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::os::fd::AsRawFd;
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{Shutdown, shutdown};
 use nix::unistd::Pid;
 use tracing::{debug, warn};
 
@@ -21,6 +24,7 @@ use crate::proc::memory;
 use crate::proc::process::{self, Process};
 use crate::run::signal_all;
 use crate::settings::value::Server;
+use crate::sys::pidfd::PidFd;
 
 impl World {
     /// Carries out an action, and says what came of it if the state machine waits for that.
@@ -33,7 +37,8 @@ impl World {
             Action::Share { parts } => self.listeners.share(parts),
             Action::KillDraining { generation } => signal_all(&self.draining_workers(generation), Signal::SIGKILL),
             Action::Signal { generation, signal } => self.signal_main(generation, signal),
-            Action::SignalWorker { generation, worker, signal } => self.signal_worker(generation, worker, signal),
+            Action::SignalProcess { process, signal } => signal_process(process, signal),
+            Action::ShutDownSocket { holder, descriptor } => shut_down(holder, descriptor),
             Action::SignalRest { generation, signal } => {
                 signal_all(&self.rest(generation), signal);
                 self.signal_blindly(Some(generation), signal);
@@ -139,14 +144,6 @@ impl World {
         }
     }
 
-    /// Only if it is still the process that was meant.
-    fn signal_worker(&self, generation: GenerationId, worker: ProcessId, signal: Signal) {
-        let process = self.workers.of(generation).into_iter().find(|process| process.id() == worker);
-        if let Some(Err(errno)) = process.map(|process| process.signal(signal)) {
-            debug!(pid = %worker, %signal, errno = errno.desc(), "not signalled");
-        }
-    }
-
     /// Where processes cannot be seen, signals the process groups of one generation or of all: its main process
     /// once more, and what has not left the group.
     fn signal_blindly(&self, generation: Option<GenerationId>, signal: Signal) {
@@ -179,6 +176,30 @@ impl World {
             .filter_map(|g| if let Main::Alive(pid) = g.main { Some(pid) } else { None })
             .collect();
         own_descendants().into_iter().filter(|process| !mains.contains(&process.pid)).collect()
+    }
+}
+
+/// Only if it is still the process that was meant.
+fn signal_process(id: ProcessId, signal: Signal) {
+    let result = Process::read(id.pid).filter(|process| process.id() == id).map(|process| process.signal(signal));
+    if let Some(Err(errno)) = result {
+        debug!(pid = %id, %signal, errno = errno.desc(), "not signalled");
+    }
+}
+
+fn shut_down(holder: ProcessId, descriptor: i32) {
+    let copy = PidFd::open(holder.pid).and_then(|handle| {
+        let is_it = Process::read(holder.pid).is_some_and(|process| process.id() == holder);
+        if is_it { handle.take_copy(descriptor) } else { Err(Errno::ESRCH) }
+    });
+    let pid = holder.pid;
+    match copy.and_then(|socket| shutdown(socket.as_raw_fd(), Shutdown::Both)) {
+        Ok(()) => warn!(%pid, "a child of a worker that has ended held its listening socket: shut down"),
+        Err(errno) => {
+            let error = errno.desc();
+            warn!(%pid, error, "a child of a worker that has ended holds its listening socket: SIGKILL");
+            signal_process(holder, Signal::SIGKILL);
+        }
     }
 }
 

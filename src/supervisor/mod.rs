@@ -20,6 +20,7 @@ mod reaper;
 pub mod recycling;
 mod signals;
 mod steering;
+mod stray_sockets;
 pub mod watchdog;
 mod workers;
 
@@ -152,6 +153,7 @@ impl Supervisor {
             Box::new(readiness::Readiness::default()),
             Box::new(headcount::Headcounts::default()),
             Box::new(workers::Watch),
+            Box::new(stray_sockets::StraySockets::default()),
             Box::new(watchdog::Watchdog::default()),
             Box::new(recycling::Recycling::default()),
             Box::new(certificates::Certificates::default()),

@@ -97,7 +97,7 @@ impl World {
     /// Members of the group that are not our own sockets.
     fn foreign(&self) -> usize {
         match self.listeners.bind() {
-            Bind::Tcp(address) => sockets::inodes(address.port()).len().saturating_sub(self.listeners.count()),
+            Bind::Tcp(address) => sockets::at(*address).len().saturating_sub(self.listeners.count()),
             Bind::Unix(_) => 0,
         }
     }
@@ -107,7 +107,7 @@ impl World {
         if self.listeners.serves(generation) {
             return None;
         }
-        let group: BTreeSet<u64> = sockets::inodes(address.port());
+        let group: BTreeSet<u64> = sockets::at(*address);
         let main = self.running.get(&generation)?.main;
         let workers = self.members(generation).into_iter().filter(|member| member.pid != main);
         let found: Vec<_> = workers

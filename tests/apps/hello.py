@@ -16,11 +16,13 @@ Paths:
   /sse          an event every 0.1 s until the client leaves
   /shout?mb=1   writes so much to standard error
   /crash?status=3  ends the worker (Gunicorn takes 3 and 4 for a failed boot and ends itself)
+  /pool         starts a process pool, which stays
   /ws           WebSocket: an echo
   anything else, /health included: an empty JSON object
 """
 
 import asyncio
+import concurrent.futures
 import json
 import os
 import sys
@@ -33,6 +35,7 @@ if os.environ.get("IMPORT_FAIL") == "1":
     raise RuntimeError("IMPORT_FAIL is set")
 
 GROWN = []
+POOLS = []
 
 
 async def app(scope, receive, send):
@@ -55,6 +58,9 @@ async def body_for(scope):
             return {"pid": os.getpid()}
         case "/env":
             return {"value": os.environ.get(query["name"])}
+        case "/pool":
+            POOLS.append(concurrent.futures.ProcessPoolExecutor(1))
+            return {"pid": os.getpid(), "child": POOLS[-1].submit(os.getpid).result()}
         case "/slow":
             await asyncio.sleep(float(query.get("s", 1)))
         case "/block":

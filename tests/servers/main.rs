@@ -18,5 +18,6 @@ mod pre_start;
 mod readme;
 mod signals;
 mod stop;
+mod strangers;
 mod tls;
 mod worker_limits;

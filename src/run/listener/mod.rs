@@ -304,7 +304,7 @@ fn explain_tcp(address: SocketAddr, errno: Errno) -> Problem {
 
 /// Who listens on a port, as far as we may know.
 fn holder(port: u16) -> Option<String> {
-    let inodes = crate::proc::sockets::inodes(port);
+    let inodes = crate::proc::sockets::listening(port).into_iter().map(|(_, inode)| inode).collect();
     let entries = std::fs::read_dir("/proc").ok()?;
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let pid = pids.into_iter().find(|pid| crate::proc::sockets::owns(*pid, &inodes))?;

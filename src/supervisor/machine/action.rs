@@ -48,14 +48,20 @@ pub enum Action {
         /// Which.
         signal: Signal,
     },
-    /// Send a signal to one worker.
-    SignalWorker {
-        /// Whose.
-        generation: GenerationId,
-        /// Which worker.
-        worker: ProcessId,
+    /// Send a signal to one process.
+    SignalProcess {
+        /// Which.
+        process: ProcessId,
         /// Which signal.
         signal: Signal,
+    },
+    /// Shut down a listening socket that nobody accepts from, through a copy of it. Where the kernel does not give us
+    /// one, KILL the process that holds it.
+    ShutDownSocket {
+        /// Who holds it.
+        holder: ProcessId,
+        /// Under which number.
+        descriptor: i32,
     },
     /// Send a signal to all processes of a generation but the main one.
     SignalRest {

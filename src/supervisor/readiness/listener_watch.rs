@@ -1,6 +1,7 @@
 //! Looking for the listening sockets of a generation's workers, where the server's workers listen for themselves.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use nix::unistd::Pid;
@@ -12,7 +13,7 @@ use crate::proc::sockets;
 /// Looks for the listening sockets of a generation's workers.
 #[derive(Debug)]
 pub struct ListenerWatch {
-    port: u16,
+    address: SocketAddr,
     workers: usize,
     pace: Pace,
 }
@@ -20,8 +21,8 @@ pub struct ListenerWatch {
 impl ListenerWatch {
     /// A watch that looks at once.
     #[must_use]
-    pub const fn new(port: u16, workers: usize, now: Instant) -> Self {
-        Self { port, workers, pace: Pace::new(now) }
+    pub const fn new(address: SocketAddr, workers: usize, now: Instant) -> Self {
+        Self { address, workers, pace: Pace::new(now) }
     }
 
     /// When to look again.
@@ -35,7 +36,7 @@ impl ListenerWatch {
         if !self.pace.is_due(now) {
             return false;
         }
-        let inodes = sockets::inodes(self.port);
+        let inodes = sockets::at(self.address);
         if inodes.len() < self.workers {
             return false;
         }

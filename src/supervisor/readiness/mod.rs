@@ -135,9 +135,7 @@ fn first_check(id: GenerationId, private: Option<SocketAddr>, plan: &Plan, world
     match (private, world.listeners.bind()) {
         (Some(address), _) => ask(Target::Tcp(address)),
         (None, Bind::Unix(path)) => ask(Target::Unix(world.listeners.own_path(id).unwrap_or_else(|| path.clone()))),
-        (None, Bind::Tcp(address)) => {
-            Check::Listening(ListenerWatch::new(address.port(), plan.workers as usize, now))
-        }
+        (None, Bind::Tcp(address)) => Check::Listening(ListenerWatch::new(*address, plan.workers as usize, now)),
     }
 }
 

@@ -81,11 +81,11 @@ fn obey(generation: GenerationId, order: Order, world: &mut World) -> Output {
         Order::Dismiss(worker, excess) => {
             world.write_replacing(generation, worker, excess, "replacing a worker");
             world.workers.mark_killed(generation, worker.id.0, excess.cause());
-            signal(generation, worker.id, Signal::SIGTERM)
+            signal(worker.id, Signal::SIGTERM)
         }
         Order::Kill(id) => {
             warn!(generation = generation.0, pid = %id.0, "the worker that is being replaced has not finished in time: SIGKILL");
-            signal(generation, id, Signal::SIGKILL)
+            signal(id, Signal::SIGKILL)
         }
         Order::Renew(worker, excess) => {
             world.write_replacing(generation, worker, excess, "replacing the only worker with its generation");
@@ -94,8 +94,8 @@ fn obey(generation: GenerationId, order: Order, world: &mut World) -> Output {
     }
 }
 
-fn signal(generation: GenerationId, (pid, start): Id, signal: Signal) -> Output {
-    Action::SignalWorker { generation, worker: ProcessId { pid, start }, signal }.into()
+fn signal((pid, start): Id, signal: Signal) -> Output {
+    Action::SignalProcess { process: ProcessId { pid, start }, signal }.into()
 }
 
 impl World {

@@ -107,7 +107,7 @@ impl Watched {
         }
         world.workers.mark_killed(generation, pid, Cause::Hung);
         let signal = if *remedy == Remedy::Abort { Signal::SIGABRT } else { Signal::SIGKILL };
-        Some(Action::SignalWorker { generation, worker: process.id(), signal }.into())
+        Some(Action::SignalProcess { process: process.id(), signal }.into())
     }
 }
 
