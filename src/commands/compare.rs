@@ -61,7 +61,7 @@ pub(super) fn compare(flags: &FlagLayer, options: Options, inherited: SignalStat
         vec![missing.hint(HOW_TO_GET_ONE)]
     })?;
     let one = |problem| vec![problem];
-    let sockets = crate::host::runtime_directory(&env).ok_or_else(|| {
+    let sockets = crate::host::writable_runtime_directories(&env).next().ok_or_else(|| {
         let missing = Problem::new(Exit::NotExecutable, "no writable directory for the control sockets");
         one(missing.hint("set XDG_RUNTIME_DIR to a writable directory"))
     })?;

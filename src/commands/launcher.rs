@@ -5,9 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::control::ask::Launcher;
+use crate::control::find::Wanted;
 use crate::host::Environment;
 use crate::plan::Bind;
-use crate::problem::Problem;
+use crate::problem::{Exit, Problem};
+use crate::settings::value::AutoPath;
 use crate::settings::{self, FlagLayer, Settings};
 
 /// What says where the launcher is.
@@ -27,7 +29,29 @@ impl Directions {
 
     /// Connects to the launcher.
     pub fn find(&self, patience: Duration) -> Result<Launcher, Problem> {
-        Launcher::find(&self.settings.socket.value, &self.env, &self.bind(), patience)
+        if self.settings.socket.value == AutoPath::Off {
+            let message = format!("the control socket is switched off (from {})", self.settings.socket.origin);
+            return Err(Problem::new(Exit::NoLauncher, message).hint("start the launcher with a control socket"));
+        }
+        Launcher::find(&self.wanted(), &self.env, patience)
+    }
+
+    /// The launcher that these settings name, by what somebody chose of them.
+    fn wanted(&self) -> Wanted {
+        let settings = &self.settings;
+        let socket = match &settings.socket.value {
+            AutoPath::At(path) => Some(path.clone()),
+            AutoPath::Auto | AutoPath::Off => None,
+        };
+        let port = u16::try_from(settings.port.value.0).unwrap_or(0);
+        Wanted {
+            socket,
+            uds: settings.uds.value.clone(),
+            host: settings.host.is_explicit().then_some(settings.host.value.0),
+            // Whoever asked for any port does not know it.
+            port: Some(port).filter(|port| settings.port.is_explicit() && *port != 0),
+            default_port: port,
+        }
     }
 
     /// Where the server listens.

@@ -9,6 +9,7 @@ mod preflight;
 mod prepare;
 mod reload;
 mod run;
+mod single_instance;
 mod status;
 
 use std::io::Write;

@@ -11,7 +11,10 @@ use crate::settings::FlagLayer;
 use crate::settings::value::Server;
 
 pub(super) fn reload(flags: &FlagLayer, server: Option<Server>, timeout: Option<Duration>) -> Result<u8, Problem> {
-    let launcher = Directions::read(flags).find(timeout.unwrap_or(PATIENCE).min(PATIENCE))?;
+    let patience = timeout.unwrap_or(PATIENCE).min(PATIENCE);
+    let launcher = Directions::read(flags).find(patience)?;
+    // One that answers nothing at all would not end a reload either.
+    launcher.again(patience)?.ask(Request::Ready, Some(patience))?;
     // Without a timeout the launcher's own limits end it: those of the start, and of a generation that leaves first.
     match launcher.ask(Request::Reload { server }, timeout)? {
         Answer::Reloaded { generation, server, workers } => {

@@ -6,6 +6,7 @@ use tracing::{error, info, warn};
 
 use super::preflight;
 use super::prepare::{Planner, Prepared};
+use super::single_instance::{Locked, take_lock};
 use crate::control::server::ControlServer;
 use crate::control::socket::{Listener, places};
 use crate::host::Environment;
@@ -50,24 +51,25 @@ fn start(
     }
     let one = |problem| vec![problem];
     let wants_any_port = matches!(plan.bind, Bind::Tcp(address) if address.port() == 0);
-    // With a port of our choice there is nothing to lock before it is chosen.
-    let mut lock = if wants_any_port {
-        None
+    // A port that the kernel is to choose is locked when it is known.
+    let mut locked = if wants_any_port {
+        Locked::default()
     } else {
-        preflight::take_lock(settings, &resolution.env, &plan.bind).map_err(one)?
+        take_lock(settings, &resolution.env, &plan.bind).map_err(one)?
     };
     let listeners = preflight::claim(&plan).map_err(one)?;
     if let (true, Bind::Tcp(address)) = (wants_any_port, listeners.bind()) {
         planner.settle_port(address.port());
         plan = planner.prepare().plan?;
-        lock = preflight::take_lock(settings, &resolution.env, &plan.bind).map_err(one)?;
+        locked = take_lock(settings, &resolution.env, &plan.bind).map_err(one)?;
     }
 
     let log = Log::start(settings.log_level.value, settings.log_format.value);
-    for warning in resolution.warnings.iter().chain(&host.notes).chain(&plan.warnings) {
+    for warning in resolution.warnings.iter().chain(&host.notes).chain(&plan.warnings).chain(&locked.warnings) {
         warn!("{warning}");
     }
     announce(&plan);
+    let lock = locked.lock;
     let mut notify = Notifier::from_environment(&resolution.env);
     // A server that takes our place would leave nobody to answer.
     let mut control = match plan.mode {

@@ -13,13 +13,12 @@ use super::measure::{Failure, Memory, Subject};
 use super::process::{Child, GLANCE, Order};
 use super::{Terms, Trouble};
 use crate::control::ask::{Launcher, PATIENCE};
+use crate::control::find::Wanted;
 use crate::control::protocol::{Answer, Request, Status};
-use crate::plan::Bind;
 use crate::problem::Exit;
 use crate::proc::memory::Footprint;
 use crate::proc::process::descendants;
 use crate::proc::usage::cpu_with_reaped;
-use crate::settings::value::AutoPath;
 
 /// How long a server is observed to see whether it is busy: less than a tenth of a core counts as idle.
 const QUIET: Duration = Duration::from_millis(200);
@@ -116,8 +115,8 @@ impl<'a> Instance<'a> {
 
     /// A connection to its control socket.
     pub fn connect(&self) -> Option<Launcher> {
-        let socket = AutoPath::At(self.socket.clone());
-        Launcher::find(&socket, &self.terms.env, &Bind::Unix(PathBuf::new()), PATIENCE).ok()
+        let wanted = Wanted { socket: Some(self.socket.clone()), ..Wanted::default() };
+        Launcher::find(&wanted, &self.terms.env, PATIENCE).ok()
     }
 
     /// The memory use of it and all its descendants.

@@ -1,17 +1,14 @@
-//! The client's side: finding a running launcher, and asking it.
+//! The client's side: asking a running launcher.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-
+use super::find::{Found, Wanted, find};
 use super::protocol::{Answer, Request, line};
-use super::socket::{Place, all_in_runtime_directories, check_launcher, places};
+use super::socket::Place;
 use crate::host::Environment;
-use crate::plan::Bind;
 use crate::problem::{Exit, Problem};
-use crate::settings::value::AutoPath;
 
 /// Longer than any response; a process that is not a launcher must not fill our memory.
 const LONGEST_ANSWER: u64 = 64 << 20;
@@ -26,53 +23,23 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Finds the launcher that these settings describe. If there is none, but exactly one other, that one.
+    /// Finds the launcher that is meant.
     ///
     /// # Errors
-    /// If there is none, or if it must not be asked.
-    pub fn find(setting: &AutoPath, env: &Environment, bind: &Bind, patience: Duration) -> Result<Self, Problem> {
-        if *setting == AutoPath::Off {
-            let problem =
-                Problem::new(Exit::NoLauncher, "the control socket is switched off (MCP_LAUNCH_SOCKET=none)");
-            return Err(problem.hint("start the launcher with a control socket"));
-        }
-        let expected = places(setting, env, bind);
-        if let Some(found) = Self::connect(&expected, patience)?.pop() {
-            return Ok(found);
-        }
-        let mut others = match setting {
-            AutoPath::Auto => Self::connect(&all_in_runtime_directories(env), patience)?,
-            AutoPath::At(_) | AutoPath::Off => Vec::new(),
-        };
-        let looked: Vec<String> = expected.iter().map(ToString::to_string).collect();
-        let missing = Problem::new(Exit::NoLauncher, format!("no launcher is running at {}", looked.join(", ")));
-        match (others.pop(), others.len()) {
-            (Some(only), 0) => Ok(only),
-            (None, _) => Err(missing.hint("name its address (--port, --uds) or its socket (--socket)")),
-            (Some(_), more) => {
-                Err(missing.hint(format!("{} others are running: name one with --port or --socket", more + 1)))
-            }
-        }
+    /// That there is none, that it may not be asked, or that there are several.
+    pub fn find(wanted: &Wanted, env: &Environment, patience: Duration) -> Result<Self, Problem> {
+        let Found { stream, place } = find(wanted, env, patience)?;
+        Ok(Self { stream, place })
     }
 
-    /// The launchers that listen at these places. One of another user only counts if it was named.
-    fn connect(places: &[Place], patience: Duration) -> Result<Vec<Self>, Problem> {
-        let mut found = Vec::new();
-        for place in places {
-            let denied = |why: &str| Problem::new(Exit::No, format!("cannot talk to the launcher at {place}: {why}"));
-            match place.connect(patience) {
-                Ok(stream) => match check_launcher(&stream) {
-                    Ok(()) => found.push(Self { stream, place: place.clone() }),
-                    Err(why) => return Err(denied(&why)),
-                },
-                Err(Errno::EACCES) => {
-                    return Err(denied("permission denied").hint("run this as the launcher's user, or as root"));
-                }
-                Err(Errno::EAGAIN) => return Err(denied("it does not accept connections")),
-                Err(_) => {}
-            }
-        }
-        Ok(found)
+    /// Connects once more: a launcher answers one request on each connection.
+    ///
+    /// # Errors
+    /// That it is not there any more.
+    pub fn again(&self, patience: Duration) -> Result<Self, Problem> {
+        let gone = || Problem::new(Exit::NoLauncher, format!("there is no launcher at {} any more", self.place));
+        let (stream, _) = self.place.own(patience).map_err(|_| gone())?;
+        Ok(Self { stream, place: self.place.clone() })
     }
 
     /// Sends a request and waits for the response.

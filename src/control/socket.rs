@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::socket::sockopt::{PeerCredentials, SendTimeout};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, setsockopt, socket};
 use nix::sys::stat::{Mode, umask};
@@ -55,42 +56,84 @@ impl Place {
             Self::Path(path) => UnixAddr::new(path)?,
             Self::Abstract(name) => UnixAddr::new_abstract(name.as_bytes())?,
         };
-        let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        // The send timeout also applies to connecting, unix(7).
-        let millis = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX).max(1);
-        setsockopt(&socket, SendTimeout, &TimeVal::milliseconds(millis))?;
-        connect(socket.as_raw_fd(), &address)?;
-        Ok(socket.into())
+        connect_to(&address, patience)
+    }
+
+    /// Connects to a launcher of our own or of root's: gives its process, too, where that can be seen from here.
+    ///
+    /// # Errors
+    /// That there is none, or whose it is.
+    pub fn own(&self, patience: Duration) -> Result<(UnixStream, Option<i32>), NotOwn> {
+        let stream = match self {
+            Self::Path(path) => connect_to_own_file(path, patience)?,
+            Self::Abstract(_) => self.connect(patience).map_err(NotOwn::from)?,
+        };
+        // For a listener this is whoever made it listen, which nobody but that process can have done.
+        let peer = getsockopt(&stream, PeerCredentials).map_err(NotOwn::from)?;
+        check_owner(peer.uid())?;
+        Ok((stream, Some(peer.pid()).filter(|pid| *pid > 0)))
     }
 }
 
-/// Where the socket may be, in the order in which the places are tried; none if it is switched off. A client may have
-/// another environment and other permissions than the launcher, so it tries all of them too.
+/// Why there is no launcher at a place that we can believe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotOwn {
+    /// Nobody listens there.
+    Nobody,
+    /// It belongs to this user, who is neither we nor root.
+    Stranger(u32),
+    /// It is ours or root's, and cannot be asked.
+    Denied(Errno),
+}
+
+impl From<Errno> for NotOwn {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::EACCES | Errno::EPERM | Errno::EAGAIN => Self::Denied(errno),
+            _ => Self::Nobody,
+        }
+    }
+}
+
+fn check_owner(uid: u32) -> Result<(), NotOwn> {
+    if uid == geteuid().as_raw() || uid == 0 { Ok(()) } else { Err(NotOwn::Stranger(uid)) }
+}
+
+/// Connects to the very file whose owner was seen: somebody may put another one, or a link to another program's
+/// socket, in its place in between.
+fn connect_to_own_file(path: &Path, patience: Duration) -> Result<UnixStream, NotOwn> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = nix::fcntl::open(path, flags, Mode::empty()).map_err(NotOwn::from)?;
+    let seen = nix::sys::stat::fstat(&file).map_err(NotOwn::from)?;
+    check_owner(seen.st_uid)?;
+    if seen.st_mode & libc::S_IFMT != libc::S_IFSOCK {
+        return Err(NotOwn::Nobody);
+    }
+    let by_descriptor = UnixAddr::new(format!("/proc/self/fd/{}", file.as_raw_fd()).as_str());
+    connect_to(&by_descriptor.map_err(NotOwn::from)?, patience).map_err(NotOwn::from)
+}
+
+fn connect_to(address: &UnixAddr, patience: Duration) -> nix::Result<UnixStream> {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    // The send timeout also applies to connecting, unix(7).
+    let millis = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX).max(1);
+    setsockopt(&socket, SendTimeout, &TimeVal::milliseconds(millis))?;
+    connect(socket.as_raw_fd(), address)?;
+    Ok(socket.into())
+}
+
+/// Where a launcher puts its socket, in the order in which it tries; none when it is switched off.
 #[must_use]
 pub fn places(setting: &AutoPath, env: &Environment, bind: &Bind) -> Vec<Place> {
     match setting {
         AutoPath::Off => Vec::new(),
         AutoPath::At(path) => vec![Place::Path(path.clone())],
         AutoPath::Auto => {
-            let name = bind.runtime_name();
+            let name = bind.instance().file_stem();
             let files = runtime_directories(env).map(|directory| Place::Path(directory.join(format!("{name}.sock"))));
             files.chain([Place::Abstract(name.clone())]).collect()
         }
     }
-}
-
-/// Sockets of launchers in the default directories.
-#[must_use]
-pub fn all_in_runtime_directories(env: &Environment) -> Vec<Place> {
-    let entries = runtime_directories(env).filter_map(|directory| std::fs::read_dir(directory).ok());
-    let is_ours = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.starts_with("mcp-launch-") && path.extension().is_some_and(|extension| extension == "sock")
-    };
-    let mut found: Vec<PathBuf> = entries.flatten().flatten().map(|entry| entry.path()).filter(is_ours).collect();
-    found.sort();
-    found.dedup();
-    found.into_iter().map(Place::Path).collect()
 }
 
 /// A listening socket. Its file is removed when it is dropped.
@@ -188,18 +231,6 @@ pub fn check_client(socket: &impl AsFd) -> Result<(), String> {
     Err(format!("user {client} may not use this socket, which belongs to user {own}"))
 }
 
-/// Checks that a launcher can be trusted: it must be ours or root's, unless we are root.
-///
-/// # Errors
-/// Who owns it, if it cannot be trusted.
-pub fn check_launcher(socket: &impl AsFd) -> Result<(), String> {
-    let (own, launcher) = (geteuid(), peer(socket)?);
-    if launcher == own || launcher.is_root() || own.is_root() {
-        return Ok(());
-    }
-    Err(format!("it belongs to user {launcher}, not to user {own}"))
-}
-
 fn peer(socket: &impl AsFd) -> Result<Uid, String> {
     let credentials = getsockopt(socket, PeerCredentials);
     credentials
@@ -227,6 +258,16 @@ mod tests {
         assert!(Listener::bind(std::slice::from_ref(&place)).unwrap_err().contains("another process is listening"));
         drop(listener);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_link_to_a_socket_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (place, link) = (at(&directory, "a.sock"), directory.path().join("link.sock"));
+        let _listener = Listener::bind(std::slice::from_ref(&place)).unwrap();
+        std::os::unix::fs::symlink(directory.path().join("a.sock"), &link).unwrap();
+        assert_eq!(place.own(Duration::from_secs(1)).unwrap().1, Some(std::process::id().cast_signed()));
+        assert_eq!(Place::Path(link).own(Duration::from_secs(1)).unwrap_err(), NotOwn::Nobody);
     }
 
     #[test]
@@ -261,6 +302,6 @@ mod tests {
         assert_eq!(listener.place(), &places[1]);
         let client = places[1].connect(Duration::from_secs(1)).unwrap();
         check_client(&client).unwrap();
-        check_launcher(&client).unwrap();
+        assert_eq!(places[1].own(Duration::from_secs(1)).unwrap().1, Some(std::process::id().cast_signed()));
     }
 }

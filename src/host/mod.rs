@@ -11,6 +11,7 @@ mod app;
 mod cgroup;
 mod cpu;
 mod gunicorn;
+mod instance;
 mod limits;
 mod memory;
 mod oom;
@@ -22,10 +23,11 @@ mod runtime;
 mod search;
 mod version;
 
+pub use instance::Instance;
 pub use oom::OomKills;
 pub use python_source::{Assigned, Assignments, Literal};
 pub use query::{GunicornFile, Query};
-pub use runtime::{runtime_directories, runtime_directory};
+pub use runtime::{runtime_directories, writable_runtime_directories};
 pub use version::Version;
 
 use cgroup::Cgroups;

@@ -13,9 +13,7 @@ pub fn runtime_directories(env: &Environment) -> impl Iterator<Item = PathBuf> {
     own.into_iter().chain(["/run", "/tmp"].map(PathBuf::from))
 }
 
-/// The first of the [`runtime_directories`] that is writable.
-#[must_use]
-pub fn runtime_directory(env: &Environment) -> Option<PathBuf> {
-    let writable = |path: &PathBuf| access(path, AccessFlags::W_OK | AccessFlags::X_OK).is_ok();
-    runtime_directories(env).find(writable)
+/// Those of the [`runtime_directories`] that are writable.
+pub fn writable_runtime_directories(env: &Environment) -> impl Iterator<Item = PathBuf> {
+    runtime_directories(env).filter(|path| access(path, AccessFlags::W_OK | AccessFlags::X_OK).is_ok())
 }

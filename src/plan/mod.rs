@@ -27,7 +27,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::host::{Environment, Host, Version};
+use crate::host::{Environment, Host, Instance, Version};
 use crate::problem::Problem;
 use crate::settings::checks::STOP_RESERVE;
 use crate::settings::value::{Lifetime, MebiSize, Mode, Restart, Server};
@@ -106,14 +106,12 @@ pub enum Bind {
 }
 
 impl Bind {
-    /// The base name of the files of a launcher that serves there: `mcp-launch-PORT`.
+    /// The launcher that serves there.
     #[must_use]
-    pub fn runtime_name(&self) -> String {
+    pub fn instance(&self) -> Instance {
         match self {
-            Self::Tcp(address) => format!("mcp-launch-{}", address.port()),
-            Self::Unix(path) => {
-                format!("mcp-launch-{}", path.display().to_string().trim_start_matches('/').replace('/', "-"))
-            }
+            Self::Tcp(address) => Instance::tcp(*address),
+            Self::Unix(path) => Instance::unix(path),
         }
     }
 }

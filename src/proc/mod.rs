@@ -10,4 +10,5 @@ mod sock_diag;
 pub mod sockets;
 mod stat;
 pub mod thread_stats;
+pub mod unix_sockets;
 pub mod usage;

@@ -129,7 +129,7 @@ options! {
     force_start: bool = "false", Top "force_start", ["FORCE_START"], Launcher, flag: Some("force-start");
     /// The lock file that prevents a second instance.
     lock: AutoPath = "auto", Launcher "lock", ["MCP_LAUNCH_LOCK"], Launcher, flag: Some("lock"),
-        default_note: "mcp-launch-PORT.lock next to the socket";
+        default_note: "mcp-launch-ADDRESS-PORT.lock next to the socket";
     /// A command to run before the first start, such as migrations; /bin/sh runs it if it has shell syntax.
     pre_start: Option<String> = "", Launcher "pre_start", ["MCP_LAUNCH_PRE_START"], Launcher, flag: Some("pre-start"),
         list: Some(command_line);
@@ -317,7 +317,7 @@ options! {
         flag: Some("guard-exempt"), default_note: "none; for the gateway /ready,/metrics", list: Some(comma_list);
     /// The control socket.
     socket: AutoPath = "auto", Launcher "socket", ["MCP_LAUNCH_SOCKET"], Supervision, flag: Some("socket"),
-        default_note: "mcp-launch-PORT.sock in $XDG_RUNTIME_DIR, /run or /tmp";
+        default_note: "mcp-launch-ADDRESS-PORT.sock in $XDG_RUNTIME_DIR, /run or /tmp";
     /// The address on which to serve Prometheus metrics.
     metrics: Option<ListenAddress> = "", Launcher "metrics", ["MCP_LAUNCH_METRICS"], Supervision,
         flag: Some("metrics");

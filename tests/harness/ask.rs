@@ -6,10 +6,9 @@ use serde_json::Value;
 
 use super::{PROGRAM, Running};
 
-/// Another shell in the same container. It names the socket: without that name the only other launcher on the machine,
-/// whosever it is, would answer for one that is not there yet, or is gone.
+/// Another shell in the same container. It names the socket, which is there before the launcher is.
 pub fn ask(running: &Running, arguments: &[&str]) -> Answer {
-    let socket = running.directory.path().join(format!("mcp-launch-{}.sock", running.port));
+    let socket = running.directory.path().join(format!("mcp-launch-127.0.0.1-{}.sock", running.port));
     command(running, arguments).env("MCP_LAUNCH_SOCKET", socket).output().unwrap().into()
 }
 

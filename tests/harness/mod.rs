@@ -150,7 +150,7 @@ impl Launch {
         self
     }
 
-    /// Finds no launcher. Unless a socket is named, the only one on the machine, whosever it is, would be it.
+    /// Finds no launcher.
     pub fn without_launcher(self) -> Self {
         let nowhere = self.directory.path().join("nobody.sock");
         self.env("MCP_LAUNCH_SOCKET", nowhere)

@@ -20,7 +20,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("plan", &["settings", "problem", "host", "guard", "tls"]),
     // Its tests make findings of certificates, which a plan is made from.
     ("report", &["settings", "problem", "host", "plan", "tls"]),
-    ("control", &["sys", "settings", "problem", "host", "probe", "plan", "report"]),
+    ("control", &["sys", "settings", "problem", "host", "proc", "probe", "plan", "report"]),
     ("run", &["sys", "ids", "settings", "problem", "host", "proc", "guard", "tls", "plan", "report", "control"]),
     (
         "supervisor",

@@ -34,7 +34,7 @@ fn wait_ready(running: &mut Running, workers: usize) {
 }
 
 fn socket(running: &Running) -> PathBuf {
-    running.directory.path().join(format!("mcp-launch-{}.sock", running.port))
+    running.directory.path().join(format!("mcp-launch-127.0.0.1-{}.sock", running.port))
 }
 
 fn status(running: &Running) -> Value {
@@ -448,8 +448,10 @@ fn a_launcher_on_a_port_of_its_choice_is_found_if_it_is_the_only_one() {
     let mut running = Launch::app(&venv, "gunicorn", &["--workers", "1"]).env("PORT", "0").start();
     running.wait_log(" ready ");
     // Another one that is not there any more does not matter.
-    drop(std::os::unix::net::UnixListener::bind(running.directory.path().join("mcp-launch-1.sock")).unwrap());
-    let status = Answer::from(command(&running, &["status", "--json"]).output().unwrap()).json();
+    let gone = running.directory.path().join("mcp-launch-127.0.0.1-1.sock");
+    drop(std::os::unix::net::UnixListener::bind(gone).unwrap());
+    let mut unnamed = command(&running, &["status", "--json"]);
+    let status = Answer::from(unnamed.env_remove("PORT").output().unwrap()).json();
     assert_eq!(status["launcher"]["pid"], running.pid().as_raw());
     assert_eq!(running.stop(), 0);
 }

@@ -20,4 +20,5 @@ mod signals;
 mod stop;
 mod strangers;
 mod tls;
+mod which_launcher;
 mod worker_limits;

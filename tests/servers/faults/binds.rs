@@ -105,7 +105,7 @@ fn ready(server: &str) -> crate::harness::Running {
 #[test]
 fn force_start_starts_although_the_lock_is_held() {
     let first = ready("gunicorn");
-    let lock = first.directory.path().join(format!("mcp-launch-{}.lock", first.port));
+    let lock = first.directory.path().join(format!("mcp-launch-127.0.0.1-{}.lock", first.port));
     let second = |force: &str| {
         let launch = Launch::fake("gunicorn", "serve", &[]).env("MCP_LAUNCH_LOCK", &lock);
         launch.env("FORCE_START", force)
@@ -155,7 +155,7 @@ fn after_a_stop_with_lingering_connections_the_next_one_starts_at_once() {
 #[test]
 fn the_lock_file_does_not_stay_after_a_stop() {
     let mut running = ready("gunicorn");
-    let lock = running.directory.path().join(format!("mcp-launch-{}.lock", running.port));
+    let lock = running.directory.path().join(format!("mcp-launch-127.0.0.1-{}.lock", running.port));
     assert!(lock.exists());
     assert_eq!(running.stop(), 0);
     assert!(!lock.exists());
