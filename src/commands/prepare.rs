@@ -1,13 +1,14 @@
 //! From the command line and the environment to a plan.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::host::{self, Environment, GunicornFile, Host, Program, Query};
+use crate::host::{self, AppRoot, Environment, GunicornFile, Host, Program, Query};
 use crate::plan::{self, Plan};
 use crate::problem::Problem;
 use crate::settings::value::{Int, Server, ServerChoice, Value, Workers};
-use crate::settings::{self, FlagLayer, Origin, Resolution};
+use crate::settings::{self, FlagLayer, NativeVariable, Origin, Resolution};
 use crate::tls;
 
 /// What plans are made from: what was given at the start and cannot change, and what was decided since.
@@ -76,7 +77,8 @@ impl Planner {
     pub fn prepare(&self) -> Prepared {
         let mut resolution = settings::resolve(&self.flags, &self.env, &|path: &Path| std::fs::read(path));
         self.decided.apply(&mut resolution);
-        let host = look(&resolution);
+        let left = leave_app_root(&mut resolution);
+        let host = look(&resolution, left.as_deref());
         let certificates = tls::read(&resolution.settings)
             .map(|files| tls::check(&files, SystemTime::now(), resolution.settings.force_start.value));
         let mut problems = resolution.problems.clone();
@@ -131,10 +133,31 @@ impl Decided {
     }
 }
 
+fn current_directory() -> PathBuf {
+    std::env::current_dir().unwrap_or_else(|_| "/".into())
+}
+
+/// Has the server work in the current directory where the app is there and not in `APP_ROOT`, which is the answer
+/// then. One that cannot be the working directory is a problem.
+fn leave_app_root(resolution: &mut Resolution) -> Option<PathBuf> {
+    let setting = &mut resolution.settings.app_root;
+    let app = resolution.settings.app_module.value.show();
+    match AppRoot::look(setting.value.as_deref(), &current_directory(), &app) {
+        AppRoot::Taken => None,
+        AppRoot::Left => setting.value.take(),
+        AppRoot::Unusable(why) => {
+            let message = format!("app_root = {} {why}", setting.value.take()?.display());
+            let hint = "it is the server's working directory; create it, or unset it";
+            resolution.problems.push(Problem::setting(message, &setting.origin).hint(hint));
+            None
+        }
+    }
+}
+
 /// Looks at the machine as the settings direct.
-fn look(resolution: &Resolution) -> Host {
+fn look(resolution: &Resolution, left: Option<&Path>) -> Host {
     let settings = &resolution.settings;
-    let cwd = std::env::current_dir().unwrap_or_else(|_| "/".into());
+    let query = Query::new(&resolution.env, current_directory());
     let places = plan::places(resolution);
     let config = &settings.gunicorn_config;
     let gunicorn_file = match (&config.value, places.config) {
@@ -144,19 +167,32 @@ fn look(resolution: &Resolution) -> Host {
         (None, None) => GunicornFile::Found,
     };
     let mut host = host::probe(&Query {
+        python_path: python_path(resolution, query.python_path.clone()),
         virtual_env: settings.virtual_env.value.clone(),
         python: settings.python.value.clone(),
-        app_root: settings.app_root.value.clone(),
+        app_root: settings.app_root.value.clone().or_else(|| left.map(Path::to_owned)),
+        leaves_app_root: left.is_some(),
         app: Some(settings.app_module.value.show()),
         app_is_named: settings.app_module.is_explicit(),
         gunicorn_file,
         gunicorn_directory: places.chdir.map(Into::into),
         gunicorn_python_path: places.python_path,
         prefer_granian: settings.http_server.value == ServerChoice::Granian,
-        ..Query::new(&resolution.env, cwd)
+        ..query
     });
     ask_for_version(settings.http_server.value, &mut host);
     host
+}
+
+/// The import path, with the directory that Granian is told to put in front.
+fn python_path(resolution: &Resolution, path: Option<OsString>) -> Option<OsString> {
+    let choice = resolution.settings.http_server.value;
+    let is_meant = |native: &&NativeVariable| {
+        native.name == "GRANIAN_WORKING_DIR" && choice.candidates().contains(&native.server)
+    };
+    let directory = resolution.native.iter().find(is_meant).map(|native| native.value.clone().into());
+    let entries: Vec<OsString> = directory.into_iter().chain(path).collect();
+    (!entries.is_empty()).then(|| entries.join(std::ffi::OsStr::new(":")))
 }
 
 /// Where the layout of the installation does not tell the server's version, the server is asked: once, for a

@@ -503,6 +503,18 @@ def _serves_wsgi():
     return any("gunicorn.workers." + name in bases for name in wsgi)
 
 
+def _refuse_wsgi(inner):
+    """A WSGI app would fail at each request, and say everything but why."""
+    import inspect
+
+    if inspect.isclass(inner) or _is_async(inner) or _accepts(inner, 3) or not _accepts(inner, 2):
+        return
+    instead = "worker class gthread (--worker-class)" if SERVER == "gunicorn" else "GRANIAN_INTERFACE=wsgi"
+    error = TypeError("%s is a WSGI app (it takes two arguments), and is served as an ASGI app; use %s" % (APP, instead))
+    _write_failure(str(error))
+    raise error
+
+
 try:
     _inner = _load()
 except Exception as _error:
@@ -513,7 +525,10 @@ except Exception as _error:
 def __getattr__(name):
     """A guard of its own for each that asks: servers on threads ask once for every worker."""
     if name == "app":
-        return _inner if _serves_wsgi() else _guard(_inner)
+        if _serves_wsgi():
+            return _inner
+        _refuse_wsgi(_inner)
+        return _guard(_inner)
     if name == "make_app":
         return lambda: _guard(_inner)
     raise AttributeError(name)

@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 mod app;
+mod app_root;
 mod cgroup;
 mod cpu;
 mod gunicorn;
@@ -23,9 +24,10 @@ mod runtime;
 mod search;
 mod version;
 
+pub use app_root::AppRoot;
 pub use instance::Instance;
 pub use oom::OomKills;
-pub use python_source::{Assigned, Assignments, Literal};
+pub use python_source::{Assigned, Assignments, Interface, Literal};
 pub use query::{GunicornFile, Query};
 pub use runtime::{runtime_directories, writable_runtime_directories};
 pub use version::Version;
@@ -59,6 +61,8 @@ pub fn probe(query: &Query) -> Host {
         cpu,
         memory,
         python,
+        interfaces: app::interfaces(app.file.as_deref(), query.app.as_deref()),
+        left_app_root: query.app_root.clone().filter(|_| query.leaves_app_root),
         app,
         limits: limits::limits(&root, &mut notes),
         memory_directory: limits::memory_directory(&root),
@@ -93,6 +97,10 @@ pub struct Host {
     pub python: Python,
     /// What is known about the application without importing it.
     pub app: AppFacts,
+    /// `APP_ROOT`, where the server works in the current directory instead, which has the application.
+    pub left_app_root: Option<PathBuf>,
+    /// Which protocol the objects of the application's module speak, as far as its text tells.
+    pub interfaces: BTreeMap<String, Interface>,
     /// Open files and the accept queue.
     pub limits: Limits,
     /// A directory in memory (tmpfs) for files that must never reach a disk.

@@ -26,6 +26,8 @@ pub struct Query {
     pub python: Option<PathBuf>,
     /// The setting `app_root`.
     pub app_root: Option<PathBuf>,
+    /// Whether the server works in the current directory all the same.
+    pub leaves_app_root: bool,
     /// APP as it was written.
     pub app: Option<String>,
     /// Whether somebody named it. Where nobody did, `wsgi_app` of Gunicorn's configuration file is the app.
@@ -67,6 +69,7 @@ impl Query {
             virtual_env: None,
             python: None,
             app_root: None,
+            leaves_app_root: false,
             app: None,
             app_is_named: true,
             gunicorn_file: GunicornFile::Found,
@@ -83,7 +86,7 @@ impl Query {
 
     /// The directory that the server will work in.
     pub(super) fn working_directory(&self) -> PathBuf {
-        self.app_root().unwrap_or_else(|| self.cwd.clone())
+        self.app_root().filter(|_| !self.leaves_app_root).unwrap_or_else(|| self.cwd.clone())
     }
 
     /// A file or directory in the home directory, if there is one.

@@ -1,7 +1,7 @@
 //! The application as it is passed to the server.
 
 use super::{Findings, gateway};
-use crate::host::AppFacts;
+use crate::host::{AppFacts, Host, Interface};
 use crate::problem::{Exit, Problem};
 use crate::settings::Setting;
 use crate::settings::value::{App, Server};
@@ -61,6 +61,15 @@ fn guessed<'a>(app: &App, facts: &'a AppFacts, server: Server, findings: &mut Fi
     first
 }
 
+/// The protocol that the application speaks, if its module's text tells. What a module `wsgi` has is WSGI, as Django
+/// and Flask have it, unless its text says otherwise.
+pub(super) fn interface(app: &Target, host: &Host) -> Option<Interface> {
+    let (module, attribute) = app.text.split_once(':')?;
+    let is_named_so = module.rsplit('.').next() == Some("wsgi");
+    let told = host.interfaces.get(attribute).copied();
+    told.or(is_named_so.then_some(Interface::Wsgi)).filter(|_| !app.factory && !attribute.contains('('))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +111,20 @@ mod tests {
         assert!(findings.problems.is_empty());
         let (_, findings) = of("my.app:make(debug=True)", Server::Granian, &known());
         assert!(findings.problems[0].to_string().contains("use my.app:make()"), "{}", findings.problems[0]);
+    }
+
+    #[test]
+    fn what_the_text_tells_and_the_name_of_the_module_say_what_is_wsgi() {
+        let of = |app: &str, told: Option<Interface>| {
+            let interfaces = told.into_iter().map(|interface| ("app".to_owned(), interface)).collect();
+            let (target, _) = of(app, Server::Gunicorn, &known());
+            interface(&target, &Host { interfaces, ..Host::default() })
+        };
+        assert_eq!(of("my.app:app", Some(Interface::Wsgi)), Some(Interface::Wsgi));
+        assert_eq!(of("my.app:app", None), None);
+        assert_eq!(of("my.wsgi:app", None), Some(Interface::Wsgi));
+        assert_eq!(of("wsgi:app", Some(Interface::Asgi)), Some(Interface::Asgi));
+        assert_eq!(of("my.wsgi:make()", None), None);
     }
 
     #[test]

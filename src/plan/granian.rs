@@ -16,7 +16,7 @@ use super::gunicorn::timeout::WorkerTimeout;
 use super::server::install;
 use super::{Bind, Findings, Launch, Limits, Module, grace};
 use super::{capabilities, gateway};
-use crate::host::{Host, Version};
+use crate::host::{Host, Interface, Version};
 use crate::problem::Problem;
 use crate::settings::value::{Http, Loop, Mode, RuntimeMode, Server, TaskImpl};
 use crate::settings::{Resolution, Settings};
@@ -49,7 +49,8 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
     let settings = &inputs.resolution.settings;
     let mut launch = Launch::new(capabilities::granian());
     let mut args = Args { inputs, words: Vec::new(), findings };
-    args.default_pair("--interface", "asgi", "GRANIAN_INTERFACE", &[]);
+    let interface = args.interface();
+    args.default_pair("--interface", interface, "GRANIAN_INTERFACE", &[]);
     args.bind();
     args.pair("--workers", inputs.workers);
     let runtime_mode = args.runtime();
@@ -192,7 +193,7 @@ impl Args<'_> {
     /// The guard's module, if it can be used.
     fn guard(&mut self, launch: &mut Launch) -> Option<Module> {
         let inputs = self.inputs;
-        let interface = self.told("--interface", "GRANIAN_INTERFACE").unwrap_or_else(|| "asgi".into());
+        let interface = self.interface();
         let has_lifespan = interface != "asginl";
         let obstacle = (interface != "asgi" && has_lifespan).then(|| format!("the interface is {interface}"));
         let obstacle = obstacle.or_else(|| Around::obstacle(inputs.host));
@@ -225,7 +226,7 @@ impl Args<'_> {
             return;
         }
         let own = || {
-            let interface = self.told("--interface", "GRANIAN_INTERFACE").unwrap_or_else(|| "asgi".into());
+            let interface = self.interface();
             let address = match inputs.bind {
                 Bind::Tcp(address) => address.to_string(),
                 Bind::Unix(path) => format!("unix:{}", path.display()),
@@ -296,11 +297,20 @@ impl Args<'_> {
         mode
     }
 
+    /// The protocol between Granian and the app: the one that is asked for, else the app's own if its text tells.
+    fn interface(&self) -> String {
+        let is_wsgi = super::app::interface(self.inputs.app, self.inputs.host) == Some(Interface::Wsgi);
+        let own = if is_wsgi { "wsgi" } else { "asgi" };
+        self.told("--interface", "GRANIAN_INTERFACE").unwrap_or_else(|| own.to_owned())
+    }
+
     /// An ASGI app is called in the event loop, and Granian ends with an error if it is given more threads than that.
     fn blocking_threads(&mut self) {
         let threads = self.settings().granian_blocking_threads.clone();
-        let interface = self.told("--interface", "GRANIAN_INTERFACE");
-        let is_wsgi = interface.is_some_and(|interface| interface.eq_ignore_ascii_case("wsgi"));
+        let is_wsgi = self.interface().eq_ignore_ascii_case("wsgi");
+        if is_wsgi && !threads.is_explicit() {
+            return;
+        }
         if threads.value.0 != 1 && !is_wsgi {
             let message = format!("blocking_threads = {} does not work with an ASGI app", threads.value.0);
             self.findings.problem(Problem::setting(message, &threads.origin).hint("use 1, or remove it"));

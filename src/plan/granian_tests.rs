@@ -296,3 +296,14 @@ fn every_log_level_of_granians_is_taken() {
         assert!(argv(&plan).join(" ").contains(&format!("--log-level {level}")));
     }
 }
+
+#[test]
+fn a_wsgi_app_is_served_as_one() {
+    let interfaces = [("app".to_owned(), crate::host::Interface::Wsgi)].into();
+    let host = Host { interfaces, ..installed_host() };
+    let app = ("APP_MODULE", "my.app:app");
+    let line = argv(&planned(&[GRANIAN, app], &host)).join(" ");
+    assert!(line.contains("--interface wsgi") && !line.contains("--blocking-threads"), "{line}");
+    let line = argv(&planned(&[GRANIAN, app, ("GRANIAN_BLOCKING_THREADS", "8")], &host)).join(" ");
+    assert!(line.contains("--blocking-threads 8"), "{line}");
+}

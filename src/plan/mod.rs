@@ -207,6 +207,11 @@ pub struct Reason {
 pub fn plan(resolution: &Resolution, host: &Host, tls: &TlsFindings) -> Result<Plan, Vec<Problem>> {
     let settings = &resolution.settings;
     let mut findings = Findings::default();
+    if let Some(root) = &host.left_app_root {
+        let because =
+            format!("the app is here and not in app_root = {} (from {})", root.display(), settings.app_root.origin);
+        findings.decide("working-directory", "the current directory", because);
+    }
     let chosen = server::choose(settings, host, &mut findings);
     let (server, version) = (chosen.server, chosen.version);
     let own = Own::read(resolution, host, server, &mut findings);

@@ -174,6 +174,15 @@ mod tests {
     }
 
     #[test]
+    fn a_delay_that_is_no_time_is_the_default_with_a_warning() {
+        let env = [("RELOAD_PLUGIN_REQUIREMENTS_TXT", "true"), ("PLUGIN_REQUIREMENTS_RETRY_DELAY_SECONDS", "abc")];
+        assert_eq!(planned(&env, &installed_host()).pre_start[0].wait, Duration::from_secs(2));
+        let warnings = crate::plan::tests::resolution(&env).warnings;
+        assert!(warnings[0].contains("= \"abc\" is not valid (from environment"), "{warnings:?}");
+        assert!(warnings[0].ends_with("; 2s is used"), "{warnings:?}");
+    }
+
+    #[test]
     fn requirements_without_a_python_are_a_problem() {
         let mut host = installed_host();
         host.python.interpreter = None;

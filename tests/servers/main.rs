@@ -3,6 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod applications;
 mod compare;
 mod control;
 mod faults;
@@ -13,6 +14,7 @@ mod gunicorn_file;
 mod health;
 mod hung_workers;
 mod notify;
+mod old_environment;
 mod overload;
 mod pre_start;
 mod readme;

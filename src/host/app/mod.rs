@@ -1,7 +1,11 @@
 //! The application's module: its file, and the names that it defines. Nothing is imported.
 
+mod told;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+
+pub(super) use told::interfaces;
 
 use super::python_source;
 use super::search::SearchPath;
@@ -16,11 +20,13 @@ const ATTRIBUTES: [&str; 2] = ["app", "application"];
 pub(super) fn app(app: &str, import: &ImportPath, path: &SearchPath) -> AppFacts {
     let (module, named) = app.split_once(':').map_or((app, false), |(module, _)| (module, true));
     let parts: Vec<_> = module.split('.').collect();
-    let is_module = parts.iter().all(|part| {
-        part.starts_with(|first: char| first.is_alphabetic() || first == '_')
-            && part.chars().all(|letter| letter.is_alphanumeric() || letter == '_')
-    });
-    let file = if is_module { import.find(&parts) } else { None };
+    let is_module = parts.iter().all(|part| !part.is_empty() && !part.contains('/'));
+    let file = match module {
+        // Granian takes files, too.
+        path if path.contains('/') || parts.last() == Some(&"py") => import.find_file(path),
+        _ if is_module => import.find(&parts),
+        _ => None,
+    };
     if named {
         return AppFacts { file, ..AppFacts::default() };
     }
@@ -29,7 +35,7 @@ pub(super) fn app(app: &str, import: &ImportPath, path: &SearchPath) -> AppFacts
         _ => None,
     };
     let defined =
-        file.as_deref().filter(|file| file.extension().is_some_and(|extension| extension == "py")).map(defined);
+        file.as_deref().filter(|file| file.extension().is_some_and(|extension| extension == "py")).map(told::names);
     let attributes = defined.map(|names| {
         let defined = |attribute: &&str| names.iter().any(|name| name == attribute);
         ATTRIBUTES.into_iter().filter(defined).map(str::to_owned).collect()
@@ -53,6 +59,11 @@ impl ImportPath {
         let added = path_files.iter().flat_map(|file| path_lines(file));
         let version = interpreter.and_then(|interpreter| interpreter.version);
         Self { entries: known.chain(added).collect(), version }
+    }
+
+    /// The file of a module that is given as a path.
+    fn find_file(&self, path: &str) -> Option<PathBuf> {
+        self.entries.iter().find_map(|entry| as_file(&entry.join(path)))
     }
 
     /// The module's file in the first entry that has the module, or the package that should.
@@ -83,13 +94,18 @@ fn module_in(entry: &Path, parts: &[&str], version: Option<(u32, u32)>) -> Contr
     if file.is_some() || is_owner() { ControlFlow::Break(file) } else { ControlFlow::Continue(()) }
 }
 
+/// The file of a module that is given as a path, with or without its ending, or as a package's directory.
+fn as_file(path: &Path) -> Option<PathBuf> {
+    let mut with_ending = path.as_os_str().to_owned();
+    with_ending.push(".py");
+    let is_source = path.extension().is_some_and(|extension| extension == "py");
+    let places = [is_source.then(|| path.to_owned()), Some(with_ending.into()), Some(path.join("__init__.py"))];
+    places.into_iter().flatten().find(|file| file.is_file())
+}
+
 /// The directories that a `.pth` file adds; its other lines are comments and code.
 fn path_lines(file: &Path) -> Vec<PathBuf> {
     let Some(site) = file.parent() else { return Vec::new() };
     let is_directory = |line: &&str| !line.is_empty() && !line.starts_with('#') && !line.starts_with("import");
     python_source::read(file).lines().map(str::trim_end).filter(is_directory).map(|line| site.join(line)).collect()
-}
-
-fn defined(file: &Path) -> Vec<String> {
-    python_source::definitions(&python_source::read(file))
 }

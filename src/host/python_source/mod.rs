@@ -5,6 +5,7 @@
 
 mod assignments;
 mod definitions;
+mod interface;
 mod literal;
 mod statements;
 mod strings;
@@ -14,6 +15,8 @@ use std::path::Path;
 
 pub use assignments::{Assigned, Assignments};
 pub(super) use definitions::definitions;
+pub use interface::Interface;
+pub(super) use interface::{Borrowed, interfaces};
 pub use literal::Literal;
 
 /// As much of a module's text as is read.

@@ -66,6 +66,10 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
     let preload = preload::decide(settings, &own, app.is_gateway, class.known.as_deref(), findings);
     let mut directives = directives(settings, host, version, &own, findings);
     directives.extend(class.directive.iter().cloned().chain(preload.directives));
+    if class.directive.is_some() && class.known.as_deref() == Some(worker_class::GTHREAD) {
+        // Gunicorn's own default is one, which is no more than sync.
+        directives.push(Directive::default_value("threads", "--threads", Python::Int(THREADS)));
+    }
     let explicit_grace =
         directives.iter().find(|directive| directive.setting == "graceful_timeout" && directive.explicit);
     if let Some(Python::Int(seconds)) = explicit_grace.map(|directive| &directive.value) {
@@ -272,6 +276,9 @@ fn number<T>(setting: &'static str, flag: &'static str, from: &Setting<T>, value
     Directive::new(setting, flag, Python::Int(value), from.is_explicit())
 }
 
+/// Threads of a worker of class gthread, unless somebody says otherwise.
+const THREADS: u64 = 4;
+
 /// The worker class.
 struct Class {
     /// What Gunicorn is told.
@@ -293,9 +300,11 @@ fn class(
 ) -> Class {
     const FLAG: &str = "--worker-class";
     let setting = &settings.gunicorn_worker_class;
+    let dev_mode = settings.gunicorn_dev_mode.value;
     if !setting.value.eq_ignore_ascii_case("auto") {
         let class = &setting.value;
         worker_class::check(class, &setting.origin, app, host, version, findings);
+        worker_class::reload_in_vain(class, dev_mode, host, findings);
         let directive = Some(Directive::explicit("worker_class", FLAG, text(class)));
         return Class { directive, known: Some(class.clone()), asked: Some(class.clone()) };
     }
@@ -309,15 +318,17 @@ fn class(
             version,
             findings,
         );
+        worker_class::reload_in_vain(class, dev_mode, host, findings);
         return Class { directive: None, known: Some(class.to_owned()), asked: Some(class.to_owned()) };
     }
     if let Some(told) = told.filter(own::Given::is_computed) {
         findings.decide("worker-class", "computed", format!("{told}: the workers tell when they start"));
         return Class { directive: None, known: None, asked: None };
     }
-    let class = worker_class::best(host, version, findings);
+    let class = worker_class::best(app, dev_mode, host, version, findings);
     let directive = class.map(|class| Directive::new("worker_class", FLAG, text(class), setting.is_explicit()));
-    Class { directive, known: class.map(str::to_owned), asked: None }
+    let asked = class.filter(|class| *class == worker_class::GTHREAD).map(str::to_owned);
+    Class { directive, known: class.map(str::to_owned), asked }
 }
 
 fn graceful(settings: &Settings, own: &Own, findings: &mut Findings) -> Directive {

@@ -226,3 +226,46 @@ fn a_grace_that_is_too_long_is_fitted_to_the_stop_budget_and_contradicts_only_an
     let exec = planned(&[grace, ("MCP_LAUNCH_MODE", "exec")], &host);
     assert!(argv(&exec).join(" ").contains("--graceful-timeout 60"));
 }
+
+fn host_of(app: crate::host::Interface) -> Host {
+    Host { interfaces: [("app".to_owned(), app)].into(), ..installed_host() }
+}
+
+#[test]
+fn a_wsgi_app_gets_threads_and_no_guard_for_asgi() {
+    let host = host_of(crate::host::Interface::Wsgi);
+    let plan = planned(&[OTHER_APP], &host);
+    let line = argv(&plan).join(" ");
+    assert!(line.contains("--worker-class gthread") && line.contains("--threads 4"), "{line}");
+    assert_eq!(plan.target, "my.app:app");
+    let own_threads = planned(&[OTHER_APP, ("GUNICORN_CMD_ARGS", "--threads 9")], &host);
+    assert!(!argv(&own_threads).join(" ").contains("--threads 4"));
+    let wrong = problems(&[OTHER_APP, ("GUNICORN_WORKER_CLASS", "uvicorn.workers.UvicornWorker")], &host);
+    assert!(wrong[0].contains("is for ASGI apps, and my.app:app is a WSGI app"), "{wrong:?}");
+    let asgi = planned(&[OTHER_APP], &host_of(crate::host::Interface::Asgi));
+    assert!(argv(&asgi).join(" ").contains("uvicorn_worker.UvicornWorker"));
+    let django = planned(&[("APP_MODULE", "site.wsgi:application")], &installed_host());
+    assert!(argv(&django).join(" ").contains("gthread"));
+}
+
+#[test]
+fn dev_mode_takes_a_class_that_reloads_and_says_of_others_that_they_do_not() {
+    let dev = ("GUNICORN_DEV_MODE", "true");
+    let plan = planned(&[OTHER_APP, dev], &installed_host());
+    let line = argv(&plan).join(" ");
+    assert!(line.contains("--worker-class asgi") && line.contains("--reload"), "{line}");
+    assert!(plan.capabilities.reloads);
+    let warned = |env: &[(&str, &str)], host: &Host| {
+        planned(&[&[OTHER_APP], env].concat(), host)
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("does not reload"))
+    };
+    let uvicorn = ("GUNICORN_WORKER_CLASS", "uvicorn.workers.UvicornWorker");
+    assert!(!warned(&[dev], &installed_host()) && !warned(&[uvicorn], &installed_host()));
+    let mut host = installed_host();
+    host.python.packages.insert("uvicorn".into(), Version(0, 54, 0));
+    assert!(warned(&[dev, uvicorn], &host));
+    host.python.packages.insert("gunicorn".into(), Version(23, 0, 0));
+    assert!(warned(&[dev], &host));
+}

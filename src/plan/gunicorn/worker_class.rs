@@ -1,27 +1,40 @@
 //! The class of Gunicorn's workers: it decides whether an ASGI app is served at all.
 
 use super::super::Findings;
-use super::super::app::Target;
+use super::super::app::{Target, interface};
 use super::super::flags::GUNICORN_ASGI;
 use super::super::server::install;
-use crate::host::{Host, Version};
+use crate::host::{Host, Interface, Version};
 use crate::problem::Problem;
 use crate::settings::Origin;
 
 const UVICORN_WORKER: &str = "uvicorn_worker.UvicornWorker";
 const UVICORN: &str = "uvicorn.workers.UvicornWorker";
-/// Gunicorn's own.
+/// Gunicorn's own for WSGI apps, which answers several requests at a time.
+pub(super) const GTHREAD: &str = "gthread";
+/// Gunicorn's own for ASGI apps.
 pub(super) const ASGI: &str = "asgi";
 
-/// The best class that is installed.
-pub(super) fn best(host: &Host, version: Option<Version>, findings: &mut Findings) -> Option<&'static str> {
+/// The best class for the application.
+pub(super) fn best(
+    app: &Target,
+    dev_mode: bool,
+    host: &Host,
+    version: Option<Version>,
+    findings: &mut Findings,
+) -> Option<&'static str> {
     let python = &host.python;
     let has = |package: &str| python.packages.contains_key(package);
-    let (class, because) = if has("uvicorn-worker") {
+    let has_own = version.is_none_or(|version| version >= GUNICORN_ASGI);
+    let (class, because) = if interface(app, host) == Some(Interface::Wsgi) {
+        (GTHREAD, "auto: the app is a WSGI app")
+    } else if dev_mode && has_own {
+        (ASGI, "auto: uvicorn's workers do not reload when the code changes, gunicorn's own do")
+    } else if has("uvicorn-worker") {
         (UVICORN_WORKER, "auto: uvicorn-worker is installed")
     } else if has("uvicorn") {
         (UVICORN, "auto: uvicorn is installed, uvicorn-worker is not")
-    } else if version.is_none_or(|version| version >= GUNICORN_ASGI) {
+    } else if has_own {
         (ASGI, "auto: gunicorn's own, as neither uvicorn-worker nor uvicorn is installed")
     } else {
         let message = "no worker class for an ASGI app: neither uvicorn-worker nor uvicorn is installed, and this \
@@ -29,6 +42,7 @@ pub(super) fn best(host: &Host, version: Option<Version>, findings: &mut Finding
         findings.problem(Problem::setting(message, &Origin::Default).hint(install(python, "uvicorn-worker")));
         return None;
     };
+    reload_in_vain(class, dev_mode, host, findings);
     findings.decide("worker-class", class, because);
     Some(class)
 }
@@ -44,6 +58,10 @@ pub(super) fn check(
 ) {
     let python = &host.python;
     findings.decide("worker-class", class, origin.to_string());
+    if is_asgi(class) && interface(app, host) == Some(Interface::Wsgi) {
+        let message = format!("worker class {class} is for ASGI apps, and {} is a WSGI app", app.text);
+        findings.problem(Problem::setting(message, origin).hint("use gthread, or auto"));
+    }
     if is_wsgi(class) && app.is_gateway {
         let message = format!("worker class {class} is for WSGI apps, and {} is an ASGI app", app.text);
         findings.problem(Problem::setting(message, origin).hint("leave it out, or use auto"));
@@ -61,6 +79,26 @@ pub(super) fn check(
         let message = format!("worker class {class} needs {package}, which is not installed");
         findings.problem(Problem::setting(message, origin).hint(install(python, package)));
     }
+}
+
+/// Uvicorn's workers go on with the old code, because they do not look at what Gunicorn's reloader sets.
+pub(super) fn reload_in_vain(class: &str, dev_mode: bool, host: &Host, findings: &mut Findings) {
+    if dev_mode && is_uvicorn(class) {
+        findings.warn(format!(
+            "dev mode: worker class {class} does not reload when the code changes; use --worker-class {ASGI} ({}), or \
+             --server granian",
+            install(&host.python, "-U gunicorn")
+        ));
+    }
+}
+
+fn is_uvicorn(class: &str) -> bool {
+    class.starts_with("uvicorn_worker.") || class.starts_with("uvicorn.")
+}
+
+/// Whether the class is known to serve ASGI apps.
+fn is_asgi(class: &str) -> bool {
+    is_uvicorn(class) || is_own_asgi(class)
 }
 
 /// Whether it is Gunicorn's own for ASGI apps.
