@@ -1,8 +1,8 @@
-//! The log: lines to standard error, which never keep the supervisor waiting.
+//! The log: lines on standard error that never block the supervisor.
 //!
-//! A line goes into a bounded queue, and one thread writes it. When nobody reads the other end of the pipe, the
-//! queue fills, lines are dropped and counted, and the count is told when there is room again. The descriptor
-//! itself is never made non-blocking: that would hit every process that shares it.
+//! A line goes into a bounded queue, and a thread writes it, the only thread in a launcher. If nobody reads the other end
+//! of the pipe, the queue fills up, lines are dropped and counted, and the count is reported once there is room again.
+//! The descriptor itself is never made non-blocking because that would affect every process that shares it.
 
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};

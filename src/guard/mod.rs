@@ -1,7 +1,20 @@
-//! The guard: what of ours runs inside each worker, and the memory in which it tells us how the worker is.
+//! The guard: our Python code inside each worker, and the memory through which it reports the worker's state.
 //!
-//! It is a Python module that the server imports in place of the app. It imports the app, and passes it what the
-//! server says: but no more requests at a time than the worker may have. `guard.py` tells the rest.
+//! It is a Python module that the server imports instead of the app. It calls the app for each request, counts the
+//! requests in progress, and answers 503 itself once the worker has as many as it may have. Its settings are part of its
+//! text. It travels in a zip archive in a memory file, which is found through `PYTHONPATH`; the first of these modules to
+//! be imported removes that entry and loads the others in advance (`plan/modules.py`), so that the app never sees it and
+//! workers that have changed their user do not need to open it. The entry contains the pid of the main process because
+//! `/proc/self` is another directory in a spawned worker.
+//!
+//! It imports the app at the moment the server would have, through the server's own function: this supports the same
+//! forms of APP and gives the same errors and exit statuses, and with preloading it happens in the same process.
+//! Everything else begins with the first call, after the fork. Then the worker takes a slot on the scoreboard of its
+//! generation ([`scoreboard`]), and reports its state there with plain stores; a timer in its event loop proves that the
+//! loop is running. The same timer notices when launcher and main process are both gone, and ends the worker.
+//!
+//! A request counts until the app's coroutine has ended, in whatever way; a stream until its response has begun, a web
+//! socket until it is accepted. Nothing is awaited between counting and calling, so no cancellation can come between.
 
 pub mod scoreboard;
 

@@ -1,5 +1,8 @@
-//! Telling a service manager how we are: the datagrams of `sd_notify(3)` on `NOTIFY_SOCKET`, and the keep-alive of
-//! `sd_watchdog_enabled(3)`. Nothing here waits: what the socket does not take now is sent again later.
+//! Reporting to a service manager: the datagrams of `sd_notify(3)` on `NOTIFY_SOCKET`, and the keep-alive of
+//! `sd_watchdog_enabled(3)`. Nothing here blocks: what the socket does not accept now is sent again later.
+//!
+//! If our own settings limit how long a start or stop may take, the manager is asked for that much time, so that neither
+//! side needs to know the other's limits. The loop itself feeds the watchdog, which therefore expires if the loop hangs.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;

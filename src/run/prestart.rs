@@ -1,5 +1,8 @@
-//! Commands before the first generation: each runs to its end, is tried again if that is wished, and leaves no
-//! process behind. Signals that mean a stop end it; all others wait for the supervisor. Whoever asks is answered.
+//! Commands before the first generation: each runs to its end, is retried if configured, and leaves no process behind.
+//!
+//! They run once the port and the lock are ours and before there is a supervisor. Only signals that mean a stop are read
+//! meanwhile; all others stay blocked and reach the supervisor, so that a reload requested now happens after the start.
+//! The control socket exists already: clients are told that we are not ready, but alive.
 
 mod meanwhile;
 

@@ -1,4 +1,11 @@
 //! Signals as a readable descriptor, with the knowledge of who sent them.
+//!
+//! No signal is lost from the first instruction on. A constructor blocks every signal before `main` (`sys/entry.rs`) and
+//! records the inherited mask and dispositions. As PID 1, a signal that is neither blocked nor caught is dropped by the
+//! kernel; a blocked one waits. Once there is a supervisor to notify, the handlers are installed and the mask is opened.
+//! The plain init forwards every signal, so it leaves them blocked and reads them from a descriptor. Between fork and
+//! exec everything is blocked again, so that no handler runs in the child, and the child gets exactly the signal state
+//! that it would have had without us.
 
 use std::collections::BTreeSet;
 use std::io;

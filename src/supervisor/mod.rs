@@ -6,6 +6,10 @@
 //! world and returns events, or actions by a policy of its own. [`event_loop`] connects them.
 //!
 //! To add a component, write its file and add it to [`Supervisor::new`].
+//!
+//! The launcher is a subreaper (or PID 1), so every process that loses its parent becomes its child, and having no
+//! children means having no descendants. Processes are signalled through a pidfd, and only if both pid and start time are
+//! those of the intended process. If the launcher is killed, the kernel sends TERM to the main process.
 
 mod certificates;
 mod component;

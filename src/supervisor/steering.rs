@@ -1,10 +1,9 @@
-//! Steering new clients from one generation to the next, when the sockets are the server's own.
+//! Steers new clients from one generation to the next if the server's workers have their own listening sockets.
 //!
-//! Granian's workers each listen for themselves. A copy of the socket of one of them is enough to steer the whole
-//! group. Where the kernel does not let us take one (Docker's seccomp profile), a worker is asked for it; those of
-//! Python 3.14 and later are spawned and have not inherited what they would be asked over. Without either, the choice
-//! stays with the kernel's hash, and of the clients that connect in the moment in which the old listeners close a few
-//! are lost (`net.ipv4.tcp_migrate_req=1` helps).
+//! A copy of one worker's socket is enough to steer the whole group. If the kernel does not let us take one (Docker's
+//! seccomp profile), a worker is asked for it, except under Python 3.14 and later, where workers are spawned and do not
+//! inherit the channel. Without a copy, the kernel keeps choosing by hash, and a few clients that connect at the moment
+//! when the old listeners close are lost (`net.ipv4.tcp_migrate_req=1` helps).
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -123,7 +122,7 @@ impl World {
         let lent = |errno: Errno| {
             let line = self.running.get(&generation)?.borrowed.as_ref();
             let handle = line.and_then(|line| line.ask(&inodes));
-            debug!(taken = errno.desc(), lent = handle.is_some(), "no copy of a worker's socket by force");
+            debug!(taken = errno.desc(), lent = handle.is_some(), "cannot take a copy of a worker's socket");
             handle
         };
         let handle = taken.map_or_else(lent, Some)?;

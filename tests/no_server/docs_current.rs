@@ -63,3 +63,14 @@ fn the_example_file_says_what_the_defaults_are() {
         assert!(set.origin.is_explicit() && !default.origin.is_explicit(), "{}", set.opt.id);
     }
 }
+
+#[test]
+fn the_map_names_files_that_exist() {
+    let map = fs::read_to_string(in_project("src/lib.rs")).expect("the map");
+    let is_source = |word: &&str| matches!(word.rsplit_once('.'), Some((_, "rs" | "py")));
+    let files: Vec<_> = map.split('`').filter(is_source).collect();
+    assert!(files.len() > 10, "{files:?}");
+    for file in files {
+        assert!(in_project("src").join(file).exists(), "src/lib.rs names {file}");
+    }
+}

@@ -1,4 +1,16 @@
-//! The place where clients arrive: the socket that we hold for as long as we live, whatever happens behind it.
+//! Where clients arrive: the port is ours for as long as we live, whatever happens behind it.
+//!
+//! A Gunicorn generation inherits its listening socket from us, one per generation, in one group that shares the port
+//! (`SO_REUSEPORT`). A classic BPF program on the group decides who gets new connections, so that a new generation gets
+//! none before it is ready, and the old one none while it finishes its requests. While nothing serves, clients wait in
+//! the queue of the socket that we keep.
+//!
+//! Granian's workers listen for themselves, in the same group. To steer, a copy of one of their sockets is enough: we
+//! take one if the kernel permits it, and otherwise borrow it through the guard, unless the workers were spawned and
+//! inherited nothing. `supervisor/steering.rs` describes the order in which the members of the group change their
+//! numbers, which all of this depends on.
+//!
+//! Generations on a Unix socket bind their own path, which is renamed to the public one.
 
 pub mod borrowed;
 mod further;

@@ -1,10 +1,15 @@
-//! One generation takes the place of another worker by worker, where the memory has no room for both. Pure.
+//! One generation replaces another worker by worker, when the memory does not suffice for both. Pure.
 //!
-//! It begins when the new generation is ready with one worker beside all of the old one, and never needs more room
-//! than that: whenever one worker of the old generation is gone, the new one gets one. Both serve meanwhile, and new
-//! clients are shared out in proportion to the workers. But a worker that is told to leave closes connections that
-//! it has accepted and not yet heard from: before each one goes, new clients are sent to the new generation alone
-//! for a moment.
+//! It begins when the new generation is ready with one worker next to all of the old one, and never needs more memory
+//! than that: TTOU to the old main process, and once that worker's process is gone, TTIN to the new one. There are never
+//! fewer workers than before. Both generations serve meanwhile, each on its own socket, and the BPF program distributes
+//! new clients in proportion to their workers. Sending all of them to the new one would overload its first worker, and
+//! so would the kernel's hash, which gives every socket the same share.
+//!
+//! A worker that is told to leave closes connections that it has accepted but not heard from yet. So before each TTOU,
+//! new clients only go to the new generation, for as long as any retiring generation lingers and until the worker no
+//! longer waits for clients (its epoll sets show this). If the new generation fails in between, the old one gets its
+//! workers back as soon as the memory of the other is free.
 
 use std::time::{Duration, Instant};
 

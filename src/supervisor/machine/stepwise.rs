@@ -1,14 +1,19 @@
-//! Replacing a generation where the memory has no room for two.
+//! Replacing a generation when the memory does not suffice for two.
 //!
-//! Whatever is started beside a generation that serves is started with one worker then, and nothing is taken from
-//! the old one before that worker is ready.
+//! Before a generation is started next to one that serves, the memory is measured: on every level of the cgroup path
+//! that has a limit, what is free (including unused page cache) is compared with what the old generation uses, and with
+//! what a generation of one worker would use ([`memory_budget`](super::memory_budget)). If a whole generation does not
+//! fit, the new one begins with one worker, and nothing is taken from the old one before that worker is ready. If not
+//! even that fits, a reload is refused, because otherwise the kernel would kill something. Since the estimate may be
+//! wrong (a release may be larger than its predecessor), the OOM killer prefers every new generation until it is ready.
 //!
-//! - Gunicorn by Gunicorn: worker by worker ([`StepwiseReplacement`]).
-//! - Otherwise the new generation takes over with its one worker. When the old one is gone it gets the others:
-//!   Gunicorn by TTIN ([`Resize`]), Granian, which cannot be told, by one more handover to a full generation of the
-//!   same plan.
+//! - If the server can change its number of workers and both generations share a port: worker by worker ([`StepwiseReplacement`]).
+//! - Otherwise the new generation takes over with its one worker. When the old one is gone, it gets the others: by TTIN
+//!   if the server supports that ([`Resize`]), else by one more handover, to a full generation of the same plan. If that
+//!   fails it is retried forever, because something serves.
 //!
-//! Without room for one worker a reload is refused.
+//! The second way would be simpler for everybody, but a single worker would have to carry the whole load while the old
+//! generation finishes its last requests and the new one boots, half a minute or more for a large application.
 
 use std::time::Instant;
 

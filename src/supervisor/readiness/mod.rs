@@ -1,9 +1,9 @@
-//! Finding out whether a generation is ready, without standing in its way.
+//! Determines whether a generation is ready, without disturbing it.
 //!
-//! Gunicorn listens on a second, private socket: one request waits there until a worker answers it, and there is
-//! nothing to be polled. Granian is ready when its workers have listening sockets on the port; if no other generation
-//! can answer there, one request makes sure of it. With the guard, all workers must have said that they are ready as
-//! well.
+//! Gunicorn listens on a second, private socket: one request waits there until a worker answers it, so no polling is
+//! needed, and the response is certain to come from this generation. Granian is ready when its workers have listening
+//! sockets on the port; if no other generation can answer there, one request confirms it with a response below 500. With
+//! the guard, all workers must also have reported that they are ready.
 
 mod listener_watch;
 mod pace;

@@ -1,8 +1,9 @@
-//! The watch over worker processes: who they are, when one ends, and why.
+//! The worker processes: which there are, when one ends, and why.
 //!
-//! The servers start and replace their workers themselves. A worker's end is seen at once, because the kernel makes
-//! its handle readable. A new one is found by looking: when its generation becomes ready, soon after another one
-//! ended, and when somebody asks. Nothing is looked at while nothing happens.
+//! The servers start and replace their workers themselves. We hold a pidfd of each, so a worker's end wakes the loop at
+//! once, and its cause can be read: from the zombie, or from the kernel once it was reaped, or from the cgroup's count of
+//! OOM kills. A new worker is found by searching: when its generation becomes ready, soon after another one has ended,
+//! and on request. While nothing happens, nothing is searched.
 
 mod cause;
 mod roster;
