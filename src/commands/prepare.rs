@@ -79,6 +79,9 @@ impl Planner {
         self.decided.apply(&mut resolution);
         let left = leave_app_root(&mut resolution);
         let host = look(&resolution, left.as_deref());
+        if let Some(file) = &host.gunicorn_settings {
+            resolution.forgive_unread(|name| file.mentions(name));
+        }
         let certificates = tls::read(&resolution.settings)
             .map(|files| tls::check(&files, SystemTime::now(), resolution.settings.force_start.value));
         let mut problems = resolution.problems.clone();

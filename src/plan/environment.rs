@@ -106,6 +106,11 @@ fn exports(inputs: &Inputs) -> Vec<Export> {
         always("PORT", port.to_string(), true),
         // Granian would listen there.
         perhaps("GRANIAN_UDS", socket),
+        Export {
+            name: "GRANIAN_UDS_PERMISSIONS",
+            value: s.uds_permissions.map(|mode| format!("{:o}", mode.0)),
+            always: true,
+        },
         // Gunicorn reads this during import, and crashes if it is not a number.
         perhaps("WEB_CONCURRENCY", web_concurrency(s, workers)),
         given("MAX_WORKERS", s.max_workers.0.to_string()),

@@ -8,7 +8,7 @@ use super::options::OPTIONS;
 use super::quote::quote;
 use super::suggest::{did_you_mean, nearest};
 use super::value::REDACTED;
-use super::{NativeVariable, Withheld};
+use super::{NativeVariable, Unread, Withheld};
 use crate::host::Environment;
 use crate::problem::Origin;
 use crate::problem::Problem;
@@ -20,6 +20,7 @@ pub(super) struct Found {
     pub layer: Layer,
     pub native: Vec<NativeVariable>,
     pub withheld: Vec<Withheld>,
+    pub unread: Vec<Unread>,
     pub problems: Vec<Problem>,
     pub warnings: Vec<String>,
 }
@@ -38,6 +39,7 @@ pub(super) fn read(env: &Environment) -> Found {
         layer: Layer::environment(),
         native: Vec::new(),
         withheld: Vec::new(),
+        unread: Vec::new(),
         problems: Vec::new(),
         warnings: Vec::new(),
     };
@@ -78,7 +80,9 @@ impl Found {
             self.native.push(NativeVariable { name: name.into(), value, server });
         } else {
             let meant = did_you_mean(meant(name).as_deref());
-            self.warnings.push(format!("environment {name} is set, but nothing reads it{meant}"));
+            let warning = format!("environment {name} is set, but nothing reads it{meant}");
+            self.warnings.push(warning.clone());
+            self.unread.push(Unread { name: name.into(), warning });
         }
     }
 }

@@ -52,6 +52,8 @@ pub struct Resolution {
     pub native: Vec<NativeVariable>,
     /// Variables that must not reach the server.
     pub withheld: Vec<Withheld>,
+    /// Variables with one of our prefixes, or of a server's, that neither reads.
+    pub unread: Vec<Unread>,
 }
 
 /// Resolves every option. `read` reads a file as [`std::fs::read`] does, relative to the current directory.
@@ -82,6 +84,25 @@ pub fn resolve(flags: &FlagLayer, env: &Environment, read: ReadFile) -> Resoluti
         warnings,
         native: environment.native,
         withheld: environment.withheld,
+        unread: environment.unread,
+    }
+}
+
+/// A variable that neither we nor a server read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// Its name.
+    pub name: String,
+    /// What was said of it, in [`Resolution::warnings`].
+    pub warning: String,
+}
+
+impl Resolution {
+    /// Takes back the warnings about variables that something reads after all.
+    pub fn forgive_unread(&mut self, is_read: impl Fn(&str) -> bool) {
+        for unread in self.unread.iter().filter(|unread| is_read(&unread.name)) {
+            self.warnings.retain(|warning| *warning != unread.warning);
+        }
     }
 }
 

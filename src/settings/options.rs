@@ -9,9 +9,9 @@ use super::layers::Layers;
 pub use super::opt::{Entry, Heading, JoinList, Opt, Section};
 use super::setting::Setting;
 use super::value::{
-    App, AutoBool, AutoPath, BindHost, ClientVerify, Cpus, GranianLogLevel, GunicornLogLevel, Http, Int, Lifetime,
-    ListenAddress, LogFormat, LogLevel, Loop, MebiSize, Mode, PathPrefixes, Restart, RuntimeMode, Seconds, Secret,
-    ServerChoice, Size, Span, TaskImpl, TlsVersion, UrlPath, Value, Workers,
+    App, AutoBool, AutoPath, BindHost, ClientVerify, Cpus, FileMode, GranianLogLevel, GunicornLogLevel, Http, Int,
+    Lifetime, ListenAddress, LogFormat, LogLevel, Loop, MebiSize, Mode, PathPrefixes, Restart, RuntimeMode, Seconds,
+    Secret, ServerChoice, Size, Span, TaskImpl, TlsVersion, UrlPath, Value, Workers,
 };
 
 /// The defaults of a row.
@@ -156,6 +156,10 @@ options! {
     port: Int<0, 65535> = "4444", Top "port", ["PORT"], Bind, flag: Some("port");
     /// A Unix socket to listen on, instead of address and port.
     uds: Option<PathBuf> = "", Launcher "uds", ["MCP_LAUNCH_UDS", "GRANIAN_UDS"], Bind, flag: Some("uds");
+    /// The permissions of the Unix socket, in octal.
+    uds_permissions: Option<FileMode> = "", Launcher "uds_permissions",
+        ["MCP_LAUNCH_UDS_PERMISSIONS", "GRANIAN_UDS_PERMISSIONS"], Bind, flag: Some("uds-permissions"),
+        default_note: "as the server sets them";
     /// Proxies whose forwarding headers Gunicorn trusts.
     forwarded_allow_ips: Option<String> = "", Top "forwarded_allow_ips", ["FORWARDED_ALLOW_IPS"], Bind,
         flag: Some("forwarded-allow-ips"), default_note: "the server's own", list: Some(comma_list);

@@ -511,9 +511,9 @@ fn the_cause_of_the_exit_is_in_the_termination_log() {
 
     let (failing, log) = launch("IMPORT_FAIL", "1");
     let mut running = failing.start();
-    assert_eq!(running.wait(), 1);
+    assert_eq!(running.wait(), 3);
     let line = std::fs::read_to_string(&log).unwrap();
-    let cause = "exit status=1 cause=boot-failed server=\"exit status 1: RuntimeError: IMPORT_FAIL is set\" after=1 ";
+    let cause = "exit status=3 cause=boot-failed server=\"exit status 3: RuntimeError: IMPORT_FAIL is set\" after=1 ";
     assert!(line.starts_with(cause), "{line}");
 
     let (invalid, log) = launch("MCP_LAUNCH_BACKOFF_MAX", "soon");

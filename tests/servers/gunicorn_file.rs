@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use crate::harness::http::get;
-use crate::harness::{Launch, Running, free_port, venv};
+use crate::harness::{Launch, Running, free_port, venv, wait_until};
 
 const READY: &str = "ready generation=1";
 
@@ -130,6 +130,46 @@ fn a_unix_socket_has_the_mode_that_gunicorn_would_give_it() {
         assert_eq!(mode, wanted, "after a reload, {file}: {mode:o}");
         assert_eq!(running.stop(), 0);
     }
+}
+
+#[test]
+fn the_mode_of_a_unix_socket_can_be_set_in_either_mode() {
+    for mode in ["supervise", "exec"] {
+        let Some(launch) = launch("bind = 'unix:app.sock'\numask = 0o077\n", &[]) else { return };
+        let socket = launch.directory.path().join("app.sock");
+        let mut running = launch.env("MCP_LAUNCH_UDS_PERMISSIONS", "0660").env("MCP_LAUNCH_MODE", mode).start();
+        running.wait_log("Booting worker");
+        wait_until("the mode", || {
+            std::fs::metadata(&socket).is_ok_and(|found| found.permissions().mode() & 0o777 == 0o660)
+        });
+        running.stop();
+    }
+}
+
+#[test]
+fn a_reload_is_told_from_a_start() {
+    let port = free_port();
+    let file = format!(
+        "bind = '127.0.0.1:{port}'\n\
+         def on_starting(server):\n    print('STARTING', flush=True)\n\
+         def on_reload(server):\n    print('RELOADING', flush=True)\n"
+    );
+    let Some(launch) = launch(&file, &[]) else { return };
+    let mut running = ready(launch);
+    assert_eq!(running.out().lines().collect::<Vec<_>>(), ["STARTING"]);
+    running.signal(nix::sys::signal::Signal::SIGHUP);
+    running.wait_log("ready generation=2");
+    assert_eq!(running.out().lines().collect::<Vec<_>>(), ["STARTING", "RELOADING", "STARTING"]);
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn a_variable_that_the_file_reads_is_no_mistake() {
+    let file = "import os\nworkers = int(os.environ.get('GUNICORN_PROCESSES', '1'))\n";
+    let Some(launch) = launch(file, &["check"]) else { return };
+    let checked = launch.env("GUNICORN_PROCESSES", "2").env("GUNICORN_OTHER", "2").finish();
+    let said = format!("{}{}", checked.out, checked.log);
+    assert!(!said.contains("GUNICORN_PROCESSES is set") && said.contains("GUNICORN_OTHER is set"), "{said}");
 }
 
 #[test]

@@ -39,6 +39,7 @@ pub(super) use arguments::parse;
 use directive::{Directive, Python};
 use module::Base;
 pub(super) use own::Own;
+use own::UserFile;
 use timeout::WorkerTimeout;
 
 /// What Gunicorn's start depends on.
@@ -111,25 +112,14 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
         }
     }
 
-    let base = match &file {
-        Some(file) => {
-            let shown = file.location.to_string_lossy();
-            findings.decide("config", shown, format!("{}; it takes precedence over our defaults", file.origin));
-            Some(Base::User(&file.location))
-        }
-        None if app.is_gateway => {
-            findings.decide("config", "built in", "the app is the gateway, and there is no file of yours");
-            Some(Base::Gateway)
-        }
-        // Gunicorn looks for ./gunicorn.conf.py if it is not told of a configuration.
-        None if host.gunicorn_config.is_some() => Some(Base::Empty),
-        None => None,
-    };
+    let base = base(file.as_ref(), app, host, findings);
     let guard = launch.guard(around, resolution, findings);
     // With the guard there is one in any case: it has the guard imported before a worker changes its user. And where
     // sockets are handed down, it keeps the private one out of sight.
     let supervises = settings.mode.value == Mode::Supervise;
-    let base = base.or((guard.is_some() || settings.ssl.value || supervises).then_some(Base::Empty));
+    let base =
+        base.or((guard.is_some() || settings.ssl.value || supervises || settings.uds_permissions.is_explicit())
+            .then_some(Base::Empty));
     launch.target = guard.as_ref().map_or_else(|| app.text.clone(), |guard| format!("{}:app", guard.name));
     if let Some(base) = base {
         let least = settings.ssl.value.then_some(settings.ssl_min_version.value);
@@ -140,6 +130,7 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
             least,
             grace: supervises.then(|| grace(settings)),
             private_listener: supervises.then_some(PRIVATE_LISTENER),
+            socket_mode: settings.uds_permissions.value.map(|mode| mode.0),
             is_gateway: app.is_gateway,
         };
         let config = Module { name: module::NAME.into(), source: parts.source() };
@@ -164,6 +155,21 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
         launch.capabilities.boot_statuses.push(1);
     }
     launch
+}
+
+/// Where Gunicorn's configuration comes from, apart from what we add to it.
+fn base<'a>(file: Option<&'a UserFile>, app: &Target, host: &Host, findings: &mut Findings) -> Option<Base<'a>> {
+    if let Some(file) = file {
+        let shown = file.location.to_string_lossy();
+        findings.decide("config", shown, format!("{}; it takes precedence over our defaults", file.origin));
+        return Some(Base::User(&file.location));
+    }
+    if app.is_gateway {
+        findings.decide("config", "built in", "the app is the gateway, and there is no file of yours");
+        return Some(Base::Gateway);
+    }
+    // Gunicorn looks for ./gunicorn.conf.py if it is not told of a configuration.
+    host.gunicorn_config.is_some().then_some(Base::Empty)
 }
 
 /// What the guard is to know of Gunicorn's start. A worker class that only running the user's file tells is looked at

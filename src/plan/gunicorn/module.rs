@@ -20,6 +20,8 @@ const TLS: &str = include_str!("tls.py");
 const USER_FILE: &str = include_str!("user_file.py");
 /// What hooks and log see of the sockets, and who may use a Unix one.
 const SOCKETS: &str = include_str!("sockets.py");
+/// How a reload is told from a start.
+const HOOKS: &str = include_str!("hooks.py");
 /// What the gateway needs if its user has no file.
 const GATEWAY: &str = include_str!("../../../config/gunicorn.conf.py");
 
@@ -52,6 +54,8 @@ pub(super) struct Parts<'a> {
     pub grace: Option<u64>,
     /// Which of the sockets that are handed down is private.
     pub private_listener: Option<usize>,
+    /// The mode of a Unix socket, if it is set.
+    pub socket_mode: Option<u32>,
     /// Whether the app is the gateway.
     pub is_gateway: bool,
 }
@@ -81,7 +85,8 @@ impl Parts<'_> {
         }
         text.push_str(SOCKETS);
         let private = self.private_listener.map_or_else(|| "None".to_owned(), |index| index.to_string());
-        let _ = writeln!(text, "_tend_sockets(globals(), {private})");
+        let mode = self.socket_mode.map_or_else(|| "None".to_owned(), |mode| format!("0o{mode:o}"));
+        let _ = writeln!(text, "_tend_sockets(globals(), {private}, {mode})");
         text
     }
 
@@ -90,6 +95,8 @@ impl Parts<'_> {
         let _ = writeln!(text, "globals().update(_settings_of({}))", path(location));
         let grace = self.grace.map_or_else(|| "None".to_owned(), |seconds| seconds.to_string());
         let _ = writeln!(text, "_reconcile(globals(), {grace})");
+        text.push_str(HOOKS);
+        let _ = writeln!(text, "_announce_reload(globals())");
         if self.is_gateway {
             let _ = writeln!(text, "_renew_after_fork(globals(), {})", crate::guard::literal(GATEWAY));
         }
@@ -149,6 +156,7 @@ mod tests {
             least: Some(TlsVersion::V1_3),
             grace: Some(23),
             private_listener: Some(1),
+            socket_mode: None,
             is_gateway: false,
         };
         let text = parts.source();

@@ -1,10 +1,10 @@
 
 
-def _tend_sockets(settings, private):
+def _tend_sockets(settings, private, mode):
     """Has hooks and the log see the sockets that clients know, and nothing else. One of those that the launcher hands
     down is private; ``private`` is its place among them. Workers listen on it all the same.
 
-    A Unix socket that the launcher has made gets the mode and the owner that Gunicorn would have given it.
+    A Unix socket that the launcher has made gets the mode and the owner that Gunicorn would have given it, or ``mode``.
     """
     import os
     import pkgutil
@@ -22,7 +22,7 @@ def _tend_sockets(settings, private):
     def set_permissions(listener, conf, log):
         path = listener.getsockname()
         try:
-            os.chmod(path, 0o777 & ~conf.umask)
+            os.chmod(path, 0o777 & ~conf.umask if mode is None else mode)
             if (conf.uid, conf.gid) != (os.geteuid(), os.getegid()):
                 os.chown(path, conf.uid, conf.gid)
         except FileNotFoundError:
@@ -32,10 +32,10 @@ def _tend_sockets(settings, private):
 
     def create_sockets(conf, log, fds=None):
         listeners = create(conf, log, fds)
-        if not fds:
-            return listeners
-        if private is not None:
+        if fds and private is not None:
             hidden.append(listeners.pop(private))
+        if not fds and mode is None:
+            return listeners  # Gunicorn has made them
         for listener in listeners:
             if listener.family == socket.AF_UNIX and listener.getsockname():
                 set_permissions(listener, conf, log)

@@ -4,6 +4,7 @@
 mod address;
 mod app;
 mod choice;
+mod file_mode;
 mod quantity;
 
 use std::fmt;
@@ -15,6 +16,7 @@ pub use choice::{
     ClientVerify, GranianLogLevel, GunicornLogLevel, Http, LogFormat, LogLevel, Loop, Mode, Restart, RuntimeMode,
     Server, ServerChoice, TaskImpl, TlsVersion,
 };
+pub use file_mode::FileMode;
 pub use quantity::{Cpus, Int, Lifetime, MOST_WORKERS, MebiSize, Seconds, Size, Span, Workers, show_size, show_span};
 
 /// A type that a setting can have.
