@@ -82,7 +82,7 @@ pub(super) fn start(
                 Err(errno) => warn!(
                     generation = generation.0,
                     error = errno.desc(),
-                    "no scoreboard: workers cannot be looked at"
+                    "no scoreboard: workers cannot be monitored"
                 ),
             },
             Inherited::BorrowedSockets => {

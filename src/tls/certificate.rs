@@ -66,7 +66,7 @@ pub(super) fn certificates(sections: &[Section]) -> std::result::Result<Vec<Cert
         return Ok(found);
     }
     Err(if sections.is_empty() {
-        "is no PEM file".into()
+        "is not a PEM file".into()
     } else {
         format!("holds {}, not a CERTIFICATE: are the two files swapped?", pem::labels(sections))
     })

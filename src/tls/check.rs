@@ -118,7 +118,7 @@ pub fn check(files: &Files, now: SystemTime, force: bool) -> Findings {
     if files.key.is_public && files.key.content.is_ok() {
         let name = shown(&files.key);
         findings.warnings.push(format!(
-            "the private key {name} can be read by every user; chmod 600 it (Kubernetes: defaultMode: 0440)"
+            "every user can read the private key {name}; chmod 600 it (Kubernetes: defaultMode: 0440)"
         ));
     }
     if let (Some(chain), Some(key), []) = (chain, key, findings.problems.as_slice())
@@ -198,12 +198,11 @@ fn read_key(files: &Files, findings: &mut Findings) -> Option<Key> {
         Ok(key) => return judge_strength(file, key, findings),
         Err(Unusable::File(why)) => unusable(file, "private key", &why),
         Err(Unusable::NoPassphrase) => about("is encrypted".into())
-            .hint("set KEY_FILE_PASSWORD, or KEY_FILE_PASSWORD_FILE to a file that holds it"),
+            .hint("set KEY_FILE_PASSWORD, or KEY_FILE_PASSWORD_FILE to a file that contains it"),
         Err(Unusable::WrongPassphrase) => {
             let given = files.passphrase.as_ref().map(|passphrase| passphrase.origin.to_string());
             let given = given.unwrap_or_default();
-            about(format!("is encrypted with another passphrase than the one from {given}"))
-                .hint("give the right one")
+            about(format!("is not encrypted with the passphrase from {given}")).hint("use the right one")
         }
         Err(Unusable::Encryption(how)) => {
             about(format!("is encrypted {how}")).hint(convert(file, Conversion::Encrypted))
@@ -211,7 +210,7 @@ fn read_key(files: &Files, findings: &mut Findings) -> Option<Key> {
         Err(Unusable::NoPoint(form)) => {
             let encrypted = form == Form::Encrypted;
             let conversion = if encrypted { Conversion::EncryptedWithPoint } else { Conversion::WithPoint };
-            about("leaves out its public point, which is to be compared with the certificate's".into())
+            about("lacks its public point, which must be compared with the certificate's".into())
                 .hint(convert(file, conversion))
         }
     };
@@ -220,14 +219,14 @@ fn read_key(files: &Files, findings: &mut Findings) -> Option<Key> {
 }
 
 fn convert(file: &File, conversion: Conversion) -> String {
-    format!("convert it, and name the file that this makes: {}", conversion.command(&file.path))
+    format!("convert it, and use the resulting file: {}", conversion.command(&file.path))
 }
 
 fn judge_strength(file: &File, key: Key, findings: &mut Findings) -> Option<Key> {
     match key.kind {
         Kind::Rsa(bits) if bits < LEAST_RSA_BITS => {
             let message = format!("the private key {} has {bits} bits", file.path.display());
-            let hint = format!("no server takes an RSA key of less than {LEAST_RSA_BITS}");
+            let hint = format!("servers refuse RSA keys of less than {LEAST_RSA_BITS}");
             findings.problems.push(Problem::setting(message, &file.origin).hint(hint));
             None
         }
@@ -257,10 +256,12 @@ fn judge_time(file: &File, chain: &[Certificate], now: SystemTime, force: bool, 
             let (nth, subject) = (nth(index), &one.subject);
             findings.warnings.push(format!("the {nth} certificate in {name}, {subject}, {wrong}"));
         } else if force {
-            findings.warnings.push(format!("the certificate {} {wrong}; FORCE_START goes on", shown(file)));
+            findings
+                .warnings
+                .push(format!("the certificate {} {wrong}; continuing because of FORCE_START", shown(file)));
         } else {
             let remedy = if now < one.not_before { "is the clock right?" } else { "renew it;" };
-            let hint = format!("{remedy} FORCE_START=true starts all the same");
+            let hint = format!("{remedy} FORCE_START=true starts anyway");
             let message = format!("the certificate {name} {wrong}");
             findings.problems.push(Problem::setting(message, &file.origin).hint(hint));
         }
@@ -287,7 +288,7 @@ fn judge_match(files: &Files, chain: &[Certificate], key: &Key, findings: &mut F
     let (certificate, name) = (&files.certificate, files.key.path.display());
     let Some(public) = &key.public else {
         findings.warnings.push(format!(
-            "whether the private key {} fits the certificate is not checked: keys {} are not known here",
+            "cannot check whether the private key {} matches the certificate: keys {} are not supported here",
             shown(&files.key),
             key.kind
         ));
@@ -299,14 +300,13 @@ fn judge_match(files: &Files, chain: &[Certificate], key: &Key, findings: &mut F
         Some(index) => {
             let message =
                 format!("the certificate of the key {name} is the {} in {}", nth(index), certificate.path.display());
-            Problem::setting(message, &certificate.origin).hint("put it first, then each that signed the one before")
+            Problem::setting(message, &certificate.origin)
+                .hint("put it first, followed by each certificate that signed the previous one")
         }
         None => {
-            let message = format!(
-                "the certificate {} and the private key {name} do not belong together",
-                certificate.path.display()
-            );
-            let hint = format!("the key is from {}: name the two files that were made together", files.key.origin);
+            let message =
+                format!("the certificate {} and the private key {name} do not match", certificate.path.display());
+            let hint = format!("the key is from {}: use two files that were made together", files.key.origin);
             Problem::setting(message, &certificate.origin).hint(hint)
         }
     };

@@ -72,7 +72,7 @@ fn files_that_do_not_belong_together_are_named_with_their_settings() {
     let ((certificate, _), (_, key)) = (made(directory.path(), "a", 365), made(directory.path(), "b", 365));
     let found = check(&files(&certificate, &key), in_days(1), false);
     let said = problems(&found);
-    for part in ["cert.pem", "key.pem", "CERT_FILE", "KEY_FILE", "do not belong together"] {
+    for part in ["cert.pem", "key.pem", "CERT_FILE", "KEY_FILE", "do not match"] {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert!(found.pair.is_none());
@@ -109,7 +109,7 @@ fn everything_that_is_wrong_is_reported_together() {
     files.authority = Some(File { content: Err("does not exist".into()), ..file("ca.pem", "SSL_CA_FILE", b"") });
     let said = problems(&check(&files, SystemTime::now(), false));
     assert_eq!(said.lines().count(), 3, "{said}");
-    for part in ["cert.pem is no PEM", "key.pem is no PEM", "ca.pem does not exist"] {
+    for part in ["cert.pem is not a PEM", "key.pem is not a PEM", "ca.pem does not exist"] {
         assert!(said.contains(part), "{part}: {said}");
     }
 }
@@ -148,7 +148,7 @@ fn a_key_in_a_rare_form_is_refused_with_the_command_that_converts_it() {
     let without = of_key(&["ec", "-in", "key", "-no_public"]);
     for (said, what, command) in [
         (traditional, "is encrypted in OpenSSL's old format", "openssl pkcs8 -topk8 -in key.pem -out key.pem.new"),
-        (without, "leaves out its public point", "openssl ec -in key.pem -out key.pem.new"),
+        (without, "lacks its public point", "openssl ec -in key.pem -out key.pem.new"),
     ] {
         for part in ["the private key key.pem", "KEY_FILE", what, command] {
             assert!(said.contains(part), "{part}: {said}");

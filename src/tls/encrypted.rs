@@ -19,7 +19,7 @@ const MOST_MEMORY: u64 = 64 << 20;
 /// # Errors
 /// That the encryption is none that is carried out here, or that the passphrase is another one.
 pub(super) fn decrypt(data: &[u8], passphrase: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unusable> {
-    let unknown = || Unusable::Encryption("in a way that is not known here".into());
+    let unknown = || Unusable::Encryption("in a way that is not supported here".into());
     let (algorithm, data) = read(data).map_err(|_| unknown())?;
     if let Some(cost) = excessive_cost(&algorithm) {
         return Err(Unusable::Encryption(cost));
@@ -28,7 +28,7 @@ pub(super) fn decrypt(data: &[u8], passphrase: &[u8]) -> Result<Zeroizing<Vec<u8
         Ok(clear) => Ok(Zeroizing::new(clear)),
         Err(pkcs5::Error::DecryptFailed) => Err(Unusable::WrongPassphrase),
         Err(pkcs5::Error::NoPbes1CryptSupport) => {
-            Err(Unusable::Encryption("with PKCS#5 1.5, which is broken since long".into()))
+            Err(Unusable::Encryption("with PKCS#5 1.5, which has long been broken".into()))
         }
         Err(_) => Err(unknown()),
     }
@@ -46,9 +46,8 @@ fn excessive_cost(algorithm: &EncryptionScheme) -> Option<String> {
     match &parameters.kdf {
         Kdf::Pbkdf2(pbkdf2) => {
             let count = pbkdf2.iteration_count;
-            (count > MOST_ITERATIONS).then(|| {
-                format!("with {count} iterations of PBKDF2, of which at most {MOST_ITERATIONS} are done here")
-            })
+            (count > MOST_ITERATIONS)
+                .then(|| format!("with {count} iterations of PBKDF2; the limit here is {MOST_ITERATIONS}"))
         }
         Kdf::Scrypt(scrypt) => excessive_memory(scrypt),
         _ => None,

@@ -127,7 +127,7 @@ pub enum Form {
 /// Why a key cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unusable {
-    /// What is wrong with the file: "is no PEM file".
+    /// What is wrong with the file: "is not a PEM file".
     File(String),
     /// It is encrypted, and there is no passphrase.
     NoPassphrase,
@@ -147,13 +147,13 @@ pub fn read(text: &[u8], passphrase: Option<&[u8]>) -> Result<Key, Unusable> {
     let sections = pem::sections(text);
     let Some(section) = sections.iter().find(|section| section.label.ends_with("PRIVATE KEY")) else {
         return Err(Unusable::File(if sections.is_empty() {
-            "is no PEM file".into()
+            "is not a PEM file".into()
         } else {
             format!("holds {}, not a PRIVATE KEY: are the two files swapped?", pem::labels(&sections))
         }));
     };
     if section.is_encrypted_by_header() {
-        let how = "in OpenSSL's old format (Proc-Type: 4,ENCRYPTED), which is not read here";
+        let how = "in OpenSSL's old format (Proc-Type: 4,ENCRYPTED), which is not supported here";
         return Err(Unusable::Encryption(how.into()));
     }
     if section.label == "ENCRYPTED PRIVATE KEY" {
@@ -183,7 +183,7 @@ fn parse(label: &str, data: &[u8], form: Form) -> Result<Key, Unusable> {
             };
             (wrapped(EC, (&curve).into(), data).map_err(malformed)?, form)
         }
-        _ => return Err(Unusable::File(format!("holds a {label}, which is no key for TLS"))),
+        _ => return Err(Unusable::File(format!("holds a {label}, which is not a key for TLS"))),
     };
     match identify(&der).map_err(malformed)? {
         Identity::Known(kind, public) => Ok(Key { der, kind, form, public: Some(public) }),

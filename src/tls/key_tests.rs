@@ -141,7 +141,7 @@ fn a_derivation_that_would_hold_everything_up_is_named_and_its_conversion_works(
 
 #[test]
 fn what_is_no_usable_key_is_said() {
-    assert_eq!(read(b"nothing", None).err(), Some(Unusable::File("is no PEM file".into())));
+    assert_eq!(read(b"nothing", None).err(), Some(Unusable::File("is not a PEM file".into())));
     let certificate = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     assert!(matches!(read(certificate, None), Err(Unusable::File(why)) if why.contains("swapped")));
     let broken = b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";

@@ -61,7 +61,7 @@ fn content(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     let length = metadata.len();
     if length > LARGEST {

@@ -150,8 +150,8 @@ fn gunicorn_is_replaced_worker_by_worker_and_loses_no_request() {
     let log = limited.running.log();
     eprintln!("{answered} answered\n{log}");
     assert!(failures.is_empty(), "{} of {answered}: {failures:?}\n{log}", failures.len());
-    assert_eq!(log.matches("no room for two generations: ").count(), 2, "{log}");
-    assert_eq!(log.matches("; replacing step by step\n").count(), 2, "{log}");
+    assert_eq!(log.matches("not enough memory for two generations: ").count(), 2, "{log}");
+    assert_eq!(log.matches("; replacing worker by worker\n").count(), 2, "{log}");
     assert!(!log.contains("SIGKILL"), "{log}");
     limited.wait_workers(3);
     limited.stop();

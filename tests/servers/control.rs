@@ -347,7 +347,7 @@ fn survivors_of_a_killed_main_process_are_watched_on() {
     let mut survivors = harness::children(running.children()[0]);
     survivors.sort();
     kill(running.children()[0], Signal::SIGKILL).unwrap();
-    running.wait_log("its workers still serve");
+    running.wait_log("its workers keep serving");
     let orphaned = status(&running)["generations"][0].clone();
     assert_eq!((&orphaned["state"], &orphaned["main_pid"]), (&"orphaned".into(), &Value::Null));
     let mut workers = worker_pids(&orphaned);

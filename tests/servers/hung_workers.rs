@@ -106,7 +106,9 @@ fn a_worker_that_waits_for_its_output_to_be_read_is_reported_and_left_alone(serv
     std::thread::sleep(Duration::from_secs(6));
     assert!(workers.iter().all(|pid| is_alive(*pid)));
     running.read_log_from(reader);
-    wait_until("a report", || running.log().contains("worker waits for its standard output or standard error"));
+    wait_until("a report", || {
+        running.log().contains("worker is stuck writing to its standard output or standard error")
+    });
     assert!(!running.log().contains("worker hung"));
     wait_until("a stretch of answers", || (0..20).all(|_| get(running.port, "/").is_ok_and(|it| it.status == 200)));
     assert!(workers.iter().all(|pid| is_alive(*pid)));

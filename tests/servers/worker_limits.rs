@@ -73,7 +73,7 @@ fn the_only_worker_is_replaced_by_one_that_serves_before_it_leaves(server: &str)
     wait_until("Granian to be past its crash loop", || get(running.port, "/").is_ok());
     let load = Load::start(running.port, "/", 4);
     grow(&running, 400);
-    running.wait_log("replacing the only worker");
+    running.wait_log("replacing the single worker");
     running.wait_log("gone generation=1");
     assert_hardly_any_failed(load);
     assert!(status(&running).contains("generation 2"), "{}", running.log());

@@ -16,14 +16,14 @@ pub(in super::super) fn parse(text: &str) -> Result<Bind, String> {
         return if path.is_empty() { Err("it has no path".into()) } else { Ok(Bind::Unix(path.into())) };
     }
     if text.starts_with("fd://") {
-        return Err("a descriptor that is handed down is not served here; use LISTEN_FDS".into());
+        return Err("inherited descriptors are not supported here; use LISTEN_FDS".into());
     }
     let text = text.strip_prefix("tcp://").unwrap_or(text);
     let (host, port) = split(text);
     let host = if host.is_empty() { Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) } else { address(host) };
     let port = port.map_or(Ok(PORT), |port| {
         let number = Int::<0, 65535>::parse(port).ok().and_then(|port| u16::try_from(port.0).ok());
-        number.ok_or_else(|| format!("{port:?} is no port"))
+        number.ok_or_else(|| format!("{port:?} is not a port"))
     });
     Ok(Bind::Tcp(SocketAddr::new(host?, port?)))
 }

@@ -34,9 +34,9 @@ pub fn places(resolution: &Resolution) -> Places {
 
 /// What is always the launcher's, and why.
 pub(super) const OURS: &[(&str, &str)] = &[
-    ("daemon", "a server that detaches cannot be looked after"),
-    ("pidfile", "the launcher knows the process; use its lock"),
-    ("reuse_port", "workers share one socket, so that a hung one takes no requests with it"),
+    ("daemon", "a daemonized server cannot be supervised"),
+    ("pidfile", "the launcher keeps track of the process; use its lock"),
+    ("reuse_port", "the workers share one socket, so that a hung one does not take requests with it"),
 ];
 
 /// The variable, taken apart.
@@ -64,7 +64,7 @@ impl CmdArgs {
         }
         if let Some(text) = args.value("workers").filter(|text| count(text).is_none()) {
             let message = format!("{NAME} has --workers {text}");
-            findings.problem(Problem::setting(message, &origin).hint("use a whole number from 1 on"));
+            findings.problem(Problem::setting(message, &origin).hint("use a whole number of at least 1"));
         }
         args
     }
@@ -125,7 +125,7 @@ mod tests {
         let (args, findings) = read("-D --pid=/run/x --reuse-port --threads 4 --env 'A=b c'");
         assert_eq!(args.rewritten().unwrap(), "--threads 4 --env 'A=b c'");
         assert_eq!(findings.warnings.len(), 3);
-        assert!(findings.warnings[0].starts_with("-D in GUNICORN_CMD_ARGS is ignored: a server that detaches"));
+        assert!(findings.warnings[0].starts_with("-D in GUNICORN_CMD_ARGS is ignored: a daemonized server"));
         assert!(findings.problems.is_empty());
     }
 

@@ -165,7 +165,7 @@ fn base<'a>(file: Option<&'a UserFile>, app: &Target, host: &Host, findings: &mu
         return Some(Base::User(&file.location));
     }
     if app.is_gateway {
-        findings.decide("config", "built in", "the app is the gateway, and there is no file of yours");
+        findings.decide("config", "built in", "the app is the gateway, and you have no file of your own");
         return Some(Base::Gateway);
     }
     // Gunicorn looks for ./gunicorn.conf.py if it is not told of a configuration.
@@ -186,7 +186,7 @@ fn guarded<'a>(
     let paste = own.get("paste").is_some() || server_args_set(resolution, "paste");
     let obstacle = match asked {
         Some(class) if worker_class::is_wsgi(class) => Some(format!("worker class {class} is for WSGI apps")),
-        _ if paste => Some("the app is what a paste file says".to_owned()),
+        _ if paste => Some("the app is defined in a paste file".to_owned()),
         _ => Around::obstacle(host),
     };
     Around {
@@ -328,7 +328,7 @@ fn class(
         return Class { directive: None, known: Some(class.to_owned()), asked: Some(class.to_owned()) };
     }
     if let Some(told) = told.filter(own::Given::is_computed) {
-        findings.decide("worker-class", "computed", format!("{told}: the workers tell when they start"));
+        findings.decide("worker-class", "computed", format!("{told}: the workers report when they start"));
         return Class { directive: None, known: None, asked: None };
     }
     let class = worker_class::best(app, dev_mode, host, version, findings);
@@ -366,7 +366,7 @@ fn fitted(seconds: u64, settings: &Settings, findings: &mut Findings) -> u64 {
     if timeout.is_explicit() {
         findings.problem(Problem::setting(what, &setting.origin).hint("lower it, or raise stop_timeout"));
     } else {
-        let advice = "raise MCP_LAUNCH_STOP_TIMEOUT if whoever stops the launcher waits longer";
+        let advice = "raise MCP_LAUNCH_STOP_TIMEOUT if the launcher has more time to stop";
         findings.warn(format!("{what} (from {}); {budget}s is used; {advice}", setting.origin));
     }
     budget
@@ -388,8 +388,9 @@ fn proxies(settings: &Settings, version: Option<Version>, findings: &mut Finding
     let proxies = setting.value.as_ref()?;
     if proxies.contains('/') && version.is_some_and(|version| version < GUNICORN_NETWORKS) {
         let message =
-            format!("forwarded_allow_ips = {proxies} has a network, which gunicorn before 24.1 does not take");
-        findings.problem(Problem::setting(message, &setting.origin).hint("list addresses, or use a newer gunicorn"));
+            format!("forwarded_allow_ips = {proxies} contains a network, which gunicorn before 24.1 does not accept");
+        findings
+            .problem(Problem::setting(message, &setting.origin).hint("list the addresses, or use a newer gunicorn"));
     }
     Some(Directive::explicit("forwarded_allow_ips", "--forwarded-allow-ips", text(proxies)))
 }

@@ -12,7 +12,7 @@ pub(super) fn warn(own: &Own, findings: &mut Findings) {
         match own.in_file(setting) {
             Some(given) if given.is_on() => findings.warn(format!("{given} is ignored: {why}")),
             Some(given) if given.is_computed() => {
-                findings.warn(format!("{given} is computed and, whatever it comes to, is ignored: {why}"));
+                findings.warn(format!("{given} is computed and will be ignored: {why}"));
             }
             _ => {}
         }
@@ -28,7 +28,7 @@ pub(super) fn grace_beyond_budget(settings: &Settings, own: &Own, findings: &mut
     let is_beyond = given.number().is_some_and(|seconds| seconds > budget);
     if is_beyond {
         findings.warn(format!(
-            "{given} is more than the stop budget leaves: it is cut to {budget} s; raise MCP_LAUNCH_STOP_TIMEOUT for more"
+            "{given} exceeds the stop budget and is reduced to {budget} s; raise MCP_LAUNCH_STOP_TIMEOUT for more"
         ));
     }
     is_beyond

@@ -89,7 +89,7 @@ impl<'a> Own<'a> {
             Some(Ok(value)) => return Setting { value, origin: told.origin, shadowed: Vec::new() },
             None if told.is_computed() => findings.problem(
                 Problem::setting("wsgi_app is computed, so it is not known before the server runs", &told.origin)
-                    .hint("name the APP: as argument, or in APP_MODULE"),
+                    .hint("name the APP as an argument, or in APP_MODULE"),
             ),
             None => {}
             Some(Err(_)) => findings
@@ -117,7 +117,7 @@ impl<'a> Own<'a> {
             )),
             _ if told.is_none() => {}
             _ => findings.problem(
-                Problem::setting(format!("{told} is no worker count"), &told.origin).hint("use a whole number from 1 on"),
+                Problem::setting(format!("{told} is not a worker count"), &told.origin).hint("use a whole number of at least 1"),
             ),
         }
         None

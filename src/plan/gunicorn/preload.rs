@@ -49,7 +49,7 @@ pub(super) fn decide(
         (None, None, None) => (false, "auto: the app is not the gateway".to_owned()),
     };
     let because = match told.filter(|told| told.is_computed() && setting.value.0.is_none()) {
-        Some(told) => format!("{because}; {told} is computed and has the last word"),
+        Some(told) => format!("{because}; {told} is computed and takes precedence"),
         None => because,
     };
     findings.decide("preload", if is_on { "on" } else { "off" }, because);

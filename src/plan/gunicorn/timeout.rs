@@ -35,7 +35,7 @@ pub(in super::super) fn worker_timeout(settings: &Settings, own: &Own, findings:
                  MCP_LAUNCH_WORKER_TIMEOUT",
                 ours.value.0.as_secs()
             ));
-            of(ours.value.0, format!("default; {shown} is computed, and Gunicorn keeps it beside"))
+            of(ours.value.0, format!("default; {shown} is computed, and Gunicorn enforces it as well"))
         }
         None => of(ours.value.0, ours.origin.to_string()),
     }
@@ -65,7 +65,7 @@ impl WorkerTimeout {
     /// Says which one binds. Without the guard nobody hears a heartbeat.
     pub fn report(&self, is_guarded: bool, findings: &mut Findings) {
         let (decision, because) = match self.limit {
-            _ if !is_guarded => ("the server's own".to_owned(), "there is no guard in the workers"),
+            _ if !is_guarded => ("the server's own".to_owned(), "the workers run without the guard"),
             Some(limit) => (format!("{} s", limit.as_secs_f64()), &*self.because),
             None => ("off".to_owned(), &*self.because),
         };

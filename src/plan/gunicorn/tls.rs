@@ -63,9 +63,9 @@ pub(super) fn http(
     let (why, hint) = if !settings.ssl.value {
         ("TLS".to_owned(), "set SSL=true".to_owned())
     } else if !class.is_some_and(worker_class::is_own_asgi) {
-        let class = class.unwrap_or("the one of the configuration file");
+        let class = class.unwrap_or("the one in the configuration file");
         (
-            format!("Gunicorn's own worker class {}, and it is {class}", worker_class::ASGI),
+            format!("Gunicorn's own worker class {} instead of {class}", worker_class::ASGI),
             "set GUNICORN_WORKER_CLASS=asgi".into(),
         )
     } else if !gunicorn_has(FLAG, version) {

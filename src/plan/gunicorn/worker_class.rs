@@ -35,7 +35,7 @@ pub(super) fn best(
     } else if has("uvicorn") {
         (UVICORN, "auto: uvicorn is installed, uvicorn-worker is not")
     } else if has_own {
-        (ASGI, "auto: gunicorn's own, as neither uvicorn-worker nor uvicorn is installed")
+        (ASGI, "auto: gunicorn's own because neither uvicorn-worker nor uvicorn is installed")
     } else {
         let message = "no worker class for an ASGI app: neither uvicorn-worker nor uvicorn is installed, and this \
                        gunicorn has none of its own before 24.0";
@@ -64,10 +64,10 @@ pub(super) fn check(
     }
     if is_wsgi(class) && app.is_gateway {
         let message = format!("worker class {class} is for WSGI apps, and {} is an ASGI app", app.text);
-        findings.problem(Problem::setting(message, origin).hint("leave it out, or use auto"));
+        findings.problem(Problem::setting(message, origin).hint("remove it, or use auto"));
     }
     if class == ASGI && version.is_some_and(|version| version < GUNICORN_ASGI) {
-        let message = format!("this gunicorn has no worker class {class}; it came with {GUNICORN_ASGI}");
+        let message = format!("this gunicorn has no worker class {class}; it was added in {GUNICORN_ASGI}");
         findings.problem(Problem::setting(message, origin).hint(install(python, "-U gunicorn")));
     }
     let package = match class {

@@ -82,7 +82,7 @@ impl Component for Certificates {
             Err(problems) => {
                 if watch.found_unfit(now) == Unfit::Report {
                     let why = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-                    warn!(%why, "certificate files have changed and are of no use: the old ones stay in use");
+                    warn!(%why, "certificate files have changed but cannot be used: the old ones stay in use");
                 }
                 Vec::new()
             }

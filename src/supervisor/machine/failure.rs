@@ -28,7 +28,7 @@ impl State {
             SpawnFailure::NoRoom => {}
         }
         if self.reload.as_ref().is_some_and(|reload| reload.is_for(id)) {
-            self.reload_failed(&format!("the system has no room for another process: {why}"), turn);
+            self.reload_failed(&format!("the system cannot start another process: {why}"), turn);
             if self.is_intact() {
                 return;
             }
@@ -174,7 +174,7 @@ impl State {
         };
         let failures = self.restarts.total().max(1);
         turn.log(Note::GivingUp { status, cause, failures });
-        self.refuse_reloads("the launcher gives up", turn);
+        self.refuse_reloads("the launcher is giving up", turn);
         let deadline = turn.now + self.policy().stop_timeout;
         self.end(deadline, Some(status), turn);
     }

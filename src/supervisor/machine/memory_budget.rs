@@ -71,7 +71,7 @@ impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = |bytes: u64| format!("{}M", bytes.div_ceil(1 << 20));
         let Self { limit, used, size } = self;
-        write!(f, "{} limit, {} used, the old one has {}", mib(*limit), mib(*used), mib(size.whole))
+        write!(f, "limit {}, used {}, by the old generation {}", mib(*limit), mib(*used), mib(size.whole))
     }
 }
 
@@ -80,7 +80,9 @@ impl Shortage {
     #[must_use]
     pub fn refusal(&self) -> String {
         let one_worker = self.size.one_worker.div_ceil(1 << 20);
-        format!("no room for a new generation, not even with one worker, which takes about {one_worker}M: {self}")
+        format!(
+            "not enough memory for a new generation, not even with one worker, which needs about {one_worker}M: {self}"
+        )
     }
 }
 
@@ -129,7 +131,7 @@ mod tests {
     #[test]
     fn the_log_says_what_was_compared() {
         let Room::OneWorker(shortage) = room(&[level(512, 350, 50)], size(280, 100)) else { panic!("212M are free") };
-        assert_eq!(shortage.to_string(), "512M limit, 300M used, the old one has 280M");
+        assert_eq!(shortage.to_string(), "limit 512M, used 300M, by the old generation 280M");
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl fmt::Display for Outcome {
             },
             Self::NotReady => f.write_str("not ready in time"),
             Self::NotStarted(_) => f.write_str("could not be executed"),
-            Self::Refused => f.write_str("the system does not let it be started"),
+            Self::Refused => f.write_str("the system does not permit its start"),
         }
     }
 }

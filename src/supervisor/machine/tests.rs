@@ -584,7 +584,7 @@ fn without_room_for_one_worker_a_reload_is_refused() {
             Action::Reply { request: 5, result: Err(why) } => Some(why.as_str()),
             _ => None,
         });
-        let numbers = "one worker, which takes about 100M: 512M limit, 300M used, the old one has 280M";
+        let numbers = "one worker, which needs about 100M: limit 512M, used 300M, by the old generation 280M";
         assert!(why.is_some_and(|why| why.contains(numbers)), "{actions:?}");
         assert!(run.state.is_ready());
         run.room = Room::Whole;

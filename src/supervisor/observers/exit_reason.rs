@@ -50,12 +50,12 @@ impl ExitReason {
             Note::MainExited { outcome, why, .. } => {
                 let oom = *outcome == Outcome::Signaled(libc::SIGKILL) && world.workers.was_oom(Instant::now());
                 self.server = Some(if oom {
-                    "killed for lack of memory (oom)".to_owned()
+                    "killed, out of memory (oom)".to_owned()
                 } else {
                     outcome.because(why.as_deref())
                 });
                 if oom {
-                    tracing::warn!("the kernel killed the server's main process for lack of memory");
+                    tracing::warn!("the kernel killed the server's main process because memory ran out");
                 }
             }
             Note::NotReadyInTime { .. } => self.server = Some(Outcome::NotReady.to_string()),

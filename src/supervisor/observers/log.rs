@@ -41,7 +41,7 @@ impl World {
             Note::MainExited { generation, outcome, ready_for, survivors, why } => {
                 let uptime = ready_for.map_or_else(|| "never ready".to_owned(), show_rounded);
                 if *survivors {
-                    warn!(generation = generation.0, cause = %outcome, uptime, "server main process exit, its workers still serve");
+                    warn!(generation = generation.0, cause = %outcome, uptime, "server main process exit, its workers keep serving");
                 } else {
                     warn!(generation = generation.0, cause = %outcome, uptime, why, "server exit");
                 }
@@ -50,14 +50,14 @@ impl World {
                 error!(generation = generation.0, timeout = show_span(*timeout), "server not ready in time");
             }
             Note::Respawning { wait, restarts_left } => info!(next = show_rounded(*wait), restarts_left, "respawn"),
-            Note::NoRoom { wait } => warn!(next = show_rounded(*wait), "the system has no room for another process"),
+            Note::NoRoom { wait } => warn!(next = show_rounded(*wait), "the system cannot start another process"),
             Note::GivingUp { status, cause, failures } => error!(status, %cause, after = failures, "giving up"),
             Note::Reloading => info!("reload"),
             Note::ShortOfMemory { shortage, stepwise: true } => {
-                warn!("no room for two generations: {shortage}; replacing step by step");
+                warn!("not enough memory for two generations: {shortage}; replacing worker by worker");
             }
             Note::ShortOfMemory { shortage, stepwise: false } => {
-                warn!("no room for two generations: {shortage}; replacing step by step, one worker takes over first");
+                warn!("not enough memory for two generations: {shortage}; one worker takes over first");
             }
             Note::Step { old, old_workers, new, new_workers } => {
                 info!(old = old.0, old_workers, new = new.0, new_workers, "step");
@@ -65,25 +65,25 @@ impl World {
             Note::StepsFailed { generation, given_back } => {
                 error!(
                     generation = generation.0,
-                    given_back, "the new generation failed half-way: back to the old one"
+                    given_back, "the new generation failed halfway: returning to the old one"
                 );
             }
             Note::Complete { generation, workers } => info!(generation = generation.0, workers, "complete"),
             Note::StaysSmall { why, wait } => {
-                error!(%why, next = show_rounded(*wait), "the full generation failed: one worker serves on");
+                error!(%why, next = show_rounded(*wait), "the full generation failed: one worker keeps serving");
             }
             Note::ReloadFailed { why } => error!(%why, "reload failed, the old generation was kept"),
             Note::RenewalFailed { why } => {
-                warn!(%why, "the only worker could not be replaced with its generation: it serves on");
+                warn!(%why, "the single worker could not be replaced with its generation: it keeps serving");
             }
             Note::Stopping { delay, budget } if delay.is_zero() => info!(budget = show_span(*budget), "stopping"),
             Note::Stopping { delay, budget } => {
                 info!(budget = show_span(*budget), delay = show_span(*delay), "stopping after the delay");
             }
-            Note::Hurrying => warn!("a second stop signal: no more waiting"),
+            Note::Hurrying => warn!("second stop signal: not waiting any longer"),
             Note::Killing => warn!("time is up: killing what is left"),
             Note::Gone { generation } => info!(generation = generation.0, "gone"),
-            Note::Abandoned => error!("the kernel holds a killed process: it is not waited for any more"),
+            Note::Abandoned => error!("a killed process is stuck in the kernel: not waiting for it any longer"),
             Note::Stopped { status } => info!(status, "exit"),
         }
     }

@@ -84,11 +84,11 @@ fn obey(generation: GenerationId, order: Order, world: &mut World) -> Output {
             signal(worker.id, Signal::SIGTERM)
         }
         Order::Kill(id) => {
-            warn!(generation = generation.0, pid = %id.0, "the worker that is being replaced has not finished in time: SIGKILL");
+            warn!(generation = generation.0, pid = %id.0, "the worker being replaced has not finished in time: SIGKILL");
             signal(id, Signal::SIGKILL)
         }
         Order::Renew(worker, excess) => {
-            world.write_replacing(generation, worker, excess, "replacing the only worker with its generation");
+            world.write_replacing(generation, worker, excess, "replacing the single worker with its generation");
             Event::Renew.into()
         }
     }

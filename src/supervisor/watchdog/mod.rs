@@ -91,15 +91,15 @@ impl Watched {
             Remedy::Report => {
                 warn!(
                     generation = generation.0, %pid, silent, in_flight,
-                    "worker waits for its standard output or standard error to be read: it is not replaced for that"
+                    "worker is stuck writing to its standard output or standard error, which nobody reads: not replacing it"
                 );
                 return None;
             }
             Remedy::Finish => {
-                warn!(generation = generation.0, %pid, "the hung worker does not act on SIGABRT: SIGKILL");
+                warn!(generation = generation.0, %pid, "the hung worker does not respond to SIGABRT: SIGKILL");
             }
             Remedy::Abort | Remedy::Kill if *is_starting => {
-                warn!(generation = generation.0, %pid, starting = silent, %state, cpu, last = watched, "worker does not get ready");
+                warn!(generation = generation.0, %pid, starting = silent, %state, cpu, last = watched, "worker does not become ready");
             }
             Remedy::Abort | Remedy::Kill => {
                 warn!(generation = generation.0, %pid, silent, timeout, %state, cpu, last = watched, in_flight, "worker hung");

@@ -97,7 +97,7 @@ fn write_exit(exit: &WorkerExit) {
     let WorkerExit { generation, pid, cause, age, restarts, expected, .. } = exit;
     let age = show_rounded(age);
     match cause {
-        _ if *expected => debug!(generation = generation.0, %pid, %cause, age, "worker exit, as it should"),
+        _ if *expected => debug!(generation = generation.0, %pid, %cause, age, "worker exit, as expected"),
         // Servers replace their workers now and then (a number of requests), and so do we.
         Cause::Exit(0) | Cause::Rss | Cause::Age => {
             info!(generation = generation.0, %pid, %cause, age, restarts, "worker exit");

@@ -40,7 +40,7 @@ fn survivors_of_a_killed_main_process_leave_when_the_replacement_is_ready(server
     let Some(mut running) = real(server) else { return };
     let survivors = answering_workers(&running);
     kill(running.children()[0], Signal::SIGKILL).unwrap();
-    running.wait_log("its workers still serve");
+    running.wait_log("its workers keep serving");
     running.wait_log_count("ready generation=", 2);
     wait_until("the survivors to leave", || survivors.iter().all(|pid| !is_alive(*pid)));
     wait_until("the new workers", || answering_workers(&running).len() == 2);

@@ -69,7 +69,7 @@ fn when_the_system_refuses_a_process_it_waits_and_tries_again() {
     running.wait_log("ready generation=");
     limit(running.pid(), "--nproc=1:");
     kill_server(&running);
-    running.wait_log_count("no room for another process", 3);
+    running.wait_log_count("cannot start another process", 3);
     limit(running.pid(), "--nproc=1000:");
     running.wait_log_count("ready generation=", 2);
     assert!(is_serving(&running));
@@ -86,7 +86,7 @@ fn a_stop_while_the_system_refuses_processes_is_clean() {
     running.wait_log("ready generation=");
     limit(running.pid(), "--nproc=1:");
     kill_server(&running);
-    running.wait_log("no room for another process");
+    running.wait_log("cannot start another process");
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
 
@@ -94,7 +94,7 @@ fn a_stop_while_the_system_refuses_processes_is_clean() {
 fn without_a_file_descriptor_it_waits_and_tries_again() {
     let mut running = with_descriptors(0, "serve", "20s");
     kill_server(&running);
-    running.wait_log_count("no room for another process", 3);
+    running.wait_log_count("cannot start another process", 3);
     limit(running.pid(), "--nofile=1024:");
     running.wait_log_count("ready generation=", 2);
     assert!(is_serving(&running));
@@ -125,8 +125,8 @@ fn with_hardly_a_file_descriptor_workers_that_lost_their_main_process_are_not_le
     for spare in 0..3 {
         let mut running = with_descriptors(spare, "deaf-worker", "1s");
         kill(running.children()[0], Signal::SIGKILL).unwrap();
-        running.wait_log("its workers still serve");
-        running.wait_log("no room for another process");
+        running.wait_log("its workers keep serving");
+        running.wait_log("cannot start another process");
         assert_eq!(running.stop(), 143, "{spare}: {}", running.log());
         running.assert_nothing_left();
     }
@@ -136,7 +136,7 @@ fn with_hardly_a_file_descriptor_workers_that_lost_their_main_process_are_not_le
 fn a_client_that_comes_while_the_system_refuses_processes_is_answered_later() {
     let mut running = with_descriptors(0, "serve", "20s");
     kill_server(&running);
-    running.wait_log_count("no room for another process", 3);
+    running.wait_log_count("cannot start another process", 3);
     let mut client = TcpStream::connect(("127.0.0.1", running.port)).unwrap();
     request(&mut client, "/");
     limit(running.pid(), "--nofile=1024:");
@@ -154,7 +154,7 @@ fn attempts_that_the_system_refuses_leave_no_descriptor_open() {
     // Room for what is prepared, not for all of it.
     limit(running.pid(), &format!("--nofile={}:", before + 3));
     kill_server(&running);
-    running.wait_log_count("no room for another process", 5);
+    running.wait_log_count("cannot start another process", 5);
     limit(running.pid(), "--nofile=1024:");
     running.wait_log_count("ready generation=", 2);
     wait_until("the probe to be over", || open() <= before);

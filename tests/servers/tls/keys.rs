@@ -143,7 +143,7 @@ fn what_is_wrong_with_the_files_is_said_before_anything_starts(server: &str) {
     let finished = launch.finish();
     assert_eq!(finished.code, 78, "{}", finished.log);
     for said in [
-        "server.key is encrypted with another passphrase than the one from environment KEY_FILE_PASSWORD",
+        "server.key is not encrypted with the passphrase from environment KEY_FILE_PASSWORD",
         "the CA certificate file",
         "none.pem does not exist (from environment SSL_CA_FILE)",
     ] {
@@ -157,7 +157,7 @@ fn a_key_in_a_rare_form_is_answered_with_the_command_that_converts_it(server: &s
     let traditional = &["genrsa -traditional -aes256 -passout pass:correct-horse-battery -out server.key 2048"][..];
     let without = &["ecparam -name prime256v1 -genkey -out whole.key", "ec -in whole.key -no_public -out server.key"];
     let passphrases = "pkcs8 -topk8 -passin pass:correct-horse-battery -passout pass:correct-horse-battery";
-    for (made, said) in [(traditional, "OpenSSL's old format"), (without, "leaves out its public point")] {
+    for (made, said) in [(traditional, "OpenSSL's old format"), (without, "lacks its public point")] {
         let prepared = |served: &str| {
             let launch = launch(server, "server", &[])?;
             let directory = launch.directory.path().to_owned();

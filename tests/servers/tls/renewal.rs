@@ -66,9 +66,9 @@ fn a_broken_renewal_keeps_the_old_certificate(server: &str) {
     let good = fs::read(&key).unwrap();
     fs::copy(running.directory.path().join("v2/tls.key"), &key).unwrap();
     let (code, said) = ask(&running, &["reload"]);
-    assert!(code == 1 && said.contains("do not belong together") && said.contains("CERT_FILE"), "{said}");
+    assert!(code == 1 && said.contains("do not match") && said.contains("CERT_FILE"), "{said}");
     // Half of a renewal is waited for; only if that is all that comes it is said.
-    running.wait_log("certificate files have changed and are of no use");
+    running.wait_log("certificate files have changed but cannot be used");
     assert!(serves(&running, "v1/tls.crt"), "{}", running.log());
     // And whoever mends it need not tell.
     fs::copy(running.directory.path().join("v2/tls.crt"), running.directory.path().join("v1/tls.crt")).unwrap();
