@@ -4,8 +4,8 @@
 //! It prints the time at which it began (CLOCK_MONOTONIC, in nanoseconds) and its pid. The variable FAKE_SERVER says
 //! what it does then:
 //! - unset: it exits with status 0;
-//! - `serve`: it answers every request on the listening sockets given in its arguments in Gunicorn's form (`--bind
-//!   fd://3`), until a signal ends it;
+//! - `serve`: it answers every request on the listening sockets that it inherits (LISTEN_FDS), until
+//!   a signal ends it;
 //! - `serve-with-workers`: it also starts as many processes as `--workers` says.
 
 #![no_main]
@@ -47,8 +47,8 @@ pub extern "C" fn main() -> i32 {
         Ok("serve") => {}
         _ => return 0,
     }
-    let sockets = std::env::args().filter_map(|argument| argument.strip_prefix("fd://")?.parse().ok());
-    for descriptor in sockets {
+    let count = std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0);
+    for descriptor in 3..3 + count {
         std::thread::spawn(move || serve(descriptor));
     }
     loop {
@@ -60,7 +60,11 @@ pub extern "C" fn main() -> i32 {
 fn start_workers() {
     let count = std::env::args().skip_while(|argument| argument != "--workers").nth(1);
     for _ in 0..count.and_then(|count| count.parse().ok()).unwrap_or(1) {
-        let worker = Command::new("/proc/self/exe").env("FAKE_SERVER", "serve").stdout(Stdio::null()).spawn();
+        let worker = Command::new("/proc/self/exe")
+            .env("FAKE_SERVER", "serve")
+            .env_remove("LISTEN_FDS")
+            .stdout(Stdio::null())
+            .spawn();
         worker.expect("a worker");
     }
 }
