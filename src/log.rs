@@ -165,20 +165,20 @@ pub fn wants_colour(stream: &impl IsTerminal) -> bool {
 struct Sink(Arc<Queue>);
 
 /// One line on its way into the queue.
-struct Line {
+struct LogLine {
     queue: Arc<Queue>,
     text: Vec<u8>,
 }
 
 impl<'a> MakeWriter<'a> for Sink {
-    type Writer = Line;
+    type Writer = LogLine;
 
-    fn make_writer(&'a self) -> Line {
-        Line { queue: Arc::clone(&self.0), text: Vec::new() }
+    fn make_writer(&'a self) -> LogLine {
+        LogLine { queue: Arc::clone(&self.0), text: Vec::new() }
     }
 }
 
-impl Write for Line {
+impl Write for LogLine {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.text.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -189,7 +189,7 @@ impl Write for Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for LogLine {
     fn drop(&mut self) {
         self.queue.push(std::mem::take(&mut self.text));
     }

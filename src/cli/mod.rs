@@ -14,7 +14,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use clap_complete::Shell;
 
-use crate::compare::options::{self, Format, Header, Options, Request};
+use crate::compare::options::{self, Format, Header, LoadRequest, Options};
 use crate::host::{Program, find_program};
 use crate::settings::FlagLayer;
 use crate::settings::value::{Server, Span, Value};
@@ -260,7 +260,7 @@ fn compare_options(matches: &mut ArgMatches) -> Options {
     let body: Option<String> = matches.remove_one("body");
     let method = if body.is_some() { "POST" } else { "GET" };
     Options {
-        request: Request {
+        request: LoadRequest {
             method: matches.remove_one("method").unwrap_or_else(|| method.to_owned()),
             path: matches.remove_one("path").unwrap_or_default(),
             headers: matches.remove_many::<Header>("header").into_iter().flatten().collect(),

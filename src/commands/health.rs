@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use super::launcher::Directions;
 use super::unexpected;
 use crate::cli::Probe;
-use crate::control::get::Target;
+use crate::control::get::HealthTarget;
 use crate::control::protocol::{Answer, Live, Request};
-use crate::probe::Speech;
+use crate::probe::Protocol;
 use crate::problem::{Exit, Problem};
 use crate::settings::value::{Http, Mode, ServerChoice};
 use crate::settings::{FlagLayer, Settings};
@@ -18,7 +18,7 @@ const FRESH: f64 = 3.0;
 
 pub(super) fn health(flags: &FlagLayer, probe: Probe, timeout: Duration, url: Option<&str>) -> Result<u8, Problem> {
     if let Some(url) = url {
-        let target = Target::url(url)
+        let target = HealthTarget::url(url)
             .map_err(|why| Problem::new(Exit::Usage, format!("cannot probe the URL {url:?}: {why}")))?;
         return Ok(report(&ask(&target, timeout)));
     }
@@ -27,7 +27,8 @@ pub(super) fn health(flags: &FlagLayer, probe: Probe, timeout: Duration, url: Op
     if directions.settings.mode.value == Mode::Exec {
         // There is no launcher any more. The app itself is all that can be asked.
         let settings = &directions.settings;
-        let target = Target::at(&directions.bind().to_string(), &settings.health_path.value.0, speech(settings));
+        let target =
+            HealthTarget::at(&directions.bind().to_string(), &settings.health_path.value.0, protocol(settings));
         return Ok(report(&ask(&target.ok_or_else(unexpected)?, timeout)));
     }
     let launcher = directions.find(timeout)?;
@@ -47,8 +48,8 @@ pub(super) fn health(flags: &FlagLayer, probe: Probe, timeout: Duration, url: Op
                 Ok(report(&Ok(format!("live: a worker's event loop ran {ago:.1} s ago"))))
             }
             Answer::Live(live) => {
-                let speech = Speech { tls: live.tls, h2c: live.h2c };
-                let target = Target::at(&live.address, &live.path, speech).ok_or_else(unexpected)?;
+                let protocol = Protocol { tls: live.tls, h2c: live.h2c };
+                let target = HealthTarget::at(&live.address, &live.path, protocol).ok_or_else(unexpected)?;
                 Ok(report(&ask(&target, deadline.saturating_duration_since(Instant::now()))))
             }
             _ => Err(unexpected()),
@@ -57,14 +58,14 @@ pub(super) fn health(flags: &FlagLayer, probe: Probe, timeout: Duration, url: Op
 }
 
 /// How a server that was started with these settings is spoken to, if no launcher can tell.
-fn speech(settings: &Settings) -> Speech {
+fn protocol(settings: &Settings) -> Protocol {
     let tls = settings.ssl.value;
     let granian = settings.http_server.value == ServerChoice::Granian;
-    Speech { tls, h2c: granian && !tls && settings.granian_http.value == Http::V2 }
+    Protocol { tls, h2c: granian && !tls && settings.granian_http.value == Http::V2 }
 }
 
 /// Asks once.
-fn ask(target: &Target, timeout: Duration) -> Result<String, String> {
+fn ask(target: &HealthTarget, timeout: Duration) -> Result<String, String> {
     match target.get(timeout) {
         Ok(response) if response.is_sign_of_life() => Ok(format!("live: {target} {response}")),
         Ok(response) => Err(format!("not live: {target} {response}")),

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 /// The response to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct HttpAnswer {
     /// Its status.
     pub status: u16,
     /// The target of a redirection.
     pub location: Option<String>,
 }
 
-impl Answer {
+impl HttpAnswer {
     /// Whether it is worth measuring: neither a failure nor a redirection.
     #[must_use]
     pub const fn is_good(&self) -> bool {
@@ -26,7 +26,7 @@ impl Answer {
 ///
 /// # Errors
 /// What went wrong, in a few words that are always the same for the same failure.
-pub fn ask(address: SocketAddr, request: &[u8], patience: Duration) -> Result<Answer, String> {
+pub fn ask(address: SocketAddr, request: &[u8], patience: Duration) -> Result<HttpAnswer, String> {
     exchange(address, request, Instant::now() + patience).map_err(|error| match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => "no response in time".to_owned(),
         ErrorKind::ConnectionRefused => "connection refused".to_owned(),
@@ -37,7 +37,7 @@ pub fn ask(address: SocketAddr, request: &[u8], patience: Duration) -> Result<An
     })
 }
 
-fn exchange(address: SocketAddr, request: &[u8], deadline: Instant) -> io::Result<Answer> {
+fn exchange(address: SocketAddr, request: &[u8], deadline: Instant) -> io::Result<HttpAnswer> {
     let left = || match deadline.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(io::Error::from(ErrorKind::TimedOut)),
         left => Ok(left),
@@ -67,7 +67,7 @@ fn exchange(address: SocketAddr, request: &[u8], deadline: Instant) -> io::Resul
 const MOST_FIELDS: usize = 100;
 
 /// The response, if it is complete. `ended`: no more data will come.
-fn whole(text: &[u8], ended: bool) -> io::Result<Option<Answer>> {
+fn whole(text: &[u8], ended: bool) -> io::Result<Option<HttpAnswer>> {
     let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
     let mut answer = httparse::Response::new(&mut fields);
     let httparse::Status::Complete(head) = answer.parse(text).map_err(invalid)? else { return Ok(None) };
@@ -86,7 +86,7 @@ fn whole(text: &[u8], ended: bool) -> io::Result<Option<Answer>> {
     } else {
         ended
     };
-    Ok(is_whole.then(|| Answer { status, location: field("location").map(str::to_owned) }))
+    Ok(is_whole.then(|| HttpAnswer { status, location: field("location").map(str::to_owned) }))
 }
 
 /// Whether a chunked body is complete: with the empty chunk, and the empty line after its trailer fields.
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_whole_or_it_is_not() {
-        let good = |status| Some(Answer { status, location: None });
+        let good = |status| Some(HttpAnswer { status, location: None });
         for (text, open, ended) in [
             ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", good(200), good(200)),
             ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok", None, None),

@@ -10,7 +10,7 @@ use crate::settings::value::{Int, Span, UrlPath, Value};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// What is asked for.
-    pub request: Request,
+    pub request: LoadRequest,
     /// Numbers of connections to measure with, ascending.
     pub connections: Vec<u32>,
     /// How long each measurement is.
@@ -34,7 +34,7 @@ pub enum Format {
 
 /// The request that is made again and again.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Request {
+pub struct LoadRequest {
     /// Its method.
     pub method: String,
     /// Its target, from the slash on.
@@ -55,7 +55,7 @@ pub struct Header {
     pub value: String,
 }
 
-impl Request {
+impl LoadRequest {
     /// The request as HTTP/1.1 puts it, for a connection that is closed afterwards.
     #[must_use]
     pub fn bytes(&self, host: &str) -> Vec<u8> {
@@ -78,7 +78,7 @@ impl Request {
     }
 }
 
-impl std::fmt::Display for Request {
+impl std::fmt::Display for LoadRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.method, self.path)
     }
@@ -202,8 +202,9 @@ mod tests {
 
     #[test]
     fn requests_are_written_as_http_puts_them() {
-        let mut request = Request { method: "GET".into(), path: "/a?b=c".into(), headers: Vec::new(), body: None };
-        let text = |request: &Request| String::from_utf8(request.bytes("h:1")).unwrap();
+        let mut request =
+            LoadRequest { method: "GET".into(), path: "/a?b=c".into(), headers: Vec::new(), body: None };
+        let text = |request: &LoadRequest| String::from_utf8(request.bytes("h:1")).unwrap();
         assert_eq!(text(&request), "GET /a?b=c HTTP/1.1\r\nConnection: close\r\nHost: h:1\r\n\r\n");
         request.method = "POST".into();
         request.headers = vec![header("host: x").unwrap(), header("Accept:text/plain").unwrap()];
@@ -234,7 +235,7 @@ mod tests {
 
     #[test]
     fn what_means_nothing_is_a_warning() {
-        let request = Request { method: "GET".into(), path: "/".into(), headers: Vec::new(), body: None };
+        let request = LoadRequest { method: "GET".into(), path: "/".into(), headers: Vec::new(), body: None };
         let mut options = Options {
             request,
             connections: vec![1],

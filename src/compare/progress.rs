@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use super::options::Options;
-use super::schedule::{Step, load_time};
+use super::schedule::{ScheduleStep, load_time};
 
 /// The line.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Progress {
 impl Progress {
     /// Nothing is done yet of these steps.
     #[must_use]
-    pub fn new(steps: &[Step], options: &Options) -> Self {
+    pub fn new(steps: &[ScheduleStep], options: &Options) -> Self {
         Self {
             shown: std::io::stderr().is_terminal(),
             began: Instant::now(),
@@ -35,17 +35,17 @@ impl Progress {
     }
 
     /// A step begins.
-    pub fn begin(&mut self, step: Step, options: &Options) {
+    pub fn begin(&mut self, step: ScheduleStep, options: &Options) {
         self.step = match step {
-            Step::Try(server) => format!("{server}: trying"),
-            Step::Round(server, round) => format!("{server}: round {round} of {}", options.rounds),
-            Step::Stress(server, round) => format!("{server}: stress {round} of {}", options.rounds),
+            ScheduleStep::Try(server) => format!("{server}: trying"),
+            ScheduleStep::Round(server, round) => format!("{server}: round {round} of {}", options.rounds),
+            ScheduleStep::Stress(server, round) => format!("{server}: stress {round} of {}", options.rounds),
         };
         self.say("starting");
     }
 
     /// A step is over.
-    pub fn end(&mut self, step: Step, options: &Options) {
+    pub fn end(&mut self, step: ScheduleStep, options: &Options) {
         let load = load_time(step, options);
         self.done += load;
         self.left = self.left.saturating_sub(load);

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::advice::{Advice, advice};
 pub use super::machine::Machine;
 use super::measure::Results;
-use super::options::{Format, Options, Request};
+use super::options::{Format, LoadRequest, Options};
 use super::rows::{Row, rows};
 
 /// Everything that there is to tell.
@@ -17,7 +17,7 @@ pub struct Report {
     /// The application.
     pub app: String,
     /// What was asked for.
-    pub request: Request,
+    pub request: LoadRequest,
     /// Where.
     pub machine: Machine,
     /// Which version of mcp-launch.
@@ -31,7 +31,7 @@ pub struct Report {
     /// The measurements.
     pub servers: Vec<Results>,
     /// What they come to.
-    pub table: Vec<Line>,
+    pub table: Vec<TableLine>,
     /// What follows from them.
     pub recommendations: Vec<Advice>,
     /// What is to be known beside them.
@@ -40,7 +40,7 @@ pub struct Report {
 
 /// A row, and how it is shown.
 #[derive(Debug, Serialize)]
-pub struct Line {
+pub struct TableLine {
     #[serde(flatten)]
     row: Row,
     /// One text for each server, and one for the difference.
@@ -73,7 +73,7 @@ impl Report {
         let line = |row: Row| {
             let mut shown: Vec<String> = row.cells.iter().map(super::rows::Cell::text).collect();
             shown.push(row.difference(&servers));
-            Line { row, shown }
+            TableLine { row, shown }
         };
         let table = rows.into_iter().map(line).collect();
         Self {
@@ -107,7 +107,7 @@ impl Report {
     }
 
     fn lines(&self) -> Vec<Vec<String>> {
-        let line = |line: &Line| [vec![line.row.label.clone()], line.shown.clone()].concat();
+        let line = |line: &TableLine| [vec![line.row.label.clone()], line.shown.clone()].concat();
         self.table.iter().map(line).collect()
     }
 

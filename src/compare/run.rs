@@ -15,7 +15,7 @@ use super::load::{Command, Generator, Load, Outcome};
 use super::measure::{Measured, Memory, Overload, RECOVERY, Reload, Results, Round};
 use super::process::{Child, GLANCE, Order};
 use super::progress::Progress;
-use super::schedule::{Step, overload, patience, schedule, warm_up};
+use super::schedule::{ScheduleStep, overload, patience, schedule, warm_up};
 use super::{Terms, Trouble};
 use crate::control::protocol::{Answer, Request};
 use crate::host::Environment;
@@ -52,9 +52,11 @@ pub fn run(terms: &Terms, mut all: Vec<Results>) -> Result<Vec<Results>, u8> {
         let Some(results) = found.filter(|results| results.failure.is_none()) else { continue };
         progress.begin(step, &terms.options);
         let taken = match step {
-            Step::Try(_) => try_out(terms, results, &progress),
-            Step::Round(_, number) => round(terms, results, least_limit, &progress, number == terms.options.rounds),
-            Step::Stress(..) => stress(terms, results, &progress),
+            ScheduleStep::Try(_) => try_out(terms, results, &progress),
+            ScheduleStep::Round(_, number) => {
+                round(terms, results, least_limit, &progress, number == terms.options.rounds)
+            }
+            ScheduleStep::Stress(..) => stress(terms, results, &progress),
         };
         progress.end(step, &terms.options);
         match taken {
@@ -91,7 +93,7 @@ fn try_out(terms: &Terms, results: &mut Results, progress: &Progress) -> Result<
 }
 
 /// Asks once, and gives up when somebody wants us to stop.
-fn ask_patiently(terms: &Terms, address: SocketAddr) -> Result<Result<client::Answer, String>, Trouble> {
+fn ask_patiently(terms: &Terms, address: SocketAddr) -> Result<Result<client::HttpAnswer, String>, Trouble> {
     let request = terms.request_bytes();
     // It may outlive this function for as long as it waits.
     let asking = std::thread::spawn(move || client::ask(address, &request, PATIENCE));

@@ -7,7 +7,7 @@ use crate::settings::value::Server;
 
 /// One life of a server and what is done in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum ScheduleStep {
     /// Started, and asked whether it gives the answer that is to be measured.
     Try(Server),
     /// Started and measured at each number of connections; in the last round then reloaded while it serves.
@@ -16,7 +16,7 @@ pub enum Step {
     Stress(Server, u32),
 }
 
-impl Step {
+impl ScheduleStep {
     /// The server that it is about.
     #[must_use]
     pub const fn server(self) -> Server {
@@ -28,11 +28,11 @@ impl Step {
 
 /// Every step, in order.
 #[must_use]
-pub fn schedule(servers: &[Server], rounds: u32) -> Vec<Step> {
-    let tries = servers.iter().map(|server| Step::Try(*server));
+pub fn schedule(servers: &[Server], rounds: u32) -> Vec<ScheduleStep> {
+    let tries = servers.iter().map(|server| ScheduleStep::Try(*server));
     let rounds = (1..=rounds).flat_map(|round| {
-        let measured = servers.iter().map(move |server| Step::Round(*server, round));
-        measured.chain(servers.iter().map(move |server| Step::Stress(*server, round)))
+        let measured = servers.iter().map(move |server| ScheduleStep::Round(*server, round));
+        measured.chain(servers.iter().map(move |server| ScheduleStep::Stress(*server, round)))
     });
     tries.chain(rounds).collect()
 }
@@ -57,12 +57,12 @@ pub fn overload(duration: Duration) -> Duration {
 
 /// How long the load of a step lasts; starts and stops come on top.
 #[must_use]
-pub fn load_time(step: Step, options: &Options) -> Duration {
+pub fn load_time(step: ScheduleStep, options: &Options) -> Duration {
     let levels = u32::try_from(options.connections.len()).unwrap_or(u32::MAX);
     match step {
-        Step::Try(_) => Duration::ZERO,
-        Step::Round(..) => warm_up(options.duration) + options.duration * levels,
-        Step::Stress(..) => overload(options.duration),
+        ScheduleStep::Try(_) => Duration::ZERO,
+        ScheduleStep::Round(..) => warm_up(options.duration) + options.duration * levels,
+        ScheduleStep::Stress(..) => overload(options.duration),
     }
 }
 
@@ -74,19 +74,22 @@ mod tests {
     #[test]
     fn servers_take_turns() {
         let wanted = [
-            Step::Try(Gunicorn),
-            Step::Try(Granian),
-            Step::Round(Gunicorn, 1),
-            Step::Round(Granian, 1),
-            Step::Stress(Gunicorn, 1),
-            Step::Stress(Granian, 1),
-            Step::Round(Gunicorn, 2),
-            Step::Round(Granian, 2),
-            Step::Stress(Gunicorn, 2),
-            Step::Stress(Granian, 2),
+            ScheduleStep::Try(Gunicorn),
+            ScheduleStep::Try(Granian),
+            ScheduleStep::Round(Gunicorn, 1),
+            ScheduleStep::Round(Granian, 1),
+            ScheduleStep::Stress(Gunicorn, 1),
+            ScheduleStep::Stress(Granian, 1),
+            ScheduleStep::Round(Gunicorn, 2),
+            ScheduleStep::Round(Granian, 2),
+            ScheduleStep::Stress(Gunicorn, 2),
+            ScheduleStep::Stress(Granian, 2),
         ];
         assert_eq!(schedule(&[Gunicorn, Granian], 2), wanted);
-        assert_eq!(schedule(&[Granian], 1), [Step::Try(Granian), Step::Round(Granian, 1), Step::Stress(Granian, 1)]);
+        assert_eq!(
+            schedule(&[Granian], 1),
+            [ScheduleStep::Try(Granian), ScheduleStep::Round(Granian, 1), ScheduleStep::Stress(Granian, 1)]
+        );
     }
 
     #[test]

@@ -7,17 +7,17 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::socket::Place;
-use crate::probe::{Exchange, Response, Speech};
+use crate::probe::{Exchange, Protocol, Response};
 use crate::settings::value::{BindHost, Value};
 
 /// What to request, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub struct HealthTarget {
     place: Destination,
     /// What goes into `Host:`.
     host: String,
     path: String,
-    speech: Speech,
+    protocol: Protocol,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,16 +26,16 @@ enum Destination {
     Unix(PathBuf),
 }
 
-impl Target {
+impl HealthTarget {
     /// A path at an address in the launcher's notation: `0.0.0.0:4444`, `unix:/path`. If it listens on every address,
     /// the loopback address is used.
     #[must_use]
-    pub fn at(address: &str, path: &str, speech: Speech) -> Option<Self> {
+    pub fn at(address: &str, path: &str, protocol: Protocol) -> Option<Self> {
         let place = match address.strip_prefix("unix:") {
             Some(path) => Destination::Unix(path.into()),
             None => Destination::Tcp(reachable(address.parse().ok()?)),
         };
-        Some(Self { place, host: "localhost".into(), path: path.into(), speech })
+        Some(Self { place, host: "localhost".into(), path: path.into(), protocol })
     }
 
     /// A URL: `http://127.0.0.1:4444/health`. For `https`, any certificate is accepted.
@@ -66,7 +66,7 @@ impl Target {
             .map_err(|_| format!("{host:?} is not an IP address, and names are not resolved"))?
             .0;
         let place = Destination::Tcp(reachable(SocketAddr::new(ip, port)));
-        Ok(Self { place, host: authority.to_owned(), path, speech: Speech { tls, h2c: false } })
+        Ok(Self { place, host: authority.to_owned(), path, protocol: Protocol { tls, h2c: false } })
     }
 
     /// Asks once.
@@ -90,7 +90,7 @@ impl Target {
             Destination::Tcp(address) => Stream::Tcp(TcpStream::connect_timeout(address, left()?)?),
             Destination::Unix(path) => Stream::Unix(Place::Path(path.clone()).connect(left()?)?),
         };
-        let mut exchange = Exchange::new(self.speech, &self.host, &self.path);
+        let mut exchange = Exchange::new(self.protocol, &self.host, &self.path);
         let mut buffer = [0; 4096];
         loop {
             let sent = stream.write_all(exchange.outgoing(), left()?);
@@ -115,11 +115,11 @@ impl Target {
     }
 }
 
-impl std::fmt::Display for Target {
+impl std::fmt::Display for HealthTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.place {
             Destination::Tcp(address) => {
-                write!(f, "http{}://{address}{}", if self.speech.tls { "s" } else { "" }, self.path)
+                write!(f, "http{}://{address}{}", if self.protocol.tls { "s" } else { "" }, self.path)
             }
             Destination::Unix(path) => write!(f, "unix:{} {}", path.display(), self.path),
         }
@@ -177,9 +177,9 @@ mod tests {
             ("http://0.0.0.0:1/", "http://127.0.0.1:1/"),
             ("https://[::]/a", "https://[::1]:443/a"),
         ] {
-            assert_eq!(Target::url(url).map(|target| target.to_string()), Ok(shown.to_owned()), "{url}");
+            assert_eq!(HealthTarget::url(url).map(|target| target.to_string()), Ok(shown.to_owned()), "{url}");
         }
-        let at = |address| Target::at(address, "/x", Speech::default()).unwrap().to_string();
+        let at = |address| HealthTarget::at(address, "/x", Protocol::default()).unwrap().to_string();
         assert_eq!([at("[::]:80"), at("unix:/a")], ["http://[::1]:80/x", "unix:/a /x"]);
     }
 
@@ -192,7 +192,7 @@ mod tests {
             ("http://127.0.0.1:port/", "not a port"),
             ("http://127.0.0.1/a b", "encoded"),
         ] {
-            let error = Target::url(url).unwrap_err();
+            let error = HealthTarget::url(url).unwrap_err();
             assert!(error.contains(why), "{url}: {error}");
         }
     }
@@ -205,7 +205,8 @@ mod tests {
             ("", Response::Nothing),
         ] {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let target = Target::at(&listener.local_addr().unwrap().to_string(), "/", Speech::default()).unwrap();
+            let target =
+                HealthTarget::at(&listener.local_addr().unwrap().to_string(), "/", Protocol::default()).unwrap();
             let server = std::thread::spawn(move || {
                 let (mut client, _) = listener.accept().unwrap();
                 let _ = client.read(&mut [0; 1024]).unwrap();
@@ -219,7 +220,7 @@ mod tests {
     #[test]
     fn nobody_there_and_nobody_answering_are_errors() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let target = Target::at(&listener.local_addr().unwrap().to_string(), "/", Speech::default()).unwrap();
+        let target = HealthTarget::at(&listener.local_addr().unwrap().to_string(), "/", Protocol::default()).unwrap();
         assert_eq!(target.get(Duration::from_millis(50)), Err("no response in time".to_owned()));
         drop(listener);
         assert_eq!(target.get(Duration::from_secs(20)), Err("connection refused".to_owned()));

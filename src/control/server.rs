@@ -26,7 +26,7 @@ pub type ClientId = u64;
 
 /// What a client wants from the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum ClientRequest {
     /// A request over the control socket.
     Control(Request),
     /// The metrics.
@@ -86,21 +86,21 @@ impl ControlServer {
 
     /// Proceeds as far as possible without blocking, given the ready descriptors, and returns what clients want. Each
     /// of these must be answered.
-    pub fn advance(&mut self, ready: &BTreeSet<RawFd>, now: Instant) -> Vec<(ClientId, Wish)> {
+    pub fn advance(&mut self, ready: &BTreeSet<RawFd>, now: Instant) -> Vec<(ClientId, ClientRequest)> {
         self.paused_until = self.paused_until.filter(|until| *until > now);
-        let mut wishes = Vec::new();
+        let mut requests = Vec::new();
         for (id, connection) in &mut self.clients {
             if connection.client.deadline().is_some_and(|deadline| deadline <= now) {
                 connection.client.close();
             } else if ready.contains(&connection.stream.as_fd().as_raw_fd()) {
-                wishes.extend(connection.advance(now).map(|wish| (*id, wish)));
+                requests.extend(connection.advance(now).map(|request| (*id, request)));
             }
         }
         self.clients.retain(|_, connection| connection.client.interest().is_some());
         if self.listeners().iter().any(|listener| ready.contains(&listener.as_raw_fd())) {
-            self.accept(now, &mut wishes);
+            self.accept(now, &mut requests);
         }
-        wishes
+        requests
     }
 
     /// Answers a client if it is still connected.
@@ -122,7 +122,7 @@ impl ControlServer {
         }
     }
 
-    fn accept(&mut self, now: Instant, wishes: &mut Vec<(ClientId, Wish)>) {
+    fn accept(&mut self, now: Instant, requests: &mut Vec<(ClientId, ClientRequest)>) {
         for _ in 0..MOST_ACCEPTED {
             let accepted = match self.accept_one() {
                 Ok(Some(stream)) => stream,
@@ -139,7 +139,7 @@ impl ControlServer {
             };
             let mut connection = Connection::new(accepted, now);
             // Most clients have already sent their request by now, and do not need a slot among those that wait.
-            let wish = connection.greet(now);
+            let request = connection.greet(now);
             if connection.client.interest().is_none() {
                 continue;
             }
@@ -150,9 +150,9 @@ impl ControlServer {
             let id = self.next;
             self.next += 1;
             self.clients.insert(id, connection);
-            if let Some(wish) = wish {
+            if let Some(request) = request {
                 // It may be answered before the next client needs a slot.
-                wishes.push((id, wish));
+                requests.push((id, request));
                 return;
             }
         }
@@ -196,7 +196,7 @@ impl Connection {
     }
 
     /// Checks who it is, and reads what is already there.
-    fn greet(&mut self, now: Instant) -> Option<Wish> {
+    fn greet(&mut self, now: Instant) -> Option<ClientRequest> {
         if let Stream::Unix(socket) = &self.stream
             && let Err(why) = check_client(socket)
         {
@@ -206,7 +206,7 @@ impl Connection {
         self.read(now)
     }
 
-    fn advance(&mut self, now: Instant) -> Option<Wish> {
+    fn advance(&mut self, now: Instant) -> Option<ClientRequest> {
         match self.client.interest() {
             Some(Interest::Read) => return self.read(now),
             Some(Interest::Write) => self.write(),
@@ -218,7 +218,7 @@ impl Connection {
 
     /// Reads until the request is complete or no more data is available. This ends because requests are limited in
     /// length.
-    fn read(&mut self, now: Instant) -> Option<Wish> {
+    fn read(&mut self, now: Instant) -> Option<ClientRequest> {
         let mut buffer = [0; 4096];
         loop {
             let length = match self.stream.read(&mut buffer) {
@@ -241,11 +241,11 @@ impl Connection {
         }
     }
 
-    fn understand(&mut self, request: &[u8], now: Instant) -> Option<Wish> {
+    fn understand(&mut self, request: &[u8], now: Instant) -> Option<ClientRequest> {
         let understood = match &self.stream {
-            Stream::Tcp(_) if http::asks_for_metrics(request) => Ok(Wish::Metrics),
+            Stream::Tcp(_) if http::asks_for_metrics(request) => Ok(ClientRequest::Metrics),
             Stream::Tcp(_) => Err("not found".to_owned()),
-            Stream::Unix(_) => Request::read(request).map(Wish::Control),
+            Stream::Unix(_) => Request::read(request).map(ClientRequest::Control),
         };
         understood.map_err(|why| self.reply(&Answer::Refused { why }, now)).ok()
     }

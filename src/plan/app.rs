@@ -8,7 +8,7 @@ use crate::settings::value::{App, Server};
 
 /// The application, with its attribute determined.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Target {
+pub(super) struct AppTarget {
     /// The text for the server.
     pub text: String,
     /// Whether Granian must be told that it is a factory. Gunicorn recognises one by the parentheses.
@@ -17,7 +17,7 @@ pub(super) struct Target {
 }
 
 /// Determines the attribute and checks what can be checked without an import.
-pub(super) fn target(setting: &Setting<App>, facts: &AppFacts, server: Server, findings: &mut Findings) -> Target {
+pub(super) fn target(setting: &Setting<App>, facts: &AppFacts, server: Server, findings: &mut Findings) -> AppTarget {
     let app = &setting.value;
     if let (Some(program), None) = (&facts.program, &app.attribute) {
         let message = format!("{app} is a program ({}), not an application", program.display());
@@ -29,7 +29,7 @@ pub(super) fn target(setting: &Setting<App>, facts: &AppFacts, server: Server, f
     }
     let attribute = app.attribute.as_deref().unwrap_or_else(|| guessed(app, facts, server, findings));
     let mut target =
-        Target { text: format!("{}:{attribute}", app.module), factory: false, is_gateway: gateway::is(app) };
+        AppTarget { text: format!("{}:{attribute}", app.module), factory: false, is_gateway: gateway::is(app) };
     if let (Server::Granian, Some((name, arguments))) = (server, attribute.split_once('(')) {
         if arguments.trim() != ")" {
             let message = format!("Granian calls a factory without arguments, but {app} has some");
@@ -63,7 +63,7 @@ fn guessed<'a>(app: &App, facts: &'a AppFacts, server: Server, findings: &mut Fi
 
 /// The protocol that the application speaks, if its module's text tells. What a module `wsgi` has is WSGI, as Django
 /// and Flask have it, unless its text says otherwise.
-pub(super) fn interface(app: &Target, host: &Host) -> Option<Interface> {
+pub(super) fn interface(app: &AppTarget, host: &Host) -> Option<Interface> {
     let (module, attribute) = app.text.split_once(':')?;
     let is_named_so = module.rsplit('.').next() == Some("wsgi");
     let told = host.interfaces.get(attribute).copied();
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
     use crate::plan::tests::resolution;
 
-    fn of(app: &str, server: Server, facts: &AppFacts) -> (Target, Findings) {
+    fn of(app: &str, server: Server, facts: &AppFacts) -> (AppTarget, Findings) {
         let mut findings = Findings::default();
         (target(&resolution(&[("APP_MODULE", app)]).settings.app_module, facts, server, &mut findings), findings)
     }

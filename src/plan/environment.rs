@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use super::app::Target;
+use super::app::AppTarget;
 use super::{Bind, Findings, gateway};
 use crate::host::{Environment, Host};
 use crate::settings::value::{Lifetime, MebiSize, Mode, Server, Value};
@@ -15,7 +15,7 @@ pub(super) struct Inputs<'a> {
     pub resolution: &'a Resolution,
     pub host: &'a Host,
     pub server: Server,
-    pub app: &'a Target,
+    pub app: &'a AppTarget,
     pub bind: &'a Bind,
     /// The count of each server, in the order of [`Server::ALL`].
     pub counts: [u32; 2],

@@ -9,7 +9,7 @@ mod without_effect;
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use super::app::Target;
+use super::app::AppTarget;
 use super::flags::{GRANIAN_RLOOP, granian_has, granian_since};
 use super::guard::Around;
 use super::gunicorn::timeout::WorkerTimeout;
@@ -27,7 +27,7 @@ pub(super) struct Inputs<'a> {
     pub resolution: &'a Resolution,
     pub host: &'a Host,
     pub version: Option<Version>,
-    pub app: &'a Target,
+    pub app: &'a AppTarget,
     pub bind: &'a Bind,
     pub workers: u32,
     pub worker_timeout: &'a WorkerTimeout,
@@ -197,7 +197,7 @@ impl Args<'_> {
         let has_lifespan = interface != "asginl";
         let obstacle = (interface != "asgi" && has_lifespan).then(|| format!("the interface is {interface}"));
         let obstacle = obstacle.or_else(|| Around::obstacle(inputs.host));
-        let app = Target { factory: inputs.app.factory || self.is_told_factory(), ..inputs.app.clone() };
+        let app = AppTarget { factory: inputs.app.factory || self.is_told_factory(), ..inputs.app.clone() };
         let around = Around {
             server: Server::Granian,
             app: &app,

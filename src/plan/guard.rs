@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::app::Target;
+use super::app::AppTarget;
 use super::common::Common;
 use super::modules::Module;
 use super::{Descriptor, Findings, Inherited, Launch, gateway};
@@ -22,7 +22,7 @@ const BEATS: u32 = 4;
 #[derive(Debug)]
 pub(super) struct Around<'a> {
     pub server: Server,
-    pub app: &'a Target,
+    pub app: &'a AppTarget,
     /// Whether the app is called to find out whether it is a factory.
     pub calls_factories: bool,
     /// The worker class that was set explicitly.
@@ -58,7 +58,7 @@ pub(super) fn limit(settings: &Settings, server: Server) -> Option<u64> {
 }
 
 /// Beginnings of paths that are never refused.
-fn exempt(settings: &Settings, app: &Target) -> Vec<String> {
+fn exempt(settings: &Settings, app: &AppTarget) -> Vec<String> {
     if app.is_gateway && !settings.guard_exempt.is_explicit() {
         return gateway::EXEMPT.map(str::to_owned).into();
     }

@@ -14,9 +14,9 @@ pub(super) fn request(host: &str, path: &str) -> Vec<u8> {
 
 /// An answer, as far as it has come in.
 #[derive(Debug, Default)]
-pub(super) struct Answer(Vec<u8>);
+pub(super) struct ResponseReader(Vec<u8>);
 
-impl Answer {
+impl ResponseReader {
     pub fn received(&mut self, bytes: &[u8]) -> Option<Response> {
         self.0.extend_from_slice(bytes);
         let mut answer = httparse::Response::new(&mut []);
@@ -44,11 +44,11 @@ mod tests {
             (&["HTTP/1.1 200 OK\r\nno header\r\n\r\n"], Some(Response::Status(200))),
             (&["\u{15}\u{3}\u{1}\0\u{2}\u{2}("], Some(Response::Other)),
         ] {
-            let mut answer = Answer::default();
+            let mut answer = ResponseReader::default();
             let found = parts.iter().find_map(|part| answer.received(part.as_bytes()));
             assert_eq!(found, expected, "{parts:?}");
         }
         let endless = [b"HTTP/1.1 200 ".as_slice(), &[b'a'; LONGEST]].concat();
-        assert_eq!(Answer::default().received(&endless), Some(Response::Other));
+        assert_eq!(ResponseReader::default().received(&endless), Some(Response::Other));
     }
 }

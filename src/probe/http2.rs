@@ -78,12 +78,12 @@ fn integer(into: &mut Vec<u8>, first: u8, prefix: u32, value: usize) {
 
 /// A response, as far as it has been received.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
+pub(super) struct ResponseReader {
     buffer: Vec<u8>,
     taken: usize,
 }
 
-impl Answer {
+impl ResponseReader {
     pub fn received(&mut self, bytes: &[u8]) -> Option<Response> {
         self.taken += bytes.len();
         self.buffer.extend_from_slice(bytes);
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     fn answer(bytes: &[u8]) -> Option<Response> {
-        Answer::default().received(bytes)
+        ResponseReader::default().received(bytes)
     }
 
     #[test]
@@ -209,7 +209,7 @@ mod tests {
             frame(kind::HEADERS, flag::PADDED | flag::PRIORITY, 1, &[2, 0, 0, 0, 0, 0, 0x8d, 0, 0]),
         ]
         .concat();
-        let mut answer = Answer::default();
+        let mut answer = ResponseReader::default();
         let found: Vec<Response> = all.iter().filter_map(|byte| answer.received(&[*byte])).collect();
         assert_eq!(found, [Response::Status(404)]);
     }

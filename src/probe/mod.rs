@@ -12,7 +12,7 @@ use tls::Tls;
 
 /// The protocol to use with a server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Speech {
+pub struct Protocol {
     /// Over TLS; which HTTP is then negotiated.
     pub tls: bool,
     /// HTTP/2 without TLS, which has to be known beforehand (RFC 9113, 3.3).
@@ -55,14 +55,14 @@ impl fmt::Display for Response {
 /// A request and its response.
 #[derive(Debug)]
 pub struct Exchange {
-    request: Request,
+    request: HttpRequest,
     tls: Option<Box<Tls>>,
     http: Http,
     outgoing: Vec<u8>,
 }
 
 #[derive(Debug)]
-struct Request {
+struct HttpRequest {
     host: String,
     path: String,
     scheme: &'static str,
@@ -73,21 +73,21 @@ struct Request {
 enum Http {
     /// Not yet negotiated.
     Undecided,
-    V1(http1::Answer),
-    V2(http2::Answer),
+    V1(http1::ResponseReader),
+    V2(http2::ResponseReader),
 }
 
 impl Exchange {
     /// A request for this path; `host` is the `Host:` header.
     #[must_use]
-    pub fn new(speech: Speech, host: &str, path: &str) -> Self {
-        let scheme = if speech.tls { "https" } else { "http" };
-        let request = Request { host: host.into(), path: path.into(), scheme };
-        let tls = speech.tls.then(|| Box::new(Tls::new()));
+    pub fn new(protocol: Protocol, host: &str, path: &str) -> Self {
+        let scheme = if protocol.tls { "https" } else { "http" };
+        let request = HttpRequest { host: host.into(), path: path.into(), scheme };
+        let tls = protocol.tls.then(|| Box::new(Tls::new()));
         let mut exchange = Self { request, tls, http: Http::Undecided, outgoing: Vec::new() };
         match &mut exchange.tls {
             Some(tls) => tls.flush(&mut exchange.outgoing),
-            None => exchange.outgoing = exchange.begin(speech.h2c),
+            None => exchange.outgoing = exchange.begin(protocol.h2c),
         }
         exchange
     }
@@ -135,12 +135,12 @@ impl Exchange {
 
     /// Chooses the HTTP and makes the request.
     fn begin(&mut self, http2: bool) -> Vec<u8> {
-        let Request { host, path, scheme } = &self.request;
+        let HttpRequest { host, path, scheme } = &self.request;
         if http2 {
-            self.http = Http::V2(http2::Answer::default());
+            self.http = Http::V2(http2::ResponseReader::default());
             http2::request(scheme, host, path)
         } else {
-            self.http = Http::V1(http1::Answer::default());
+            self.http = Http::V1(http1::ResponseReader::default());
             http1::request(host, path)
         }
     }

@@ -14,7 +14,7 @@ use crate::host::Environment;
 use crate::problem::{Exit, Problem};
 use crate::proc::process::descendants;
 use crate::sys::SignalState;
-use crate::sys::spawn::{Group, Image, Setup, Stage, spawn};
+use crate::sys::spawn::{Group, Image, Setup, SpawnStage, spawn};
 use crate::sys::wait::{Reaped, reap};
 
 /// What the command left behind has this long from TERM to KILL …
@@ -65,7 +65,7 @@ pub fn run(program: &Path, argv: &[OsString], env: &Environment, inherited: Sign
         signals: inherited,
     };
     let child = spawn(&image, &setup).map_err(|error| {
-        let exit = if error.stage == Stage::Exec && error.errno == nix::errno::Errno::ENOENT {
+        let exit = if error.stage == SpawnStage::Exec && error.errno == nix::errno::Errno::ENOENT {
             Exit::NotFound
         } else {
             Exit::NotExecutable

@@ -32,7 +32,7 @@ use crate::proc::process::descendants;
 use crate::report::redact;
 use crate::settings::value::show_span;
 use crate::sys::SignalState;
-use crate::sys::spawn::{Group, Image, Setup, SpawnError, Stage, spawn};
+use crate::sys::spawn::{Group, Image, Setup, SpawnError, SpawnStage, spawn};
 use crate::sys::wait::{Reaped, reap};
 use meanwhile::Meanwhile;
 
@@ -174,7 +174,7 @@ impl End {
         match self {
             Self::Status(status) => status,
             Self::OutOfTime(_) => Exit::NotReady.code(),
-            Self::NotStarted(SpawnError { stage: Stage::Exec, errno: Errno::ENOENT }) => Exit::NotFound.code(),
+            Self::NotStarted(SpawnError { stage: SpawnStage::Exec, errno: Errno::ENOENT }) => Exit::NotFound.code(),
             Self::NotStarted(_) => Exit::NotExecutable.code(),
         }
     }
@@ -278,9 +278,10 @@ impl Runner<'_> {
     fn start(&self, step: &PreStart) -> Result<Pid, SpawnError> {
         let failed = |stage, errno| SpawnError { stage, errno };
         let program = program(step, self.cwd).map_err(|problem| {
-            failed(Stage::Exec, if problem.exit == Exit::NotFound { Errno::ENOENT } else { Errno::EACCES })
+            failed(SpawnStage::Exec, if problem.exit == Exit::NotFound { Errno::ENOENT } else { Errno::EACCES })
         })?;
-        let image = Image::new(&program, &step.argv, &step.env).map_err(|errno| failed(Stage::Prepare, errno))?;
+        let image =
+            Image::new(&program, &step.argv, &step.env).map_err(|errno| failed(SpawnStage::Prepare, errno))?;
         let setup = Setup {
             cwd: self.cwd,
             descriptors: &[],

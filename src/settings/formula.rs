@@ -6,12 +6,12 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Formula {
     text: String,
-    steps: Vec<Step>,
+    steps: Vec<Instruction>,
 }
 
 /// The formula in reverse Polish notation.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Step {
+enum Instruction {
     Push(f64),
     PushN,
     Apply(char),
@@ -28,7 +28,7 @@ impl Formula {
         if let Some(odd) = parser.peek() {
             return Err(format!("{odd:?} is not expected there"));
         }
-        if !parser.steps.contains(&Step::PushN) {
+        if !parser.steps.contains(&Instruction::PushN) {
             return Err("a formula needs an n".into());
         }
         Ok(Self { text: text.trim().to_owned(), steps: parser.steps })
@@ -42,9 +42,9 @@ impl Formula {
         let mut stack = Vec::new();
         for step in &self.steps {
             let value = match *step {
-                Step::Push(number) => number,
-                Step::PushN => f64::from(n),
-                Step::Apply(operator) => {
+                Instruction::Push(number) => number,
+                Instruction::PushN => f64::from(n),
+                Instruction::Apply(operator) => {
                     let (right, left) = (stack.pop().unwrap_or(0.0), stack.pop().unwrap_or(0.0));
                     match operator {
                         '+' => left + right,
@@ -71,7 +71,7 @@ impl fmt::Display for Formula {
 /// Recursive descent over `sum := product (± product)*`, `product := factor (*|/ factor)*`.
 struct Parser<'a> {
     rest: &'a str,
-    steps: Vec<Step>,
+    steps: Vec<Instruction>,
     depth: u8,
 }
 
@@ -90,7 +90,7 @@ impl Parser<'_> {
         self.product()?;
         while let Some(operator) = self.take(&['+', '-']) {
             self.product()?;
-            self.steps.push(Step::Apply(operator));
+            self.steps.push(Instruction::Apply(operator));
         }
         Ok(())
     }
@@ -100,10 +100,10 @@ impl Parser<'_> {
         loop {
             if let Some(operator) = self.take(&['*', '/']) {
                 self.factor()?;
-                self.steps.push(Step::Apply(operator));
+                self.steps.push(Instruction::Apply(operator));
             } else if matches!(self.peek(), Some('n' | 'N' | '(')) {
                 self.factor()?;
-                self.steps.push(Step::Apply('*'));
+                self.steps.push(Instruction::Apply('*'));
             } else {
                 return Ok(());
             }
@@ -112,7 +112,7 @@ impl Parser<'_> {
 
     fn factor(&mut self) -> Result<(), String> {
         if self.take(&['n', 'N']).is_some() {
-            self.steps.push(Step::PushN);
+            self.steps.push(Instruction::PushN);
             return Ok(());
         }
         if self.take(&['(']).is_some() {
@@ -131,7 +131,7 @@ impl Parser<'_> {
             None => "it ends too early".into(),
         })?;
         self.rest = rest.trim_start();
-        self.steps.push(Step::Push(value));
+        self.steps.push(Instruction::Push(value));
         Ok(())
     }
 }

@@ -21,7 +21,7 @@ use crate::run::listener::{Listeners, private_listener};
 use crate::run::memfd::credentials::{self, FilesInMemory};
 use crate::run::memfd::modules;
 use crate::sys::SignalState;
-use crate::sys::spawn::{Group, Image, Setup, SpawnError, Stage, spawn};
+use crate::sys::spawn::{Group, Image, Setup, SpawnError, SpawnStage, spawn};
 
 /// What failed when a process could not be started.
 pub(super) const fn failure(error: SpawnError) -> SpawnFailure {
@@ -29,9 +29,9 @@ pub(super) const fn failure(error: SpawnError) -> SpawnFailure {
         (_, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOSPC) => {
             SpawnFailure::NoRoom
         }
-        (Stage::Exec, Errno::ENOENT) => SpawnFailure::Program(Exit::NotFound.code()),
-        (Stage::Exec | Stage::Directory, _) => SpawnFailure::Program(Exit::NotExecutable.code()),
-        (Stage::Prepare | Stage::Fork | Stage::Descriptors, _) => SpawnFailure::Refused,
+        (SpawnStage::Exec, Errno::ENOENT) => SpawnFailure::Program(Exit::NotFound.code()),
+        (SpawnStage::Exec | SpawnStage::Directory, _) => SpawnFailure::Program(Exit::NotExecutable.code()),
+        (SpawnStage::Prepare | SpawnStage::Fork | SpawnStage::Descriptors, _) => SpawnFailure::Refused,
     }
 }
 
@@ -42,7 +42,7 @@ pub(super) fn start(
     listeners: &mut Listeners,
     inherited: SignalState,
 ) -> Result<Running, SpawnError> {
-    let prepare = |errno| SpawnError { stage: Stage::Prepare, errno };
+    let prepare = |errno| SpawnError { stage: SpawnStage::Prepare, errno };
     let failed = |error: std::io::Error| prepare(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
     let written = plan.credentials.as_ref().map(|credentials| FilesInMemory::write(credentials, generation.0));
     let files = written.transpose().map_err(failed)?.flatten();

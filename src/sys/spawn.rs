@@ -178,7 +178,7 @@ pub struct Setup<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpawnError {
     /// The step that failed.
-    pub stage: Stage,
+    pub stage: SpawnStage,
     /// The kernel's error.
     pub errno: Errno,
 }
@@ -186,11 +186,11 @@ pub struct SpawnError {
 impl std::fmt::Display for SpawnError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let what = match self.stage {
-            Stage::Prepare => "preparing it",
-            Stage::Fork => "fork",
-            Stage::Directory => "changing to its working directory",
-            Stage::Descriptors => "handing down descriptors",
-            Stage::Exec => "exec",
+            SpawnStage::Prepare => "preparing it",
+            SpawnStage::Fork => "fork",
+            SpawnStage::Directory => "changing to its working directory",
+            SpawnStage::Descriptors => "handing down descriptors",
+            SpawnStage::Exec => "exec",
         };
         write!(f, "{what}: {}", self.errno.desc())
     }
@@ -199,7 +199,7 @@ impl std::fmt::Display for SpawnError {
 /// The steps of starting a process that can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Stage {
+pub enum SpawnStage {
     /// Descriptors and strings, before the fork.
     Prepare,
     /// The fork itself.
@@ -212,7 +212,7 @@ pub enum Stage {
     Exec,
 }
 
-impl Stage {
+impl SpawnStage {
     const fn from_byte(byte: u8) -> Self {
         match byte {
             0 => Self::Prepare,
@@ -234,19 +234,19 @@ pub fn spawn(image: &Image, setup: &Setup<'_>) -> Result<Pid, SpawnError> {
     let failed = |stage| move |errno| SpawnError { stage, errno };
     let pointers = Pointers::new(image);
     let cwd = setup.cwd.map(|cwd| CString::new(cwd.as_os_str().as_bytes())).transpose();
-    let cwd = cwd.map_err(|_| Errno::EINVAL).map_err(failed(Stage::Prepare))?;
-    let (report, low) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(failed(Stage::Prepare))?;
+    let cwd = cwd.map_err(|_| Errno::EINVAL).map_err(failed(SpawnStage::Prepare))?;
+    let (report, low) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(failed(SpawnStage::Prepare))?;
     // Copies above every requested number, so that moving one into place cannot overwrite another.
     let above = setup.descriptors.iter().map(|(_, number)| *number).max().unwrap_or(2) + 1;
     let copies = setup.descriptors.iter().map(|(fd, number)| duplicate(fd, above).map(|copy| (copy, *number)));
-    let mut copies = copies.collect::<Result<Vec<_>, _>>().map_err(failed(Stage::Prepare))?;
+    let mut copies = copies.collect::<Result<Vec<_>, _>>().map_err(failed(SpawnStage::Prepare))?;
     // The confirmation pipe must not be overwritten either.
-    let confirm = duplicate(&low, above).map_err(failed(Stage::Prepare))?;
+    let confirm = duplicate(&low, above).map_err(failed(SpawnStage::Prepare))?;
     drop(low);
     copies.sort_by_key(|(_, number)| *number);
 
     let parent = nix::unistd::getpid();
-    let mask = nix::sys::signal::SigSet::thread_get_mask().map_err(failed(Stage::Prepare))?;
+    let mask = nix::sys::signal::SigSet::thread_get_mask().map_err(failed(SpawnStage::Prepare))?;
     set_mask(ALL_SIGNALS);
     // SAFETY: the child calls only async-signal-safe functions (see `child`) until it executes or exits.
     let pid = match unsafe { libc::fork() } {
@@ -254,7 +254,7 @@ pub fn spawn(image: &Image, setup: &Setup<'_>) -> Result<Pid, SpawnError> {
         -1 => {
             let errno = Errno::last();
             let _ = mask.thread_set_mask();
-            return Err(SpawnError { stage: Stage::Fork, errno });
+            return Err(SpawnError { stage: SpawnStage::Fork, errno });
         }
         pid => Pid::from_raw(pid),
     };
@@ -288,7 +288,7 @@ fn read_report(report: &OwnedFd) -> Option<SpawnError> {
             Ok(5) => {
                 let [stage, errno @ ..] = bytes;
                 let errno = Errno::from_raw(i32::from_ne_bytes(errno));
-                return Some(SpawnError { stage: Stage::from_byte(stage), errno });
+                return Some(SpawnError { stage: SpawnStage::from_byte(stage), errno });
             }
             _ => return None,
         }
@@ -305,7 +305,7 @@ fn child(
     confirm: &OwnedFd,
     parent: Pid,
 ) -> ! {
-    let fail = |stage: Stage, errno: Errno| -> ! {
+    let fail = |stage: SpawnStage, errno: Errno| -> ! {
         let [a, b, c, d] = (errno as i32).to_ne_bytes();
         let bytes = [stage as u8, a, b, c, d];
         // SAFETY: writes from a local array, then ends the child without running the parent's destructors.
@@ -337,15 +337,15 @@ fn child(
         if let Some(cwd) = cwd
             && libc::chdir(cwd.as_ptr()) != 0
         {
-            fail(Stage::Directory, Errno::last());
+            fail(SpawnStage::Directory, Errno::last());
         }
         for (copy, number) in copies {
             if libc::dup2(copy.as_raw_fd(), *number) < 0 {
-                fail(Stage::Descriptors, Errno::last());
+                fail(SpawnStage::Descriptors, Errno::last());
             }
         }
     }
     pointers.fill_own_number();
     restore(setup.signals);
-    fail(Stage::Exec, pointers.execute())
+    fail(SpawnStage::Exec, pointers.execute())
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::options::Request;
+use super::options::LoadRequest;
 use crate::host::{Environment, Program, find_program};
 
 /// The supported load generators, the better one first.
@@ -37,7 +37,7 @@ pub struct Load<'a> {
     /// Where to.
     pub address: SocketAddr,
     /// What is asked for.
-    pub request: &'a Request,
+    pub request: &'a LoadRequest,
     /// On this many connections at a time, each of which waits for its response before the next request.
     pub connections: u32,
     /// For so long.

@@ -73,12 +73,12 @@ pub(super) fn read(output: &str) -> Option<Outcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::options::{Request, header};
+    use crate::compare::options::{LoadRequest, header};
     use std::time::Duration;
 
     #[test]
     fn it_is_told_everything() {
-        let request = Request {
+        let request = LoadRequest {
             method: "POST".into(),
             path: "/a?b=c".into(),
             headers: vec![header("Accept: */*").unwrap()],

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Command, Kind, Load, Outcome, SCRIPT, name, url};
-use crate::compare::options::Request;
+use crate::compare::options::LoadRequest;
 
 /// It knows only whole seconds.
 pub(super) fn whole_seconds(wanted: Duration) -> Duration {
@@ -29,7 +29,7 @@ pub(super) fn command(load: &Load<'_>) -> Command {
 const MARK: &str = "mcp-launch ";
 
 /// The script is read by each thread, which has an environment of its own; `done` runs in another one.
-fn script(request: &Request, tell_rejected: bool) -> String {
+fn script(request: &LoadRequest, tell_rejected: bool) -> String {
     let mut text = format!("wrk.method = {}\n", quoted(&request.method));
     if let Some(body) = &request.body {
         let _ = writeln!(text, "wrk.body = {}", quoted(body));
@@ -75,7 +75,7 @@ fn quoted(text: &str) -> String {
 
 /// What the script prints.
 #[derive(Deserialize)]
-struct Line {
+struct ResultLine {
     us: f64,
     /// Of any status, late ones included.
     answers: u64,
@@ -89,7 +89,7 @@ struct Line {
 }
 
 pub(super) fn read(output: &str) -> Option<Outcome> {
-    let line: Line = serde_json::from_str(output.lines().find_map(|line| line.strip_prefix(MARK))?).ok()?;
+    let line: ResultLine = serde_json::from_str(output.lines().find_map(|line| line.strip_prefix(MARK))?).ok()?;
     // Without failures there is nothing to be told apart.
     let rejected = if line.status == 0 { Some(0) } else { line.rejected };
     let some = |micros: f64| (line.answers > 0).then_some(micros / 1e3);
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn it_is_told_everything() {
-        let request = Request {
+        let request = LoadRequest {
             method: "PUT".into(),
             path: "/a".into(),
             headers: vec![header("X-Y: \"]] \\").unwrap()],

@@ -23,7 +23,7 @@ mod worker_class;
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use super::app::Target;
+use super::app::AppTarget;
 use super::bind::Addresses;
 use super::capabilities;
 use super::flags::{GUNICORN_NETWORKS, gunicorn_has};
@@ -47,7 +47,7 @@ pub(super) struct Inputs<'a> {
     pub resolution: &'a Resolution,
     pub host: &'a Host,
     pub version: Option<Version>,
-    pub app: &'a Target,
+    pub app: &'a AppTarget,
     pub addresses: &'a Addresses,
     pub workers: u32,
     pub own: Own<'a>,
@@ -158,7 +158,7 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
 }
 
 /// Where Gunicorn's configuration comes from, apart from what we add to it.
-fn base<'a>(file: Option<&'a UserFile>, app: &Target, host: &Host, findings: &mut Findings) -> Option<Base<'a>> {
+fn base<'a>(file: Option<&'a UserFile>, app: &AppTarget, host: &Host, findings: &mut Findings) -> Option<Base<'a>> {
     if let Some(file) = file {
         let shown = file.location.to_string_lossy();
         findings.decide("config", shown, format!("{}; it takes precedence over our defaults", file.origin));
@@ -177,7 +177,7 @@ fn base<'a>(file: Option<&'a UserFile>, app: &Target, host: &Host, findings: &mu
 fn guarded<'a>(
     resolution: &Resolution,
     host: &Host,
-    app: &'a Target,
+    app: &'a AppTarget,
     own: &Own,
     class: &Class,
     worker_timeout: &WorkerTimeout,
@@ -300,7 +300,7 @@ fn class(
     settings: &Settings,
     host: &Host,
     version: Option<Version>,
-    app: &Target,
+    app: &AppTarget,
     own: &Own,
     findings: &mut Findings,
 ) -> Class {

@@ -1,7 +1,7 @@
 //! The class of Gunicorn's workers: it decides whether an ASGI app is served at all.
 
 use super::super::Findings;
-use super::super::app::{Target, interface};
+use super::super::app::{AppTarget, interface};
 use super::super::flags::GUNICORN_ASGI;
 use super::super::server::install;
 use crate::host::{Host, Interface, Version};
@@ -17,7 +17,7 @@ pub(super) const ASGI: &str = "asgi";
 
 /// The best class for the application.
 pub(super) fn best(
-    app: &Target,
+    app: &AppTarget,
     dev_mode: bool,
     host: &Host,
     version: Option<Version>,
@@ -51,7 +51,7 @@ pub(super) fn best(
 pub(super) fn check(
     class: &str,
     origin: &Origin,
-    app: &Target,
+    app: &AppTarget,
     host: &Host,
     version: Option<Version>,
     findings: &mut Findings,

@@ -8,7 +8,7 @@ use nix::poll::PollFlags;
 
 use crate::control::prometheus;
 use crate::control::protocol::{Answer, Launcher, LivePlan, Request, Requests, Status};
-use crate::control::server::{ControlServer, Wish};
+use crate::control::server::{ClientRequest, ControlServer};
 use crate::plan::Plan;
 use crate::proc::usage;
 use crate::run::notify::Notifier;
@@ -48,10 +48,12 @@ impl<'a> Meanwhile<'a> {
     pub(super) fn advance(&mut self, ready: &BTreeSet<RawFd>) {
         let now = Instant::now();
         self.notify.advance(now);
-        for (client, wish) in self.control.advance(ready, now) {
-            match wish {
-                Wish::Metrics => self.control.answer_metrics(client, &prometheus::metrics(&self.status()), now),
-                Wish::Control(request) => self.control.answer(client, &self.answer(request), now),
+        for (client, request) in self.control.advance(ready, now) {
+            match request {
+                ClientRequest::Metrics => {
+                    self.control.answer_metrics(client, &prometheus::metrics(&self.status()), now);
+                }
+                ClientRequest::Control(request) => self.control.answer(client, &self.answer(request), now),
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::control::prometheus;
 use crate::control::protocol::{
     self, Answer, Generation, Launcher, Live, LivePlan, Load, Request, Requests, Status, Worker,
 };
-use crate::control::server::{ControlServer, Wish};
+use crate::control::server::{ClientRequest, ControlServer};
 use crate::guard::scoreboard::{self, Slot};
 use crate::ids::GenerationId;
 use crate::proc::usage::{self, Usage};
@@ -37,17 +37,17 @@ impl Component for Clients {
     /// Goes on with every client as far as that is possible without waiting.
     fn turn(&mut self, world: &mut World, ready: &Ready) -> Vec<Output> {
         let mut outputs = Vec::new();
-        for (client, wish) in self.control.advance(ready.descriptors(), Instant::now()) {
-            match wish {
-                Wish::Metrics => {
+        for (client, request) in self.control.advance(ready.descriptors(), Instant::now()) {
+            match request {
+                ClientRequest::Metrics => {
                     let text = prometheus::metrics(&world.status());
                     self.control.answer_metrics(client, &text, Instant::now());
                 }
                 // Answered when it is decided.
-                Wish::Control(Request::Reload { server }) => {
+                ClientRequest::Control(Request::Reload { server }) => {
                     outputs.push(Event::Reload { request: Some(client), server, workers: 0 }.into());
                 }
-                Wish::Control(request) => {
+                ClientRequest::Control(request) => {
                     let answer = world.answer(request);
                     self.control.answer(client, &answer, Instant::now());
                 }

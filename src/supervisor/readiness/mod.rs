@@ -22,7 +22,7 @@ use super::watchdog::pair;
 use crate::guard::scoreboard::{self, Scoreboard};
 use crate::ids::GenerationId;
 use crate::plan::{Bind, Plan};
-use crate::probe::Speech;
+use crate::probe::Protocol;
 use crate::proc::process;
 use listener_watch::ListenerWatch;
 use pace::Pace;
@@ -130,7 +130,7 @@ fn became_ready(id: GenerationId, world: &mut World) -> Output {
 }
 
 fn first_check(id: GenerationId, private: Option<SocketAddr>, plan: &Plan, world: &World, now: Instant) -> Check {
-    let probe = |target| Probe::new(target, &plan.policy.health_path, speech(plan), now);
+    let probe = |target| Probe::new(target, &plan.policy.health_path, protocol(plan), now);
     let ask = |target| Check::Asking(probe(target).guessing_scheme(plan.policy.tls_is_guessed));
     match (private, world.listeners.bind()) {
         (Some(address), _) => ask(Target::Tcp(address)),
@@ -140,8 +140,8 @@ fn first_check(id: GenerationId, private: Option<SocketAddr>, plan: &Plan, world
 }
 
 /// How the plan's server is spoken to.
-const fn speech(plan: &Plan) -> Speech {
-    Speech { tls: plan.tls, h2c: plan.h2c }
+const fn protocol(plan: &Plan) -> Protocol {
+    Protocol { tls: plan.tls, h2c: plan.h2c }
 }
 
 /// A request to where clients go, for when only one generation can answer there.
@@ -153,7 +153,7 @@ fn public_probe(plan: &Plan, world: &World) -> Option<Probe> {
         ip => ip,
     };
     let target = Target::Tcp(SocketAddr::new(ip, address.port()));
-    Some(Probe::new(target, &plan.policy.health_path, speech(plan), Instant::now()))
+    Some(Probe::new(target, &plan.policy.health_path, protocol(plan), Instant::now()))
 }
 
 impl World {

@@ -11,7 +11,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, UnixAddr, connect, recv, send, socket,
 };
 
-use crate::probe::{Exchange, Response, Speech};
+use crate::probe::{Exchange, Protocol, Response};
 
 /// Between two attempts.
 const RETRY: Duration = Duration::from_millis(100);
@@ -32,7 +32,7 @@ pub enum Target {
 pub struct Probe {
     target: Target,
     path: String,
-    speech: Speech,
+    protocol: Protocol,
     /// Whether the scheme is a guess, so that each attempt tries the other one.
     guesses_scheme: bool,
     attempt: Attempt,
@@ -47,9 +47,9 @@ enum Attempt {
 impl Probe {
     /// A probe that starts at once.
     #[must_use]
-    pub fn new(target: Target, path: &str, speech: Speech, now: Instant) -> Self {
+    pub fn new(target: Target, path: &str, protocol: Protocol, now: Instant) -> Self {
         let attempt = Attempt::Waiting { until: now };
-        Self { target, path: path.to_owned(), speech, guesses_scheme: false, attempt }
+        Self { target, path: path.to_owned(), protocol, guesses_scheme: false, attempt }
     }
 
     /// A probe that does not rely on the scheme.
@@ -59,7 +59,7 @@ impl Probe {
     }
 
     fn change_guess(&mut self) {
-        self.speech.tls ^= self.guesses_scheme;
+        self.protocol.tls ^= self.guesses_scheme;
     }
 
     /// What to wait for: a descriptor and its events, and a time.
@@ -83,7 +83,7 @@ impl Probe {
                 Attempt::Waiting { until } if *until > now => return false,
                 Attempt::Waiting { .. } => {
                     self.attempt = connect_to(&self.target).map_or(again, |socket| {
-                        let exchange = Exchange::new(self.speech, "localhost", &self.path);
+                        let exchange = Exchange::new(self.protocol, "localhost", &self.path);
                         Attempt::Exchanging { socket, since: now, exchange }
                     });
                 }
@@ -185,14 +185,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let target = Target::Tcp(listener.local_addr().unwrap());
         serve(listener, &["HTTP/1.1 503 Busy\r\n\r\n", "", "nonsense\r\n", "HTTP/1.1 404 Not Found\r\n\r\n"]);
-        assert!(wait_for(&mut Probe::new(target, "/health", Speech::default(), Instant::now())));
+        assert!(wait_for(&mut Probe::new(target, "/health", Protocol::default(), Instant::now())));
     }
 
     #[test]
     fn nobody_there_is_not_ready_and_says_when_to_ask_again() {
         let target = Target::Unix("/nonexistent/socket".into());
         let now = Instant::now();
-        let mut probe = Probe::new(target, "/", Speech::default(), now);
+        let mut probe = Probe::new(target, "/", Protocol::default(), now);
         assert!(!probe.advance(now));
         assert!(probe.interest().0.is_none() && probe.interest().1 > now);
     }

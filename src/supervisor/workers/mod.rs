@@ -41,12 +41,12 @@ pub struct Roster {
     /// How many workers its plan has.
     pub planned: u32,
     /// How far it has got.
-    pub stage: Stage,
+    pub stage: RosterStage,
 }
 
 /// How far a generation has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum RosterStage {
     /// Not ready.
     Starting,
     /// Ready.
@@ -139,14 +139,14 @@ impl Workers {
         self.sets.retain(|id, _| rosters.iter().any(|roster| roster.generation == *id));
         for roster in rosters {
             let set = self.sets.entry(roster.generation).or_insert_with(|| WorkerSet::new(*roster));
-            let became_ready = set.roster.stage == Stage::Starting && roster.stage == Stage::Serving;
+            let became_ready = set.roster.stage == RosterStage::Starting && roster.stage == RosterStage::Serving;
             let lost_main = set.roster.main_alive && !roster.main_alive;
             set.roster = Roster { planned: set.roster.planned, ..*roster };
             match roster.stage {
                 // Without a main process nobody makes new ones: one look is enough.
-                Stage::Serving if lost_main => set.search = Some(Search::new(0, now)),
-                Stage::Serving if became_ready => set.search = Some(Search::new(roster.planned as usize, now)),
-                Stage::Leaving => set.search = None,
+                RosterStage::Serving if lost_main => set.search = Some(Search::new(0, now)),
+                RosterStage::Serving if became_ready => set.search = Some(Search::new(roster.planned as usize, now)),
+                RosterStage::Leaving => set.search = None,
                 _ => {}
             }
         }
@@ -194,7 +194,7 @@ impl Workers {
                 ended.iter().map(|worker| set.record_exit(worker, &mut self.oom, now)).collect();
             // Those that were asked to end are not replaced.
             let missing = recorded.iter().filter(|exit| !exit.expected).count();
-            if missing > 0 && set.roster.stage == Stage::Serving && set.roster.main_alive {
+            if missing > 0 && set.roster.stage == RosterStage::Serving && set.roster.main_alive {
                 let wanted = (set.workers.len() + missing).max(set.roster.planned as usize);
                 set.search = Some(Search::new(wanted, now));
             }
@@ -296,7 +296,7 @@ impl Workers {
 
 impl WorkerSet {
     const fn new(roster: Roster) -> Self {
-        let roster = Roster { main_alive: true, stage: Stage::Starting, ..roster };
+        let roster = Roster { main_alive: true, stage: RosterStage::Starting, ..roster };
         Self { roster, workers: BTreeMap::new(), dismissed: 0, restarts: 0, last: None, search: None }
     }
 
@@ -316,7 +316,7 @@ impl WorkerSet {
         let cause = worker.remedy.unwrap_or_else(|| Cause::of(worker.status(), || oom.claim(now)));
         let is_asked_for = matches!(cause, Cause::Exit(0) | Cause::Signal(libc::SIGTERM)) && self.dismissed > 0;
         self.dismissed -= u32::from(is_asked_for);
-        let expected = is_asked_for || self.roster.stage == Stage::Leaving;
+        let expected = is_asked_for || self.roster.stage == RosterStage::Leaving;
         self.restarts += u64::from(!expected);
         let exit = WorkerExit {
             generation: self.roster.generation,

@@ -73,10 +73,10 @@ impl World {
         let roster = |found: &generation::Generation| {
             let running = self.running.get(&found.id)?;
             let stage = match found.stage {
-                _ if self.state.is_ending() => super::Stage::Leaving,
-                Stage::Starting { .. } => super::Stage::Starting,
-                Stage::Serving { .. } => super::Stage::Serving,
-                Stage::Leaving(_) => super::Stage::Leaving,
+                _ if self.state.is_ending() => super::RosterStage::Leaving,
+                Stage::Starting { .. } => super::RosterStage::Starting,
+                Stage::Serving { .. } => super::RosterStage::Serving,
+                Stage::Leaving(_) => super::RosterStage::Leaving,
             };
             Some(Roster {
                 generation: found.id,

@@ -22,7 +22,7 @@ impl Main {
         Self(child)
     }
 
-    fn roster(&self, planned: u32, stage: Stage) -> Roster {
+    fn roster(&self, planned: u32, stage: RosterStage) -> Roster {
         let main = Pid::from_raw(self.0.id().cast_signed());
         Roster { generation: GenerationId(1), main, main_alive: true, planned, stage }
     }
@@ -61,9 +61,9 @@ fn pids(workers: &Workers) -> Vec<Pid> {
 fn workers_are_found_when_their_generation_is_ready_and_then_it_is_quiet() {
     let main = Main::start(2);
     let mut workers = Workers::default();
-    workers.follow(&[main.roster(2, Stage::Starting)], Instant::now());
+    workers.follow(&[main.roster(2, RosterStage::Starting)], Instant::now());
     assert_eq!(workers.interest().1, None);
-    workers.follow(&[main.roster(2, Stage::Serving)], Instant::now());
+    workers.follow(&[main.roster(2, RosterStage::Serving)], Instant::now());
     run(&mut workers, |workers, _| pids(workers).len() == 2 && workers.interest().1.is_none());
     assert_eq!(workers.interest().0.len(), 2);
 }
@@ -72,8 +72,8 @@ fn workers_are_found_when_their_generation_is_ready_and_then_it_is_quiet() {
 fn a_death_is_seen_at_once_with_its_cause_and_a_replacement_is_looked_for() {
     let main = Main::start(3);
     let mut workers = Workers::default();
-    workers.follow(&[main.roster(3, Stage::Starting)], Instant::now());
-    workers.follow(&[main.roster(3, Stage::Serving)], Instant::now());
+    workers.follow(&[main.roster(3, RosterStage::Starting)], Instant::now());
+    workers.follow(&[main.roster(3, RosterStage::Serving)], Instant::now());
     run(&mut workers, |workers, _| pids(workers).len() == 3 && workers.interest().1.is_none());
     for (nth, signal) in [(1, Signal::SIGKILL), (2, Signal::SIGUSR1)] {
         let victim = pids(&workers)[0];
@@ -91,8 +91,8 @@ fn a_death_is_seen_at_once_with_its_cause_and_a_replacement_is_looked_for() {
 fn one_that_was_told_to_leave_ends_as_it_should_and_the_next_one_does_not() {
     let main = Main::start(2);
     let mut workers = Workers::default();
-    workers.follow(&[main.roster(2, Stage::Starting)], Instant::now());
-    workers.follow(&[main.roster(2, Stage::Serving)], Instant::now());
+    workers.follow(&[main.roster(2, RosterStage::Starting)], Instant::now());
+    workers.follow(&[main.roster(2, RosterStage::Serving)], Instant::now());
     run(&mut workers, |workers, _| pids(workers).len() == 2 && workers.interest().1.is_none());
     workers.expect_more(GenerationId(1), -1, Instant::now());
     for expected in [true, false] {
@@ -108,10 +108,10 @@ fn one_that_was_told_to_leave_ends_as_it_should_and_the_next_one_does_not() {
 fn those_of_a_leaving_generation_end_as_they_should() {
     let main = Main::start(1);
     let mut workers = Workers::default();
-    workers.follow(&[main.roster(1, Stage::Starting)], Instant::now());
-    workers.follow(&[main.roster(1, Stage::Serving)], Instant::now());
+    workers.follow(&[main.roster(1, RosterStage::Starting)], Instant::now());
+    workers.follow(&[main.roster(1, RosterStage::Serving)], Instant::now());
     run(&mut workers, |workers, _| pids(workers).len() == 1);
-    workers.follow(&[main.roster(1, Stage::Leaving)], Instant::now());
+    workers.follow(&[main.roster(1, RosterStage::Leaving)], Instant::now());
     kill(pids(&workers)[0], Signal::SIGTERM).unwrap();
     let exits = run(&mut workers, |_, exits| !exits.is_empty());
     assert!(exits[0].expected);
