@@ -80,7 +80,8 @@ fn args(flags: &[Flag], texts: Texts) -> Vec<Arg> {
         .value_name("ADDRESS")
         .value_parser(value_parser!(OsString))
         .help_heading(Heading::Bind.title())
-        .help("Where to listen: HOST:PORT, HOST, :PORT or unix:PATH");
+        .action(ArgAction::Append)
+        .help("Where to listen: HOST:PORT, HOST, :PORT or unix:PATH; several times for several, with Gunicorn");
     [config, bind].into_iter().chain(flags.iter().map(|flag| arg(flag, texts))).collect()
 }
 
@@ -150,9 +151,11 @@ pub(super) fn take(matches: &ArgMatches, layer: &mut FlagLayer) {
     if let Some(path) = given(matches, "config") {
         layer.config = Some(path);
     }
-    if let Some(address) = given(matches, "bind") {
-        bind::expand(&address, layer);
+    let mut addresses = matches.try_get_many::<OsString>("bind").ok().flatten().into_iter().flatten().cloned();
+    if let Some(first) = addresses.next() {
+        bind::expand(&first, layer);
     }
+    layer.further_binds.extend(addresses);
     for flag in table() {
         let text = if flag.negated {
             let on = matches.try_get_one::<bool>(&flag.name).ok().flatten();

@@ -20,6 +20,30 @@ pub(super) struct Addresses {
 
 /// The addresses, or the socket. Where `HOST` and `PORT` are not set, what the user tells the server itself counts.
 pub(super) fn bind(resolution: &Resolution, server: Server, own: &Own, findings: &mut Findings) -> Addresses {
+    let mut addresses = first(resolution, server, own, findings);
+    let origin = Origin::Flag("--bind".into());
+    for text in &resolution.further_binds {
+        match parse(text) {
+            _ if server == Server::Granian => {
+                let message = format!("{server} listens on one address, and {text} is another");
+                findings.problem(Problem::setting(message, &origin).hint("leave it out, or use --server gunicorn"));
+            }
+            Ok(bind) => addresses.further.push(bind),
+            Err(why) => findings.problem(unusable(text, &why, &origin)),
+        }
+    }
+    if !resolution.further_binds.is_empty() {
+        findings.decide("bind-further", resolution.further_binds.join(" "), origin.to_string());
+    }
+    addresses
+}
+
+fn unusable(text: &str, why: &str, origin: &Origin) -> Problem {
+    let message = format!("bind {text:?} cannot be served: {why}");
+    Problem::setting(message, origin).hint("use ADDRESS:PORT or unix:PATH")
+}
+
+fn first(resolution: &Resolution, server: Server, own: &Own, findings: &mut Findings) -> Addresses {
     let settings = &resolution.settings;
     let told = own.get("bind");
     if let (Some(path), told) = (&settings.uds.value, &told) {
@@ -65,10 +89,7 @@ fn told_to_gunicorn(
     for text in texts {
         match parse(text) {
             Ok(bind) => binds.push(bind),
-            Err(why) => {
-                let message = format!("bind {text:?} cannot be served: {why}");
-                findings.problem(Problem::setting(message, origin).hint("use ADDRESS:PORT or unix:PATH"));
-            }
+            Err(why) => findings.problem(unusable(text, &why, origin)),
         }
     }
     let explicit = [&settings.host.origin, &settings.port.origin].into_iter().find(|origin| origin.is_explicit());
@@ -167,6 +188,18 @@ mod tests {
             "GRANIAN_PORT = \"http\" is not valid (from environment GRANIAN_PORT); allowed: a whole number from 1 to \
              65535; or use PORT"
         );
+    }
+
+    #[test]
+    fn further_addresses_of_the_command_line_are_for_gunicorn() {
+        let mut resolution = resolution(&[("PORT", "80")]);
+        resolution.further_binds = vec!["127.0.0.1:81".into(), "unix:/run/a.sock".into()];
+        let mut findings = Findings::default();
+        let addresses = bind(&resolution, Server::Gunicorn, &Own::default(), &mut findings);
+        assert_eq!((addresses.first.to_string(), addresses.further.len()), ("0.0.0.0:80".to_owned(), 2));
+        assert!(findings.problems.is_empty());
+        bind(&resolution, Server::Granian, &Own::default(), &mut findings);
+        assert_eq!(findings.problems.len(), 2, "{:?}", findings.problems);
     }
 
     #[test]

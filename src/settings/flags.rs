@@ -12,6 +12,8 @@ pub struct FlagLayer {
     pub config: Option<OsString>,
     /// Values of options; a later one takes precedence over an earlier one of the same option.
     pub values: Vec<FlagValue>,
+    /// Addresses of `--bind` after the first one.
+    pub further_binds: Vec<OsString>,
     /// The arguments after `--`, for the server.
     pub server_args: Vec<OsString>,
 }

@@ -43,6 +43,8 @@ pub struct Resolution {
     pub file: Option<PathBuf>,
     /// The arguments after `--` on the command line.
     pub server_args: Vec<OsString>,
+    /// Addresses of `--bind` after the first one.
+    pub further_binds: Vec<String>,
     /// Values that could not be parsed. The settings concerned have their defaults, so that `explain` and `check` can
     /// go on.
     pub problems: Vec<Problem>,
@@ -80,6 +82,7 @@ pub fn resolve(flags: &FlagLayer, env: &Environment, read: ReadFile) -> Resoluti
         env: env.clone(),
         file: file.path,
         server_args: flags.server_args.clone(),
+        further_binds: flags.further_binds.iter().map(|text| text.to_string_lossy().into_owned()).collect(),
         problems,
         warnings,
         native: environment.native,

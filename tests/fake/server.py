@@ -65,7 +65,7 @@ def option(name, otherwise=None):
 def inherited():
     """The listening sockets that were handed down."""
     numbers = {int(number) for argument in sys.argv for number in re.findall(r"fd://(\d+)", argument)}
-    if not numbers and os.environ.get("LISTEN_PID", "").strip("0 ") == str(os.getpid()):
+    if not numbers and os.environ.get("LISTEN_PID", "").strip().lstrip("0") == str(os.getpid()):
         numbers = range(3, 3 + int(os.environ["LISTEN_FDS"]))
     return [socket.socket(fileno=number) for number in numbers]
 

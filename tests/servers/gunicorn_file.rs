@@ -147,6 +147,45 @@ fn the_mode_of_a_unix_socket_can_be_set_in_either_mode() {
 }
 
 #[test]
+fn repeated_addresses_of_the_command_line_are_all_served() {
+    let (one, other) = (free_port(), free_port());
+    let arguments = [format!("127.0.0.1:{one}"), format!("127.0.0.1:{other}")];
+    let Some(launch) = launch("", &["-b", &arguments[0], "--bind", &arguments[1]]) else { return };
+    let mut running = ready(launch);
+    for port in [one, other] {
+        assert_eq!(get(port, "/health").unwrap().status, 200);
+    }
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn the_gateway_preloaded_with_a_file_of_its_own_gets_the_renewals_that_it_lacks() {
+    let port = free_port();
+    let file = format!(
+        "bind = '127.0.0.1:{port}'\nworkers = 3\npreload_app = True\nreuse_port = True\n\
+         def post_fork(server, worker):\n    server.log.info('renewals of the file')\n"
+    );
+    let Some(venv) = venv() else { return };
+    let launch = Launch::new(&[]).without("HOST").without("PORT").env("VIRTUAL_ENV", &venv);
+    write(&launch, "gunicorn.config.py", &file);
+    let database = format!("sqlite:///{}/mcp.db", launch.directory.path().display());
+    let secret = "a-key-of-32-characters-for-tests-0123456789";
+    let env = [("JWT_SECRET_KEY", secret), ("AUTH_ENCRYPTION_SECRET", secret), ("DATABASE_URL", &database)];
+    let launch = env.iter().fold(launch, |launch, (name, value)| launch.env(name, value));
+    let mut running = ready(launch.env("OBSERVABILITY_ENABLED", "true").env("MCP_LAUNCH_CPUS", "1"));
+    let log = running.log();
+    for wanted in [
+        "renewals of the file",
+        "database pool, Redis client, worker ids, instance ids, span writer",
+        "workers = 3 (from file ",
+        "key reuse_port, line 4) is ignored",
+    ] {
+        assert!(log.contains(wanted), "{wanted} in {log}");
+    }
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
 fn a_reload_is_told_from_a_start() {
     let port = free_port();
     let file = format!(

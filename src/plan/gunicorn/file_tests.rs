@@ -138,9 +138,9 @@ fn the_class_of_the_file_is_named_and_decides_about_the_guard() {
 
 #[test]
 fn preloading_is_for_the_gateway_and_for_who_asks() {
-    let preloads = |source: &str, env: &[(&str, &str)]| plan(source, env).capabilities.boot_statuses.contains(&1);
-    assert!(planned(&[], &installed_host()).capabilities.boot_statuses.contains(&1));
-    assert!(!planned(&[OTHER_APP], &installed_host()).capabilities.boot_statuses.contains(&1));
+    let preloads = |source: &str, env: &[(&str, &str)]| reason(&plan(source, env), "preload").0 == "on";
+    assert_eq!(reason(&planned(&[], &installed_host()), "preload").0, "on");
+    assert_eq!(reason(&planned(&[OTHER_APP], &installed_host()), "preload").0, "off");
     assert!(preloads("preload_app = True", &[]));
     assert!(!preloads("preload_app = True", &[("GUNICORN_PRELOAD_APP", "false")]));
     assert!(preloads("", &[("GUNICORN_PRELOAD_APP", "true")]));

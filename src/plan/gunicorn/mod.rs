@@ -151,9 +151,8 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
         }
         Mode::Exec => limits_without_effect(settings).into_iter().for_each(|warning| findings.warn(warning)),
     }
-    if preload.is_on || own.get("preload_app").is_some_and(|told| told.is_computed()) {
-        launch.capabilities.boot_statuses.push(1);
-    }
+    // What Gunicorn's main process exits with for a configuration that it cannot use, or a preloaded app that fails.
+    launch.capabilities.boot_statuses.push(1);
     launch
 }
 
