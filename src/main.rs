@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// All problems together, so that they can be mended together.
+/// All problems together, so that they can be fixed together.
 fn report(problems: &[Problem]) {
     let text: Vec<String> = problems.iter().map(|problem| format!("mcp-launch: {problem}\n")).collect();
     log::say(&text.concat());

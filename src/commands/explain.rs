@@ -9,7 +9,7 @@ use crate::report;
 use crate::settings::FlagLayer;
 
 pub(super) fn explain(flags: FlagLayer, json: bool) -> u8 {
-    // A private key may pass through here, and no core file is to have it.
+    // A private key may pass through here, and must not end up in a core file.
     let _ = nix::sys::prctl::set_dumpable(false);
     let Prepared { resolution, host, plan } = Planner::new(flags).prepare();
     let plan = plan.as_ref().map_err(Vec::as_slice);
@@ -21,7 +21,7 @@ pub(super) fn explain(flags: FlagLayer, json: bool) -> u8 {
     plan.err().map_or(0, |problems| exit_for(problems).code())
 }
 
-/// The plan of the running launcher, whose environment may be another than ours.
+/// The plan of the running launcher, whose environment may differ from ours.
 pub(super) fn running(flags: &FlagLayer, json: bool) -> Result<u8, Problem> {
     let launcher = Directions::read(flags).find(PATIENCE)?;
     let Answer::Plan(plan) = launcher.ask(Request::Explain, Some(PATIENCE))? else { return Err(super::unexpected()) };

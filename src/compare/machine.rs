@@ -1,4 +1,4 @@
-//! The machine that was measured on, for the reader who compares two results.
+//! The machine on which the measurement ran, for comparing two results.
 //!
 //! The `sysinfo` crate knows how each architecture and distribution names these. It does not know the proportional
 //! set size of a process, nor the processor time of children that are gone, which are read from `/proc` elsewhere.

@@ -1,17 +1,16 @@
 //! Which server is better for this app: both are run, measured and compared.
 //!
 //! Data flows one way: **options and settings → a schedule of steps → measurements → rows → advice → a report**. Only
-//! the middle, `run`, touches the machine: it starts this very program with the user's settings, once for each step,
-//! drives it with a load generator, and reads `/proc`. What comes before and after is made from plain data.
+//! the middle, `run`, touches the machine: it starts this program with the user's settings, once per step, drives it
+//! with a load generator, and reads `/proc`. Everything before and after is made from plain data.
 //!
-//! Each round is a life of its own for each server, in turns (A B A B …): so a start, a warm-up and the luck of a
-//! memory layout count as often as there are rounds, and a machine that gets slower does so for both. Whether two
-//! servers differ is decided by how much the rounds differ ([`statistics`]), and where it cannot be decided, the
-//! report says so.
+//! Each round is a new start of each server, alternating (A B A B …). So a start, a warm-up and an accidental memory
+//! layout count once per round, and a machine that becomes slower does so for both. Whether two servers differ is
+//! decided by how much the rounds differ ([`statistics`]); if that cannot be decided, the report says so.
 //!
-//! Nothing is left behind, however it ends: there are no files but the control sockets of the launchers, which are
-//! removed by whoever goes last; scripts and logs are in memory and in pipes; and if we are killed, the kernel tells
-//! the children.
+//! However it ends, everything is cleaned up: the only files are the control sockets of the launchers, which are
+//! removed at the end; scripts and logs are in memory and in pipes; and if we are killed, the kernel stops the child
+//! processes.
 
 mod advice;
 mod client;

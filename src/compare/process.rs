@@ -1,4 +1,4 @@
-//! Child processes that do not outlive us, however we end, and of whose output the end is kept.
+//! Child processes that never outlive us, and the end of their output.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -21,9 +21,9 @@ use crate::host::Environment;
 use crate::sys::SignalState;
 use crate::sys::spawn::{Group, Image, Setup, spawn};
 
-/// So much of what a process writes is kept: the end.
+/// How much of a process's output is kept, from its end.
 const KEPT: usize = 256 << 10;
-/// How often somebody who waits looks.
+/// How often a waiting loop checks.
 pub(super) const GLANCE: Duration = Duration::from_millis(5);
 
 /// What is executed.
@@ -49,8 +49,8 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts it in the background of the terminal: what Ctrl-C means for it is ours to decide. To be called by the
-    /// main thread, because the kernel takes the end of the thread that forked for ours.
+    /// Starts it in the background of the terminal because we decide what Ctrl-C means for it. Must be called by the
+    /// main thread because the kernel treats the end of the thread that forked as ours.
     pub fn start(order: &Order<'_>) -> Result<Self, String> {
         let failed = |why: &dyn std::fmt::Display| format!("cannot start {}: {why}", order.program.display());
         let null = nix::fcntl::open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
@@ -87,7 +87,7 @@ impl Child {
         self.status
     }
 
-    /// Waits for its end, but no longer than that.
+    /// Waits for its end, but not longer than this.
     pub fn wait(&mut self, patience: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + patience;
         loop {
@@ -99,7 +99,7 @@ impl Child {
     }
 
     pub fn signal(&self, signal: Signal) {
-        // Not reaped, so the number is still its own.
+        // Not reaped, so the pid is still its own.
         if self.status.is_none() {
             let _ = kill(self.pid, signal);
         }
@@ -162,7 +162,7 @@ impl Tail {
     }
 }
 
-/// A file that is nowhere, so that it need not be removed.
+/// A file without a name, so that it does not need to be removed.
 fn in_memory(text: &str) -> std::io::Result<OwnedFd> {
     use nix::sys::memfd::{MFdFlags, memfd_create};
     let file = memfd_create(c"mcp-launch-script", MFdFlags::MFD_CLOEXEC)?;

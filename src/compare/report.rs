@@ -1,4 +1,4 @@
-//! The report: everything together, for people and programs. Pure.
+//! The complete report, for people and for programs. Pure.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;

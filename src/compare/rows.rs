@@ -1,4 +1,4 @@
-//! From measurements to the rows of the table: what each server has, and whether they differ. Pure.
+//! Turns measurements into the rows of the table: the figures of each server, and whether they differ. Pure.
 
 use serde::Serialize;
 

@@ -1,4 +1,4 @@
-//! The order of things: servers take turns, so that a machine that drifts does not decide. Pure.
+//! The order of the steps: the servers alternate, so that a machine that drifts favours neither. Pure.
 
 use std::time::Duration;
 

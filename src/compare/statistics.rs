@@ -1,4 +1,4 @@
-//! What several measurements of the same thing come to, and whether two things differ. Pure.
+//! Summaries of repeated measurements, and whether two of them differ. Pure.
 
 use serde::Serialize;
 
@@ -32,16 +32,16 @@ impl Summary {
     }
 }
 
-/// A difference that is smaller than this matters to nobody, however certain it is.
+/// A smaller difference does not matter to anybody, however certain it is.
 pub const LEAST_DIFFERENCE: f64 = 0.02;
-/// How likely a difference may be by chance alone and still count.
+/// The highest probability of a chance result at which a difference counts.
 const SIGNIFICANCE: f64 = 0.05;
-/// Fewer measurements than these tell nothing. So many can at best reach one in ten: all of one on the same side of all
-/// of the other. That must do.
+/// Fewer measurements than this say nothing. With this many, at best a probability of one in ten can be reached, if
+/// all of one are on the same side of all of the other. That has to suffice.
 pub const FEWEST: usize = 3;
 
-/// Whether the second is different from the first by more than chance and more than trifles: by how much, as a ratio
-/// of the medians.
+/// Whether the second differs from the first by more than chance and by a relevant amount: by how much, as a ratio of
+/// the medians.
 #[must_use]
 pub fn difference(first: &[f64], second: &[f64]) -> Option<f64> {
     let (a, b) = (Summary::of(first)?, Summary::of(second)?);

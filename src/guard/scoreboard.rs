@@ -1,4 +1,4 @@
-//! The scoreboard: what the workers of one generation say of themselves, in memory that they share with us.
+//! The scoreboard: what the workers of one generation report, in memory that they share with us.
 //!
 //! One per generation, in a memory file: it needs no writable directory, and is gone with the last process that has
 //! it. Forked workers inherit its descriptor; spawned ones open it through `/proc/MAIN/fd/N`.

@@ -15,7 +15,7 @@ use changes::{Change, changes};
 pub use json::explain_json;
 use style::{Style, words, wrap};
 
-/// Columns to assume when the width of the terminal is unknown.
+/// The width of the output, in columns.
 const WIDTH: usize = 110;
 
 /// Each decision with its reasons, each setting with its source, and what will be run. Secrets are not shown.

@@ -1,4 +1,4 @@
-//! How a generation is made to leave: TERM to its main process, TERM to what is left, KILL. Pure.
+//! How a generation is stopped: TERM to its main process, TERM to what is left, KILL. Pure.
 
 use std::time::{Duration, Instant};
 

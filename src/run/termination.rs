@@ -1,4 +1,4 @@
-//! The termination log: one line with the cause of the exit, where Kubernetes looks for it.
+//! The termination log: one line with the cause of the exit, where Kubernetes expects it.
 
 use std::fs::OpenOptions;
 use std::io::Write;
