@@ -3,6 +3,9 @@
 //!
 //! If our own settings limit how long a start or stop may take, the manager is asked for that much time, so that neither
 //! side needs to know the other's limits. The loop itself feeds the watchdog, which therefore expires if the loop hangs.
+//!
+//! Not the crate `sd-notify`: it opens a blocking socket for each message, reads the process's own environment, and
+//! knows no abstract names; of this module it would replace the spelling of seven assignments.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::key::Unusable;
 
 /// A key is opened at a reload while nobody looks after the servers, so the file must not say how long that takes.
-/// OpenSSL's own number is 2048, and OWASP asks for 600,000; these take half a second on a small machine.
+/// OpenSSL's own number is 2048, and OWASP asks for 600,000; these take a second at most on a small machine.
 const MOST_ITERATIONS: u32 = 1_000_000;
 /// What scrypt goes through: its memory, once for each lane. OpenSSL's own parameters make it 16 MiB.
 const MOST_MEMORY: u64 = 64 << 20;
