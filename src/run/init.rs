@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use super::signals::BlockedSignals;
@@ -24,24 +24,10 @@ const KILL_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// … and this long from TERM until nothing is waited for any more.
 const LEAVE_AFTER: Duration = Duration::from_secs(2);
 
-/// Signals that are raised by the process itself, or that no process can handle.
-const NOT_FORWARDED: [i32; 11] = [
-    libc::SIGFPE,
-    libc::SIGILL,
-    libc::SIGSEGV,
-    libc::SIGBUS,
-    libc::SIGABRT,
-    libc::SIGTRAP,
-    libc::SIGSYS,
-    libc::SIGTTIN,
-    libc::SIGTTOU,
-    libc::SIGKILL,
-    libc::SIGSTOP,
-];
-
-/// Everything that is forwarded, and SIGCHLD. Numbers 32 and 33 belong to the C library.
+/// Everything that a process can handle: what it could raise itself is forwarded, too, when somebody sends it to us.
+/// Numbers 32 and 33 belong to the C library.
 fn handled() -> Vec<i32> {
-    (1..=64).filter(|signal| !NOT_FORWARDED.contains(signal) && ![32, 33].contains(signal)).collect()
+    (1..=64).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP, 32, 33].contains(signal)).collect()
 }
 
 /// Runs a command to its end.
@@ -95,11 +81,26 @@ fn forward_until_exit(child: Pid, signals: &mut BlockedSignals) -> u8 {
         }
         wait_for_signal(signals, PollTimeout::NONE);
         for signal in signals.drain() {
-            if signal != libc::SIGCHLD {
-                crate::sys::send(child, signal);
-            }
+            forward(child, signal);
         }
     }
+}
+
+fn forward(child: Pid, signal: i32) {
+    match signal {
+        libc::SIGCHLD => {}
+        libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU => stop_with_group(child),
+        // It may have been stopped with its whole group.
+        libc::SIGCONT => _ = killpg(child, Signal::SIGCONT),
+        _ => crate::sys::send(child, signal),
+    }
+}
+
+/// Stops the command's process group and then ourselves, until we are continued: a shell with job control stops the job
+/// that it started, whatever its parts make of the signal. As PID 1 the kernel does not stop us.
+fn stop_with_group(child: Pid) {
+    let _ = killpg(child, Signal::SIGSTOP);
+    let _ = kill(nix::unistd::getpid(), Signal::SIGSTOP);
 }
 
 /// Ends what the command left behind: TERM, and KILL for what is still there.

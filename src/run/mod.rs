@@ -37,7 +37,9 @@ pub(crate) fn adopt_orphans() {
 pub(crate) fn signal_all(processes: &[Process], signal: Signal) {
     for process in processes.iter().filter(|process| !process.is_zombie()) {
         let _ = process.signal(signal);
-        if signal != Signal::SIGKILL {
+        // Only those that are stopped: others would see the higher number first, and act on it.
+        let is_stopped = || Process::read(process.pid).is_some_and(|now| now.state == 'T');
+        if signal != Signal::SIGKILL && is_stopped() {
             let _ = process.signal(Signal::SIGCONT);
         }
     }

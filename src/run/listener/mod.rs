@@ -18,7 +18,6 @@ mod further;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -337,11 +336,20 @@ fn clear_unix(path: &Path) -> Result<(), Problem> {
         let message = format!("cannot create the Unix socket {shown}: the path exists and is not a socket");
         return Err(Problem::new(Exit::Settings, message).hint("remove it or choose another path"));
     }
-    if UnixStream::connect(path).is_ok() {
+    if is_listening(path) {
         let message = format!("another process is listening on the Unix socket {shown}");
         return Err(Problem::new(Exit::Taken, message).hint("stop it or choose another path"));
     }
     std::fs::remove_file(path).map_err(|error| cannot(path, &error))
+}
+
+/// Whether somebody listens on a Unix socket. One whose queue is full does, too, and would keep us waiting for a place
+/// in it.
+fn is_listening(path: &Path) -> bool {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let connected = socket(AddressFamily::Unix, SockType::Stream, flags, None)
+        .and_then(|socket| nix::sys::socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?));
+    matches!(connected, Ok(()) | Err(Errno::EAGAIN))
 }
 
 fn bind_unix(path: &Path) -> nix::Result<OwnedFd> {
@@ -518,6 +526,24 @@ mod tests {
     }
 
     #[test]
+    fn a_unix_socket_whose_queue_is_full_is_somebody_elses_and_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.sock");
+        let busy = bind_unix(&path).unwrap();
+        listen(&busy, Backlog::new(1).unwrap()).unwrap();
+        let client = || {
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+            let connected = nix::sys::socket::connect(socket.as_raw_fd(), &UnixAddr::new(&path).unwrap());
+            connected.is_ok().then_some(socket)
+        };
+        let waiting: Vec<OwnedFd> = std::iter::from_fn(client).take(100).collect();
+        assert!(waiting.len() < 100, "the queue must be full");
+        assert_eq!(Listeners::claim(&Bind::Unix(path.clone())).unwrap_err().exit, Exit::Taken);
+        drop((busy, waiting));
+    }
+
+    #[test]
     fn a_stale_unix_socket_is_replaced_and_a_live_one_or_a_file_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("app.sock");
@@ -528,7 +554,7 @@ mod tests {
         front.lend(GenerationId(2), 8).unwrap();
         front.steer(GenerationId(2), 0);
         front.release(GenerationId(1), true);
-        UnixStream::connect(&path).unwrap();
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
         drop(front);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
         std::fs::write(&path, "precious").unwrap();
