@@ -33,7 +33,8 @@ pub fn explain_json(resolution: &Resolution, host: &Host, plan: Result<&Plan, &[
 }
 
 fn plan_value(resolution: &Resolution, plan: &Plan) -> Value {
-    let argv: Vec<_> = plan.argv.iter().map(|word| redact::text(&word.to_string_lossy())).collect();
+    let argv: Vec<_> = plan.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let argv = redact::arguments(&argv);
     let descriptors = plan.descriptors.iter().map(|descriptor| match &descriptor.what {
         Inherited::Listener => json!({ "number": descriptor.number, "what": "listener" }),
         Inherited::FurtherListener(_) => json!({ "number": descriptor.number, "what": "further-listener" }),

@@ -229,9 +229,10 @@ fn what(inherited: &Inherited) -> String {
 /// The command, quoted for a shell, with a line for each flag and its value.
 fn command(plan: &Plan) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for word in &plan.argv {
-        let is_app = word.to_str() == Some(&plan.target);
-        let word = redact::text(&word.to_string_lossy());
+    let argv: Vec<String> = plan.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    for (word, shown) in argv.iter().zip(redact::arguments(&argv)) {
+        let is_app = *word == plan.target;
+        let word = shown;
         let quoted = shlex::try_quote(&word).map_or_else(|_| word.clone(), std::borrow::Cow::into_owned);
         match lines.last_mut() {
             Some(line) if line.starts_with('-') && !line.contains(' ') && !word.starts_with("--") && !is_app => {

@@ -192,8 +192,8 @@ impl fmt::Display for End {
 
 impl Runner<'_> {
     fn until_it_succeeds(&mut self, step: &PreStart) -> Outcome {
-        let words: Vec<_> = step.argv.iter().map(|word| redact::text(&word.to_string_lossy())).collect();
-        let command = words.join(" ");
+        let words: Vec<_> = step.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let command = redact::arguments(&words).join(" ");
         let mut wait = step.wait;
         for retries_left in (0..=step.retries).rev() {
             if let Some(stopped) = self.stopped() {
