@@ -9,6 +9,7 @@ use crate::plan::{self, Plan};
 use crate::problem::Problem;
 use crate::settings::value::{Int, Server, ServerChoice, Value, Workers};
 use crate::settings::{self, FlagLayer, NativeVariable, Origin, Resolution};
+use crate::supervisor::machine::plan_facts::Choice;
 use crate::tls;
 
 /// What plans are made from: what was given at the start and cannot change, and what was decided since.
@@ -59,18 +60,16 @@ impl Planner {
     }
 
     /// Reads everything anew and changes what a reload asked for.
-    pub fn replan(&mut self, server: Option<Server>, workers: i32) -> Result<Plan, Vec<Problem>> {
-        self.decided.server = server.or(self.decided.server);
-        if server.is_some() {
-            // A number of workers was for the server that ran then.
-            self.decided.workers = None;
-        }
+    pub fn replan(&mut self, choice: Choice, change: i32) -> Result<(Plan, Choice), Vec<Problem>> {
+        self.decided.server = choice.server;
+        self.decided.workers = None;
         let plan = self.prepare().plan?;
-        if workers == 0 {
-            return Ok(plan);
+        let choice = choice.with_workers(plan.workers, change);
+        if choice.workers.is_none() {
+            return Ok((plan, choice));
         }
-        self.decided.workers = Some(plan.workers.saturating_add_signed(workers).max(1));
-        self.prepare().plan
+        self.decided.workers = choice.workers.map(|chosen| chosen.count);
+        Ok((self.prepare().plan?, choice))
     }
 
     /// Resolves the settings, looks at the machine and makes the plan.

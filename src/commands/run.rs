@@ -155,7 +155,7 @@ fn supervise(
         error!(%error, "cannot install signal handlers");
         Problem::new(Exit::NotExecutable, format!("cannot install signal handlers: {error}"))
     })?;
-    let replan = Box::new(move |server, workers| planner.replan(server, workers));
+    let replan = Box::new(move |choice, change| planner.replan(choice, change));
     let status = Supervisor::new(plan, listeners, signals, inherited, outside, replan).run();
     drop(lock);
     Ok(status)

@@ -41,6 +41,8 @@ pub enum StopStep {
 /// What is kept back of the budget for the last two steps, unless the budget is very short.
 const REST_MARGIN: Duration = Duration::from_secs(1);
 const KILL_MARGIN: Duration = Duration::from_millis(400);
+/// What is left when the main process has ended has this long: it has no requests to finish.
+const LEFT_BEHIND: Duration = Duration::from_secs(2);
 /// A killed process is gone at once unless the kernel holds it.
 const ABANDON_AFTER: Duration = Duration::from_secs(5);
 
@@ -74,10 +76,24 @@ impl StopSequence {
         self.abandon_at = self.abandon_at.min(now + ABANDON_AFTER);
     }
 
-    /// The main process is gone: what it left behind is asked now, and has the rest of the time.
-    pub fn main_gone(&mut self, now: Instant) {
+    /// The timetable for processes that have lost their main process and serve: they are asked now, and have the whole
+    /// time to finish what they have.
+    #[must_use]
+    pub fn orphaned(now: Instant, deadline: Instant) -> Self {
+        Self { rest_at: now, ..Self::new(now, deadline) }
+    }
+
+    /// The main processes are gone: what is left is asked now, and has the rest of the time.
+    pub fn ask_rest(&mut self, now: Instant) {
         self.done = self.done.max(Done::Asked);
         self.rest_at = self.rest_at.min(now);
+    }
+
+    /// The main process has ended as it was asked to: what it left behind is asked now, and has a short time.
+    pub fn main_gone(&mut self, now: Instant) {
+        self.ask_rest(now);
+        self.kill_at = self.kill_at.min(now + LEFT_BEHIND);
+        self.abandon_at = self.abandon_at.min(self.kill_at + ABANDON_AFTER);
     }
 
     /// Whether the main process was told already.
@@ -148,6 +164,18 @@ mod tests {
         assert_eq!(leave.next(), Some(now + Duration::from_secs(1)));
         assert_eq!(leave.due(now + Duration::from_secs(1)), Some(StopStep::Ask));
         assert!(leave.next() < Some(now + Duration::from_secs(25)));
+    }
+
+    #[test]
+    fn what_the_main_process_leaves_behind_has_two_seconds_and_not_the_whole_budget() {
+        let now = Instant::now();
+        let mut leave = StopSequence::new(now, now + Duration::from_secs(25));
+        leave.main_gone(now);
+        assert_eq!(leave.due(now), Some(StopStep::AskRest));
+        assert_eq!(leave.next(), Some(now + Duration::from_secs(2)));
+        let mut orphans = StopSequence::orphaned(now, now + Duration::from_secs(25));
+        assert_eq!(orphans.due(now), Some(StopStep::AskRest));
+        assert!(orphans.next() > Some(now + Duration::from_secs(20)), "they serve");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::machine::action::Action;
 use super::machine::event::Event;
 use super::machine::generation::{Main, Startup};
 use super::machine::outcome::SpawnFailure;
+use super::machine::plan_facts::{Choice, PlanFacts};
 use super::{World, facts};
 use crate::ids::{GenerationId, PlanId, ProcessId};
 use crate::plan::Inherited;
@@ -23,7 +24,6 @@ use crate::problem::Exit;
 use crate::proc::memory;
 use crate::proc::process::{self, Process};
 use crate::run::signal_all;
-use crate::settings::value::Server;
 use crate::sys::pidfd::PidFd;
 
 impl World {
@@ -32,7 +32,7 @@ impl World {
         match *action {
             Action::Spawn { generation, plan, startup } => return Some(self.spawn(generation, plan, startup)),
             Action::Measure { generation } => return Some(self.measure(generation)),
-            Action::Replan { server, workers } => return Some(self.plan_anew(server, workers)),
+            Action::Replan { choice, workers } => return Some(self.plan_anew(choice, workers)),
             Action::Steer { generation } => self.steer_to(generation),
             Action::Share { parts } => self.listeners.share(parts),
             Action::KillDraining { generation } => signal_all(&self.draining_workers(generation), Signal::SIGKILL),
@@ -104,14 +104,14 @@ impl World {
         }
     }
 
-    fn plan_anew(&mut self, server: Option<Server>, workers: i32) -> Event {
-        match (self.replan)(server, workers) {
-            Ok(plan) => {
+    fn plan_anew(&mut self, choice: Choice, workers: i32) -> Event {
+        match (self.replan)(choice, workers) {
+            Ok((plan, choice)) => {
                 let id = self.plans.keys().last().map_or(PlanId(0), |last| last.next());
                 for warning in &plan.warnings {
                     warn!("{warning}");
                 }
-                let facts = facts(id, &plan);
+                let facts = PlanFacts { choice, ..facts(id, &plan) };
                 let used: Vec<PlanId> = self.state.plans().collect();
                 self.plans.retain(|id, _| used.contains(id));
                 self.plans.insert(id, plan);

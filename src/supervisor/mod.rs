@@ -46,11 +46,10 @@ use crate::run::memfd::credentials::FilesInMemory;
 use crate::run::notify::Notifier;
 use crate::run::signals::Signals;
 use crate::run::termination::TerminationLog;
-use crate::settings::value::Server;
 use crate::sys::SignalState;
 use component::Component;
 use machine::State;
-use machine::plan_facts::PlanFacts;
+use machine::plan_facts::{Choice, PlanFacts};
 use observers::totals::Totals;
 use workers::Workers;
 
@@ -58,7 +57,7 @@ pub use observers::log::server_name;
 pub use signals::HANDLED;
 
 /// Makes a plan anew, for a reload: for this server if one is named, with workers more or fewer.
-pub type Replan = dyn FnMut(Option<Server>, i32) -> Result<Plan, Vec<Problem>>;
+pub type Replan = dyn FnMut(Choice, i32) -> Result<(Plan, Choice), Vec<Problem>>;
 
 /// Everything that is known: what the state machine decided, and what was made of it.
 struct World {
@@ -196,5 +195,6 @@ fn facts(id: PlanId, plan: &Plan) -> PlanFacts {
         workers: plan.workers,
         resizable,
         shareable: resizable && lends && matches!(plan.bind, Bind::Tcp(_)),
+        choice: Choice::default(),
     }
 }

@@ -77,8 +77,9 @@ impl Component for Certificates {
             watch.look_again(now + LATER);
             return Vec::new();
         }
-        match (world.replan)(None, 0) {
-            Ok(plan) => self.found(fingerprint(&plan), served, now),
+        let choice = world.state.choice();
+        match (world.replan)(choice, 0) {
+            Ok((plan, _)) => self.found(fingerprint(&plan), served, now),
             Err(problems) => {
                 if watch.found_unfit(now) == Unfit::Report {
                     let why = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");

@@ -5,8 +5,8 @@ use nix::sys::signal::Signal;
 use super::event::Requester;
 use super::generation::Startup;
 use super::note::Note;
+use super::plan_facts::Choice;
 use crate::ids::{GenerationId, PlanId, ProcessId};
-use crate::settings::value::Server;
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,8 +81,8 @@ pub enum Action {
     KillAll,
     /// Read the settings and the machine anew and answer with [`Event::Planned`].
     Replan {
-        /// The server to change to.
-        server: Option<Server>,
+        /// What was chosen while running.
+        choice: Choice,
         /// Workers more or fewer than now.
         workers: i32,
     },

@@ -13,6 +13,17 @@ use crate::settings::value::Server;
 /// Who waits for the outcome of a reload.
 pub type Requester = u64;
 
+/// Whether a generation has workers that answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// One has proved itself lately.
+    Answering,
+    /// None has proved itself for a while.
+    Silent,
+    /// There is none that is ready or starting, or those that start keep dying: the generation has failed.
+    Lost,
+}
+
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -70,6 +81,13 @@ pub enum Event {
         generation: GenerationId,
         /// How many.
         workers: Headcount,
+    },
+    /// How it stands with the workers of the generation that serves, when that has changed.
+    Workers {
+        /// Whose.
+        generation: GenerationId,
+        /// How it stands.
+        presence: Presence,
     },
     /// A process of a generation has said why it fails.
     FailureReported {

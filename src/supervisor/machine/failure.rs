@@ -6,6 +6,7 @@ use nix::unistd::Pid;
 
 use super::backoff::Verdict;
 use super::generation::{Generation, Main, Stage};
+use super::handover::Loss;
 use super::note::{Cause, Note};
 use super::outcome::{Outcome, SpawnFailure};
 use super::turn::Turn;
@@ -64,6 +65,7 @@ impl State {
                 leave.main_gone(turn.now);
                 generation.stage = Stage::Leaving(leave);
             }
+            Stage::Lingering { .. } => leaving = true,
             Stage::Serving { .. } => {}
         }
         if !survivors {
@@ -76,8 +78,11 @@ impl State {
             if !leaving || last.is_none() {
                 *last = Some(outcome);
             }
-            if !self.generations.iter().any(|generation| matches!(generation.main, Main::Alive(_))) {
+            let others = || self.generations.iter().filter(|generation| generation.id != id);
+            if others().count() == 0 {
                 leave.main_gone(turn.now);
+            } else if !others().any(|generation| matches!(generation.main, Main::Alive(_))) {
+                leave.ask_rest(turn.now);
             }
             return;
         }
@@ -94,8 +99,8 @@ impl State {
             }
         } else if was_starting {
             self.boot_failed(id, plan, outcome, why.as_deref(), turn);
-        } else if !self.lost_while_stepping(id, outcome, turn) {
-            self.failed(plan, outcome, ready_for, turn);
+        } else {
+            self.lost(&Loss { id, plan, outcome, ready_for, why }, turn);
         }
     }
 
@@ -128,7 +133,8 @@ impl State {
     /// The plan to go back to when `plan` failed while what served before fell apart: what is known to work.
     pub(super) fn fallback(&self, plan: PlanId) -> PlanId {
         let proven = || self.plans.iter().rev().find(|plan| plan.proven).map(|plan| plan.id);
-        self.serving().map(|generation| generation.plan).or_else(proven).unwrap_or(plan)
+        let serving = self.serving().map(|generation| generation.plan);
+        serving.filter(|plan| self.plan(Some(*plan)).proven).or_else(proven).unwrap_or(plan)
     }
 
     /// The server failed, and it is decided what follows.
@@ -143,12 +149,14 @@ impl State {
             && match outcome {
                 Outcome::Exited(status) => status == 0 || facts.boot_statuses.contains(&status),
                 Outcome::Signaled(_) => false,
-                Outcome::NotReady | Outcome::NotStarted(_) | Outcome::Refused => true,
+                Outcome::NotReady | Outcome::NotStarted(_) | Outcome::Refused | Outcome::NoWorkers => true,
             };
         if policy.restart == Restart::No || (clean && policy.restart == Restart::OnFailure) {
             return self.give_up(outcome, ready_for, Cause::Ended, turn);
         }
-        if cannot_boot && !facts.proven && policy.restart != Restart::Always {
+        // Whoever serves is not stopped because a successor fails.
+        let serves = self.serving().is_some_and(|serving| serving.answers);
+        if cannot_boot && !facts.proven && policy.restart != Restart::Always && !serves {
             return self.give_up(outcome, ready_for, Cause::BootFailed, turn);
         }
         let verdict = self.restarts.failure(turn.now, ready_for, policy);
@@ -157,6 +165,11 @@ impl State {
             return;
         }
         match verdict {
+            Verdict::GiveUp if serves => {
+                let wait = self.restarts.refused(policy);
+                turn.log(Note::SurvivorsServe { why: outcome.to_string(), wait });
+                self.pending = Some(Pending { at: turn.now + wait, plan });
+            }
             Verdict::GiveUp => self.give_up(outcome, ready_for, Cause::TooManyFailures, turn),
             Verdict::Respawn(wait) => {
                 let restarts_left = self.restarts.left(turn.now, policy);

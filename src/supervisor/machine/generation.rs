@@ -20,6 +20,8 @@ pub struct Generation {
     pub main: Main,
     /// How far it has got.
     pub stage: Stage,
+    /// Whether a worker has proved itself lately.
+    pub answers: bool,
     /// Why it fails, if one of its processes could say.
     pub why: Option<String>,
 }
@@ -57,6 +59,16 @@ pub enum Stage {
         /// Since when.
         since: Instant,
     },
+    /// Replaced: new clients go to another generation, and it answers those who have connected already. Until it is
+    /// told to stop it can be taken back.
+    Lingering {
+        /// Since when it served.
+        since: Instant,
+        /// When it is told to stop.
+        until: Instant,
+        /// When it must be gone.
+        deadline: Instant,
+    },
     /// On its way out: replaced, or never ready.
     Leaving(StopSequence),
 }
@@ -87,7 +99,7 @@ impl Generation {
             Stage::Starting { .. } => "starting",
             Stage::Serving { .. } if self.main == Main::Gone => "orphaned",
             Stage::Serving { .. } => "serving",
-            Stage::Leaving(_) => "draining",
+            Stage::Lingering { .. } | Stage::Leaving(_) => "draining",
         }
     }
 }

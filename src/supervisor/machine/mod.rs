@@ -16,6 +16,7 @@ pub mod backoff;
 pub mod event;
 mod failure;
 pub mod generation;
+mod handover;
 pub mod memory_budget;
 pub mod note;
 pub mod outcome;
@@ -41,9 +42,10 @@ use action::Action;
 use backoff::Restarts;
 use event::Event;
 use generation::{Generation, Main, Stage, Startup};
+use handover::{Handover, Taken};
 use note::Note;
 use outcome::Outcome;
-use plan_facts::PlanFacts;
+use plan_facts::{Choice, PlanFacts};
 use reload::{PendingReload, Reload, ReloadStage};
 use resize::Resize;
 use turn::Turn;
@@ -72,6 +74,8 @@ pub struct State {
     reload: Option<Reload>,
     /// The only generation there is getting the workers that it lacks.
     resize: Option<Resize>,
+    /// The last time that one generation took over from another.
+    handover: Option<Handover>,
     /// What was asked for while a reload was under way: one more, for all of them.
     queued: Option<PendingReload>,
 }
@@ -122,6 +126,7 @@ impl State {
             measuring: false,
             reload: None,
             resize: None,
+            handover: None,
             queued: None,
         }
     }
@@ -138,10 +143,10 @@ impl State {
         self.generations.iter().find(|generation| generation.is_serving())
     }
 
-    /// Whether new requests are welcome: something serves and no stop was asked for.
+    /// Whether new requests are welcome: something serves and answers, and no stop was asked for.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        matches!(self.phase, Phase::Running) && self.serving().is_some()
+        matches!(self.phase, Phase::Running) && self.serving().is_some_and(|serving| serving.answers)
     }
 
     /// Whether the end has come, so that only its completion is waited for.
@@ -180,12 +185,19 @@ impl State {
         let leaving = |generation: &Generation| match &generation.stage {
             Stage::Starting { deadline } => Some(*deadline),
             Stage::Serving { .. } => None,
+            Stage::Lingering { until, .. } => Some(*until),
             Stage::Leaving(leave) => leave.next(),
         };
         match &self.phase {
             Phase::Running => {
                 let pending = self.pending.filter(|_| self.has_place() && self.resize.is_none()).map(|p| p.at);
-                self.generations.iter().filter_map(leaving).chain(pending).chain(self.next_step()).min()
+                self.generations
+                    .iter()
+                    .filter_map(leaving)
+                    .chain(pending)
+                    .chain(self.next_step())
+                    .chain(self.proven_at())
+                    .min()
             }
             Phase::Delaying { until, .. } => self.generations.iter().filter_map(leaving).chain([*until]).min(),
             Phase::Ending { leave, .. } => leave.next(),
@@ -208,6 +220,7 @@ impl State {
             Event::Spawned { generation, pid } => self.spawned(generation, pid, turn),
             Event::SpawnFailed { generation, failure, why } => self.spawn_failed(generation, failure, &why, turn),
             Event::Ready { generation } => self.ready(generation, turn),
+            Event::Workers { generation, presence } => self.presence(generation, presence, turn),
             Event::FailureReported { generation, why } => {
                 if let Some(generation) = self.find(generation) {
                     generation.why = Some(why);
@@ -225,8 +238,18 @@ impl State {
 
     /// The policy of the plan that is in force.
     pub(super) fn policy(&self) -> &Policy {
+        &self.plan_in_force().policy
+    }
+
+    /// What was chosen for the plan that is in force.
+    #[must_use]
+    pub fn choice(&self) -> Choice {
+        self.plan_in_force().choice
+    }
+
+    fn plan_in_force(&self) -> &PlanFacts {
         let plan = self.serving().or_else(|| self.generations.last()).map(|generation| generation.plan);
-        &self.plan(plan.or_else(|| self.pending.map(|pending| pending.plan))).policy
+        self.plan(plan.or_else(|| self.pending.map(|pending| pending.plan)))
     }
 
     /// The plan with that number, or the newest one.
@@ -300,30 +323,7 @@ impl State {
         if self.begin_steps(id, turn) {
             return;
         }
-        self.take_over(id, turn);
-        if self.reload.as_ref().is_some_and(|reload| reload.is_for(id)) {
-            self.reload_succeeded(id, turn);
-        }
-    }
-
-    /// New clients go to this generation, and the other one leaves.
-    fn take_over(&mut self, id: GenerationId, turn: &mut Turn) {
-        turn.push(Action::Steer { generation: id });
-        let old: Vec<GenerationId> =
-            self.generations.iter().filter(|g| g.is_serving() && g.id != id).map(|g| g.id).collect();
-        for old in old {
-            turn.log(Note::Draining { generation: old, replaced_by: id });
-            self.retire(old, turn.now);
-        }
-    }
-
-    /// Lets a generation finish what it has and leave.
-    fn retire(&mut self, id: GenerationId, now: Instant) {
-        let Some(plan) = self.find(id).map(|generation| generation.plan) else { return };
-        let budget = self.plan(Some(plan)).policy.stop_timeout;
-        if let Some(generation) = self.find(id) {
-            generation.stage = Stage::Leaving(StopSequence::lingering(now, now + LINGER, now + budget));
-        }
+        self.take_over(id, Taken::default(), turn);
     }
 
     fn emptied(&mut self, id: GenerationId, turn: &mut Turn) {
@@ -344,28 +344,29 @@ impl State {
         if matches!(self.phase, Phase::Ending { .. }) {
             return self.end_deadlines(turn);
         }
+        self.linger_deadlines(turn);
         self.leave_deadlines(turn);
+        self.prove_deadline(turn);
         self.startup_deadlines(turn);
     }
 
     fn leave_deadlines(&mut self, turn: &mut Turn) {
-        let mut abandoned = None;
+        let mut abandoned = Vec::new();
         for generation in &mut self.generations {
             let Stage::Leaving(leave) = &mut generation.stage else { continue };
             while let Some(step) = leave.due(turn.now) {
                 let id = generation.id;
                 match step {
-                    StopStep::Ask if generation.main == Main::Gone => leave.main_gone(turn.now),
                     StopStep::Ask => turn.signal(id, Signal::SIGTERM),
                     StopStep::AskRest => turn.push(Action::SignalRest { generation: id, signal: Signal::SIGTERM }),
                     StopStep::Kill => turn.extend([Action::Log(Note::Killing), Action::Kill { generation: id }]),
-                    StopStep::Abandon => abandoned = Some(id),
+                    StopStep::Abandon => abandoned.push(id),
                 }
             }
         }
-        if abandoned.is_some() {
+        if !abandoned.is_empty() {
             turn.log(Note::Abandoned);
-            self.generations.retain(|generation| Some(generation.id) != abandoned);
+            self.generations.retain(|generation| !abandoned.contains(&generation.id));
         }
     }
 
@@ -381,7 +382,8 @@ impl State {
             && let Some(pending) = self.queued.take()
         {
             turn.log(Note::Reloading);
-            turn.push(Action::Replan { server: pending.server, workers: pending.workers });
+            let choice = self.choice().with_server(pending.server);
+            turn.push(Action::Replan { choice, workers: pending.workers });
             self.reload =
                 Some(Reload { requests: pending.requests, stage: ReloadStage::Planning, is_renewal: false });
         }
@@ -427,6 +429,7 @@ impl State {
             startup,
             main: Main::Spawning,
             stage: Stage::Starting { deadline },
+            answers: true,
             why: None,
         });
         self.forget_plans();

@@ -60,6 +60,23 @@ pub enum Note {
         generation: GenerationId,
         workers: u32,
     },
+    TakenBack {
+        generation: GenerationId,
+        failed: GenerationId,
+    },
+    Silent {
+        generation: GenerationId,
+    },
+    Answering {
+        generation: GenerationId,
+    },
+    NoWorkers {
+        generation: GenerationId,
+    },
+    SurvivorsServe {
+        why: String,
+        wait: Duration,
+    },
     StaysSmall {
         why: String,
         wait: Duration,

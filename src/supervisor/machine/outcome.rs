@@ -19,6 +19,8 @@ pub enum Outcome {
     NotStarted(u8),
     /// The system does not let it be started, and will not later.
     Refused,
+    /// It has no worker any more, and does not get one that is ready.
+    NoWorkers,
 }
 
 /// What failed when a process could not be started.
@@ -40,7 +42,7 @@ impl Outcome {
         match self {
             Self::Exited(status) | Self::NotStarted(status) => status,
             Self::Signaled(signal) => u8::try_from(128 + signal).unwrap_or(255),
-            Self::NotReady => Exit::NotReady.code(),
+            Self::NotReady | Self::NoWorkers => Exit::NotReady.code(),
             Self::Refused => Exit::NotExecutable.code(),
         }
     }
@@ -63,6 +65,7 @@ impl fmt::Display for Outcome {
             Self::NotReady => f.write_str("not ready in time"),
             Self::NotStarted(_) => f.write_str("could not be executed"),
             Self::Refused => f.write_str("the system does not permit its start"),
+            Self::NoWorkers => f.write_str("no worker left"),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::ids::PlanId;
 use crate::plan::Policy;
+use crate::settings::value::Server;
 
 /// What the state machine knows of a plan.
 #[derive(Debug, Clone)]
@@ -21,4 +22,67 @@ pub struct PlanFacts {
     /// Whether it is resizable and new clients can be shared out between two generations of the kind: each has a
     /// listening socket from us, and not a Unix socket, of which one at a time has the path.
     pub shareable: bool,
+    /// What was chosen while running, and not by the settings.
+    pub choice: Choice,
+}
+
+/// What was chosen while running. It belongs to the plan that was made with it: when a reload fails, the plan that was
+/// kept has the choice that was in force before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// The server of the last `reload --server`.
+    pub server: Option<Server>,
+    /// The workers of the last TTIN or TTOU.
+    pub workers: Option<ChosenWorkers>,
+}
+
+/// A number of workers that is in force instead of the one in the settings, for as long as those stay as they were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChosenWorkers {
+    /// The number.
+    pub count: u32,
+    /// What the settings said when it was chosen.
+    pub configured: u32,
+}
+
+impl Choice {
+    /// With the server that was asked for, if one was. A number of workers was for the server that ran before.
+    #[must_use]
+    pub const fn with_server(self, server: Option<Server>) -> Self {
+        match server {
+            Some(_) => Self { server, workers: None },
+            None => self,
+        }
+    }
+
+    /// The number of workers, where the settings say `configured` and so many more or fewer are asked for.
+    #[must_use]
+    pub fn with_workers(self, configured: u32, change: i32) -> Self {
+        let before = self.workers.filter(|chosen| chosen.configured == configured);
+        let count = before.map_or(configured, |chosen| chosen.count).saturating_add_signed(change).max(1);
+        let workers = (count != configured).then_some(ChosenWorkers { count, configured });
+        Self { workers, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_that_was_chosen_does_not_outlive_an_edit_of_the_settings() {
+        let chosen = Choice::default().with_workers(2, 1);
+        assert_eq!(chosen.workers.map(|workers| workers.count), Some(3));
+        assert_eq!(chosen.with_workers(2, 1).workers.map(|workers| workers.count), Some(4));
+        assert_eq!(chosen.with_workers(5, 0).workers, None, "the file names another count");
+        assert_eq!(chosen.with_workers(2, -1).workers, None, "as the settings say again");
+        assert_eq!(Choice::default().with_workers(1, -1).workers, None);
+    }
+
+    #[test]
+    fn a_count_was_for_the_server_that_ran_then() {
+        let chosen = Choice::default().with_workers(2, 1);
+        assert_eq!(chosen.with_server(Some(Server::Granian)).workers, None);
+        assert_eq!(chosen.with_server(None), chosen);
+    }
 }

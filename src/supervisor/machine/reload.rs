@@ -1,5 +1,7 @@
 //! Reloads: what was asked for, how far it has got, and who is told.
 
+use std::time::{Duration, Instant};
+
 use super::action::Action;
 use super::event::Requester;
 use super::note::Note;
@@ -9,6 +11,9 @@ use super::turn::Turn;
 use super::{Phase, State};
 use crate::ids::{GenerationId, PlanId};
 use crate::settings::value::Server;
+
+/// A reload has succeeded when the new generation has been ready for this long.
+const PROVEN_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct PendingReload {
@@ -36,12 +41,18 @@ pub(super) enum ReloadStage {
     Incoming { generation: GenerationId, stepwise: Option<u32> },
     /// Both generations serve, and one takes the place of the other step by step.
     Stepping(StepwiseReplacement),
+    /// This generation has taken over, and must be ready for a while until the reload has succeeded.
+    Proving { generation: GenerationId, until: Instant },
 }
 
 impl Reload {
     /// Whether this generation is the one that the reload is starting.
     pub(super) fn is_for(&self, id: GenerationId) -> bool {
-        matches!(self.stage, ReloadStage::Incoming { generation, .. } if generation == id)
+        match &self.stage {
+            ReloadStage::Incoming { generation, .. } | ReloadStage::Proving { generation, .. } => *generation == id,
+            ReloadStage::Stepping(steps) => steps.new == id,
+            ReloadStage::Planning | ReloadStage::Planned(_) => false,
+        }
     }
 }
 
@@ -99,6 +110,29 @@ impl State {
         let queued = self.queued.take().map(|pending| pending.requests);
         let requests = current.into_iter().chain(queued).flatten();
         turn.extend(requests.map(|request| Action::Reply { request, result: Err(why.to_owned()) }));
+    }
+
+    /// The generation that a reload was about has taken over.
+    pub(super) fn begin_proving(&mut self, id: GenerationId, turn: &Turn) {
+        if let Some(reload) = self.reload.as_mut().filter(|reload| reload.is_for(id)) {
+            reload.stage = ReloadStage::Proving { generation: id, until: turn.now + PROVEN_AFTER };
+        }
+    }
+
+    /// When the new generation will have been ready for long enough.
+    pub(super) fn proven_at(&self) -> Option<Instant> {
+        match self.reload {
+            Some(Reload { stage: ReloadStage::Proving { until, .. }, .. }) => Some(until),
+            _ => None,
+        }
+    }
+
+    pub(super) fn prove_deadline(&mut self, turn: &mut Turn) {
+        if let Some(Reload { stage: ReloadStage::Proving { generation, until }, .. }) = self.reload
+            && until <= turn.now
+        {
+            self.reload_succeeded(generation, turn);
+        }
     }
 
     pub(super) fn reload_succeeded(&mut self, id: GenerationId, turn: &mut Turn) {

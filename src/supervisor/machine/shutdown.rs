@@ -72,7 +72,7 @@ impl State {
             }
         }
         if !self.generations.iter().any(|generation| matches!(generation.main, Main::Alive(_))) {
-            leave.main_gone(turn.now);
+            leave.ask_rest(turn.now);
         }
         self.phase = Phase::Ending { since: turn.now, leave, status, last: None };
     }

@@ -21,6 +21,7 @@ use nix::sys::signal::Signal;
 
 use super::action::Action;
 use super::generation::{Generation, Main, Startup};
+use super::handover::Taken;
 use super::memory_budget::Room;
 use super::note::Note;
 use super::outcome::Outcome;
@@ -68,7 +69,7 @@ impl State {
         self.is_intact() && self.serving().is_some_and(|serving| serving.startup == Startup::OneWorker)
     }
 
-    fn facts_of(&self, generation: GenerationId) -> Option<&PlanFacts> {
+    pub(super) fn facts_of(&self, generation: GenerationId) -> Option<&PlanFacts> {
         let generation = self.generations.iter().find(|found| found.id == generation)?;
         Some(self.plan(Some(generation.plan)))
     }
@@ -241,11 +242,12 @@ impl State {
     /// The new generation serves alone from now on, and gets what it lacks when the old one is gone.
     fn settle(&mut self, turn: &mut Turn) {
         let Some(steps) = self.steps() else { return };
-        let (new, workers, goal) = (steps.new, steps.workers().1, steps.goal());
+        let ((left, workers), taken) = (steps.workers(), steps.taken());
+        let (new, goal) = (steps.new, steps.goal());
         let patience = self.facts_of(new).map_or(LINGER, |facts| facts.policy.startup_timeout);
         self.resize = Some(Resize::new(new, workers, goal, patience));
-        self.take_over(new, turn);
-        self.reload_succeeded(new, turn);
+        let taken = Taken { left, taken };
+        self.take_over(new, taken, turn);
     }
 
     /// The old generation serves alone as before, and gets back what was taken when the new one is gone.
@@ -258,7 +260,7 @@ impl State {
         self.plans.iter_mut().filter(|facts| Some(facts.id) > kept).for_each(|facts| facts.proven = false);
         self.resize = (taken > 0).then(|| Resize::new(old, left, left + taken, patience));
         turn.push(Action::Steer { generation: old });
-        self.retire(new, turn.now);
+        self.linger(new, turn);
         turn.log(Note::StepsFailed { generation: new, given_back: taken });
         self.reload_failed(why, turn);
     }

@@ -48,6 +48,7 @@ fn facts(id: u32, policy: Policy) -> PlanFacts {
         workers: 3,
         resizable: true,
         shareable: true,
+        choice: super::plan_facts::Choice::default(),
     }
 }
 
@@ -271,9 +272,10 @@ fn a_reload_retires_the_old_generation_only_when_the_new_one_is_ready() {
     assert!(!actions.iter().any(|action| matches!(action, Action::Signal { .. })));
     let actions = run.tell(Event::Ready { generation: GenerationId(2) });
     assert!(actions.contains(&Action::Steer { generation: GenerationId(2) }));
-    assert!(actions.contains(&Action::Reply { request: 5, result: Ok(GenerationId(2)) }));
     assert!(!actions.iter().any(|action| matches!(action, Action::Signal { .. })), "who is connected may ask");
-    assert_eq!(run.wait(SECOND), [Action::Signal { generation: GenerationId(1), signal: Signal::SIGTERM }]);
+    assert!(!actions.iter().any(|action| matches!(action, Action::Reply { .. })), "it has to prove itself");
+    let done = Action::Reply { request: 5, result: Ok(GenerationId(2)) };
+    assert_eq!(run.wait(SECOND), [Action::Signal { generation: GenerationId(1), signal: Signal::SIGTERM }, done]);
 }
 
 #[test]
@@ -312,11 +314,121 @@ fn reloads_during_a_reload_become_one_more() {
     run.reload(3);
     let actions = run.tell(Event::Ready { generation: GenerationId(2) });
     assert_eq!(spawned(&actions), [0; 0], "the old generation is still leaving");
+    run.wait(SECOND);
     let actions = run.exited(1, Outcome::Exited(0), false);
     assert_eq!(spawned(&actions), [3]);
-    let actions = run.tell(Event::Ready { generation: GenerationId(3) });
+    run.tell(Event::Ready { generation: GenerationId(3) });
+    let actions = run.wait(SECOND);
     let replies = actions.iter().filter(|action| matches!(action, Action::Reply { result: Ok(GenerationId(3)), .. }));
     assert_eq!(replies.count(), 2);
+}
+
+#[test]
+fn a_release_that_dies_within_a_second_of_being_ready_is_a_failed_reload_and_the_old_one_is_taken_back() {
+    let mut run = serving(policy());
+    run.reload(5);
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    run.now += SECOND / 10;
+    let actions = run.exited(2, Outcome::Exited(3), false);
+    assert!(actions.contains(&Action::Steer { generation: GenerationId(1) }), "{actions:?}");
+    assert!(actions.iter().any(|action| matches!(action, Action::Reply { request: 5, result: Err(_) })));
+    run.wait(SECOND * 1000);
+    assert_eq!((run.state.serving().unwrap().id, run.state.generations().len()), (GenerationId(1), 1));
+    assert_eq!(signals(&run.log, 1, Signal::SIGTERM), 0);
+}
+
+#[test]
+fn a_release_that_dies_while_the_old_one_drains_is_a_failed_reload_and_the_old_plan_is_started_again() {
+    let mut run = serving(policy());
+    run.reload(5);
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    run.wait(SECOND);
+    run.exited(2, Outcome::Exited(3), false);
+    assert!(run.log.iter().any(|action| matches!(action, Action::Log(Note::ReloadFailed { .. }))), "{:?}", run.log);
+    let actions = run.exited(1, Outcome::Exited(0), false);
+    let plans = actions.iter().find_map(|action| match action {
+        Action::Spawn { plan, .. } => Some(*plan),
+        _ => None,
+    });
+    let started = plans.or_else(|| run.state.generations().last().map(|generation| generation.plan));
+    assert_eq!(started, Some(PlanId(0)));
+}
+
+#[test]
+fn survivors_are_kept_for_as_long_as_they_serve_however_often_their_successor_fails() {
+    let mut run = serving(policy());
+    run.exited(1, Outcome::Signaled(9), true);
+    for _ in 0..40 {
+        let newest = run.state.generations().last().unwrap().id;
+        if newest != GenerationId(1) {
+            run.exited(newest.0, Outcome::Exited(1), false);
+        }
+        assert!(run.state.is_ready() && !run.state.is_ending(), "{:?}", run.log);
+        run.wait(SECOND * 31);
+    }
+    let kept = run.log.iter().filter(|action| matches!(action, Action::Log(Note::SurvivorsServe { .. })));
+    assert!(kept.count() > 0);
+}
+
+#[test]
+fn two_generations_that_the_kernel_holds_are_both_abandoned() {
+    let mut run = serving(policy());
+    run.reload(5);
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    run.wait(SECOND);
+    run.tell(Event::Workers { generation: GenerationId(2), presence: super::event::Presence::Lost });
+    assert_eq!(run.state.generations().iter().filter(|found| found.id.0 <= 2).count(), 2);
+    run.now += SECOND * 100;
+    run.state.step(Event::Tick, run.now);
+    assert_eq!(run.state.generations().iter().filter(|found| found.id.0 <= 2).count(), 0);
+}
+
+#[test]
+fn a_generation_without_workers_has_failed_and_one_that_is_silent_is_only_not_ready() {
+    use super::event::Presence;
+    let mut run = serving(policy());
+    let tell = |run: &mut Run, presence| run.tell(Event::Workers { generation: GenerationId(1), presence });
+    tell(&mut run, Presence::Silent);
+    assert!(!run.state.is_ready());
+    tell(&mut run, Presence::Answering);
+    assert!(run.state.is_ready());
+    let actions = tell(&mut run, Presence::Lost);
+    assert_eq!(spawned(&actions), [2]);
+    assert!(actions.contains(&Action::Signal { generation: GenerationId(1), signal: Signal::SIGTERM }));
+}
+
+#[test]
+fn what_was_chosen_with_a_failed_reload_is_not_chosen_for_the_next() {
+    use super::plan_facts::Choice;
+    use crate::settings::value::Server;
+    let mut run = serving(policy());
+    let choice = |actions: &[Action]| {
+        actions.iter().find_map(|action| match action {
+            Action::Replan { choice, .. } => Some(*choice),
+            _ => None,
+        })
+    };
+    let asked = run.tell(Event::Reload { request: Some(1), server: Some(Server::Granian), workers: 0 });
+    assert_eq!(choice(&asked).and_then(|choice| choice.server), Some(Server::Granian));
+    run.exited(2, Outcome::Exited(1), false);
+    assert_eq!(choice(&run.reload(2)), Some(Choice::default()));
+}
+
+#[test]
+fn a_refusal_that_lasts_is_no_lack_of_room() {
+    let mut run = Run::new(policy());
+    run.state.step(
+        Event::Exited { pid: Run::pid(GenerationId(1)), outcome: Outcome::Exited(9), survivors: false },
+        run.now,
+    );
+    run.now = run.state.next_deadline().unwrap();
+    let id = GenerationId(spawned(&run.state.step(Event::Tick, run.now))[0]);
+    let failure = SpawnFailure::Refused;
+    let actions = run.tell(Event::SpawnFailed { generation: id, failure, why: "setsockopt: EPERM".into() });
+    assert!(
+        actions.iter().any(|action| matches!(action, Action::Log(Note::GivingUp { status: 126, .. }))),
+        "{actions:?}"
+    );
 }
 
 #[test]
@@ -531,8 +643,8 @@ fn when_the_old_main_process_dies_half_way_the_new_one_gets_all_the_workers() {
         run.tell(Event::Ready { generation: GenerationId(2) });
         run.wait(SECOND);
         run.exited(1, Outcome::Signaled(9), survivors);
-        assert!(run.log.contains(&Action::Reply { request: 5, result: Ok(GenerationId(2)) }));
         run.wait(SECOND);
+        assert!(run.log.contains(&Action::Reply { request: 5, result: Ok(GenerationId(2)) }));
         run.tell(Event::GenerationEmpty { generation: GenerationId(1) });
         step_to_the_end(&mut run, |run| assert!(run.state.is_ready()));
         assert_eq!((run.state.generations().len(), run.capacity()), (1, 3));
@@ -543,9 +655,10 @@ fn when_the_old_main_process_dies_half_way_the_new_one_gets_all_the_workers() {
 fn without_room_granian_is_replaced_by_one_worker_and_that_by_all() {
     let mut run = short_of_memory(granian, ONE_WORKER());
     run.reload(5);
-    let actions = run.tell(Event::Ready { generation: GenerationId(2) });
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    let actions = run.wait(SECOND);
     assert!(actions.contains(&Action::Reply { request: 5, result: Ok(GenerationId(2)) }));
-    assert!(spawned(&run.wait(SECOND)).is_empty(), "the old one has not left its place yet");
+    assert!(spawned(&actions).is_empty(), "the old one has not left its place yet");
     let actions = run.exited(1, Outcome::Exited(0), false);
     assert!(
         actions.contains(&Action::Spawn { generation: GenerationId(3), plan: PlanId(1), startup: Startup::Full }),

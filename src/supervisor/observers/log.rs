@@ -69,6 +69,15 @@ impl World {
                 );
             }
             Note::Complete { generation, workers } => info!(generation = generation.0, workers, "complete"),
+            Note::TakenBack { generation, failed } => {
+                warn!(generation = generation.0, failed = failed.0, "the old generation serves again");
+            }
+            Note::Silent { generation } => warn!(generation = generation.0, "not ready: no worker answers"),
+            Note::Answering { generation } => info!(generation = generation.0, "ready again: a worker answers"),
+            Note::NoWorkers { generation } => error!(generation = generation.0, "no worker left"),
+            Note::SurvivorsServe { why, wait } => {
+                error!(%why, next = show_rounded(*wait), "the replacement failed too often: the workers without a main process serve on");
+            }
             Note::StaysSmall { why, wait } => {
                 error!(%why, next = show_rounded(*wait), "the full generation failed: one worker keeps serving");
             }

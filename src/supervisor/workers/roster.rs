@@ -76,7 +76,7 @@ impl World {
                 _ if self.state.is_ending() => super::RosterStage::Leaving,
                 Stage::Starting { .. } => super::RosterStage::Starting,
                 Stage::Serving { .. } => super::RosterStage::Serving,
-                Stage::Leaving(_) => super::RosterStage::Leaving,
+                Stage::Lingering { .. } | Stage::Leaving(_) => super::RosterStage::Leaving,
             };
             Some(Roster {
                 generation: found.id,
