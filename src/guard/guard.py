@@ -1,19 +1,4 @@
-# What stands above is put there by the launcher.
-
-import os
-import struct
-import sys
-import time
-
-# The layout of the board, of which src/guard/scoreboard.rs is the other end. A slot is a cache line of 16 words, or
-# 8 long ones, in the machine's own byte order.
-_MAGIC, _VERSION, _LINE = b"MCPLGRD1", 1, 64
-_PID, _STATE, _IN_FLIGHT, _HIGH_WATER, _LAG, _MOST_LAG, _STREAMS, _FLAGS = 0, 1, 6, 7, 12, 13, 14, 15
-_CLAIMED, _HEARTBEAT, _SERVED, _REJECTED = 1, 2, 4, 5
-_STARTING, _READY, _STOPPING = 1, 2, 3
-_TRACEBACK_ON_ABORT, _NO_LIFESPAN = 1, 2
-# At the board's end, a word with its length in front: why the app could not be loaded or started.
-_TEXT = 1024
+# The guard itself.
 
 # What a request is to the guard: one that counts, an open stream, one that was refused after all.
 # Once a response has begun that is no stream, there is nothing more to see: none of them.
@@ -22,210 +7,47 @@ _COUNTED, _STREAM, _REFUSED = 0, 1, 2
 _BUSY = b"Too many requests at a time. Try again in a moment.\n"
 
 
-def _load():
-    """Imports the app as the server itself would, so that it takes the same forms and fails in the same way."""
-    if SERVER == "gunicorn":
-        from gunicorn.util import import_app
+class _Known(dict):
+    """What a function says of a text, remembered for the first few hundred."""
 
-        return import_app(APP)
-    from granian._internal import load_target
+    def __init__(self, function):
+        self.function = function
 
-    # It was told to look for this module in the root directory: where it looks otherwise depends on what is there.
-    if sys.path[:1] == ["/"]:
-        del sys.path[0]
-    return load_target(APP, factory=FACTORY)
-
-
-def _accepts(function, count):
-    """Whether it can be called with so many arguments; not if that cannot be told."""
-    import inspect
-
-    try:
-        inspect.signature(function).bind(*[None] * count)
-    except (TypeError, ValueError):
-        return False
-    return True
+    def __missing__(self, text):
+        answer = self.function(text)
+        if len(self) < 256:
+            self[text] = answer
+        return answer
 
 
-def _is_async(function):
-    import inspect
-
-    call = None if inspect.isclass(function) else getattr(function, "__call__", None)
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
-
-
-def _asgi3(inner):
-    """The app in the form that takes three arguments. Uvicorn would settle that by looking at it, and sees us."""
-    import inspect
-
-    if CALLS_FACTORIES and not _is_async(inner) and _accepts(inner, 0):
-        inner = inner()
-    if inspect.isclass(inner):
-        double = not hasattr(inner, "__await__")
-    else:
-        double = not _is_async(inner) and _accepts(inner, 1) and not _accepts(inner, 3)
-    if not double:
-        return inner
-
-    async def single(scope, receive, send):
-        await inner(scope)(receive, send)
-
-    return single
+def _folded(text):
+    """A part of a header in one form; some servers take a string for it."""
+    if isinstance(text, str):
+        text = text.encode("latin-1", "replace")
+    return bytes(text).strip().lower() if isinstance(text, (bytes, bytearray, memoryview)) else b""
 
 
-def _say(text):
-    """Standard error may be closed, or a pipe that is full: a word lost is better than a worker."""
-    try:
-        sys.stderr.write("mcp-launch guard: worker %d: %s\n" % (os.getpid(), text))
-    except (AttributeError, OSError, ValueError):
-        pass
+def _is_content_type(name):
+    return _folded(name) == b"content-type"
 
 
-def _write_failure(text):
-    """Leaves on the board why the app cannot be served. That must not fail in its turn."""
-    found = None if BOARD is None else _find_board()
-    if found is not None:
-        try:
-            text = " ".join(text.split()).encode("utf-8", "replace")[: _TEXT - 4]
-            os.pwrite(found[0], struct.pack("=I", len(text)) + text, os.fstat(found[0]).st_size - _TEXT)
-        except OSError:
-            pass
+def _is_event_stream(value):
+    return _folded(_folded(value).partition(b";")[0]) == b"text/event-stream"
 
 
-def _brief(error):
-    import traceback
-
-    return traceback.format_exception_only(type(error), error)[-1]
+_CONTENT_TYPE, _EVENT_STREAM = _Known(_is_content_type), _Known(_is_event_stream)
 
 
-def _find_board():
-    """The board's descriptor, its number of slots and the launcher's process.
+def _examine(message):
+    """The start of a response whose headers are not a list of pairs, or are missing; and whether it is a stream's.
 
-    Forked workers inherited it. Spawned ones get it from their parent; and the number may mean something else here.
+    They may be anything that can be iterated over, once perhaps, and so may each of them (ASGI, HTTP).
     """
-    for from_parent in (False, True):
-        fd = BOARD
-        try:
-            if from_parent:
-                fd = os.open("/proc/%d/fd/%d" % (os.getppid(), BOARD), os.O_RDWR | os.O_CLOEXEC)
-            magic, version, slots, _, launcher = struct.unpack("=8sIIII", os.pread(fd, 24, 0))
-        except (OSError, struct.error):
-            continue
-        if (magic, version) == (_MAGIC, _VERSION):
-            os.set_inheritable(fd, False)
-            return fd, slots, launcher
-        if from_parent:
-            os.close(fd)
-    return None
-
-
-# The map must stay: closing a descriptor of a file, and it has one, gives up the process's locks on it.
-_map = None
-
-
-def _claim_slot():
-    """This process's slot, as words and as long words, and the launcher's process; none if there is no slot.
-
-    It is ours by a record lock, which the kernel takes back when the process ends, however it ends.
-    """
-    global _map
-    import fcntl
-    import mmap
-
-    if BOARD is None or _map is not None:
-        return None
-    found = _find_board()
-    if found is None:
-        _say("no scoreboard to be had: it is not seen how this worker is")
-        return None
-    fd, slots, launcher = found
-    for start in range(_LINE, _LINE * (slots + 1), _LINE):
-        try:
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, _LINE, start)
-        except OSError:
-            continue
-        _map = mmap.mmap(fd, 0)
-        slot = memoryview(_map)[start : start + _LINE]
-        # Not to be taken for the last owner meanwhile.
-        slot.cast("I")[_STATE] = 0
-        slot[:] = bytes(_LINE)
-        return slot.cast("I"), slot.cast("Q"), launcher
-    _say("the scoreboard is full: it is not seen how this worker is")
-    return None
-
-
-def _descriptor_of(inodes):
-    """The number here of a socket with one of these inodes; none if there is no such socket, or not yet.
-
-    Nothing is opened or closed for that: closing any descriptor of a file ends the process's locks on it.
-    """
-    import stat
-
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found = os.fstat(int(name))
-        except OSError:
-            continue
-        if stat.S_ISSOCK(found.st_mode) and found.st_ino in inodes:
-            return int(name)
-    return None
-
-
-def _lend_listener(loop, launcher):
-    """Answers the launcher, which asks for a copy of a worker's listening socket to steer clients by. It names all that
-    listen on the port, by their inodes.
-
-    All workers of the generation hear it, and the first one answers. Spawned workers have not inherited the line, and
-    the number may mean something else there.
-    """
-    import socket
-    import struct
-
-    try:
-        line = socket.socket(fileno=os.dup(LINE))
-    except OSError:
-        return
-    # Whatever the app has made of socket.setdefaulttimeout.
-    line.setblocking(False)
-    try:
-        maker = struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-        if line.family != socket.AF_UNIX or maker != launcher:
-            raise OSError
-        os.set_inheritable(LINE, False)
-    except OSError:
-        line.close()
-        return
-
-    def answer():
-        try:
-            inodes = {int(number) for number in line.recv(65536).split()}
-            listener = _descriptor_of(inodes)
-        except BlockingIOError:
-            return
-        except (OSError, ValueError):
-            loop.remove_reader(line)
-            return
-        try:
-            if listener is None:
-                line.send(b"-")
-            else:
-                socket.send_fds(line, [b"+"], [listener])
-        except OSError:
-            pass
-
-    loop.add_reader(line, answer)
-
-
-def _trace_on_abort():
-    """Has SIGABRT write where the worker is. Whether it does."""
-    import faulthandler
-
-    if not faulthandler.is_enabled():
-        try:
-            faulthandler.enable()
-        except (AttributeError, OSError, RuntimeError, ValueError):
-            return False
-    return True
+    if message.get("headers") is None:
+        return message, False
+    headers = [tuple(pair) for pair in message["headers"]]
+    types = (_is_event_stream(pair[1]) for pair in headers if len(pair) == 2 and _is_content_type(pair[0]))
+    return {**message, "headers": headers}, next(types, False)
 
 
 async def _gone():
@@ -238,24 +60,56 @@ def _guard(inner):
     after the fork."""
     limit = sys.maxsize if LIMIT is None else LIMIT
     most_streams = sys.maxsize if MAX_STREAMS is None else MAX_STREAMS
-    health, exempt = HEALTH_PATH, EXEMPT
-    begun = False
+    # Where the health path and the exempt ones are as well, once it is known where the app is mounted.
+    health, mounted_health, exempt, special = HEALTH_PATH, (), EXEMPT, bool(EXEMPT)
+    claimed = begun = met = False
     busy = high_water = served = rejected = streams = 0
     # Nobody's memory, until there is a slot: what counts need not ask.
     words, longs = memoryview(bytearray(_LINE)).cast("I"), memoryview(bytearray(_LINE)).cast("Q")
 
     def begin(lifespan):
-        nonlocal begun, inner, words, longs
+        """Takes a slot, and gives the app its last form. A factory may raise; the next call then tries it again."""
+        nonlocal begun, claimed, inner
+        if not claimed:
+            claimed = True
+            try:
+                claim(lifespan)
+            except Exception as error:
+                # Whatever it is, the app can be served.
+                _say("it is not seen how this worker is: " + _brief(error).strip())
+        try:
+            inner = _asgi3(inner)
+        except BaseException as error:
+            _write_failure(_brief(error))
+            raise
         begun = True
+        if not lifespan:
+            words[_STATE] = _READY
+
+    def claim(lifespan):
+        nonlocal words, longs
         slot = _claim_slot()
         if slot is not None:
             words, longs, launcher = slot
             longs[_CLAIMED] = longs[_HEARTBEAT] = time.monotonic_ns()
             words[_FLAGS] = (_TRACEBACK_ON_ABORT if _trace_on_abort() else 0) | (0 if lifespan else _NO_LIFESPAN)
             words[_PID] = os.getpid()
-            words[_STATE] = _STARTING if lifespan else _READY
+            words[_STATE] = _STARTING
             keep_beating(launcher)
-        inner = _asgi3(inner)
+
+    def meet(scope):
+        """What the first request tells: where the app is mounted, which is the same for all. Uvicorn puts that in
+        front of the path that was asked for; behind Granian and Gunicorn's own class a proxy may have left it there."""
+        nonlocal met, mounted_health, exempt, special
+        if not begun:
+            begin(False)
+        met = True
+        root = scope.get("root_path")
+        if root:
+            special = True
+            roots = {root, root.rstrip("/")}
+            mounted_health = tuple(root + health for root in roots)
+            exempt += tuple(root + prefix for root in roots for prefix in EXEMPT)
 
     def keep_beating(launcher):
         """Tells again and again that the event loop turns, and how late."""
@@ -301,20 +155,28 @@ def _guard(inner):
         nonlocal busy, high_water, served
         if scope["type"] != "http":
             return await other(scope, receive, send)
-        if not begun:
-            begin(False)
+        if not met:
+            meet(scope)
         path = scope["path"]
-        if path == health or exempt and path.startswith(exempt):
+        if path == health or special and (path in mounted_health or path.startswith(exempt)):
             try:
                 return await inner(scope, receive, send)
             finally:
                 served += 1
         if busy >= limit:
-            return await refuse(scope, send)
+            return await refuse(scope["method"], send)
         busy += 1
         words[_IN_FLIGHT] = busy
         if busy > high_water:
             high_water = words[_HIGH_WATER] = busy
+        if scope["method"] != "GET":
+            # An event stream as well is work here, and counts until it ends.
+            try:
+                return await inner(scope, receive, send)
+            finally:
+                busy -= 1
+                words[_IN_FLIGHT] = busy
+                served += 1
         role = _COUNTED
 
         def watch(message):
@@ -326,18 +188,27 @@ def _guard(inner):
                     return _gone()
             elif message["type"] == "http.response.start":
                 role = None
-                for name, value in message.get("headers", ()):
-                    # The length first: it is the quicker of the two to find different.
-                    if len(name) == 12 and (name == b"content-type" or name == b"Content-Type"):
-                        if value[:17] == b"text/event-stream":
-                            role = open_stream()
-                            if role == _REFUSED:
-                                return refuse(scope, send)
-                        break
+                try:
+                    headers = message["headers"]
+                    if type(headers) is not list and type(headers) is not tuple:
+                        raise TypeError
+                    for pair in headers:
+                        # The length first: it is the quicker of the two to find different.
+                        name = pair[0]
+                        if len(name) == 12 and (name == b"content-type" or _CONTENT_TYPE[name]):
+                            if _EVENT_STREAM[pair[1]]:
+                                role = open_stream()
+                            break
+                except (LookupError, TypeError):
+                    message, stream = _examine(message)
+                    if stream:
+                        role = open_stream()
+                if role and role == _REFUSED:
+                    return refuse("GET", send)
             return send(message)
 
         try:
-            await inner(scope, receive, watch)
+            return await inner(scope, receive, watch)
         except Exception:
             # Most apps let pass what sending to nobody raises.
             if role != _REFUSED:
@@ -351,8 +222,6 @@ def _guard(inner):
                 served += 1
 
     async def other(scope, receive, send):
-        if not begun and scope["type"] == "websocket":
-            begin(False)
         if scope["type"] == "websocket":
             await websocket(scope, receive, send)
         elif scope["type"] == "lifespan":
@@ -362,8 +231,10 @@ def _guard(inner):
 
     async def websocket(scope, receive, send):
         nonlocal busy, high_water, served
+        if not met:
+            meet(scope)
         path = scope["path"]
-        if path == health or exempt and path.startswith(exempt):
+        if path == health or special and (path in mounted_health or path.startswith(exempt)):
             try:
                 return await inner(scope, receive, send)
             finally:
@@ -430,10 +301,10 @@ def _guard(inner):
         ]
         return {"status": 503, "headers": headers}
 
-    async def refuse(scope, send):
+    async def refuse(method, send):
         count_rejected()
         await send({"type": "http.response.start", **response()})
-        await send({"type": "http.response.body", "body": b"" if scope.get("method") == "HEAD" else _BUSY})
+        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else _BUSY})
 
     async def refuse_websocket(scope, send):
         count_rejected()
@@ -469,10 +340,9 @@ def _guard(inner):
         if not begun:
             try:
                 begin(True)
-            except Exception as error:
+            except Exception:
                 import traceback
 
-                _write_failure(_brief(error))
                 await receive()
                 return await send({"type": "lifespan.startup.failed", "message": traceback.format_exc()})
         try:
@@ -528,7 +398,7 @@ def __getattr__(name):
         if _serves_wsgi():
             return _inner
         _refuse_wsgi(_inner)
-        return _guard(_inner)
+        return _stand_in(_guard(_inner), _inner) if SERVER == "gunicorn" else _guard(_inner)
     if name == "make_app":
         return lambda: _guard(_inner)
     raise AttributeError(name)

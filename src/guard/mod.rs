@@ -14,7 +14,9 @@
 //! loop is running. The same timer notices when launcher and main process are both gone, and ends the worker.
 //!
 //! A request counts until the app's coroutine has ended, in whatever way; a stream until its response has begun, a web
-//! socket until it is accepted. Nothing is awaited between counting and calling, so no cancellation can come between.
+//! socket until it is accepted. An event stream that answers a POST is work and counts to its end. Nothing is awaited between counting and calling, so no cancellation can come between.
+//!
+//! `board.py`, `loading.py`, `stand_in.py` and `guard.py` are the parts of the one module.
 
 pub mod scoreboard;
 
@@ -26,7 +28,16 @@ use crate::settings::value::Server;
 /// The module's name.
 pub const MODULE: &str = "mcp_launch_guard";
 
-const SOURCE: &str = include_str!("guard.py");
+/// The module's text below the constants, of which each file is a part.
+pub const SOURCE: &str = concat!(
+    include_str!("board.py"),
+    "\n\n",
+    include_str!("loading.py"),
+    "\n\n",
+    include_str!("stand_in.py"),
+    "\n\n",
+    include_str!("guard.py"),
+);
 
 /// What the guard is told. It is part of the module's text, so that neither the environment nor a file has it.
 #[derive(Debug, Clone, PartialEq)]

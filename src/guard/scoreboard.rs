@@ -12,7 +12,7 @@
 //! however it ends, so a slot can neither leak nor have two owners, and nobody has to free it. What the last owner
 //! wrote stays until the next one begins: who reads must know which processes live.
 //!
-//! `guard.py` is the other end, and has the same numbers.
+//! `board.py` is the other end, and has the same numbers.
 
 use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;

@@ -531,7 +531,7 @@ class GuardTest(unittest.IsolatedAsyncioTestCase):
         import inspect
 
         app = guard(Gate()).app
-        self.assertTrue(inspect.iscoroutinefunction(app))
+        self.assertTrue(inspect.iscoroutinefunction(app.__call__))
         with self.assertRaises(TypeError):
             app()
 

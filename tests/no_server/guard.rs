@@ -33,15 +33,26 @@ fn version(python: &Path) -> Option<String> {
 
 #[test]
 fn the_guard_keeps_its_promises_on_every_python() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    on_every_python("guard_test.py");
+}
+
+#[test]
+fn apps_and_messages_of_every_form_stay_as_they_are_on_every_python() {
+    on_every_python("forms_test.py");
+}
+
+fn on_every_python(test: &str) {
     let interpreters = interpreters();
     assert!(!interpreters.is_empty(), "no Python from 3.{} on", VERSIONS.start());
+    let directory = tempfile::tempdir().unwrap();
+    let guard = directory.path().join("guard.py");
+    std::fs::write(&guard, mcp_launch::guard::SOURCE).unwrap();
     for (version, python) in interpreters {
         let output = Command::new("timeout")
             .arg("60")
             .arg(python)
-            .arg(root.join("tests/guard/guard_test.py"))
-            .arg(root.join("src/guard/guard.py"))
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guard").join(test))
+            .arg(&guard)
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .output()
             .unwrap();
