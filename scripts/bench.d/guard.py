@@ -275,7 +275,6 @@ def gateway_settings():
         "AUTH_ENCRYPTION_SECRET": os.urandom(32).hex(),
         "PLATFORM_ADMIN_PASSWORD": os.urandom(16).hex() + "-Aa1",
         "RATE_LIMITING_ENABLED": "false",
-        "CACHE_TYPE": "memory",
         "LOG_LEVEL": "ERROR",
     }
 

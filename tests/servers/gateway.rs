@@ -18,7 +18,6 @@ fn start(server: &str) -> Option<Running> {
         .env("VIRTUAL_ENV", venv.to_str().unwrap())
         .env("DATABASE_URL", &database)
         .env("TMPDIR", &temporary)
-        .env("CACHE_TYPE", "memory")
         .env("JWT_SECRET_KEY", SECRET)
         .env("AUTH_ENCRYPTION_SECRET", SECRET)
         .env("PLATFORM_ADMIN_EMAIL", "admin@example.com")

@@ -92,7 +92,6 @@ impl Gunicorn {
             .env("REPORT_DIR", directory.path())
             .env("DATABASE_URL", format!("sqlite:///{}", directory.path().join("gateway.db").display()))
             .env("JWT_SECRET_KEY", "0123456789abcdefghijklmnopqrstuvwxyz-for-tests")
-            .env("CACHE_TYPE", "memory")
             .env("MCPGATEWAY_SESSION_AFFINITY_ENABLED", "true")
             .env("OBSERVABILITY_ENABLED", "true")
             .stdin(Stdio::null())
