@@ -1,4 +1,6 @@
-# The scoreboard: where this worker tells the launcher how it is. What stands above is put there by the launcher.
+# What stands above is put there by the launcher.
+
+# The scoreboard: where this worker tells the launcher how it is.
 
 import os
 import struct
