@@ -19,6 +19,7 @@ mod generation_start;
 mod headcount;
 pub mod machine;
 mod observers;
+pub mod presence;
 mod readiness;
 mod reaper;
 pub mod recycling;
@@ -157,6 +158,7 @@ impl Supervisor {
             Box::new(headcount::Headcounts::default()),
             Box::new(workers::Watch),
             Box::new(stray_sockets::StraySockets::default()),
+            Box::new(presence::Presence::default()),
             Box::new(watchdog::Watchdog::default()),
             Box::new(recycling::Recycling::default()),
             Box::new(certificates::Certificates::default()),

@@ -50,6 +50,8 @@ impl Systemd {
             Note::ReloadFailed { why } => {
                 self.notify.still_ready(&format!("serving: the last reload failed: {why}"));
             }
+            Note::Silent { .. } => self.notify.status("not ready: no worker answers"),
+            Note::Answering { .. } => self.notify.still_ready("serving: a worker answers again"),
             Note::MainExited { outcome, survivors: false, .. } => {
                 self.notify.status(&format!("the server ended: {outcome}"));
             }
