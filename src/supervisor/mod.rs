@@ -158,7 +158,7 @@ impl Supervisor {
             Box::new(headcount::Headcounts::default()),
             Box::new(workers::Watch),
             Box::new(stray_sockets::StraySockets::default()),
-            Box::new(presence::Presence::default()),
+            Box::new(presence::WorkerPresence::default()),
             Box::new(watchdog::Watchdog::default()),
             Box::new(recycling::Recycling::default()),
             Box::new(certificates::Certificates::default()),

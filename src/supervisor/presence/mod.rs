@@ -16,7 +16,7 @@ use policy::{Sample, Watch};
 
 /// The watch over the generation that serves.
 #[derive(Debug, Default)]
-pub(super) struct Presence {
+pub(super) struct WorkerPresence {
     watched: Option<Watched>,
 }
 
@@ -28,7 +28,7 @@ struct Watched {
     revision: u64,
 }
 
-impl Component for Presence {
+impl Component for WorkerPresence {
     fn wait_for<'a>(&'a self, _world: &'a World, waits: &mut Waits<'a>) {
         let next = self.watched.as_ref().and_then(|watched| watched.watch.next());
         waits.until(next.map(|next| Instant::now() + next.saturating_sub(scoreboard::now())));
@@ -42,11 +42,8 @@ impl Component for Presence {
         let (now, revision) = (scoreboard::now(), world.workers.revision());
         let before = self.watched.take().filter(|watched| watched.generation == generation);
         let is_new = before.is_none();
-        let watched = self.watched.insert(before.unwrap_or_else(|| Watched {
-            generation,
-            watch: Watch::new(now),
-            revision,
-        }));
+        let watched =
+            self.watched.insert(before.unwrap_or_else(|| Watched { generation, watch: Watch::new(now), revision }));
         let is_due = watched.watch.next().is_some_and(|next| next <= now);
         if !is_new && !is_due && watched.revision == revision {
             return Vec::new();
