@@ -43,6 +43,8 @@ fn it_runs_once_in_the_working_directory_and_not_again_for_a_reload_or_a_respawn
     running.wait_log("ready generation=1");
     running.signal(Signal::SIGHUP);
     running.wait_log("ready generation=2");
+    // Until then a failure of the new generation would be a failed reload, and the old one would serve again.
+    running.wait_log("gone generation=1");
     let _ = get(running.port, "/exit/9");
     running.wait_log("ready generation=3");
     let venv = running.directory.path().join("venv/bin/gunicorn");
