@@ -71,4 +71,6 @@ pub mod run;
 pub mod settings;
 mod supervisor;
 pub mod sys;
+#[cfg(test)]
+mod test_time;
 pub mod tls;

@@ -51,7 +51,8 @@ impl Capabilities {
     }
 }
 
-/// Gunicorn's. The main process may have loaded the app, and an app may have children.
+/// Gunicorn's. Its main process may load the app or a configuration file, which may have children of their own: whether
+/// they do is decided with the plan.
 pub(super) fn gunicorn() -> Capabilities {
     Capabilities {
         listening: Listening::Inherited,

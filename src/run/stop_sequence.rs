@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_steps_come_in_order_and_inside_the_budget() {
-        let now = Instant::now();
+        let now = crate::test_time::start();
         for budget in [1, 100, 2_000, 25_000].map(Duration::from_millis) {
             let mut leave = StopSequence::new(now, now + budget);
             let mut steps = Vec::new();
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn one_that_lingers_is_asked_later_and_gone_as_early() {
-        let now = Instant::now();
+        let now = crate::test_time::start();
         let mut leave = StopSequence::lingering(now, now + Duration::from_secs(1), now + Duration::from_secs(25));
         assert_eq!(leave.due(now), None);
         assert_eq!(leave.next(), Some(now + Duration::from_secs(1)));
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn what_the_main_process_leaves_behind_has_two_seconds_and_not_the_whole_budget() {
-        let now = Instant::now();
+        let now = crate::test_time::start();
         let mut leave = StopSequence::new(now, now + Duration::from_secs(25));
         leave.main_gone(now);
         assert_eq!(leave.due(now), Some(StopStep::AskRest));
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn hurry_kills_now() {
-        let now = Instant::now();
+        let now = crate::test_time::start();
         let mut leave = StopSequence::new(now, now + Duration::from_secs(25));
         assert_eq!(leave.due(now), None);
         leave.hurry(now);

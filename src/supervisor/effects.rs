@@ -30,7 +30,11 @@ impl World {
     /// Carries out an action, and says what came of it if the state machine waits for that.
     pub(super) fn carry_out(&mut self, action: &Action) -> Option<Event> {
         match *action {
-            Action::Spawn { generation, plan, startup } => return Some(self.spawn(generation, plan, startup)),
+            Action::Spawn { generation, plan, startup, on_trial } => {
+                return Some(self.spawn(generation, plan, startup, on_trial));
+            }
+            Action::EndTrial { generation } => self.end_trial(generation),
+            Action::PrepareLeave { staying } => self.steer_to_first(staying),
             Action::Measure { generation } => return Some(self.measure(generation)),
             Action::Replan { choice, workers } => return Some(self.plan_anew(choice, workers)),
             Action::Steer { generation } => self.steer_to(generation),
@@ -61,7 +65,7 @@ impl World {
         None
     }
 
-    fn spawn(&mut self, generation: GenerationId, plan_id: PlanId, startup: Startup) -> Event {
+    fn spawn(&mut self, generation: GenerationId, plan_id: PlanId, startup: Startup, on_trial: bool) -> Event {
         let Some(plan) = self.plans.get(&plan_id) else {
             let failure = SpawnFailure::Program(Exit::NotFound.code());
             return Event::SpawnFailed { generation, failure, why: "its plan is gone".into() };
@@ -76,9 +80,8 @@ impl World {
         match start(&plan, generation, &mut self.listeners, self.inherited) {
             Ok(mut running) => {
                 let pid = running.main;
-                running.on_trial = self.state.serving().is_some();
-                if running.on_trial {
-                    // A release that takes more memory than was thought must not take the running one down.
+                running.on_trial = on_trial;
+                if on_trial {
                     memory::offer_to_oom_killer(pid);
                 }
                 self.running.insert(generation, running);
@@ -124,10 +127,6 @@ impl World {
     }
 
     fn signal_main(&mut self, generation: GenerationId, signal: Signal) {
-        let successor = self.state.serving().map(|serving| serving.id).filter(|serving| *serving != generation);
-        if let (Some(successor), Signal::SIGTERM) = (successor, signal) {
-            self.steer_to_first(successor);
-        }
         let members = self.members(generation);
         let Some(running) = self.running.get_mut(&generation) else { return };
         let leaving = signal == Signal::SIGTERM;

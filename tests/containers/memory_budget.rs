@@ -94,6 +94,8 @@ impl Limited {
             ("VIRTUAL_ENV", path(venv)),
             ("PYTHONPATH", path(tests_directory("apps"))),
             ("PYTHONDONTWRITEBYTECODE", "1".to_owned()),
+            // What the workers share is loaded before they are forked.
+            ("GUNICORN_PRELOAD_APP", "true".to_owned()),
             ("SHARED_MIB", "30".to_owned()),
             ("WORKER_MIB", "40".to_owned()),
             ("RELEASE_FILE", path(directory.join("release"))),

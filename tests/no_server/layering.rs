@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// What each part may import, beside itself. A part imports only from those above it, so there are no circles.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sys", &[]),
+    ("test_time", &[]),
     ("guard::scoreboard", &["sys"]),
     ("host", &["sys"]),
     ("ids", &[]),
@@ -21,10 +22,27 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Its tests make findings of certificates, which a plan is made from.
     ("report", &["settings", "problem", "host", "plan", "tls"]),
     ("control", &["sys", "settings", "problem", "host", "proc", "probe", "plan", "report"]),
-    ("run", &["sys", "ids", "settings", "problem", "host", "proc", "guard", "tls", "plan", "report", "control"]),
+    (
+        "run",
+        &[
+            "sys",
+            "ids",
+            "test_time",
+            "settings",
+            "problem",
+            "host",
+            "proc",
+            "guard",
+            "tls",
+            "plan",
+            "report",
+            "control",
+        ],
+    ),
     (
         "supervisor",
         &[
+            "test_time",
             "sys",
             "ids",
             "settings",
@@ -92,6 +110,94 @@ fn there_are_no_circles() {
         for import in *imports {
             let above = MAY_IMPORT[..at].iter().any(|(name, _)| name == import);
             assert!(above, "{part} may import {import}, which does not stand above it");
+        }
+    }
+}
+
+/// What the pure part of the supervisor may name of the rest: plain data, and values without a life of their own.
+const PURE_MAY_NAME: &[&str] = &[
+    "ids::",
+    "plan::Policy",
+    "settings::value::",
+    "problem::Exit",
+    "host::MemoryUse",
+    "proc::memory::Footprint",
+    "proc::thread_stats::ThreadStats",
+    "guard::scoreboard::State",
+    "run::stop_sequence::",
+    "supervisor::machine::",
+    "supervisor::watchdog::policy::",
+    "test_time::",
+];
+/// What reads or changes the world.
+const IMPURE: &[&str] = &[
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "std::env",
+    "std::os::",
+    "SystemTime",
+    "Instant::now",
+    "nix::unistd::get",
+    "sys::signal::kill",
+    "tracing::",
+];
+
+/// The state machine and every policy, their tests included.
+fn is_pure(file: &Path) -> bool {
+    let path = file.strip_prefix(project().join("src")).unwrap().to_string_lossy().into_owned();
+    let policy = path.contains("/policy.rs") || path.contains("/policy/");
+    path.starts_with("supervisor/machine/")
+        || path == "run/stop_sequence.rs"
+        || path.starts_with("supervisor/") && policy
+}
+
+/// What a source text names that the pure part must not.
+fn breaches(text: &str) -> Vec<String> {
+    let code: Vec<&str> = code_lines(text).collect();
+    let impure = IMPURE.iter().filter(|word| code.iter().any(|line| line.contains(*word))).map(ToString::to_string);
+    let named = code.iter().flat_map(|line| line.match_indices("crate::").map(move |(at, _)| &line[at + 7..]));
+    let foreign = named.filter(|rest| !PURE_MAY_NAME.iter().any(|name| rest.starts_with(name)));
+    impure.chain(foreign.map(|rest| format!("crate::{}", rest.trim_end_matches(';')))).collect()
+}
+
+#[test]
+fn the_state_machine_and_the_policies_are_pure() {
+    let files: Vec<PathBuf> = sources().into_iter().filter(|file| is_pure(file)).collect();
+    assert!(files.len() > 15, "{files:?}");
+    let wrong: Vec<String> = files
+        .iter()
+        .flat_map(|file| {
+            let found = breaches(&std::fs::read_to_string(file).unwrap());
+            found.into_iter().map(move |what| format!("{}: {what}", file.display()))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "the pure part of the supervisor names what it must not:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_breach_of_purity_is_found() {
+    for text in [
+        "use std::fs;\n",
+        "    let now = Instant::now();\n",
+        "use crate::supervisor::World;\n",
+        "use crate::sys::spawn;",
+    ] {
+        assert_eq!(breaches(text).len(), 1, "{text}");
+    }
+    assert_eq!(breaches("// std::fs\nuse crate::ids::PlanId;\nuse std::time::Instant;\n"), [""; 0]);
+}
+
+/// Who may import whom inside the supervisor: the machine nobody, a policy the machine's values, a component both.
+#[test]
+fn the_machine_knows_no_component() {
+    let names = ["World", "component::", "effects::", "event_loop::", "observers::", "readiness::"];
+    for file in sources().into_iter().filter(|file| is_pure(file)) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for name in names {
+            let wanted = format!("supervisor::{name}");
+            assert!(!code_lines(&text).any(|line| line.contains(&wanted)), "{} names {wanted}", file.display());
         }
     }
 }

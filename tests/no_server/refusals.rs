@@ -120,7 +120,7 @@ fn a_file_with_bad_syntax_is_refused_with_the_place() {
     let launch = Launch::fake("gunicorn", "serve", &[]);
     std::fs::write(launch.directory.path().join("mcp-launch.toml"), "host = \"::1\"\nworkers = [\n").unwrap();
     let finished = refused(launch, 78);
-    assert!(finished.log.contains("mcp-launch.toml") && finished.log.contains("line 3"), "{}", finished.log);
+    assert!(finished.log.contains("mcp-launch.toml") && finished.log.contains("line 2"), "{}", finished.log);
 }
 
 #[test]

@@ -65,6 +65,8 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
 
     let class = class(settings, host, version, app, &own, findings);
     let preload = preload::decide(settings, &own, app.is_gateway, class.known.as_deref(), findings);
+    // Nothing that could have children of its own runs in the main process.
+    launch.capabilities.all_children_are_workers = !preload.is_on && own.file.is_none();
     let mut directives = directives(settings, host, version, &own, findings);
     directives.extend(class.directive.iter().cloned().chain(preload.directives));
     if class.directive.is_some() && class.known.as_deref() == Some(worker_class::GTHREAD) {

@@ -14,6 +14,8 @@ const FLAG: &str = "--preload";
 /// What was decided.
 #[derive(Debug)]
 pub(super) struct Preload {
+    /// Whether the main process loads the app.
+    pub is_on: bool,
     /// What Gunicorn is told.
     pub directives: Vec<Directive>,
 }
@@ -51,7 +53,7 @@ pub(super) fn decide(
         None => because,
     };
     findings.decide("preload", if is_on { "on" } else { "off" }, because);
-    Preload { directives: vec![directive(is_on, setting.value.0.is_some())] }
+    Preload { is_on, directives: vec![directive(is_on, setting.value.0.is_some())] }
 }
 
 /// What reloads the code, if something certainly does.
@@ -66,7 +68,7 @@ fn reload_origin(settings: &Settings, own: &Own) -> Option<String> {
 
 fn off(because: String, explicit: bool, findings: &mut Findings) -> Preload {
     findings.decide("preload", "off", because);
-    Preload { directives: vec![directive(false, explicit)] }
+    Preload { is_on: false, directives: vec![directive(false, explicit)] }
 }
 
 const fn directive(on: bool, explicit: bool) -> Directive {

@@ -196,7 +196,7 @@ mod tests {
     /// Waits for news, and until it is time to look.
     fn looks_after(watch: &mut Watch, change: impl FnOnce()) -> bool {
         change();
-        let deadline = Instant::now() + Duration::from_secs(3);
+        let deadline = Instant::now() + Duration::from_secs(30);
         while Instant::now() < deadline {
             let fd = watch.descriptor().unwrap();
             let mut fds = [nix::poll::PollFd::new(fd, nix::poll::PollFlags::POLLIN)];

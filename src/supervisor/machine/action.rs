@@ -19,6 +19,19 @@ pub enum Action {
         plan: PlanId,
         /// With how many workers.
         startup: Startup,
+        /// Whether the OOM killer is to take it first, until it has shown that it fits: another one serves.
+        on_trial: bool,
+    },
+    /// A generation has shown that it fits: it stands with the OOM killer as everybody does.
+    EndTrial {
+        /// Which.
+        generation: GenerationId,
+    },
+    /// The main process of a generation is about to be told to leave, while another one serves: new clients must not
+    /// meet a listening socket in the moment in which it closes.
+    PrepareLeave {
+        /// The one that serves.
+        staying: GenerationId,
     },
     /// Find out whether the memory has room for another generation beside this one and answer with
     /// [`Event::Measured`].

@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_first_respawn_after_a_healthy_run_is_immediate_and_then_the_wait_doubles() {
-        let verdicts = waits(&mut Restarts::new(7), Instant::now(), Some(SECOND), 5);
+        let verdicts = waits(&mut Restarts::new(7), crate::test_time::start(), Some(SECOND), 5);
         assert_eq!(verdicts[0], Verdict::Respawn(Duration::ZERO));
         for (verdict, full) in verdicts[1..].iter().zip([0.5, 1.0, 2.0, 4.0]) {
             let Verdict::Respawn(wait) = verdict else { panic!("gave up: {verdicts:?}") };
@@ -127,13 +127,13 @@ mod tests {
 
     #[test]
     fn one_failure_more_than_the_limit_in_the_window_ends_it() {
-        let verdicts = waits(&mut Restarts::new(1), Instant::now(), Some(SECOND), 6);
+        let verdicts = waits(&mut Restarts::new(1), crate::test_time::start(), Some(SECOND), 6);
         assert_eq!(verdicts.iter().position(|verdict| *verdict == Verdict::GiveUp), Some(5));
     }
 
     #[test]
     fn failures_that_the_window_has_left_behind_do_not_count() {
-        let (mut restarts, start) = (Restarts::new(1), Instant::now());
+        let (mut restarts, start) = (Restarts::new(1), crate::test_time::start());
         for hour in 0..100 {
             let verdict = restarts.failure(start + SECOND * 3600 * hour, Some(SECOND * 3000), &policy());
             assert_eq!(verdict, Verdict::Respawn(Duration::ZERO));
@@ -143,14 +143,14 @@ mod tests {
 
     #[test]
     fn a_plan_that_is_never_ready_is_given_up_however_slowly_it_fails() {
-        let (mut restarts, start) = (Restarts::new(1), Instant::now());
+        let (mut restarts, start) = (Restarts::new(1), crate::test_time::start());
         let verdicts = (0..6).map(|hour| restarts.failure(start + SECOND * 3600 * hour, None, &policy()));
         assert_eq!(verdicts.collect::<Vec<_>>().last(), Some(&Verdict::GiveUp));
     }
 
     #[test]
     fn a_minute_of_readiness_resets_the_wait() {
-        let (mut restarts, start) = (Restarts::new(1), Instant::now());
+        let (mut restarts, start) = (Restarts::new(1), crate::test_time::start());
         waits(&mut restarts, start, Some(SECOND), 4);
         let later = start + SECOND * 700;
         assert_eq!(restarts.failure(later, Some(HEALTHY_AFTER), &policy()), Verdict::Respawn(Duration::ZERO));

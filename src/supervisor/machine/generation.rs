@@ -35,6 +35,17 @@ pub enum Startup {
     OneWorker,
 }
 
+impl Startup {
+    /// How many workers that are, of a plan that has this many.
+    #[must_use]
+    pub const fn workers(self, planned: u32) -> u32 {
+        match self {
+            Self::Full => planned,
+            Self::OneWorker => 1,
+        }
+    }
+}
+
 /// The main process of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Main {

@@ -233,7 +233,16 @@ impl State {
         }
         self.deadlines(turn);
         self.advance(turn);
-        std::mem::take(&mut turn.actions)
+        self.prepare_leaving(std::mem::take(&mut turn.actions))
+    }
+
+    /// Whoever is told to leave while another generation serves closes its listening sockets: that is prepared for.
+    fn prepare_leaving(&self, actions: Vec<Action>) -> Vec<Action> {
+        let Some(staying) = self.serving().map(|serving| serving.id) else { return actions };
+        let leaves = |action: &Action| matches!(action, Action::Signal { generation, signal: Signal::SIGTERM } if *generation != staying);
+        let prepared =
+            |action: Action| leaves(&action).then_some(Action::PrepareLeave { staying }).into_iter().chain([action]);
+        actions.into_iter().flat_map(prepared).collect()
     }
 
     /// The policy of the plan that is in force.
@@ -319,6 +328,7 @@ impl State {
         }
         self.restarts.ready();
         self.pending = None;
+        turn.push(Action::EndTrial { generation: id });
         turn.log(Note::Ready { generation: id });
         if self.begin_steps(id, turn) {
             return;
@@ -433,7 +443,9 @@ impl State {
             why: None,
         });
         self.forget_plans();
-        turn.push(Action::Spawn { generation, plan, startup });
+        // A release that takes more memory than was thought must not take the running one down.
+        let on_trial = self.serving().is_some();
+        turn.push(Action::Spawn { generation, plan, startup, on_trial });
     }
 
     /// Keeps the plans that are in use, and the last one that is known to work.

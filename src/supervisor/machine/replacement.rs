@@ -242,7 +242,7 @@ mod tests {
 
     impl Pair {
         fn new(had: u32, goal: u32) -> Self {
-            let now = Instant::now();
+            let now = crate::test_time::start();
             let (steps, first) =
                 StepwiseReplacement::start((GenerationId(1), had), (GenerationId(2), 1), goal, PACE, now);
             let all = |count| Headcount { alive: count, accepting: count };

@@ -96,7 +96,7 @@ mod tests {
     proptest! {
         #[test]
         fn resizing_ends_at_the_target_and_asks_for_one_at_a_time(from in 1..20_u32, to in 1..20_u32, prompt in any::<bool>()) {
-            let (mut resize, mut now) = (Resize::new(GenerationId(1), from, to, SECOND), Instant::now());
+            let (mut resize, mut now) = (Resize::new(GenerationId(1), from, to, SECOND), crate::test_time::start());
             let mut workers = from;
             while !resize.is_done() {
                 match resize.due(now) {

@@ -81,7 +81,7 @@ impl Run {
     }
 
     fn with(plan: fn(u32, Policy) -> PlanFacts, policy: Policy) -> Self {
-        let now = Instant::now();
+        let now = crate::test_time::start();
         let mut run = Self {
             state: State::new(plan(0, policy.clone()), 1, now),
             now,
@@ -177,6 +177,27 @@ impl Run {
     fn exit_status(&self) -> Option<u8> {
         self.log.iter().find_map(|action| if let Action::Exit(status) = action { Some(*status) } else { None })
     }
+}
+
+/// What comes before a TERM while this generation serves.
+fn prepare(staying: u32) -> Action {
+    Action::PrepareLeave { staying: GenerationId(staying) }
+}
+
+fn term(generation: u32) -> Action {
+    Action::Signal { generation: GenerationId(generation), signal: Signal::SIGTERM }
+}
+
+#[test]
+fn a_newcomer_is_on_trial_beside_one_that_serves_until_it_is_ready() {
+    let mut run = Run::new(policy());
+    assert!(run.state.serving().is_none());
+    let actions = run.tell(Event::Ready { generation: GenerationId(1) });
+    assert!(actions.contains(&Action::EndTrial { generation: GenerationId(1) }), "{actions:?}");
+    let on_trial = |action: &Action| matches!(action, Action::Spawn { on_trial: true, .. });
+    assert!(run.reload(5).iter().any(on_trial));
+    let actions = run.tell(Event::Ready { generation: GenerationId(2) });
+    assert!(actions.contains(&Action::EndTrial { generation: GenerationId(2) }), "{actions:?}");
 }
 
 fn spawned(actions: &[Action]) -> Vec<u32> {
@@ -275,7 +296,7 @@ fn a_reload_retires_the_old_generation_only_when_the_new_one_is_ready() {
     assert!(!actions.iter().any(|action| matches!(action, Action::Signal { .. })), "who is connected may ask");
     assert!(!actions.iter().any(|action| matches!(action, Action::Reply { .. })), "it has to prove itself");
     let done = Action::Reply { request: 5, result: Ok(GenerationId(2)) };
-    assert_eq!(run.wait(SECOND), [Action::Signal { generation: GenerationId(1), signal: Signal::SIGTERM }, done]);
+    assert_eq!(run.wait(SECOND), [prepare(2), term(1), done]);
 }
 
 #[test]
@@ -291,7 +312,7 @@ fn a_generation_whose_only_worker_is_past_a_limit_is_handed_over_to_one_of_the_s
     assert_eq!(run.state.serving().unwrap().id.0, 1, "a boot that fails takes nobody down");
     run.tell(Event::Renew);
     run.tell(Event::Ready { generation: GenerationId(3) });
-    assert_eq!(run.wait(SECOND), [Action::Signal { generation: GenerationId(1), signal: Signal::SIGTERM }]);
+    assert_eq!(run.wait(SECOND), [prepare(3), term(1)]);
 }
 
 #[test]
@@ -613,7 +634,8 @@ fn a_release_that_fails_half_way_gives_back_what_it_took() {
         assert!(run.exited(1, Outcome::Signaled(9), false).contains(&Action::Spawn {
             generation: GenerationId(3),
             plan: PlanId(0),
-            startup: Startup::Full
+            startup: Startup::Full,
+            on_trial: false,
         }));
     }
 }
@@ -661,7 +683,12 @@ fn without_room_granian_is_replaced_by_one_worker_and_that_by_all() {
     assert!(spawned(&actions).is_empty(), "the old one has not left its place yet");
     let actions = run.exited(1, Outcome::Exited(0), false);
     assert!(
-        actions.contains(&Action::Spawn { generation: GenerationId(3), plan: PlanId(1), startup: Startup::Full }),
+        actions.contains(&Action::Spawn {
+            generation: GenerationId(3),
+            plan: PlanId(1),
+            startup: Startup::Full,
+            on_trial: true
+        }),
         "{actions:?}"
     );
     run.tell(Event::Ready { generation: GenerationId(3) });

@@ -10,7 +10,6 @@ use crate::settings::value::show_span;
 use crate::supervisor::World;
 use crate::supervisor::component::{Component, Output, Ready, Waits};
 use crate::supervisor::machine::action::Action;
-use crate::supervisor::machine::generation::Startup;
 use crate::supervisor::machine::note::Note;
 
 /// Writes the log.
@@ -100,10 +99,7 @@ impl World {
     fn write_ready(&self, generation: GenerationId) {
         let found = self.state.generations().iter().find(|found| found.id == generation);
         let Some(plan) = self.plan_of(generation) else { return };
-        let workers = match found.map(|found| found.startup) {
-            Some(Startup::OneWorker) => 1,
-            _ => plan.workers,
-        };
+        let workers = found.map_or(plan.workers, |found| found.startup.workers(plan.workers));
         let boot = self.running.get(&generation).map(|running| show_rounded(running.started.elapsed()));
         info!(
             generation = generation.0,

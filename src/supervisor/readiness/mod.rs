@@ -17,7 +17,7 @@ use super::World;
 use super::component::{Component, Output, Ready, Waits};
 use super::effects::own_descendants;
 use super::machine::event::Event;
-use super::machine::generation::Startup;
+use super::machine::generation::Generation;
 use super::watchdog::pair;
 use crate::guard::scoreboard::{self, Scoreboard};
 use crate::ids::GenerationId;
@@ -82,7 +82,7 @@ impl Readiness {
             if let (Some(running), Some(plan)) =
                 (world.running.get(&generation.id), world.plans.get(&generation.plan))
             {
-                let first = || first_check(generation.id, running.private, plan, world, now);
+                let first = || first_check(generation, running.private, plan, world, now);
                 self.checks.entry(generation.id).or_insert_with(first);
             }
         }
@@ -123,19 +123,29 @@ fn became_ready(id: GenerationId, world: &mut World) -> Output {
     if let Some(running) = world.running.get_mut(&id) {
         running.boot = Some(running.started.elapsed());
     }
-    world.end_trial(id);
     // Whoever is told that it is ready may end a worker at once.
     world.look_at_workers();
     Event::Ready { generation: id }.into()
 }
 
-fn first_check(id: GenerationId, private: Option<SocketAddr>, plan: &Plan, world: &World, now: Instant) -> Check {
+fn first_check(
+    generation: &Generation,
+    private: Option<SocketAddr>,
+    plan: &Plan,
+    world: &World,
+    now: Instant,
+) -> Check {
     let probe = |target| Probe::new(target, &plan.policy.health_path, protocol(plan), now);
     let ask = |target| Check::Asking(probe(target).guessing_scheme(plan.policy.tls_is_guessed));
     match (private, world.listeners.bind()) {
         (Some(address), _) => ask(Target::Tcp(address)),
-        (None, Bind::Unix(path)) => ask(Target::Unix(world.listeners.own_path(id).unwrap_or_else(|| path.clone()))),
-        (None, Bind::Tcp(address)) => Check::Listening(ListenerWatch::new(*address, plan.workers as usize, now)),
+        (None, Bind::Unix(path)) => {
+            ask(Target::Unix(world.listeners.own_path(generation.id).unwrap_or_else(|| path.clone())))
+        }
+        (None, Bind::Tcp(address)) => {
+            let workers = generation.startup.workers(plan.workers) as usize;
+            Check::Listening(ListenerWatch::new(*address, workers, now))
+        }
     }
 }
 
@@ -165,10 +175,7 @@ impl World {
         let slots = running.board.as_ref().map(Scoreboard::slots).unwrap_or_default();
         let members = process::members(&own_descendants(), running.main, &running.seen);
         let slots = pair(&slots, &members, scoreboard::now());
-        let wanted = match found.startup {
-            Startup::OneWorker => 1,
-            Startup::Full => self.plans.get(&found.plan).map_or(1, |plan| plan.workers as usize),
-        };
+        let wanted = found.startup.workers(self.plans.get(&found.plan).map_or(1, |plan| plan.workers)) as usize;
         let ready = slots.iter().filter(|(_, slot)| slot.state == scoreboard::State::Ready).count();
         ready >= wanted || slots.iter().all(|(_, slot)| slot.no_lifespan)
     }

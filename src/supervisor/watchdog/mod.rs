@@ -129,23 +129,19 @@ impl World {
     /// What the workers of a generation say, each with when its process was started.
     fn samples(&self, generation: GenerationId, workers: &[Process], now: Duration) -> Vec<Sample> {
         let slots = self.slots(generation);
-        // Without the lifespan protocol a worker takes its slot with the first request, which may never come.
-        let speaks_lifespan = slots.iter().any(|(_, slot)| !slot.no_lifespan);
         let sample = |process: &Process| {
             let slot = slots.iter().find(|(found, _)| found.pid == process.pid).map(|(_, slot)| slot);
-            if slot.is_none() && !speaks_lifespan {
-                return None;
-            }
             let stamp = slot.map(|slot| Stamp {
                 state: slot.state,
                 claimed: slot.claimed,
                 heartbeat: slot.heartbeat,
+                no_lifespan: slot.no_lifespan,
                 traceback_on_abort: slot.traceback_on_abort,
             });
             let started = now.saturating_sub(usage::age(process));
-            Some(Sample { id: (process.pid, process.start), started, stamp })
+            Sample { id: (process.pid, process.start), started, stamp }
         };
-        workers.iter().filter_map(sample).collect()
+        workers.iter().map(sample).collect()
     }
 
     /// The workers of a generation that have a slot on its scoreboard. What a dead process of the same number left

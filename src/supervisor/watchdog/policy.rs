@@ -72,6 +72,8 @@ pub struct Stamp {
     pub claimed: Duration,
     /// When its event loop last ran.
     pub heartbeat: Duration,
+    /// Whether the server does not tell the app when it starts, so that a slot is taken with the first request.
+    pub no_lifespan: bool,
     /// Whether SIGABRT makes it write where it is.
     pub traceback_on_abort: bool,
 }
@@ -113,6 +115,10 @@ pub enum Remedy {
 pub struct Liveness {
     rules: Rules,
     suspects: BTreeMap<Id, Suspect>,
+    /// When each was started, as it was found first: the age of a process is read on another clock, to the tick.
+    started: BTreeMap<Id, Duration>,
+    /// Whether the workers of this generation take their slots when they start, as one of them has shown.
+    speaks_lifespan: bool,
     ending: Option<Ending>,
     next: Option<Duration>,
 }
@@ -141,7 +147,14 @@ impl Liveness {
     /// A watch that looks at once.
     #[must_use]
     pub const fn new(rules: Rules, now: Duration) -> Self {
-        Self { rules, suspects: BTreeMap::new(), ending: None, next: Some(now) }
+        Self {
+            rules,
+            suspects: BTreeMap::new(),
+            started: BTreeMap::new(),
+            speaks_lifespan: false,
+            ending: None,
+            next: Some(now),
+        }
     }
 
     /// When to look again, if nothing happens before; none while there is nobody to watch.
@@ -168,17 +181,15 @@ impl Liveness {
         let was_paused = self.next.is_some_and(|next| now > next + PAUSE);
         let mut verdicts: Vec<Verdict> = self.go_on_ending(now, planned, workers).into_iter().collect();
         self.suspects.retain(|id, _| workers.iter().any(|worker| worker.id == *id));
+        self.started.retain(|id, _| workers.iter().any(|worker| worker.id == *id));
+        self.speaks_lifespan |= workers.iter().any(|worker| worker.stamp.is_some_and(|stamp| !stamp.no_lifespan));
         let mut next = self.ending.and_then(|ending| ending.kill_at);
         let mut wait_until = |at: Duration| next = Some(next.map_or(at, |next| next.min(at)));
         let youngest = workers.iter().map(|worker| worker.started).max();
         let may_end_at = youngest.filter(|_| !self.rules.pace.is_zero()).map(|started| started + self.rules.pace);
         for worker in workers {
-            let is_ready = worker.stamp.is_some_and(|stamp| stamp.state == State::Ready);
-            if !is_ready && worker.stamp.is_none_or(|stamp| stamp.state == State::Starting) {
-                // When it gets ready nobody tells us.
-                wait_until(now + self.rules.timeout);
-            }
-            let Some((mark, allowed)) = self.rules.allowance(worker) else { continue };
+            let started = *self.started.entry(worker.id).or_insert(worker.started);
+            let Some((mark, allowed)) = self.rules.allowance(worker, started, self.speaks_lifespan) else { continue };
             if self.ending.is_some_and(|ending| ending.verdict.id == worker.id) {
                 continue;
             }
@@ -245,6 +256,12 @@ impl Liveness {
             }
             wait_until(suspect.again);
         }
+        let ready = workers.iter().filter(|worker| worker.stamp.is_some_and(|stamp| stamp.state == State::Ready));
+        if ready.count() < planned {
+            // Nobody tells us when one gets ready.
+            let again = now + self.rules.timeout;
+            next = Some(next.map_or(again, |next| next.min(again)));
+        }
         self.next = next;
         verdicts
     }
@@ -280,14 +297,14 @@ impl Suspect {
 
 impl Rules {
     /// The stamp that a worker is to renew, and how old it may get. None for one that is on its way out.
-    fn allowance(&self, worker: &Sample) -> Option<(Duration, Duration)> {
+    fn allowance(&self, worker: &Sample, started: Duration, speaks_lifespan: bool) -> Option<(Duration, Duration)> {
         match worker.stamp {
             Some(Stamp { state: State::Ready, heartbeat, claimed, .. }) => {
                 Some((heartbeat.max(claimed), self.timeout))
             }
             Some(Stamp { state: State::Starting, claimed, .. }) => Some((claimed, self.startup)),
             Some(Stamp { state: State::Stopping, .. }) => None,
-            None => self.all_take_slots.then_some((worker.started, self.startup)),
+            None => (self.all_take_slots && speaks_lifespan).then_some((started, self.startup)),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::ids::GenerationId;
 use crate::supervisor::World;
 use crate::supervisor::component::{Component, Output, Ready, Waits};
 use crate::supervisor::machine::action::Action;
-use crate::supervisor::machine::generation::{self, Main, Stage, Startup};
+use crate::supervisor::machine::generation::{self, Main, Stage};
 use crate::supervisor::observers::log::show_rounded;
 
 /// Sees who the workers are, when one ends, and why.
@@ -82,10 +82,7 @@ impl World {
                 generation: found.id,
                 main: running.main,
                 main_alive: matches!(found.main, Main::Alive(_)),
-                planned: match found.startup {
-                    Startup::OneWorker => 1,
-                    Startup::Full => self.plans.get(&found.plan).map_or(0, |plan| plan.workers),
-                },
+                planned: found.startup.workers(self.plans.get(&found.plan).map_or(0, |plan| plan.workers)),
                 stage,
             })
         };

@@ -71,7 +71,8 @@ impl World {
         let condition =
             ThreadStats { cpu: nothing, delay: nothing, state: 'S', is_runnable: false, is_writing: false };
         let state = if habit == Habit::NeverReady { State::Starting } else { State::Ready };
-        let stamp = Stamp { state, claimed: self.now, heartbeat: self.now, traceback_on_abort: true };
+        let stamp =
+            Stamp { state, claimed: self.now, heartbeat: self.now, no_lifespan: false, traceback_on_abort: true };
         let started = self.now;
         self.workers.push(Worker { sample: Sample { id, started, stamp: Some(stamp) }, habit, condition });
     }
@@ -294,3 +295,63 @@ proptest! {
         prop_assert_eq!(world.verdicts, []);
     }
 }
+
+#[test]
+fn an_only_worker_is_watched_after_its_replacement_too() {
+    let mut watch = Liveness::new(World::new(&[], 0).watch.rules, START);
+    let stamp =
+        |state, heartbeat| Stamp { state, claimed: START, heartbeat, no_lifespan: false, traceback_on_abort: false };
+    let sample = |id: u64, stamp| Sample { id: (Pid::from_raw(9), id), started: START, stamp };
+    let mut look = |now: Duration, samples: &[Sample]| {
+        let stats = |_| Some(SLEEPING);
+        (watch.look(now, 1, samples, stats), watch.next())
+    };
+    look(START, &[sample(1, Some(stamp(State::Ready, START)))]);
+    // It is gone, and its successor is found before it has a slot: somebody looks again although nothing happens.
+    assert!(look(START + BEAT, &[]).1.is_some());
+    let (verdicts, next) = look(START + BEAT, &[sample(2, None)]);
+    assert!(verdicts.is_empty() && next.is_some());
+    let mut now = START + BEAT;
+    for _ in 0..200 {
+        let (verdicts, next) = look(now, &[sample(2, Some(stamp(State::Ready, START + BEAT)))]);
+        if let [verdict] = verdicts[..] {
+            assert_eq!(verdict.id.1, 2);
+            return;
+        }
+        now = next.expect("it is watched");
+    }
+    panic!("a worker that stands still is never found");
+}
+
+#[test]
+fn a_worker_that_hangs_before_it_has_a_slot_is_found_without_looking_all_the_time() {
+    let rules = Rules { all_take_slots: true, ..World::new(&[], 0).watch.rules };
+    let mut watch = Liveness::new(rules, START);
+    let ready = Stamp {
+        state: State::Ready,
+        claimed: START,
+        heartbeat: START,
+        no_lifespan: false,
+        traceback_on_abort: false,
+    };
+    let (mut now, mut looks) = (START, 0_u32);
+    loop {
+        // The age of a process is read on another clock, so its start seems to move.
+        let jitter = Duration::from_millis(u64::from(looks % 10));
+        let hung = Sample { id: (Pid::from_raw(2), 2), started: START + jitter, stamp: None };
+        let other =
+            Sample { id: (Pid::from_raw(1), 1), started: START, stamp: Some(Stamp { heartbeat: now, ..ready }) };
+        let verdicts = watch.look(now, 2, &[other, hung], |_| Some(SLEEPING));
+        if let [verdict] = verdicts[..] {
+            assert!(verdict.id.1 == 2 && verdict.is_starting);
+            break;
+        }
+        looks += 1;
+        assert!(now < START + rules.startup * 2, "it is never found");
+        now = watch.next().unwrap();
+    }
+    assert!(looks < 60, "{looks} looks");
+}
+
+const SLEEPING: ThreadStats =
+    ThreadStats { cpu: Duration::ZERO, delay: Duration::ZERO, state: 'S', is_runnable: false, is_writing: false };
