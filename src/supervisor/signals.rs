@@ -48,6 +48,8 @@ fn meaning(received: Received, world: &World) -> Option<Event> {
     }
     let reload = |workers| Some(Event::Reload { request: None, server: None, workers });
     match signal {
+        // A child may have ended since the last look: without an event the loop would sleep before it looks again.
+        Signal::SIGCHLD => Some(Event::Tick),
         Signal::SIGTERM | Signal::SIGINT => Some(Event::Stop),
         Signal::SIGQUIT => Some(Event::Quit),
         // The terminal is gone. Under nohup that is to be ignored.
