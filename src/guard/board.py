@@ -7,11 +7,14 @@ import struct
 import sys
 import time
 
-# The layout of the board, of which src/guard/scoreboard.rs is the other end. A slot is a cache line of 16 words, or
-# 8 long ones, in the machine's own byte order.
-_MAGIC, _VERSION, _LINE = b"MCPLGRD1", 1, 64
+# The layout of the board, of which src/guard/scoreboard.rs is the other end. The header and each slot have 32 words, or
+# 16 long ones, in the machine's own byte order.
+_MAGIC, _VERSION, _SLOT = b"MCPLGRD1", 2, 128
 _PID, _STATE, _IN_FLIGHT, _HIGH_WATER, _LAG, _MOST_LAG, _STREAMS, _FLAGS = 0, 1, 6, 7, 12, 13, 14, 15
-_CLAIMED, _HEARTBEAT, _SERVED, _REJECTED = 1, 2, 4, 5
+_CONNECTIONS, _TURNS, _LISTENER, _LIMIT = 16, 17, 18, 19
+_CLAIMED, _HEARTBEAT, _SERVED, _REJECTED, _LEAVE_BY = 1, 2, 4, 5, 10
+# In the header: the launcher writes there by when all workers are to have left.
+_ALL_LEAVE_BY = 3
 _STARTING, _READY, _STOPPING = 1, 2, 3
 _TRACEBACK_ON_ABORT, _NO_LIFESPAN = 1, 2
 # At the board's end, a word with its length in front: why the app could not be loaded or started.
@@ -84,16 +87,16 @@ def _claim_slot():
         _say("no scoreboard to be had: it is not seen how this worker is")
         return None
     fd, slots, launcher = found
-    for start in range(_LINE, _LINE * (slots + 1), _LINE):
+    for start in range(_SLOT, _SLOT * (slots + 1), _SLOT):
         try:
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, _LINE, start)
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, _SLOT, start)
         except OSError:
             continue
         _map = mmap.mmap(fd, 0)
-        slot = memoryview(_map)[start : start + _LINE]
+        slot = memoryview(_map)[start : start + _SLOT]
         # Not to be taken for the last owner meanwhile.
         slot.cast("I")[_STATE] = 0
-        slot[:] = bytes(_LINE)
+        slot[:] = bytes(_SLOT)
         return slot.cast("I"), slot.cast("Q"), launcher
     _say("the scoreboard is full: it is not seen how this worker is")
     return None

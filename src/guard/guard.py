@@ -65,7 +65,7 @@ def _guard(inner):
     claimed = begun = met = False
     busy = high_water = served = rejected = streams = 0
     # Nobody's memory, until there is a slot: what counts need not ask.
-    words, longs = memoryview(bytearray(_LINE)).cast("I"), memoryview(bytearray(_LINE)).cast("Q")
+    words, longs = memoryview(bytearray(_SLOT)).cast("I"), memoryview(bytearray(_SLOT)).cast("Q")
 
     def begin(lifespan):
         """Takes a slot, and gives the app its last form. A factory may raise; the next call then tries it again."""
@@ -143,7 +143,7 @@ def _guard(inner):
 
         def forget():
             nonlocal words, longs
-            words, longs = memoryview(bytearray(_LINE)).cast("I"), memoryview(bytearray(_LINE)).cast("Q")
+            words, longs = memoryview(bytearray(_SLOT)).cast("I"), memoryview(bytearray(_SLOT)).cast("Q")
 
         loop.call_later(BEAT, beat)
         if LINE is not None:

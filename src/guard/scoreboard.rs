@@ -3,18 +3,18 @@
 //! One per generation, in a memory file: it needs no writable directory, and is gone with the last process that has
 //! it. Forked workers inherit its descriptor; spawned ones open it through `/proc/MAIN/fd/N`.
 //!
-//! A header of one cache line, then a cache line for each slot, then room for a text (its length in a word, then the
+//! A header, then the slots, each of two cache lines, then room for a text (its length in a word, then the
 //! text in UTF-8): why the app could not be loaded, which whoever fails writes before it ends. Every field is one aligned word that one process
 //! writes (the owner of the slot) and others read, so a torn read can only mix an older with a newer field of the
 //! same worker, which is no worse than having read a moment earlier or later. All numbers are the machine's own.
 //!
-//! A worker owns a slot by a POSIX record lock on its 64 bytes. The kernel lets go of the lock when the process ends,
+//! A worker owns a slot by a POSIX record lock on its 128 bytes. The kernel lets go of the lock when the process ends,
 //! however it ends, so a slot can neither leak nor have two owners, and nobody has to free it. What the last owner
 //! wrote stays until the next one begins: who reads must know which processes live.
 //!
 //! `board.py` is the other end, and has the same numbers.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -25,9 +25,9 @@ use crate::sys::shared::SharedMemory;
 /// The first eight bytes, as they stand in memory.
 pub const MAGIC: [u8; 8] = *b"MCPLGRD1";
 /// Of the layout.
-pub const VERSION: u32 = 1;
-/// The size of the header, and of each slot: a cache line.
-pub const LINE: usize = 64;
+pub const VERSION: u32 = 2;
+/// The size of the header, and of each slot: two cache lines, which processors fetch together.
+pub const SLOT: usize = 128;
 
 /// The room for the text at the end, the word with its length included.
 pub const TEXT: usize = 1024;
@@ -39,6 +39,8 @@ mod header {
     pub const SLOTS: usize = 12;
     pub const GENERATION: usize = 16;
     pub const LAUNCHER: usize = 20;
+    /// A long word that the launcher writes: see [`super::Scoreboard::retire`].
+    pub const LEAVE_BY: usize = 24;
 }
 
 /// Offsets in a slot, in bytes.
@@ -55,6 +57,12 @@ mod slot {
     pub const MOST_LAG: usize = 52;
     pub const STREAMS: usize = 56;
     pub const FLAGS: usize = 60;
+    pub const CONNECTIONS: usize = 64;
+    pub const TURNS: usize = 68;
+    pub const LISTENER: usize = 72;
+    pub const LIMIT: usize = 76;
+    /// A long word that the launcher writes.
+    pub const LEAVE_BY: usize = 80;
 }
 
 /// Bits of a slot's flags.
@@ -112,6 +120,15 @@ pub struct Slot {
     pub most_lag: Duration,
     /// Event streams and web sockets that are open.
     pub streams: u32,
+    /// Connections that it has open, if its server tells.
+    pub connections: u32,
+    /// How often its event loop has looked for new clients. It moves while the loop turns and clients come.
+    pub turns: u32,
+    /// Which of the listening sockets that its generation inherited is its own, counted from 1; none if it shares one,
+    /// or opened its own.
+    pub listener: Option<NonZeroU32>,
+    /// How many requests it may have in flight at present, if that is limited.
+    pub limit: Option<NonZeroU32>,
     /// Whether SIGABRT makes it write where it is (Python's faulthandler).
     pub traceback_on_abort: bool,
     /// Whether its server speaks no lifespan protocol with the app, so that its first request is the first sign of
@@ -134,7 +151,7 @@ impl Scoreboard {
     /// When the kernel has no memory or descriptor for it, or forbids memory files.
     pub fn new(generation: u32, workers: u32) -> nix::Result<Self> {
         let slots = 4 * workers as usize + 16;
-        let length = NonZeroUsize::new(LINE * (slots + 1) + TEXT).ok_or(nix::errno::Errno::EINVAL)?;
+        let length = NonZeroUsize::new(SLOT * (slots + 1) + TEXT).ok_or(nix::errno::Errno::EINVAL)?;
         let memory = SharedMemory::new(length)?;
         memory.set_word(header::VERSION, VERSION);
         memory.set_word(header::SLOTS, u32::try_from(slots).unwrap_or(u32::MAX));
@@ -160,10 +177,26 @@ impl Scoreboard {
         slots
     }
 
+    /// Tells all workers that their generation is leaving, and until when (on the clock of [`now`]) they may finish
+    /// what they have. It cannot be taken back with [`Duration::ZERO`] by those that have begun to leave.
+    pub fn retire(&self, leave_by: Duration) {
+        self.memory.set_long(header::LEAVE_BY, nanoseconds(leave_by));
+    }
+
+    /// Tells one worker the same, if it has a slot.
+    pub fn retire_worker(&self, pid: Pid, leave_by: Duration) {
+        let newest = (0..self.slots)
+            .filter_map(|index| self.slot(index).filter(|slot| slot.pid == pid).map(|slot| (slot.claimed, index)))
+            .max();
+        if let Some((_, index)) = newest {
+            self.memory.set_long(SLOT * (index + 1) + slot::LEAVE_BY, nanoseconds(leave_by));
+        }
+    }
+
     /// Why the app could not be loaded or started, in one line, as the process that failed last put it.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
-        let start = LINE * (self.slots + 1);
+        let start = SLOT * (self.slots + 1);
         let length = (self.memory.word(start) as usize).min(TEXT - 4);
         let words = (0..length.div_ceil(4)).map(|index| self.memory.word(start + 4 + 4 * index).to_ne_bytes());
         let bytes: Vec<u8> = words.flatten().take(length).collect();
@@ -172,7 +205,7 @@ impl Scoreboard {
     }
 
     fn slot(&self, index: usize) -> Option<Slot> {
-        let at = LINE * (index + 1);
+        let at = SLOT * (index + 1);
         let word = |offset| self.memory.word(at + offset);
         let long = |offset| self.memory.long(at + offset);
         let microseconds = |offset| Duration::from_micros(word(offset).into());
@@ -196,10 +229,18 @@ impl Scoreboard {
             lag: microseconds(slot::LAG),
             most_lag: microseconds(slot::MOST_LAG),
             streams: word(slot::STREAMS),
+            connections: word(slot::CONNECTIONS),
+            turns: word(slot::TURNS),
+            listener: NonZeroU32::new(word(slot::LISTENER)),
+            limit: NonZeroU32::new(word(slot::LIMIT)),
             traceback_on_abort: flags & flag::TRACEBACK_ON_ABORT != 0,
             no_lifespan: flags & flag::NO_LIFESPAN != 0,
         })
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The time on the clock that workers stamp their slots with.
@@ -214,7 +255,7 @@ mod tests {
     use super::*;
 
     fn write(board: &Scoreboard, index: usize, pid: u32, state: u32, claimed: u64) {
-        let at = LINE * (index + 1);
+        let at = SLOT * (index + 1);
         board.memory.set_word(at + slot::PID, pid);
         board.memory.set_word(at + slot::STATE, state);
         board.memory.set_long(at + slot::CLAIMED, claimed);
@@ -248,8 +289,21 @@ mod tests {
             os.pwrite(file, struct.pack('I', len(text)) + text, end - 1024)\n";
         assert!(std::process::Command::new("python3").args(["-c", script, &path]).status().unwrap().success());
         assert_eq!(board.failure().as_deref(), Some("no modulenamed é"));
-        board.memory.set_word(LINE * (board.slots + 1), u32::MAX);
+        board.memory.set_word(SLOT * (board.slots + 1), u32::MAX);
         assert!(board.failure().is_some_and(|text| text.len() <= TEXT));
+    }
+
+    #[test]
+    fn one_worker_or_all_of_them_are_told_to_leave() {
+        let board = Scoreboard::new(1, 2).unwrap();
+        write(&board, 0, 7, 2, 1);
+        write(&board, 1, 9, 2, 1);
+        let told = |index: usize| board.memory.long(SLOT * (index + 1) + slot::LEAVE_BY);
+        board.retire_worker(Pid::from_raw(9), Duration::from_secs(5));
+        board.retire_worker(Pid::from_raw(11), Duration::from_secs(6));
+        assert_eq!([told(0), told(1)], [0, 5_000_000_000]);
+        board.retire(Duration::from_nanos(3));
+        assert_eq!(board.memory.long(header::LEAVE_BY), 3);
     }
 
     #[test]

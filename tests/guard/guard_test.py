@@ -35,7 +35,7 @@ DEFAULTS = {
     "BEAT": 0.01,
     "GRACE": 25,
 }
-SLOTS = 20
+SLOTS, SIZE = 20, 128
 STREAM = [(b"Content-Type", b"text/event-stream; charset=utf-8")]
 
 
@@ -52,19 +52,20 @@ def guard(app, **constants):
 
 def board():
     fd = os.memfd_create("board")
-    os.ftruncate(fd, 64 * (SLOTS + 1) + 1024)
-    os.pwrite(fd, struct.pack("=8sIIII", b"MCPLGRD1", 1, SLOTS, 1, os.getpid()), 0)
+    os.ftruncate(fd, SIZE * (SLOTS + 1) + 1024)
+    os.pwrite(fd, struct.pack("=8sIIII", b"MCPLGRD1", 2, SLOTS, 1, os.getpid()), 0)
     return fd
 
 
 def slot(fd, index=0):
     names = "pid state claimed heartbeat in_flight high_water served rejected lag most_lag streams flags".split()
-    values = struct.unpack("=IIQQIIQQIIII", os.pread(fd, 64, 64 * (index + 1)))
+    names += "connections turns listener limit leave_by".split()
+    values = struct.unpack("=IIQQIIQQIIIIIIIIQ", os.pread(fd, 88, SIZE * (index + 1)))
     return types.SimpleNamespace(**dict(zip(names, values)))
 
 
 def failure(fd):
-    data = os.pread(fd, 1024, 64 * (SLOTS + 1))
+    data = os.pread(fd, 1024, SIZE * (SLOTS + 1))
     return data[4 : 4 + struct.unpack("=I", data[:4])[0]].decode()
 
 
@@ -434,12 +435,12 @@ class GuardTest(unittest.IsolatedAsyncioTestCase):
         holder = os.fork()
         if holder == 0:
             with contextlib.suppress(BaseException):
-                fcntl.lockf(self.board, fcntl.LOCK_EX, 64 * SLOTS, 64)
+                fcntl.lockf(self.board, fcntl.LOCK_EX, SIZE * SLOTS, SIZE)
                 os.write(1, b"")
-                os.pwrite(self.board, b"held", 24)
+                os.pwrite(self.board, b"held", 64)
                 signal.pause()
             os._exit(1)
-        while os.pread(self.board, 4, 24) != b"held":
+        while os.pread(self.board, 4, 64) != b"held":
             time.sleep(0.001)
         closed = os.open("/dev/null", os.O_RDONLY)
         os.close(closed)

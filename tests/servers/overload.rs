@@ -13,7 +13,7 @@ use crate::harness::http::{Connection, UPGRADE, get, open_stream};
 use crate::harness::{
     self, Launch, Running, children, is_alive, take_turn, tests_directory, venv, wait_for, wait_until,
 };
-use mcp_launch::guard::scoreboard::{LINE, MAGIC};
+use mcp_launch::guard::scoreboard::{SLOT, MAGIC};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -114,7 +114,7 @@ fn board(running: &Running) -> Vec<Slot> {
         let rejected = u64::from_ne_bytes(line[40..48].try_into().unwrap());
         Slot { pid: word(0), in_flight: word(24), high_water: word(28), streams: word(56), rejected }
     };
-    bytes[LINE..LINE * (slots + 1)].chunks(LINE).map(slot).filter(|slot| slot.pid != 0).collect()
+    bytes[SLOT..SLOT * (slots + 1)].chunks(SLOT).map(slot).filter(|slot| slot.pid != 0).collect()
 }
 
 fn in_flight(running: &Running) -> u32 {

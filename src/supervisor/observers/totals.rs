@@ -71,6 +71,10 @@ mod tests {
             lag: Duration::ZERO,
             most_lag: Duration::ZERO,
             streams: 0,
+            connections: 0,
+            turns: 0,
+            listener: None,
+            limit: None,
             traceback_on_abort: false,
             no_lifespan: false,
         }
