@@ -60,6 +60,8 @@ pub struct Config {
     pub health_path: String,
     /// Beginnings of paths that are never refused.
     pub exempt: Vec<String>,
+    /// Whether clients are to be dealt out to the workers that can take them, see `MCP_LAUNCH_BALANCE`.
+    pub balance: bool,
     /// The number of the [scoreboard](scoreboard)'s descriptor, if there is one.
     pub board: Option<i32>,
     /// The number of the descriptor over which the launcher asks for a copy of a listening socket, if it does.
@@ -88,6 +90,7 @@ impl Config {
             ("MAX_STREAMS", number(self.max_streams)),
             ("HEALTH_PATH", literal(&self.health_path)),
             ("EXEMPT", format!("({exempt})")),
+            ("BALANCE", truth(self.balance).into()),
             ("BOARD", descriptor(self.board)),
             ("LINE", descriptor(self.line)),
             ("BEAT", self.beat.as_secs_f64().to_string()),

@@ -11,6 +11,7 @@ fn config() -> Config {
         max_streams: None,
         health_path: "/health".into(),
         exempt: vec!["/a".into(), "/b\"\\\n".into()],
+        balance: true,
         line: None,
         board: Some(5),
         beat: Duration::from_millis(250),
@@ -22,8 +23,9 @@ fn config() -> Config {
 fn the_constants_are_python_and_what_was_meant() {
     let text = config().source();
     let (constants, _) = text.split_once("# What stands above").unwrap();
-    let script = format!("{constants}\nprint([APP, LIMIT, MAX_STREAMS, EXEMPT, BOARD, BEAT, FACTORY, GRACE])");
+    let script =
+        format!("{constants}\nprint([APP, LIMIT, MAX_STREAMS, EXEMPT, BOARD, BEAT, FACTORY, GRACE, BALANCE])");
     let output = std::process::Command::new("python3").args(["-c", &script]).output().unwrap();
-    let wanted = r#"['my.app:app', 2, None, ('/a', '/b"\\\n'), 5, 0.25, False, 25]"#;
+    let wanted = r#"['my.app:app', 2, None, ('/a', '/b"\\\n'), 5, 0.25, False, 25, True]"#;
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), wanted, "{output:?}");
 }

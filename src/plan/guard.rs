@@ -84,6 +84,7 @@ impl Launch {
         };
         if let Some(why_not) = why_not {
             findings.decide("guard", "off", why_not);
+            findings.decide("balance", "off", "it needs the guard");
             return None;
         }
         let limit = limit(settings, around.server);
@@ -94,6 +95,9 @@ impl Launch {
         } else {
             findings.decide("guard", decision, because);
             self.limit = limit;
+        }
+        if !settings.balance.value {
+            findings.decide("balance", "off", settings.balance.origin.to_string());
         }
         let board = (settings.mode.value == Mode::Supervise && around.has_lifespan).then(|| {
             let number = self.next_number(resolution);
@@ -115,6 +119,7 @@ impl Launch {
             max_streams: settings.max_streams.value.map(|most| most.0),
             health_path: settings.health_path.value.0.clone(),
             exempt: exempt(settings, around.app),
+            balance: settings.balance.value,
             board,
             line,
             beat: beat(around.worker_timeout),

@@ -310,6 +310,8 @@ options! {
         Supervision, flag: Some("worker-timeout");
     /// The guard inside each worker, which refuses excess requests and reveals hung workers.
     guard: bool = "on", Launcher "guard", ["MCP_LAUNCH_GUARD"], Supervision, flag: Some("guard");
+    /// Deal clients out evenly, and only to workers that can take them; off leaves it to the kernel and the server.
+    balance: bool = "on", Launcher "balance", ["MCP_LAUNCH_BALANCE"], Supervision, flag: Some("balance");
     /// The path to probe when the guard cannot tell whether the application works.
     health_path: UrlPath = "/health", Launcher "health_path", ["MCP_LAUNCH_HEALTH_PATH"], Supervision,
         flag: Some("health-path");

@@ -30,6 +30,7 @@ DEFAULTS = {
     "MAX_STREAMS": None,
     "HEALTH_PATH": "/health",
     "EXEMPT": (),
+    "BALANCE": False,
     "BOARD": None,
     "LINE": None,
     "BEAT": 0.01,

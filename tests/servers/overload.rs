@@ -13,7 +13,7 @@ use crate::harness::http::{Connection, UPGRADE, get, open_stream};
 use crate::harness::{
     self, Launch, Running, children, is_alive, take_turn, tests_directory, venv, wait_for, wait_until,
 };
-use mcp_launch::guard::scoreboard::{SLOT, MAGIC};
+use mcp_launch::guard::scoreboard::{MAGIC, SLOT};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
