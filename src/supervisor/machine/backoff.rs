@@ -106,7 +106,7 @@ impl Restarts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supervisor::machine::tests::policy;
+    use crate::supervisor::machine::tests::harness::policy;
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,0 +1,151 @@
+//! Crashes, failed boots, and starts that the system refuses.
+
+use nix::sys::signal::Signal;
+
+use super::harness::{Run, SECOND, policy, serving, spawned};
+use crate::ids::GenerationId;
+use crate::supervisor::machine::action::Action;
+use crate::supervisor::machine::event::{Event, Presence};
+use crate::supervisor::machine::note::Note;
+use crate::supervisor::machine::outcome::{Outcome, SpawnFailure};
+
+#[test]
+fn a_healthy_server_that_dies_is_respawned_at_once() {
+    let mut run = serving(policy());
+    run.now += SECOND * 100;
+    assert_eq!(spawned(&run.exited(1, Outcome::Signaled(9), false)), [2]);
+}
+
+#[test]
+fn a_plan_that_cannot_boot_ends_with_the_servers_status() {
+    let mut run = Run::new(policy());
+    run.exited(1, Outcome::Exited(3), false);
+    run.tell(Event::NoChildren);
+    assert_eq!(run.exit_status(), Some(3));
+}
+
+#[test]
+fn a_plan_that_was_ready_once_backs_off_when_it_cannot_boot() {
+    let mut run = serving(policy());
+    assert_eq!(spawned(&run.exited(1, Outcome::Exited(1), false)), [2]);
+    assert_eq!(spawned(&run.exited(2, Outcome::Exited(3), false)), [0; 0]);
+    assert_eq!(spawned(&run.wait(SECOND)), [3]);
+    assert_eq!(run.exit_status(), None);
+}
+
+#[test]
+fn a_server_that_is_never_ready_is_a_failed_start() {
+    let mut run = Run::new(policy());
+    let actions = run.wait(SECOND * 120);
+    assert!(
+        actions.contains(&Action::Signal { generation: GenerationId(1), signal: Signal::SIGTERM }),
+        "{actions:?}"
+    );
+    run.exited(1, Outcome::Signaled(15), false);
+    run.tell(Event::NoChildren);
+    assert_eq!(run.exit_status(), Some(69));
+}
+
+#[test]
+fn a_server_that_ends_at_once_without_an_error_has_failed() {
+    let mut run = Run::new(policy());
+    run.exited(1, Outcome::Exited(0), false);
+    run.tell(Event::NoChildren);
+    assert_eq!(run.exit_status(), Some(69));
+}
+
+#[test]
+fn too_many_failures_end_with_the_last_status() {
+    let mut run = serving(policy());
+    for generation in 1..=6 {
+        run.tell(Event::Ready { generation: GenerationId(generation) });
+        run.exited(generation, Outcome::Exited(7), false);
+        run.wait(SECOND * 31);
+    }
+    run.tell(Event::NoChildren);
+    assert_eq!(run.exit_status(), Some(7));
+}
+
+#[test]
+fn workers_that_outlive_their_main_process_serve_until_the_replacement_is_ready() {
+    let mut run = serving(policy());
+    assert_eq!(spawned(&run.exited(1, Outcome::Signaled(9), true)), [2]);
+    assert!(run.state.is_ready(), "the survivors still serve");
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    let actions = run.wait(SECOND);
+    assert!(
+        actions.contains(&Action::SignalRest { generation: GenerationId(1), signal: Signal::SIGTERM }),
+        "{actions:?}"
+    );
+    run.tell(Event::GenerationEmpty { generation: GenerationId(1) });
+    assert_eq!(run.state.generations().len(), 1);
+}
+
+#[test]
+fn survivors_are_kept_for_as_long_as_they_serve_however_often_their_successor_fails() {
+    let mut run = serving(policy());
+    run.exited(1, Outcome::Signaled(9), true);
+    for _ in 0..40 {
+        let newest = run.state.generations().last().unwrap().id;
+        if newest != GenerationId(1) {
+            run.exited(newest.0, Outcome::Exited(1), false);
+        }
+        assert!(run.state.is_ready() && !run.state.is_ending(), "{:?}", run.log);
+        run.wait(SECOND * 31);
+    }
+    let kept = run.log.iter().filter(|action| matches!(action, Action::Log(Note::SurvivorsServe { .. })));
+    assert!(kept.count() > 0);
+}
+
+#[test]
+fn a_generation_without_workers_has_failed_and_one_that_is_silent_is_only_not_ready() {
+    let mut run = serving(policy());
+    let tell = |run: &mut Run, presence| run.tell(Event::Workers { generation: GenerationId(1), presence });
+    tell(&mut run, Presence::Silent);
+    assert!(!run.state.is_ready());
+    tell(&mut run, Presence::Answering);
+    assert!(run.state.is_ready());
+    let actions = tell(&mut run, Presence::Lost);
+    assert_eq!(spawned(&actions), [2]);
+    assert!(actions.contains(&Action::Signal { generation: GenerationId(1), signal: Signal::SIGTERM }));
+}
+
+#[test]
+fn a_refusal_that_lasts_is_no_lack_of_room() {
+    let mut run = Run::new(policy());
+    run.state.step(
+        Event::Exited { pid: Run::pid(GenerationId(1)), outcome: Outcome::Exited(9), survivors: false },
+        run.now,
+    );
+    run.now = run.state.next_deadline().unwrap();
+    let id = GenerationId(spawned(&run.state.step(Event::Tick, run.now))[0]);
+    let failure = SpawnFailure::Refused;
+    let actions = run.tell(Event::SpawnFailed { generation: id, failure, why: "setsockopt: EPERM".into() });
+    assert!(
+        actions.iter().any(|action| matches!(action, Action::Log(Note::GivingUp { status: 126, .. }))),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn a_system_without_room_for_a_process_is_waited_for_and_not_counted() {
+    let mut run = serving(policy());
+    let mut actions = run.state.step(
+        Event::Exited { pid: Run::pid(GenerationId(1)), outcome: Outcome::Signaled(9), survivors: false },
+        run.now,
+    );
+    for _ in 0..50 {
+        let generation = spawned(&actions)[0];
+        run.state.step(
+            Event::SpawnFailed {
+                generation: GenerationId(generation),
+                failure: SpawnFailure::NoRoom,
+                why: String::new(),
+            },
+            run.now,
+        );
+        run.now = run.state.next_deadline().expect("another attempt");
+        actions = run.state.step(Event::Tick, run.now);
+    }
+    assert_eq!(run.exit_status(), None);
+}

@@ -1,0 +1,8 @@
+//! Tests of the state machine, by topic.
+
+mod failure;
+pub(crate) mod harness;
+mod properties;
+mod reload;
+mod stepwise;
+mod stop;

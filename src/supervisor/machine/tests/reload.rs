@@ -1,0 +1,142 @@
+//! Reloads: one generation takes over from another.
+
+use nix::sys::signal::Signal;
+
+use super::harness::{Run, SECOND, policy, prepare, serving, signals, spawned, term};
+use crate::ids::{GenerationId, PlanId};
+use crate::settings::value::Server;
+use crate::supervisor::machine::action::Action;
+use crate::supervisor::machine::event::{Event, Presence};
+use crate::supervisor::machine::note::Note;
+use crate::supervisor::machine::outcome::Outcome;
+use crate::supervisor::machine::plan_facts::Choice;
+
+#[test]
+fn a_newcomer_is_on_trial_beside_one_that_serves_until_it_is_ready() {
+    let mut run = Run::new(policy());
+    assert!(run.state.serving().is_none());
+    let actions = run.tell(Event::Ready { generation: GenerationId(1) });
+    assert!(actions.contains(&Action::EndTrial { generation: GenerationId(1) }), "{actions:?}");
+    let on_trial = |action: &Action| matches!(action, Action::Spawn { on_trial: true, .. });
+    assert!(run.reload(5).iter().any(on_trial));
+    let actions = run.tell(Event::Ready { generation: GenerationId(2) });
+    assert!(actions.contains(&Action::EndTrial { generation: GenerationId(2) }), "{actions:?}");
+}
+
+#[test]
+fn a_reload_retires_the_old_generation_only_when_the_new_one_is_ready() {
+    let mut run = serving(policy());
+    let actions = run.reload(5);
+    assert_eq!(spawned(&actions), [2]);
+    assert!(!actions.iter().any(|action| matches!(action, Action::Signal { .. })));
+    let actions = run.tell(Event::Ready { generation: GenerationId(2) });
+    assert!(actions.contains(&Action::Steer { generation: GenerationId(2) }));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Signal { .. })), "who is connected may ask");
+    assert!(!actions.iter().any(|action| matches!(action, Action::Reply { .. })), "it has to prove itself");
+    let done = Action::Reply { request: 5, result: Ok(GenerationId(2)) };
+    assert_eq!(run.wait(SECOND), [prepare(2), term(1), done]);
+}
+
+#[test]
+fn a_generation_whose_only_worker_is_past_a_limit_is_handed_over_to_one_of_the_same_plan() {
+    let mut run = serving(policy());
+    let actions = run.tell(Event::Renew);
+    assert!(
+        actions.iter().any(|it| matches!(it, Action::Spawn { generation: GenerationId(2), plan: PlanId(0), .. })),
+        "{actions:?}"
+    );
+    assert_eq!(spawned(&run.tell(Event::Renew)), [0; 0], "once");
+    run.exited(2, Outcome::Exited(1), false);
+    assert_eq!(run.state.serving().unwrap().id.0, 1, "a boot that fails takes nobody down");
+    run.tell(Event::Renew);
+    run.tell(Event::Ready { generation: GenerationId(3) });
+    assert_eq!(run.wait(SECOND), [prepare(3), term(1)]);
+}
+
+#[test]
+fn a_broken_release_is_discarded_and_the_old_one_serves_on() {
+    let mut run = serving(policy());
+    run.reload(5);
+    let actions = run.exited(2, Outcome::Exited(3), false);
+    assert!(matches!(&actions[..], [.., Action::Reply { request: 5, result: Err(_) }]), "{actions:?}");
+    assert!(run.state.is_ready());
+    assert_eq!(run.state.serving().unwrap().id.0, 1);
+    run.wait(SECOND * 1000);
+    assert_eq!(run.state.generations().len(), 1);
+}
+
+#[test]
+fn reloads_during_a_reload_become_one_more() {
+    let mut run = serving(policy());
+    run.reload(1);
+    run.reload(2);
+    run.reload(3);
+    let actions = run.tell(Event::Ready { generation: GenerationId(2) });
+    assert_eq!(spawned(&actions), [0; 0], "the old generation is still leaving");
+    run.wait(SECOND);
+    let actions = run.exited(1, Outcome::Exited(0), false);
+    assert_eq!(spawned(&actions), [3]);
+    run.tell(Event::Ready { generation: GenerationId(3) });
+    let actions = run.wait(SECOND);
+    let replies = actions.iter().filter(|action| matches!(action, Action::Reply { result: Ok(GenerationId(3)), .. }));
+    assert_eq!(replies.count(), 2);
+}
+
+#[test]
+fn a_release_that_dies_within_a_second_of_being_ready_is_a_failed_reload_and_the_old_one_is_taken_back() {
+    let mut run = serving(policy());
+    run.reload(5);
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    run.now += SECOND / 10;
+    let actions = run.exited(2, Outcome::Exited(3), false);
+    assert!(actions.contains(&Action::Steer { generation: GenerationId(1) }), "{actions:?}");
+    assert!(actions.iter().any(|action| matches!(action, Action::Reply { request: 5, result: Err(_) })));
+    run.wait(SECOND * 1000);
+    assert_eq!((run.state.serving().unwrap().id, run.state.generations().len()), (GenerationId(1), 1));
+    assert_eq!(signals(&run.log, 1, Signal::SIGTERM), 0);
+}
+
+#[test]
+fn a_release_that_dies_while_the_old_one_drains_is_a_failed_reload_and_the_old_plan_is_started_again() {
+    let mut run = serving(policy());
+    run.reload(5);
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    run.wait(SECOND);
+    run.exited(2, Outcome::Exited(3), false);
+    assert!(run.log.iter().any(|action| matches!(action, Action::Log(Note::ReloadFailed { .. }))), "{:?}", run.log);
+    let actions = run.exited(1, Outcome::Exited(0), false);
+    let plans = actions.iter().find_map(|action| match action {
+        Action::Spawn { plan, .. } => Some(*plan),
+        _ => None,
+    });
+    let started = plans.or_else(|| run.state.generations().last().map(|generation| generation.plan));
+    assert_eq!(started, Some(PlanId(0)));
+}
+
+#[test]
+fn two_generations_that_the_kernel_holds_are_both_abandoned() {
+    let mut run = serving(policy());
+    run.reload(5);
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    run.wait(SECOND);
+    run.tell(Event::Workers { generation: GenerationId(2), presence: Presence::Lost });
+    assert_eq!(run.state.generations().iter().filter(|found| found.id.0 <= 2).count(), 2);
+    run.now += SECOND * 100;
+    run.state.step(Event::Tick, run.now);
+    assert_eq!(run.state.generations().iter().filter(|found| found.id.0 <= 2).count(), 0);
+}
+
+#[test]
+fn what_was_chosen_with_a_failed_reload_is_not_chosen_for_the_next() {
+    let mut run = serving(policy());
+    let choice = |actions: &[Action]| {
+        actions.iter().find_map(|action| match action {
+            Action::Replan { choice, .. } => Some(*choice),
+            _ => None,
+        })
+    };
+    let asked = run.tell(Event::Reload { request: Some(1), server: Some(Server::Granian), workers: 0 });
+    assert_eq!(choice(&asked).and_then(|choice| choice.server), Some(Server::Granian));
+    run.exited(2, Outcome::Exited(1), false);
+    assert_eq!(choice(&run.reload(2)), Some(Choice::default()));
+}

@@ -1,0 +1,228 @@
+//! Replacement when the memory does not suffice for two generations.
+
+use nix::sys::signal::Signal;
+
+use super::harness::{ONE_WORKER, Run, SECOND, facts, granian, policy, short_of_memory, shortage, signals, spawned};
+use crate::ids::{GenerationId, PlanId};
+use crate::supervisor::machine::action::Action;
+use crate::supervisor::machine::event::Event;
+use crate::supervisor::machine::generation::Startup;
+use crate::supervisor::machine::memory_budget::Room;
+use crate::supervisor::machine::note::Note;
+use crate::supervisor::machine::outcome::Outcome;
+
+/// Steps until nothing is left to be done, in which `look` is called after each.
+fn step_to_the_end(run: &mut Run, mut look: impl FnMut(&Run)) {
+    while !run.state.counted().is_empty() {
+        while !run.count().is_empty() {
+            look(run);
+        }
+        if let Some(at) = run.state.next_deadline().filter(|_| !run.state.counted().is_empty()) {
+            run.now = at;
+            run.tell(Event::Tick);
+            look(run);
+        }
+        if run.log.contains(&Action::Signal { generation: GenerationId(1), signal: Signal::SIGTERM }) {
+            run.exited(1, Outcome::Exited(0), false);
+        }
+    }
+}
+
+#[test]
+fn without_room_gunicorn_is_replaced_worker_by_worker() {
+    let mut run = short_of_memory(facts, ONE_WORKER());
+    let actions = run.reload(5);
+    assert!(actions.contains(&Action::Log(Note::ShortOfMemory { shortage: shortage(), stepwise: true })));
+    assert!(actions.iter().any(|action| matches!(action, Action::Spawn { startup: Startup::OneWorker, .. })));
+    let actions = run.tell(Event::Ready { generation: GenerationId(2) });
+    assert_eq!(actions.last(), Some(&Action::Steer { generation: GenerationId(2) }));
+    let begun = run.now;
+    step_to_the_end(&mut run, |run| assert!((3..=4).contains(&run.capacity()), "{:?}", run.log));
+    assert!(run.now - begun < SECOND * 5, "nobody was waited for");
+    assert_eq!(signals(&run.log, 1, Signal::SIGTTOU), 2);
+    assert_eq!(signals(&run.log, 2, Signal::SIGTTIN), 2);
+    assert!(run.log.contains(&Action::Share { parts: [(GenerationId(1), 2), (GenerationId(2), 1)] }));
+    assert!(run.log.contains(&Action::Share { parts: [(GenerationId(1), 1), (GenerationId(2), 2)] }));
+    assert!(run.log.contains(&Action::Reply { request: 5, result: Ok(GenerationId(2)) }));
+    assert!(run.log.contains(&Action::Log(Note::Complete { generation: GenerationId(2), workers: 3 })));
+    assert_eq!((run.state.generations().len(), run.capacity()), (1, 3));
+    assert!(spawned(&run.wait(SECOND * 1000)).is_empty());
+}
+
+#[test]
+fn a_release_that_fails_with_one_worker_has_taken_nothing() {
+    let mut run = short_of_memory(facts, ONE_WORKER());
+    run.reload(5);
+    let actions = run.exited(2, Outcome::Signaled(9), false);
+    assert!(matches!(&actions[..], [.., Action::Reply { request: 5, result: Err(_) }]), "{actions:?}");
+    run.wait(SECOND * 1000);
+    assert_eq!(signals(&run.log, 1, Signal::SIGTTOU), 0);
+    assert_eq!((run.state.serving().unwrap().id, run.state.generations().len()), (GenerationId(1), 1));
+}
+
+#[test]
+fn a_release_that_fails_half_way_gives_back_what_it_took() {
+    for failing_at in 0..8 {
+        let mut run = short_of_memory(facts, ONE_WORKER());
+        run.reload(5);
+        run.tell(Event::Ready { generation: GenerationId(2) });
+        for _ in 0..failing_at {
+            if run.count().is_empty() {
+                run.now = run.state.next_deadline().unwrap_or(run.now);
+                run.tell(Event::Tick);
+            }
+        }
+        if run.log.contains(&Action::Reply { request: 5, result: Ok(GenerationId(2)) }) {
+            break;
+        }
+        run.exited(2, Outcome::Exited(3), false);
+        assert!(run.log.contains(&Action::Steer { generation: GenerationId(1) }));
+        step_to_the_end(&mut run, |run| assert!(run.state.is_ready()));
+        assert_eq!(
+            (run.state.serving().unwrap().id, run.capacity()),
+            (GenerationId(1), 3),
+            "failing at {failing_at}"
+        );
+        assert!(run.log.iter().any(|action| matches!(action, Action::Reply { request: 5, result: Err(_) })));
+        // And it is no plan to fall back to.
+        assert!(run.exited(1, Outcome::Signaled(9), false).contains(&Action::Spawn {
+            generation: GenerationId(3),
+            plan: PlanId(0),
+            startup: Startup::Full,
+            on_trial: false,
+        }));
+    }
+}
+
+#[test]
+fn a_worker_that_does_not_come_ends_the_new_generation() {
+    let mut run = short_of_memory(facts, ONE_WORKER());
+    run.reload(5);
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    run.wait(SECOND);
+    run.tell(run.counted(GenerationId(1)).unwrap());
+    assert_eq!(signals(&run.log, 2, Signal::SIGTTIN), 1);
+    run.wait(policy().startup_timeout);
+    assert!(run.log.iter().any(|action| matches!(action, Action::Reply { request: 5, result: Err(_) })));
+    assert_eq!(signals(&run.log, 1, Signal::SIGTTIN), 0, "there is no room before the other is gone");
+    run.wait(SECOND);
+    run.exited(2, Outcome::Exited(0), false);
+    run.count();
+    assert_eq!((run.capacity(), signals(&run.log, 1, Signal::SIGTTIN)), (3, 1));
+}
+
+#[test]
+fn when_the_old_main_process_dies_half_way_the_new_one_gets_all_the_workers() {
+    for survivors in [false, true] {
+        let mut run = short_of_memory(facts, ONE_WORKER());
+        run.reload(5);
+        run.tell(Event::Ready { generation: GenerationId(2) });
+        run.wait(SECOND);
+        run.exited(1, Outcome::Signaled(9), survivors);
+        run.wait(SECOND);
+        assert!(run.log.contains(&Action::Reply { request: 5, result: Ok(GenerationId(2)) }));
+        run.tell(Event::GenerationEmpty { generation: GenerationId(1) });
+        step_to_the_end(&mut run, |run| assert!(run.state.is_ready()));
+        assert_eq!((run.state.generations().len(), run.capacity()), (1, 3));
+    }
+}
+
+#[test]
+fn without_room_granian_is_replaced_by_one_worker_and_that_by_all() {
+    let mut run = short_of_memory(granian, ONE_WORKER());
+    run.reload(5);
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    let actions = run.wait(SECOND);
+    assert!(actions.contains(&Action::Reply { request: 5, result: Ok(GenerationId(2)) }));
+    assert!(spawned(&actions).is_empty(), "the old one has not left its place yet");
+    let actions = run.exited(1, Outcome::Exited(0), false);
+    assert!(
+        actions.contains(&Action::Spawn {
+            generation: GenerationId(3),
+            plan: PlanId(1),
+            startup: Startup::Full,
+            on_trial: true
+        }),
+        "{actions:?}"
+    );
+    run.tell(Event::Ready { generation: GenerationId(3) });
+    run.wait(SECOND);
+    run.exited(2, Outcome::Exited(0), false);
+    assert_eq!((run.capacity(), run.state.generations().len()), (3, 1));
+    assert!(spawned(&run.wait(SECOND * 1000)).is_empty());
+}
+
+#[test]
+fn one_worker_serves_on_while_the_full_generation_cannot_start_and_it_is_tried_again() {
+    let mut run = short_of_memory(granian, ONE_WORKER());
+    run.reload(5);
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    run.wait(SECOND);
+    run.exited(1, Outcome::Exited(0), false);
+    for generation in 3..30 {
+        run.exited(generation, Outcome::Exited(1), false);
+        assert_eq!(run.state.serving().unwrap().id.0, 2);
+        assert_eq!(spawned(&run.wait(SECOND * 31)), [generation + 1]);
+    }
+    run.tell(Event::Ready { generation: GenerationId(30) });
+    assert_eq!(run.capacity(), 3);
+}
+
+#[test]
+fn without_room_for_one_worker_a_reload_is_refused() {
+    for plan in [facts, granian] {
+        let mut run = short_of_memory(plan, Room::Nothing(shortage()));
+        let actions = run.reload(5);
+        assert!(spawned(&actions).is_empty());
+        let why = actions.iter().find_map(|action| match action {
+            Action::Reply { request: 5, result: Err(why) } => Some(why.as_str()),
+            _ => None,
+        });
+        let numbers = "one worker, which needs about 100M: limit 512M, used 300M, by the old generation 280M";
+        assert!(why.is_some_and(|why| why.contains(numbers)), "{actions:?}");
+        assert!(run.state.is_ready());
+        run.room = Room::Whole;
+        assert_eq!(spawned(&run.reload(6)), [2]);
+    }
+}
+
+#[test]
+fn survivors_without_room_beside_them_are_replaced_by_one_worker_first() {
+    for room in [ONE_WORKER(), Room::Nothing(shortage())] {
+        let mut run = short_of_memory(facts, room);
+        run.exited(1, Outcome::Signaled(9), true);
+        run.tell(Event::Ready { generation: GenerationId(2) });
+        assert_eq!(run.capacity(), 1);
+        run.wait(SECOND);
+        run.tell(Event::GenerationEmpty { generation: GenerationId(1) });
+        step_to_the_end(&mut run, |run| assert!(run.state.is_ready()));
+        assert_eq!((run.capacity(), run.state.generations().len()), (3, 1));
+    }
+}
+
+#[test]
+fn a_stop_half_way_stops_both() {
+    let mut run = short_of_memory(facts, ONE_WORKER());
+    run.reload(9);
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    run.wait(SECOND);
+    let actions = run.tell(Event::Stop);
+    for generation in [1, 2] {
+        assert!(
+            actions.contains(&Action::Signal { generation: GenerationId(generation), signal: Signal::SIGTERM }),
+            "{actions:?}"
+        );
+    }
+    assert!(actions.iter().any(|action| matches!(action, Action::Reply { request: 9, result: Err(_) })));
+    assert!(run.state.counted().is_empty());
+}
+
+#[test]
+fn workers_asked_for_half_way_are_had_in_the_end() {
+    let mut run = short_of_memory(facts, ONE_WORKER());
+    run.reload(5);
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    assert_eq!(run.tell(Event::Forward(Signal::SIGTTIN)), []);
+    step_to_the_end(&mut run, |run| assert!(run.capacity() >= 3));
+    assert_eq!(run.capacity(), 4);
+}

@@ -1,0 +1,78 @@
+//! Stops: politely, at once, and in the middle of something else.
+
+use nix::sys::signal::Signal;
+
+use super::harness::{SECOND, policy, serving};
+use crate::ids::GenerationId;
+use crate::plan::Policy;
+use crate::supervisor::machine::action::Action;
+use crate::supervisor::machine::event::Event;
+use crate::supervisor::machine::outcome::Outcome;
+
+#[test]
+fn a_stop_serves_on_for_the_delay_and_is_not_ready_meanwhile() {
+    let mut run = serving(Policy { stop_delay: SECOND * 5, ..policy() });
+    let actions = run.tell(Event::Stop);
+    assert!(!actions.iter().any(|action| matches!(action, Action::Signal { .. })));
+    assert!(!run.state.is_ready());
+    let actions = run.wait(SECOND * 5);
+    assert_eq!(actions, [Action::Signal { generation: GenerationId(1), signal: Signal::SIGTERM }]);
+    run.exited(1, Outcome::Exited(0), false);
+    run.tell(Event::NoChildren);
+    assert_eq!(run.exit_status(), Some(0));
+}
+
+#[test]
+fn a_second_stop_signal_skips_the_waiting() {
+    let mut run = serving(policy());
+    run.tell(Event::Stop);
+    run.now += SECOND;
+    let actions = run.tell(Event::Stop);
+    assert!(actions.contains(&Action::KillAll), "{actions:?}");
+    run.exited(1, Outcome::Signaled(9), false);
+    run.tell(Event::NoChildren);
+    assert_eq!(run.exit_status(), Some(143));
+}
+
+#[test]
+fn a_server_that_ends_of_itself_during_the_delay_gives_the_status() {
+    let mut run = serving(Policy { stop_delay: SECOND * 5, ..policy() });
+    run.tell(Event::Stop);
+    run.exited(1, Outcome::Exited(5), false);
+    run.tell(Event::NoChildren);
+    assert_eq!(run.exit_status(), Some(5));
+}
+
+#[test]
+fn a_quick_end_is_polite_first_and_short() {
+    let mut run = serving(policy());
+    let actions = run.tell(Event::Quit);
+    assert!(
+        actions.contains(&Action::Signal { generation: GenerationId(1), signal: Signal::SIGTERM }),
+        "{actions:?}"
+    );
+    assert!(run.wait(SECOND * 2).contains(&Action::KillAll));
+}
+
+#[test]
+fn a_server_that_our_signal_ended_stopped_cleanly() {
+    let mut run = serving(policy());
+    run.tell(Event::Stop);
+    run.exited(1, Outcome::Signaled(15), false);
+    run.tell(Event::NoChildren);
+    assert_eq!(run.exit_status(), Some(0));
+}
+
+#[test]
+fn a_stop_during_a_reload_stops_both_and_refuses_the_reload() {
+    let mut run = serving(policy());
+    run.reload(9);
+    let actions = run.tell(Event::Stop);
+    for generation in [1, 2] {
+        assert!(
+            actions.contains(&Action::Signal { generation: GenerationId(generation), signal: Signal::SIGTERM }),
+            "{actions:?}"
+        );
+    }
+    assert!(actions.iter().any(|action| matches!(action, Action::Reply { request: 9, result: Err(_) })));
+}
