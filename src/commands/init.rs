@@ -16,6 +16,9 @@ pub(super) fn init(command: &[OsString], inherited: SignalState) -> Result<u8, P
         Program::NotExecutable { path, why } => {
             Err(Problem::new(Exit::NotExecutable, format!("cannot run {shown}: {} {why}", path.display())))
         }
+        Program::Missing if shown.contains('/') => {
+            Err(Problem::new(Exit::NotFound, format!("cannot run {shown}: there is no such file")))
+        }
         Program::Missing => Err(Problem::new(Exit::NotFound, format!("cannot run {shown}: command not found"))
             .hint("use a path, or the name of a command on PATH")),
     }

@@ -58,6 +58,8 @@ pub fn run(program: &Path, argv: &[OsString], env: &Environment, inherited: Sign
         };
         Problem { exit, ..cannot("it could not be started", &error) }
     })?;
+    // A directory that only we are in could not be unmounted or removed; the command has its own hold on it.
+    let _ = nix::unistd::chdir("/");
     let status = forward_until_exit(child, &mut signals);
     end_descendants(&mut signals);
     Ok(status)

@@ -1,5 +1,6 @@
 //! `mcp-launch init -- CMD`: as good an init as tini and dumb-init.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::harness::{self, Launch, PROGRAM, is_root, wait_for, wait_until};
@@ -32,6 +33,9 @@ fn a_command_that_is_not_there_is_127_and_one_that_cannot_run_is_126() {
     let finished = Launch::new(&["init", "--", "no-such-command"]).finish();
     assert_eq!(finished.code, 127, "{}", finished.log);
     assert!(finished.log.contains("no-such-command"), "{}", finished.log);
+    let finished = Launch::new(&["init", "/no/such/command"]).finish();
+    assert_eq!(finished.code, 127, "{}", finished.log);
+    assert!(finished.log.contains("/no/such/command: there is no such file"), "{}", finished.log);
     let launch = Launch::new(&["init", "./plain"]);
     std::fs::write(launch.directory.path().join("plain"), "no program").unwrap();
     let finished = launch.finish();
@@ -54,6 +58,18 @@ fn arguments_and_environment_arrive_as_they_are() {
         Launch::new(&["init", "--", "sh", "-c", r#"printf '%s|' "$@" "$WEIRD""#, "-", "--help", "-x", "a b", ""]);
     let finished = launch.env("WEIRD", "x\ny").finish();
     assert_eq!(finished.out, "--help|-x|a b||x\ny|");
+}
+
+#[test]
+fn the_command_works_where_init_was_started_and_init_holds_no_directory() {
+    let mut running = init("pwd; exec sleep 300").start();
+    wait_until("the command", || running.out().ends_with('\n'));
+    let directory = running.directory.path().canonicalize().unwrap();
+    assert_eq!(Path::new(running.out().trim()), directory);
+    let link = format!("/proc/{}/cwd", running.pid());
+    wait_until("init to leave it", || std::fs::read_link(&link).unwrap() == Path::new("/"));
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.wait(), 143);
 }
 
 #[test]
