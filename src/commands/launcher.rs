@@ -1,13 +1,13 @@
 //! Finding the running launcher that the settings mean.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use super::prepare::addresses;
 use crate::control::ask::Launcher;
 use crate::control::find::Wanted;
 use crate::host::Environment;
-use crate::plan::Bind;
+use crate::plan::{Addresses, Bind};
 use crate::problem::{Exit, Problem};
 use crate::settings::value::AutoPath;
 use crate::settings::{self, FlagLayer, Settings};
@@ -16,6 +16,7 @@ use crate::settings::{self, FlagLayer, Settings};
 #[derive(Debug)]
 pub(super) struct Directions {
     pub settings: Settings,
+    addresses: Addresses,
     env: Environment,
 }
 
@@ -24,7 +25,8 @@ impl Directions {
     pub fn read(flags: &FlagLayer) -> Self {
         let env: Environment = std::env::vars_os().collect();
         let resolution = settings::resolve(flags, &env, &|path: &Path| std::fs::read(path));
-        Self { settings: resolution.settings, env }
+        let settings = resolution.settings.clone();
+        Self { settings, addresses: addresses(resolution), env }
     }
 
     /// Connects to the launcher.
@@ -43,21 +45,22 @@ impl Directions {
             AutoPath::At(path) => Some(path.clone()),
             AutoPath::Auto | AutoPath::Off => None,
         };
-        let port = u16::try_from(settings.port.value.0).unwrap_or(0);
-        Wanted {
-            socket,
-            uds: settings.uds.value.clone(),
-            host: settings.host.is_explicit().then_some(settings.host.value.0),
-            // Whoever asked for any port does not know it.
-            port: Some(port).filter(|port| settings.port.is_explicit() && *port != 0),
-            default_port: port,
+        let default_port = u16::try_from(settings.port.value.0).unwrap_or(0);
+        let wanted = Wanted { socket, default_port, ..Wanted::default() };
+        let chosen = self.addresses.chosen;
+        match &self.addresses.first {
+            Bind::Unix(path) => Wanted { uds: Some(path.clone()), ..wanted },
+            Bind::Tcp(address) => Wanted {
+                host: chosen.host.then_some(address.ip()),
+                // Whoever asked for any port does not know it.
+                port: Some(address.port()).filter(|port| chosen.port && *port != 0),
+                ..wanted
+            },
         }
     }
 
     /// Where the server listens.
-    pub fn bind(&self) -> Bind {
-        let port = u16::try_from(self.settings.port.value.0).unwrap_or(0);
-        let address = SocketAddr::new(self.settings.host.value.0, port);
-        self.settings.uds.value.clone().map_or(Bind::Tcp(address), Bind::Unix)
+    pub const fn bind(&self) -> &Bind {
+        &self.addresses.first
     }
 }

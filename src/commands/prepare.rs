@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::host::{self, AppRoot, Environment, GunicornFile, Host, Program, Query};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Addresses, Plan};
 use crate::problem::Problem;
 use crate::settings::value::{Int, Server, ServerChoice, Value, Workers};
 use crate::settings::{self, FlagLayer, NativeVariable, Origin, Resolution};
@@ -156,8 +156,20 @@ fn leave_app_root(resolution: &mut Resolution) -> Option<PathBuf> {
     }
 }
 
-/// Looks at the machine as the settings direct.
+/// Where a launcher with these settings serves, found without starting anything.
+pub(super) fn addresses(mut resolution: Resolution) -> Addresses {
+    let left = leave_app_root(&mut resolution);
+    plan::addresses(&resolution, &look_only(&resolution, left.as_deref()))
+}
+
+/// Looks at the machine as the settings direct, and asks for what that does not show.
 fn look(resolution: &Resolution, left: Option<&Path>) -> Host {
+    let mut host = look_only(resolution, left);
+    ask_for_version(resolution.settings.http_server.value, &mut host);
+    host
+}
+
+fn look_only(resolution: &Resolution, left: Option<&Path>) -> Host {
     let settings = &resolution.settings;
     let query = Query::new(&resolution.env, current_directory());
     let places = plan::places(resolution);
@@ -168,7 +180,7 @@ fn look(resolution: &Resolution, left: Option<&Path>) -> Host {
         (None, Some(path)) => GunicornFile::Named(path.into()),
         (None, None) => GunicornFile::Found,
     };
-    let mut host = host::probe(&Query {
+    host::probe(&Query {
         python_path: python_path(resolution, query.python_path.clone()),
         virtual_env: settings.virtual_env.value.clone(),
         python: settings.python.value.clone(),
@@ -181,9 +193,7 @@ fn look(resolution: &Resolution, left: Option<&Path>) -> Host {
         gunicorn_python_path: places.python_path,
         prefer_granian: settings.http_server.value == ServerChoice::Granian,
         ..query
-    });
-    ask_for_version(settings.http_server.value, &mut host);
-    host
+    })
 }
 
 /// The import path, with the directory that Granian is told to put in front.

@@ -5,17 +5,42 @@ use std::net::SocketAddr;
 use super::gunicorn::Own;
 use super::gunicorn::address::parse;
 use super::{Bind, Findings};
+use crate::host::Host;
 use crate::problem::Problem;
 use crate::settings::value::{BindHost, Int, Server, Value};
 use crate::settings::{Origin, Resolution, Settings};
 
 /// Where it listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Addresses {
+pub struct Addresses {
     /// What is probed and named.
     pub first: Bind,
     /// What is served as well.
     pub further: Vec<Bind>,
+    /// Which parts of the first one somebody chose; the others are defaults.
+    pub chosen: ChosenParts,
+}
+
+/// The parts of an address that somebody chose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChosenParts {
+    /// The address, or the path of a socket.
+    pub host: bool,
+    /// The port.
+    pub port: bool,
+}
+
+impl ChosenParts {
+    const ALL: Self = Self { host: true, port: true };
+}
+
+/// Where a server that these settings choose would listen. What is wrong with the settings is not told.
+#[must_use]
+pub fn addresses(resolution: &Resolution, host: &Host) -> Addresses {
+    let mut findings = Findings::default();
+    let server = super::server::choose(&resolution.settings, host, &mut findings).server;
+    let own = Own::read(resolution, host, server, &mut findings);
+    bind(resolution, server, &own, &mut findings)
 }
 
 /// The addresses, or the socket. Where `HOST` and `PORT` are not set, what the user tells the server itself counts.
@@ -51,7 +76,7 @@ fn first(resolution: &Resolution, server: Server, own: &Own, findings: &mut Find
         if let Some(told) = told {
             findings.warn(format!("{told} is not served: the Unix socket (from {because}) takes precedence"));
         }
-        return alone(Bind::Unix(path.clone()), because, findings);
+        return alone(Bind::Unix(path.clone()), ChosenParts::ALL, because, findings);
     }
     if let Some(told) = told {
         if told.is_computed() {
@@ -64,13 +89,13 @@ fn first(resolution: &Resolution, server: Server, own: &Own, findings: &mut Find
             return addresses;
         }
     }
-    let (address, because) = address(resolution, server, findings);
-    alone(Bind::Tcp(address), because, findings)
+    let (address, chosen, because) = address(resolution, server, findings);
+    alone(Bind::Tcp(address), chosen, because, findings)
 }
 
-fn alone(bind: Bind, because: String, findings: &mut Findings) -> Addresses {
+fn alone(bind: Bind, chosen: ChosenParts, because: String, findings: &mut Findings) -> Addresses {
     findings.decide("bind", bind.to_string(), because);
-    Addresses { first: bind, further: Vec::new() }
+    Addresses { first: bind, further: Vec::new(), chosen }
 }
 
 fn default_address(settings: &Settings) -> SocketAddr {
@@ -97,7 +122,7 @@ fn told_to_gunicorn(
         let first = (!binds.is_empty()).then(|| binds.remove(0))?;
         let shown: Vec<String> = [&first].into_iter().chain(&binds).map(ToString::to_string).collect();
         findings.decide("bind", shown.join(" "), origin.to_string());
-        return Some(Addresses { first, further: binds });
+        return Some(Addresses { first, further: binds, chosen: ChosenParts::ALL });
     };
     let merged = merged(settings, &first);
     let is_other = merged.is_none_or(|merged| Bind::Tcp(merged) != first && !picks_port(&first));
@@ -108,7 +133,7 @@ fn told_to_gunicorn(
     let merged = merged?;
     let because =
         format!("address: {}; port: {}", part(&settings.host.origin, origin), part(&settings.port.origin, origin));
-    Some(alone(Bind::Tcp(merged), because, findings))
+    Some(alone(Bind::Tcp(merged), ChosenParts::ALL, because, findings))
 }
 
 /// The address that was told with its host or port replaced by what is set. Nothing for a socket.
@@ -132,7 +157,7 @@ fn part<'a>(ours: &'a Origin, told: &'a Origin) -> &'a Origin {
 }
 
 /// The address by `HOST` and `PORT`, or by Granian's own variables for Granian.
-fn address(resolution: &Resolution, server: Server, findings: &mut Findings) -> (SocketAddr, String) {
+fn address(resolution: &Resolution, server: Server, findings: &mut Findings) -> (SocketAddr, ChosenParts, String) {
     let settings = &resolution.settings;
     let mut host = (settings.host.value, settings.host.origin.clone());
     let mut port = (settings.port.value.0, settings.port.origin.clone());
@@ -149,7 +174,8 @@ fn address(resolution: &Resolution, server: Server, findings: &mut Findings) -> 
         }
     }
     let address = SocketAddr::new(host.0.0, u16::try_from(port.0).unwrap_or_default());
-    (address, format!("address: {}; port: {}", host.1, port.1))
+    let chosen = ChosenParts { host: host.1.is_explicit(), port: port.1.is_explicit() };
+    (address, chosen, format!("address: {}; port: {}", host.1, port.1))
 }
 
 /// A value from one of Granian's variables.

@@ -33,6 +33,7 @@ use crate::settings::checks::STOP_RESERVE;
 use crate::settings::value::{Lifetime, MebiSize, Mode, Restart, Server};
 use crate::settings::{Resolution, Settings};
 use crate::tls::Findings as TlsFindings;
+pub use bind::{Addresses, addresses};
 pub use capabilities::{Capabilities, Listening};
 use common::Common;
 use findings::Findings;

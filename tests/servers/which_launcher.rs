@@ -149,6 +149,46 @@ fn what_is_named_is_meant_and_nothing_else() {
     assert_eq!(other.stop(), 0);
 }
 
+/// That the commands talk to this launcher in a directory with this configuration file of Gunicorn's.
+#[track_caller]
+fn assert_meant(meant: &Running, directory: &Path, env: &[(&str, &str)], file: &str) {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("gunicorn.conf.py"), file).unwrap();
+    for arguments in [&["status", "--json"][..], &["health"], &["reload", "--timeout=20"]] {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).env_clear().env("XDG_RUNTIME_DIR", directory).current_dir(home.path());
+        let answer = Answer::from(command.envs(env.iter().copied()).output().unwrap());
+        assert_eq!(answer.code, Some(0), "{arguments:?} {env:?} {file:?}: {answer:?}");
+        if arguments[0] == "status" {
+            assert_eq!(answer.json()["launcher"]["pid"], meant.pid().as_raw(), "{env:?} {file:?}");
+        }
+    }
+}
+
+#[test]
+fn the_address_is_named_by_all_that_names_it_for_run() {
+    let directory = shared();
+    let (port, uds) = (free_port(), directory.path().join("app.sock"));
+    let mut tcp = ready(directory.path(), "127.0.0.1", port);
+    let mut unix = launch(directory.path(), "127.0.0.1", port).env("MCP_LAUNCH_UDS", &uds).start();
+    unix.wait_log("ready generation=");
+    let mut other = ready(directory.path(), "127.0.0.1", free_port());
+
+    let (address, uds) = (format!("127.0.0.1:{port}"), format!("unix:{}", uds.display()));
+    let port = port.to_string();
+    let granian = [("HTTP_SERVER", "granian"), ("GRANIAN_HOST", "127.0.0.1"), ("GRANIAN_PORT", &port)];
+    assert_meant(&tcp, directory.path(), &granian, "");
+    let file = |bind: &str| format!("workers = 2\nbind = {bind:?}\n");
+    let elsewhere = file("127.0.0.1:1");
+    for (launcher, bind) in [(&tcp, &address), (&unix, &uds)] {
+        let arguments = format!("--workers 2 --bind {bind}");
+        assert_meant(launcher, directory.path(), &[("GUNICORN_CMD_ARGS", &arguments)], &elsewhere);
+        assert_meant(launcher, directory.path(), &[], &file(bind));
+    }
+    assert_meant(&tcp, directory.path(), &[("PORT", &port)], &elsewhere);
+    assert_eq!((tcp.stop(), unix.stop(), other.stop()), (0, 0, 0));
+}
+
 #[test]
 fn two_addresses_of_one_port_are_two_instances() {
     let (directory, port) = (shared(), free_port());
