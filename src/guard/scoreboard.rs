@@ -41,6 +41,8 @@ mod header {
     pub const LAUNCHER: usize = 20;
     /// A long word that the launcher writes: see [`super::Scoreboard::retire`].
     pub const LEAVE_BY: usize = 24;
+    /// A word that goes with it.
+    pub const SPREAD: usize = 32;
 }
 
 /// Offsets in a slot, in bytes.
@@ -63,6 +65,8 @@ mod slot {
     pub const LIMIT: usize = 76;
     /// A long word that the launcher writes.
     pub const LEAVE_BY: usize = 80;
+    /// A word that goes with it.
+    pub const SPREAD: usize = 88;
 }
 
 /// Bits of a slot's flags.
@@ -177,20 +181,31 @@ impl Scoreboard {
         slots
     }
 
-    /// Tells all workers that their generation is leaving, and until when (on the clock of [`now`]) they may finish
-    /// what they have. It cannot be taken back with [`Duration::ZERO`] by those that have begun to leave.
-    pub fn retire(&self, leave_by: Duration) {
+    /// Tells all workers that their generation is leaving: until when (on the clock of [`now`]) they may finish what they
+    /// have, and over how much time they part from their clients. [`Duration::ZERO`] takes that back, except for what
+    /// was closed already.
+    ///
+    /// Those that take a slot later find it in the header, the others in their slots, where they look all the time.
+    pub fn retire(&self, leave_by: Duration, spread: Duration) {
+        self.memory.set_word(header::SPREAD, milliseconds(spread));
         self.memory.set_long(header::LEAVE_BY, nanoseconds(leave_by));
+        (0..self.slots).for_each(|index| self.retire_slot(index, leave_by, spread));
     }
 
     /// Tells one worker the same, if it has a slot.
-    pub fn retire_worker(&self, pid: Pid, leave_by: Duration) {
+    pub fn retire_worker(&self, pid: Pid, leave_by: Duration, spread: Duration) {
         let newest = (0..self.slots)
             .filter_map(|index| self.slot(index).filter(|slot| slot.pid == pid).map(|slot| (slot.claimed, index)))
             .max();
         if let Some((_, index)) = newest {
-            self.memory.set_long(SLOT * (index + 1) + slot::LEAVE_BY, nanoseconds(leave_by));
+            self.retire_slot(index, leave_by, spread);
         }
+    }
+
+    fn retire_slot(&self, index: usize, leave_by: Duration, spread: Duration) {
+        let at = SLOT * (index + 1);
+        self.memory.set_word(at + slot::SPREAD, milliseconds(spread));
+        self.memory.set_long(at + slot::LEAVE_BY, nanoseconds(leave_by));
     }
 
     /// Why the app could not be loaded or started, in one line, as the process that failed last put it.
@@ -237,6 +252,10 @@ impl Scoreboard {
             no_lifespan: flags & flag::NO_LIFESPAN != 0,
         })
     }
+}
+
+fn milliseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
 fn nanoseconds(time: Duration) -> u64 {
@@ -299,11 +318,16 @@ mod tests {
         write(&board, 0, 7, 2, 1);
         write(&board, 1, 9, 2, 1);
         let told = |index: usize| board.memory.long(SLOT * (index + 1) + slot::LEAVE_BY);
-        board.retire_worker(Pid::from_raw(9), Duration::from_secs(5));
-        board.retire_worker(Pid::from_raw(11), Duration::from_secs(6));
+        let (by, spread) = (Duration::from_secs(5), Duration::from_millis(1500));
+        board.retire_worker(Pid::from_raw(9), by, spread);
+        board.retire_worker(Pid::from_raw(11), by * 2, spread);
         assert_eq!([told(0), told(1)], [0, 5_000_000_000]);
-        board.retire(Duration::from_nanos(3));
-        assert_eq!(board.memory.long(header::LEAVE_BY), 3);
+        assert_eq!(board.memory.word(SLOT * 2 + slot::SPREAD), 1500);
+        board.retire(Duration::from_nanos(3), spread);
+        assert_eq!([told(0), told(1), board.memory.long(header::LEAVE_BY)], [3; 3]);
+        assert_eq!(board.memory.word(header::SPREAD), 1500);
+        board.retire(Duration::ZERO, Duration::ZERO);
+        assert_eq!([told(0), told(1), board.memory.long(header::LEAVE_BY)], [0; 3]);
     }
 
     #[test]

@@ -35,6 +35,11 @@ impl World {
             }
             Action::EndTrial { generation } => self.end_trial(generation),
             Action::PrepareLeave { staying } => self.steer_to_first(staying),
+            Action::Retire { generation, within, occasion } => {
+                return Some(self.retire(generation, within, occasion));
+            }
+            Action::RetireWorker { generation, worker, within } => self.retire_worker(generation, worker, within),
+            Action::Keep { generation } => self.keep(generation),
             Action::Measure { generation } => return Some(self.measure(generation)),
             Action::Replan { choice, workers } => return Some(self.plan_anew(choice, workers)),
             Action::Steer { generation } => self.steer_to(generation),

@@ -17,6 +17,7 @@ mod effects;
 mod event_loop;
 mod generation_start;
 mod headcount;
+mod leave;
 pub mod machine;
 mod observers;
 pub mod presence;

@@ -1,9 +1,12 @@
 //! What the state machine says is to be done.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 
 use super::event::Requester;
 use super::generation::Startup;
+use super::leaving::Occasion;
 use super::note::Note;
 use super::plan_facts::Choice;
 use crate::ids::{GenerationId, PlanId, ProcessId};
@@ -32,6 +35,30 @@ pub enum Action {
     PrepareLeave {
         /// The one that serves.
         staying: GenerationId,
+    },
+    /// Tell the workers of a generation that they leave, so that they part from their clients, and answer with
+    /// [`Event::Leaving`].
+    Retire {
+        /// Whose.
+        generation: GenerationId,
+        /// The time in which they must be gone.
+        within: Duration,
+        /// Why.
+        occasion: Occasion,
+    },
+    /// Tell one worker the same.
+    RetireWorker {
+        /// Whose it is.
+        generation: GenerationId,
+        /// Which.
+        worker: ProcessId,
+        /// The time in which it must be gone.
+        within: Duration,
+    },
+    /// Tell the workers of a generation that they stay after all.
+    Keep {
+        /// Whose.
+        generation: GenerationId,
     },
     /// Find out whether the memory has room for another generation beside this one and answer with
     /// [`Event::Measured`].

@@ -1,5 +1,7 @@
 //! What the state machine is told.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
@@ -61,6 +63,15 @@ pub enum Event {
         failure: SpawnFailure,
         /// How, in words.
         why: String,
+    },
+    /// The workers of a generation were told to leave, as [`Action::Retire`] asked.
+    Leaving {
+        /// Whose.
+        generation: GenerationId,
+        /// How many event streams and web sockets they had open.
+        streams: u32,
+        /// The time over which they close them.
+        spread: Duration,
     },
     /// A generation is ready to serve.
     Ready {

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use super::action::Action;
 use super::event::Presence;
 use super::generation::{Main, Stage};
+use super::leaving::Occasion;
 use super::note::Note;
 use super::outcome::Outcome;
 use super::resize::Resize;
@@ -58,13 +59,14 @@ impl State {
     }
 
     /// Lets a generation answer those who have connected already; then it is told to stop.
-    pub(super) fn linger(&mut self, id: GenerationId, turn: &Turn) {
+    pub(super) fn linger(&mut self, id: GenerationId, turn: &mut Turn) {
         let Some(plan) = self.find(id).map(|generation| generation.plan) else { return };
         let budget = self.plan(Some(plan)).policy.stop_timeout;
         let Some(generation) = self.find(id) else { return };
         if let Stage::Serving { since } = generation.stage {
             let until = turn.now + LINGER.min(budget / 2);
             generation.stage = Stage::Lingering { since, until, deadline: turn.now + budget };
+            turn.push(Action::Retire { generation: id, within: budget, occasion: Occasion::Handover });
         }
     }
 
@@ -166,7 +168,7 @@ impl State {
         self.pending = None;
         self.handover = None;
         self.linger(new, turn);
-        turn.push(Action::Steer { generation: old });
+        turn.extend([Action::Keep { generation: old }, Action::Steer { generation: old }]);
         turn.log(Note::TakenBack { generation: old, failed: new });
         true
     }

@@ -17,6 +17,7 @@ pub mod event;
 mod failure;
 pub mod generation;
 mod handover;
+pub mod leaving;
 pub mod memory_budget;
 pub mod note;
 pub mod outcome;
@@ -43,6 +44,7 @@ use backoff::Restarts;
 use event::Event;
 use generation::{Generation, Main, Stage, Startup};
 use handover::{Handover, Taken};
+use leaving::Parting;
 use note::Note;
 use outcome::Outcome;
 use plan_facts::{Choice, PlanFacts};
@@ -55,7 +57,7 @@ const DISCARD_WITHIN: Duration = Duration::from_secs(2);
 /// How long the old generation goes on when new clients are sent to the new one: time for those to be heard who
 /// have connected already and not asked yet, over a slow network and with a TLS handshake before the request. Both
 /// servers close such connections when they are told to stop.
-const LINGER: Duration = Duration::from_secs(1);
+pub const LINGER: Duration = Duration::from_secs(1);
 /// A stop signal that follows another by less is the same pending, told twice (a terminal and a parent both do).
 const SAME_WISH: Duration = Duration::from_millis(100);
 
@@ -88,6 +90,8 @@ enum Phase {
         since: Instant,
         until: Instant,
         deadline: Instant,
+        /// What is known of the workers, once they part from their clients.
+        parting: Option<Parting>,
     },
     /// Everything has been told to leave.
     Ending {
@@ -219,6 +223,7 @@ impl State {
             Event::Planned(plan) => self.planned(plan, turn),
             Event::Spawned { generation, pid } => self.spawned(generation, pid, turn),
             Event::SpawnFailed { generation, failure, why } => self.spawn_failed(generation, failure, &why, turn),
+            Event::Leaving { generation, streams, spread } => self.leaving(generation, streams, spread, turn),
             Event::Ready { generation } => self.ready(generation, turn),
             Event::Workers { generation, presence } => self.presence(generation, presence, turn),
             Event::FailureReported { generation, why } => {
@@ -346,10 +351,13 @@ impl State {
 
     /// What the passing of time brings.
     fn deadlines(&mut self, turn: &mut Turn) {
-        if let Phase::Delaying { until, deadline, .. } = self.phase
+        if let Phase::Delaying { since, until, deadline, parting } = self.phase
             && until <= turn.now
         {
-            self.end(deadline, None, turn);
+            match parting {
+                None => self.part(since, deadline, turn),
+                Some(_) => self.end(deadline, None, turn),
+            }
         }
         if matches!(self.phase, Phase::Ending { .. }) {
             return self.end_deadlines(turn);

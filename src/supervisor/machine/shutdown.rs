@@ -24,16 +24,22 @@ impl State {
                 self.pending = None;
                 self.discard_incoming(turn);
                 if delay.is_zero() {
-                    self.end(deadline, None, turn);
+                    self.part(turn.now, deadline, turn);
                 } else {
-                    self.phase = Phase::Delaying { since: turn.now, until: turn.now + delay, deadline };
+                    let (since, until) = (turn.now, turn.now + delay);
+                    self.phase = Phase::Delaying { since, until, deadline, parting: None };
                 }
             }
-            Phase::Delaying { since, deadline, .. } => {
+            Phase::Delaying { since, deadline, parting, .. } => {
                 let (repeated, deadline) = (turn.now.duration_since(*since) < SAME_WISH, *deadline);
+                let (since, waits_for_term) = (*since, parting.is_none());
                 if !repeated {
                     turn.log(Note::Hurrying);
-                    self.end(deadline, None, turn);
+                    if waits_for_term {
+                        self.part(since, deadline, turn);
+                    } else {
+                        self.end_now(deadline, turn);
+                    }
                 }
             }
             Phase::Ending { since, leave, .. } => {
@@ -75,6 +81,14 @@ impl State {
             leave.ask_rest(turn.now);
         }
         self.phase = Phase::Ending { since: turn.now, leave, status, last: None };
+    }
+
+    /// Tells everything to leave, and does not wait.
+    fn end_now(&mut self, deadline: Instant, turn: &mut Turn) {
+        self.end(deadline, None, turn);
+        if let Phase::Ending { leave, .. } = &mut self.phase {
+            leave.hurry(turn.now);
+        }
     }
 
     pub(super) fn alone(&mut self, turn: &mut Turn) {

@@ -81,8 +81,11 @@ fn obey(generation: GenerationId, order: Order, world: &mut World) -> Output {
         Order::Dismiss(worker, excess) => {
             world.write_replacing(generation, worker, excess, "replacing a worker");
             world.workers.mark_killed(generation, worker.id.0, excess.cause());
-            signal(worker.id, Signal::SIGTERM)
+            let within = world.plan_of(generation).map_or(Duration::ZERO, |plan| plan.policy.stop_timeout);
+            let (pid, start) = worker.id;
+            Action::RetireWorker { generation, worker: ProcessId { pid, start }, within }.into()
         }
+        Order::End(id) => signal(id, Signal::SIGTERM),
         Order::Kill(id) => {
             warn!(generation = generation.0, pid = %id.0, "the worker being replaced has not finished in time: SIGKILL");
             signal(id, Signal::SIGKILL)
@@ -132,7 +135,8 @@ impl World {
                 // As long as the whole generation took, it will have taken.
                 None => usage.age >= boot,
             };
-            Some(Sample { id: (process.pid, process.start), age: usage.age, rss: usage.rss, is_ready })
+            let streams = slot.map_or(0, |slot| slot.streams);
+            Some(Sample { id: (process.pid, process.start), age: usage.age, rss: usage.rss, streams, is_ready })
         };
         workers.iter().filter_map(sample).collect()
     }

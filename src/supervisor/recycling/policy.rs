@@ -1,7 +1,8 @@
 //! When a worker has become too big or too old, and when it may be replaced for that. Pure: what was seen of the
 //! workers and the time go in, orders come out.
 //!
-//! The worker is told to leave, finishes its requests and ends, and its main process starts another. That is done
+//! The worker is told to leave, parts from its clients, is then told to end, finishes its requests, and its main process
+//! starts another. That is done
 //! with one worker at a time, and only while all of them are ready: the others carry its load. Where there is no other
 //! it is the generation that is replaced, by a new one of the same plan that serves before the old one leaves. If that
 //! cannot be (no memory for two, a boot that fails), the old one stays, and it is tried again later.
@@ -10,6 +11,8 @@
 
 use std::time::Duration;
 
+use crate::supervisor::machine::LINGER;
+use crate::supervisor::machine::leaving::{self, Occasion};
 use crate::supervisor::watchdog::policy::Id;
 
 /// While a worker leaves and its successor gets ready, of which nobody tells us.
@@ -49,6 +52,8 @@ pub struct Sample {
     pub age: Duration,
     /// Its resident memory in bytes.
     pub rss: u64,
+    /// Event streams and web sockets that it has open.
+    pub streams: u32,
     /// Whether it serves.
     pub is_ready: bool,
 }
@@ -65,8 +70,10 @@ pub enum Excess {
 /// What is to be done about a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// SIGTERM, so that it finishes what it has.
+    /// Tell it to leave, so that it parts from its clients.
     Dismiss(Sample, Excess),
+    /// SIGTERM, so that it finishes what it has.
+    End(Id),
     /// SIGKILL: it has not finished in time.
     Kill(Id),
     /// There is no other worker: a new generation is to take over.
@@ -89,7 +96,16 @@ pub struct Limits {
 #[derive(Debug, Clone, Copy)]
 struct Leaving {
     id: Id,
+    end_at: Option<Duration>,
     kill_at: Option<Duration>,
+}
+
+impl Rules {
+    /// How long a worker has to part from its clients.
+    fn time_to_part(&self, worker: &Sample) -> Duration {
+        let spread = leaving::spread(worker.streams, self.grace, Occasion::Handover);
+        leaving::time_to_part(worker.streams, spread, self.grace).max(LINGER.min(self.grace / 2))
+    }
 }
 
 impl Limits {
@@ -118,7 +134,8 @@ impl Limits {
         if let Some(leaving) = &mut self.leaving {
             self.next = now + STEP;
             if workers.iter().any(|worker| worker.id == leaving.id) {
-                return leaving.kill_at.take_if(|at| *at <= now).map(|_| Order::Kill(leaving.id));
+                let end = leaving.end_at.take_if(|at| *at <= now).map(|_| Order::End(leaving.id));
+                return end.or_else(|| leaving.kill_at.take_if(|at| *at <= now).map(|_| Order::Kill(leaving.id)));
             }
             if ready < planned {
                 return None;
@@ -141,7 +158,8 @@ impl Limits {
             self.renewal_from = now + RENEWAL_PAUSE;
             return Some(Order::Renew(worker, excess));
         }
-        self.leaving = Some(Leaving { id: worker.id, kill_at: Some(now + self.rules.grace) });
+        let end_at = Some(now + self.rules.time_to_part(&worker));
+        self.leaving = Some(Leaving { id: worker.id, end_at, kill_at: Some(now + self.rules.grace) });
         self.next = now + STEP;
         Some(Order::Dismiss(worker, excess))
     }
@@ -193,7 +211,7 @@ mod tests {
 
     fn worker(number: i32, age_seconds: u64, mebibytes: u64) -> Sample {
         let id = (Pid::from_raw(number), 1);
-        Sample { id, age: Duration::from_secs(age_seconds), rss: mebibytes * MEBI, is_ready: true }
+        Sample { id, age: Duration::from_secs(age_seconds), rss: mebibytes * MEBI, streams: 0, is_ready: true }
     }
 
     #[test]
@@ -230,8 +248,19 @@ mod tests {
         assert_eq!(limits.look(START, 2, &workers, false), Some(Order::Dismiss(workers[0], Excess::Rss)));
         let late = START + rules().grace;
         assert_eq!(limits.look(START + STEP, 2, &workers, false), None);
+        assert_eq!(limits.look(START + STEP * 2, 2, &workers, false), Some(Order::End(workers[0].id)));
+        assert_eq!(limits.look(START + STEP * 3, 2, &workers, false), None);
         assert_eq!(limits.look(late, 2, &workers, false), Some(Order::Kill(workers[0].id)));
         assert_eq!(limits.look(late + STEP, 2, &workers, false), None);
+    }
+
+    #[test]
+    fn who_has_many_streams_has_more_time_to_close_them() {
+        let mut limits = Limits::new(rules(), START);
+        let workers = [Sample { streams: 500, ..worker(1, 9, 900) }, worker(2, 9, 1)];
+        assert_eq!(limits.look(START, 2, &workers, false), Some(Order::Dismiss(workers[0], Excess::Rss)));
+        assert_eq!(limits.look(START + STEP * 10, 2, &workers, false), None);
+        assert_eq!(limits.look(START + STEP * 11, 2, &workers, false), Some(Order::End(workers[0].id)));
     }
 
     #[test]
@@ -316,7 +345,7 @@ mod tests {
                     prop_assert!(others + 1 >= planned);
                 }
                 Some(Order::Renew(..)) => prop_assert_eq!(planned, 1),
-                Some(Order::Kill(_)) => prop_assert!(false),
+                Some(Order::End(_) | Order::Kill(_)) => prop_assert!(false),
                 None => {}
             }
             prop_assert!(limits.next() > START);

@@ -13,6 +13,7 @@ use crate::supervisor::machine::State;
 use crate::supervisor::machine::action::Action;
 use crate::supervisor::machine::event::Event;
 use crate::supervisor::machine::generation::Startup;
+use crate::supervisor::machine::leaving::{Occasion, spread};
 use crate::supervisor::machine::memory_budget::{Room, Shortage, Size};
 use crate::supervisor::machine::outcome::Outcome;
 use crate::supervisor::machine::plan_facts::{Choice, PlanFacts};
@@ -71,6 +72,8 @@ pub(super) struct Run {
     pub(super) policy: Policy,
     pub(super) plan: fn(u32, Policy) -> PlanFacts,
     pub(super) room: Room,
+    /// The streams that each generation has open.
+    pub(super) streams: u32,
     /// The workers of each generation, as its server keeps to what it is told.
     pub(super) workers: BTreeMap<GenerationId, u32>,
 }
@@ -91,6 +94,7 @@ impl Run {
             policy,
             plan,
             room: Room::Whole,
+            streams: 0,
             workers: BTreeMap::new(),
         };
         run.tell(Event::Tick);
@@ -120,6 +124,10 @@ impl Run {
                     let event = self.measured(generation);
                     all.extend(self.tell(event));
                 }
+                Action::Retire { generation, within, occasion } => {
+                    self.log.push(Action::Retire { generation, within, occasion });
+                    all.extend(self.tell(self.left(generation, within, occasion)));
+                }
                 other => {
                     self.obey(&other);
                     self.log.push(other);
@@ -131,6 +139,11 @@ impl Run {
 
     pub(super) fn measured(&self, generation: GenerationId) -> Event {
         Event::Measured { room: self.room, workers: self.workers.get(&generation).copied() }
+    }
+
+    /// What comes of telling the workers of a generation to leave.
+    pub(super) fn left(&self, generation: GenerationId, within: Duration, occasion: Occasion) -> Event {
+        Event::Leaving { generation, streams: self.streams, spread: spread(self.streams, within, occasion) }
     }
 
     pub(super) fn obey(&mut self, action: &Action) {

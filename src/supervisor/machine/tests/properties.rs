@@ -66,12 +66,14 @@ proptest! {
     fn no_sequence_of_events_breaks_a_promise(
         fates in prop::collection::vec(fate(), 1..60),
         delay in 0..10u64,
+        streams in prop_oneof![Just(0u32), Just(1), Just(1000), Just(100_000)],
         restart in prop_oneof![Just(Restart::OnFailure), Just(Restart::Always), Just(Restart::No)],
         plan in prop_oneof![Just(facts as fn(u32, Policy) -> PlanFacts), Just(granian as _)],
     ) {
         let policy = Policy { stop_delay: Duration::from_secs(delay), restart, ..policy() };
         let budget = policy.stop_timeout;
         let mut run = Run::with(plan, policy);
+        run.streams = streams;
         let mut stop_asked: Option<Instant> = None;
         let mut bad_reload = false;
         let (mut refuse, mut adjusted) = (0, false);
@@ -123,6 +125,7 @@ proptest! {
                             prop_assert!(stop_asked.is_none(), "measured for nothing");
                             queue.push_back(run.measured(generation));
                         }
+                        Action::Retire { generation, within, occasion } => queue.push_back(run.left(generation, within, occasion)),
                         Action::Signal { generation, signal: Signal::SIGTTOU } if run.workers.get(&generation) == Some(&1) && !adjusted => {
                             prop_assert!(false, "took the last worker of generation {generation}");
                         }

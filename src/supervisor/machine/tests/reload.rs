@@ -7,6 +7,7 @@ use crate::ids::{GenerationId, PlanId};
 use crate::settings::value::Server;
 use crate::supervisor::machine::action::Action;
 use crate::supervisor::machine::event::{Event, Presence};
+use crate::supervisor::machine::leaving::Occasion;
 use crate::supervisor::machine::note::Note;
 use crate::supervisor::machine::outcome::Outcome;
 use crate::supervisor::machine::plan_facts::Choice;
@@ -111,6 +112,34 @@ fn a_release_that_dies_while_the_old_one_drains_is_a_failed_reload_and_the_old_p
     });
     let started = plans.or_else(|| run.state.generations().last().map(|generation| generation.plan));
     assert_eq!(started, Some(PlanId(0)));
+}
+
+#[test]
+fn a_generation_that_is_replaced_is_told_to_leave_and_ends_when_its_streams_are_closed() {
+    let mut run = serving(policy());
+    run.streams = 600;
+    run.reload(5);
+    let actions = run.tell(Event::Ready { generation: GenerationId(2) });
+    let position = |wanted: &dyn Fn(&Action) -> bool| actions.iter().position(wanted);
+    let steered = position(&|action| *action == Action::Steer { generation: GenerationId(2) });
+    let told = position(
+        &|action| matches!(action, Action::Retire { generation: GenerationId(1), within, occasion: Occasion::Handover } if *within == SECOND * 25),
+    );
+    assert!(steered.is_some() && steered < told, "{actions:?}");
+    assert!(!run.wait(SECOND * 6).contains(&term(1)), "its streams are not closed yet");
+    assert!(run.wait(SECOND).contains(&term(1)));
+}
+
+#[test]
+fn the_workers_of_a_generation_that_is_taken_back_are_told_that_they_stay() {
+    let mut run = serving(policy());
+    run.reload(5);
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    run.now += SECOND / 10;
+    let actions = run.exited(2, Outcome::Exited(3), false);
+    let kept = actions.iter().position(|action| *action == Action::Keep { generation: GenerationId(1) });
+    let steered = actions.iter().position(|action| *action == Action::Steer { generation: GenerationId(1) });
+    assert!(kept.is_some() && kept < steered, "{actions:?}");
 }
 
 #[test]

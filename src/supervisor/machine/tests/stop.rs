@@ -2,11 +2,12 @@
 
 use nix::sys::signal::Signal;
 
-use super::harness::{SECOND, policy, serving};
+use super::harness::{SECOND, policy, serving, term};
 use crate::ids::GenerationId;
 use crate::plan::Policy;
 use crate::supervisor::machine::action::Action;
 use crate::supervisor::machine::event::Event;
+use crate::supervisor::machine::leaving::Occasion;
 use crate::supervisor::machine::outcome::Outcome;
 
 #[test]
@@ -16,7 +17,7 @@ fn a_stop_serves_on_for_the_delay_and_is_not_ready_meanwhile() {
     assert!(!actions.iter().any(|action| matches!(action, Action::Signal { .. })));
     assert!(!run.state.is_ready());
     let actions = run.wait(SECOND * 5);
-    assert_eq!(actions, [Action::Signal { generation: GenerationId(1), signal: Signal::SIGTERM }]);
+    assert!(matches!(&actions[..], [Action::Retire { .. }, last] if *last == term(1)), "{actions:?}");
     run.exited(1, Outcome::Exited(0), false);
     run.tell(Event::NoChildren);
     assert_eq!(run.exit_status(), Some(0));
@@ -75,4 +76,25 @@ fn a_stop_during_a_reload_stops_both_and_refuses_the_reload() {
         );
     }
     assert!(actions.iter().any(|action| matches!(action, Action::Reply { request: 9, result: Err(_) })));
+}
+
+#[test]
+fn before_a_stop_streams_are_closed_and_that_takes_less_than_a_second() {
+    let mut run = serving(policy());
+    run.streams = 5000;
+    let actions = run.tell(Event::Stop);
+    let told = |action: &Action| matches!(action, Action::Retire { occasion: Occasion::Stop, within, .. } if *within == SECOND * 25);
+    assert!(actions.iter().any(told), "{actions:?}");
+    assert!(!actions.contains(&term(1)), "it would cut them");
+    assert!(run.wait(SECOND).contains(&term(1)));
+}
+
+#[test]
+fn a_second_stop_signal_does_not_wait_for_streams_either() {
+    let mut run = serving(policy());
+    run.streams = 1;
+    run.tell(Event::Stop);
+    run.now += SECOND / 5;
+    let actions = run.tell(Event::Stop);
+    assert!(actions.contains(&Action::KillAll), "{actions:?}");
 }
