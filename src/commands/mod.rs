@@ -16,6 +16,7 @@ use std::io::Write;
 
 use crate::cli::{self, Action, Invocation};
 use crate::problem::{Exit, Problem};
+use crate::report::redact;
 use crate::sys::{SignalState, set_mask};
 
 /// Carries out a command line.
@@ -29,7 +30,7 @@ pub fn execute(invocation: Invocation, inherited: SignalState) -> Result<u8, Vec
         set_mask(inherited.blocked);
     }
     let one = |problem| vec![problem];
-    match action {
+    let outcome = match action {
         Action::Run => run::run(flags, inherited),
         Action::Check => preflight::check(flags),
         Action::Explain { json, running: false } => Ok(explain::explain(flags, json)),
@@ -41,7 +42,14 @@ pub fn execute(invocation: Invocation, inherited: SignalState) -> Result<u8, Vec
         Action::Status { format } => status::status(&flags, format).map_err(one),
         Action::Reload { server, timeout } => reload::reload(&flags, server, timeout).map_err(one),
         Action::Compare(options) => compare::compare(&flags, *options, inherited),
-    }
+    };
+    outcome.map_err(|problems| problems.into_iter().map(shown).collect())
+}
+
+/// A problem as it may be shown.
+fn shown(problem: Problem) -> Problem {
+    let hint = problem.hint.as_deref().map(redact::message);
+    Problem { message: redact::message(&problem.message), hint, ..problem }
 }
 
 /// Takes the command line apart; help, version and usage errors are printed here, as clap formats them.

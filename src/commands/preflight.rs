@@ -2,6 +2,7 @@
 
 use crate::plan::Plan;
 use crate::problem::Problem;
+use crate::report::redact;
 use crate::run::listener::Listeners;
 use crate::settings::FlagLayer;
 
@@ -14,11 +15,11 @@ pub(super) fn check(flags: FlagLayer) -> Result<u8, Vec<Problem>> {
     let _ = nix::sys::prctl::set_dumpable(false);
     let Prepared { resolution, plan, host } = Planner::new(flags).prepare();
     for warning in resolution.warnings.iter().chain(&host.notes) {
-        super::print(format!("warning: {warning}\n"));
+        super::print(format!("warning: {}\n", redact::message(warning)));
     }
     let plan = plan?;
     for warning in &plan.warnings {
-        super::print(format!("warning: {warning}\n"));
+        super::print(format!("warning: {}\n", redact::message(warning)));
     }
     let mut problems = crate::run::prestart::problems(&plan.pre_start, plan.cwd.as_deref());
     if let Some(holder) = own_launcher(&resolution.settings, &resolution.env, &plan.bind) {
@@ -28,7 +29,7 @@ pub(super) fn check(flags: FlagLayer) -> Result<u8, Vec<Problem>> {
         match take_lock(&resolution.settings, &resolution.env, &plan.bind) {
             Ok(locked) => {
                 for warning in &locked.warnings {
-                    super::print(format!("warning: {warning}\n"));
+                    super::print(format!("warning: {}\n", redact::message(warning)));
                 }
                 problems.extend(claim(&plan).err());
             }

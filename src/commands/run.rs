@@ -13,6 +13,7 @@ use crate::host::Environment;
 use crate::log::Log;
 use crate::plan::{Bind, Plan};
 use crate::problem::{Exit, Problem};
+use crate::report::redact;
 use crate::run::listener::Listeners;
 use crate::run::lock::Lock;
 use crate::run::notify::Notifier;
@@ -66,7 +67,7 @@ fn start(
 
     let log = Log::start(settings.log_level.value, settings.log_format.value);
     for warning in resolution.warnings.iter().chain(&host.notes).chain(&plan.warnings).chain(&locked.warnings) {
-        warn!("{warning}");
+        warn!("{}", redact::message(warning));
     }
     announce(&plan);
     let lock = locked.lock;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use tracing::warn;
 
+use crate::report::redact;
 use crate::settings::value::AutoPath;
 
 /// Where Kubernetes looks for it unless told otherwise.
@@ -40,7 +41,7 @@ impl TerminationLog {
             .mode(0o644)
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(path);
-        if let Err(error) = opened.and_then(|mut file| file.write_all(line(cause).as_bytes())) {
+        if let Err(error) = opened.and_then(|mut file| file.write_all(line(&redact::message(cause)).as_bytes())) {
             warn!(path = %path.display(), %error, "the termination log cannot be written");
         }
     }

@@ -23,6 +23,7 @@ use crate::plan::Inherited;
 use crate::problem::Exit;
 use crate::proc::memory;
 use crate::proc::process::{self, Process};
+use crate::report::redact;
 use crate::run::signal_all;
 use crate::sys::pidfd::PidFd;
 
@@ -117,7 +118,7 @@ impl World {
             Ok((plan, choice)) => {
                 let id = self.plans.keys().last().map_or(PlanId(0), |last| last.next());
                 for warning in &plan.warnings {
-                    warn!("{warning}");
+                    warn!("{}", redact::message(warning));
                 }
                 let facts = PlanFacts { choice, ..facts(id, &plan) };
                 let used: Vec<PlanId> = self.state.plans().collect();
@@ -126,7 +127,8 @@ impl World {
                 Event::Planned(Ok(facts))
             }
             Err(problems) => {
-                Event::Planned(Err(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
+                let shown = problems.iter().map(|problem| redact::message(&problem.to_string()));
+                Event::Planned(Err(shown.collect::<Vec<_>>().join("; ")))
             }
         }
     }

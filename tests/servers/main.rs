@@ -18,6 +18,7 @@ mod old_environment;
 mod overload;
 mod pre_start;
 mod readme;
+mod secrets;
 mod signals;
 mod stop;
 mod strangers;
