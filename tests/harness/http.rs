@@ -42,6 +42,20 @@ impl Connection {
         self.read_answer()
     }
 
+    /// Whether the server has not closed it yet; an error if it was not closed cleanly.
+    fn is_open(&self) -> std::io::Result<bool> {
+        let stream = self.stream.get_ref();
+        stream.set_nonblocking(true)?;
+        let seen = stream.peek(&mut [0]);
+        stream.set_nonblocking(false)?;
+        match seen {
+            Ok(0) => Ok(false),
+            Ok(_) => Err(std::io::Error::other("something came that nobody asked for")),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     fn read_answer(&mut self) -> std::io::Result<Answer> {
         let bad = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
         let mut line = String::new();
@@ -61,18 +75,7 @@ impl Connection {
         let answer = Answer { status, headers, body: String::new() };
         let mut body = Vec::new();
         if answer.header("transfer-encoding").is_some_and(|value| value.contains("chunked")) {
-            loop {
-                line.clear();
-                self.stream.read_line(&mut line)?;
-                let length = usize::from_str_radix(line.trim(), 16).map_err(|_| bad(&line))?;
-                let start = body.len();
-                body.resize(start + length, 0);
-                self.stream.read_exact(&mut body[start..])?;
-                self.stream.read_line(&mut line)?;
-                if length == 0 {
-                    break;
-                }
-            }
+            body = take_chunked(&mut self.stream)?.into_bytes();
         } else if let Some(length) = answer.header("content-length") {
             body.resize(length.parse().map_err(|_| bad("content-length"))?, 0);
             self.stream.read_exact(&mut body)?;
@@ -80,6 +83,26 @@ impl Connection {
             self.stream.read_to_end(&mut body)?;
         }
         Ok(Answer { body: String::from_utf8_lossy(&body).into_owned(), ..answer })
+    }
+}
+
+/// A body that comes in chunks, to its end.
+pub fn take_chunked(stream: &mut impl BufRead) -> std::io::Result<String> {
+    let (mut body, mut line) = (Vec::new(), String::new());
+    loop {
+        line.clear();
+        stream.read_line(&mut line)?;
+        let Ok(length) = usize::from_str_radix(line.trim(), 16) else {
+            let text = format!("{line:?} in place of a chunk, after {:?}", String::from_utf8_lossy(&body));
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, text));
+        };
+        let start = body.len();
+        body.resize(start + length, 0);
+        stream.read_exact(&mut body[start..])?;
+        stream.read_line(&mut line)?;
+        if length == 0 {
+            return Ok(String::from_utf8_lossy(&body).into_owned());
+        }
     }
 }
 
@@ -131,8 +154,9 @@ pub fn ask(mut stream: impl Read + Write, path: &str) -> std::io::Result<String>
     answer(stream)
 }
 
-/// Clients that ask without a pause until they are told to stop, half of them on fresh connections, half on
-/// connections that they keep.
+/// Clients that ask until they are told to stop: on fresh connections, on connections that they keep, and on fresh ones
+/// on which they take their time. Nothing is forgiven: a connection that ends in any way but cleanly and in time, or an
+/// answer that is not whole, is a failure.
 pub struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
@@ -146,7 +170,8 @@ impl Load {
         let (stop, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let clients = (0..clients).map(|client| {
             let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
-            std::thread::spawn(move || client_loop(port, path, client % 2 == 0, &stop, &answered))
+            let habit = [Habit::Fresh, Habit::Kept, Habit::Slow, Habit::Kept][client % 4];
+            std::thread::spawn(move || client_loop(port, path, habit, &stop, &answered))
         });
         Self { clients: clients.collect(), stop, answered, _turn: turn }
     }
@@ -161,37 +186,63 @@ impl Load {
         self.stop.store(true, Relaxed);
         self.clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
     }
+
+    /// Ends the load, of which nothing must have gone wrong.
+    #[track_caller]
+    pub fn assert_nothing_lost(self) {
+        let answered = self.answered();
+        let failures = self.finish();
+        eprintln!("{} of {answered} failed", failures.len());
+        assert!(failures.is_empty(), "{} of {answered}: {failures:?}", failures.len());
+        assert!(answered > 0, "nothing was asked");
+    }
 }
 
-fn client_loop(port: u16, path: &str, fresh: bool, stop: &AtomicBool, answered: &AtomicU64) -> Vec<String> {
+/// What a client of a load does with its connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Habit {
+    /// One for each request.
+    Fresh,
+    /// It keeps them.
+    Kept,
+    /// One for each request, on which it asks only after a while.
+    Slow,
+}
+
+fn client_loop(port: u16, path: &str, habit: Habit, stop: &AtomicBool, answered: &AtomicU64) -> Vec<String> {
     let mut failures = Vec::new();
     let mut kept: Option<Connection> = None;
     while !stop.load(Relaxed) {
         let reused = kept.is_some();
-        let result = match kept.take().map_or_else(|| Connection::open(port), Ok) {
-            Ok(mut connection) => {
-                let header = if fresh { "Connection: close\r\n" } else { "" };
-                connection.get(path, header).map(|answer| (connection, answer))
-            }
-            Err(error) => Err(error),
-        };
-        match result {
-            Ok((connection, answer)) if answer.status == 200 => {
+        match client_turn(port, path, habit, kept.take()) {
+            Ok(Some(connection)) => {
                 answered.fetch_add(1, Relaxed);
-                let closing = answer.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-                kept = (!fresh && !closing).then_some(connection);
+                kept = Some(connection).filter(|_| habit == Habit::Kept);
             }
-            Ok((_, answer)) => failures.push(format!("status {}", answer.status)),
-            // A kept connection that the server closed while it was idle is asked for again on a new one, as
-            // every client does (RFC 9112, 9.3.1): the request was never begun.
-            Err(error) if reused && is_closed(&error) => {}
-            Err(error) => failures.push(format!("{} connection: {error}", if reused { "kept" } else { "fresh" })),
+            Ok(None) => {
+                answered.fetch_add(1, Relaxed);
+            }
+            Err(error) => failures.push(format!("{habit:?}{}: {error}", if reused { ", reused" } else { "" })),
         }
     }
     failures
 }
 
-fn is_closed(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+/// One request; the connection, if it may be used again.
+fn client_turn(port: u16, path: &str, habit: Habit, kept: Option<Connection>) -> std::io::Result<Option<Connection>> {
+    // Closed before anything was asked: every client sees that, and takes another one (RFC 9112, 9.3.1).
+    let kept = match kept {
+        Some(kept) if kept.is_open()? => Some(kept),
+        _ => None,
+    };
+    let mut connection = kept.map_or_else(|| Connection::open(port), Ok)?;
+    if habit == Habit::Slow {
+        std::thread::sleep(Duration::from_millis(400));
+    }
+    let answer = connection.get(path, if habit == Habit::Kept { "" } else { "Connection: close\r\n" })?;
+    if answer.status != 200 {
+        return Err(std::io::Error::other(format!("status {}", answer.status)));
+    }
+    let ends = answer.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+    Ok((!ends).then_some(connection))
 }
