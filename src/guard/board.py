@@ -11,10 +11,10 @@ import time
 # 16 long ones, in the machine's own byte order.
 _MAGIC, _VERSION, _SLOT = b"MCPLGRD1", 2, 128
 _PID, _STATE, _IN_FLIGHT, _HIGH_WATER, _LAG, _MOST_LAG, _STREAMS, _FLAGS = 0, 1, 6, 7, 12, 13, 14, 15
-_CONNECTIONS, _TURNS, _LISTENER, _LIMIT = 16, 17, 18, 19
+_CONNECTIONS, _TURNS, _LISTENER, _LIMIT, _SPREAD, _EXEMPT_IN_FLIGHT = 16, 17, 18, 19, 22, 23
 _CLAIMED, _HEARTBEAT, _SERVED, _REJECTED, _LEAVE_BY = 1, 2, 4, 5, 10
-# In the header: the launcher writes there by when all workers are to have left.
-_ALL_LEAVE_BY = 3
+# In the header: the launcher writes there by when all workers are to have left, and over how many milliseconds.
+_ALL_LEAVE_BY, _ALL_SPREAD = 3, 8
 _STARTING, _READY, _STOPPING = 1, 2, 3
 _TRACEBACK_ON_ABORT, _NO_LIFESPAN = 1, 2
 # At the board's end, a word with its length in front: why the app could not be loaded or started.
@@ -97,7 +97,11 @@ def _claim_slot():
         # Not to be taken for the last owner meanwhile.
         slot.cast("I")[_STATE] = 0
         slot[:] = bytes(_SLOT)
-        return slot.cast("I"), slot.cast("Q"), launcher
+        words, longs = slot.cast("I"), slot.cast("Q")
+        # Those that were there already were told in their own slots.
+        words[_SPREAD] = struct.unpack_from("=I", _map, 4 * _ALL_SPREAD)[0]
+        longs[_LEAVE_BY] = struct.unpack_from("=Q", _map, 8 * _ALL_LEAVE_BY)[0]
+        return words, longs, launcher
     _say("the scoreboard is full: it is not seen how this worker is")
     return None
 

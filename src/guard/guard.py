@@ -1,58 +1,26 @@
 # The guard itself.
 
-# What a request is to the guard: one that counts, an open stream, one that was refused after all.
+# What a request is to the guard: one that counts, one that was refused after all, or an open stream, which is an object.
 # Once a response has begun that is no stream, there is nothing more to see: none of them.
-_COUNTED, _STREAM, _REFUSED = 0, 1, 2
+_COUNTED, _REFUSED = 0, 1
 
 _BUSY = b"Too many requests at a time. Try again in a moment.\n"
-
-
-class _Known(dict):
-    """What a function says of a text, remembered for the first few hundred."""
-
-    def __init__(self, function):
-        self.function = function
-
-    def __missing__(self, text):
-        answer = self.function(text)
-        if len(self) < 256:
-            self[text] = answer
-        return answer
-
-
-def _folded(text):
-    """A part of a header in one form; some servers take a string for it."""
-    if isinstance(text, str):
-        text = text.encode("latin-1", "replace")
-    return bytes(text).strip().lower() if isinstance(text, (bytes, bytearray, memoryview)) else b""
-
-
-def _is_content_type(name):
-    return _folded(name) == b"content-type"
-
-
-def _is_event_stream(value):
-    return _folded(_folded(value).partition(b";")[0]) == b"text/event-stream"
-
-
-_CONTENT_TYPE, _EVENT_STREAM = _Known(_is_content_type), _Known(_is_event_stream)
-
-
-def _examine(message):
-    """The start of a response whose headers are not a list of pairs, or are missing; and whether it is a stream's.
-
-    They may be anything that can be iterated over, once perhaps, and so may each of them (ASGI, HTTP).
-    """
-    if message.get("headers") is None:
-        return message, False
-    headers = [tuple(pair) for pair in message["headers"]]
-    types = (_is_event_stream(pair[1]) for pair in headers if len(pair) == 2 and _is_content_type(pair[0]))
-    return {**message, "headers": headers}, next(types, False)
 
 
 async def _gone():
     """What sending is like when the client has gone (ASGI, HTTP 2.4)."""
     raise ConnectionResetError("refused: too many open streams")
+
+
+def _forgives(role, error):
+    """Whether an error of the app only follows from a stream that was refused or ended."""
+    return isinstance(error, Exception) if role == _REFUSED else role.forgives(error)
+
+
+def _event_stream(message, send, task):
+    """The event stream that begins with this message."""
+    encoding = _header(message["headers"], b"content-encoding")
+    return _Stream(send, _LAST_CHUNK, task, encoding not in (None, b"", b"identity"))
 
 
 def _guard(inner):
@@ -63,13 +31,15 @@ def _guard(inner):
     # Where the health path and the exempt ones are as well, once it is known where the app is mounted.
     health, mounted_health, exempt, special = HEALTH_PATH, (), EXEMPT, bool(EXEMPT)
     claimed = begun = met = False
-    busy = high_water = served = rejected = streams = 0
+    busy = high_water = served = rejected = streams = exempted = 0
     # Nobody's memory, until there is a slot: what counts need not ask.
     words, longs = memoryview(bytearray(_SLOT)).cast("I"), memoryview(bytearray(_SLOT)).cast("Q")
+    open_streams, current_task = _Streams(words, longs), None
 
     def begin(lifespan):
         """Takes a slot, and gives the app its last form. A factory may raise; the next call then tries it again."""
-        nonlocal begun, claimed, inner
+        nonlocal begun, claimed, inner, current_task
+        current_task = _current_task()
         if not claimed:
             claimed = True
             try:
@@ -91,6 +61,7 @@ def _guard(inner):
         slot = _claim_slot()
         if slot is not None:
             words, longs, launcher = slot
+            open_streams.words, open_streams.longs = words, longs
             longs[_CLAIMED] = longs[_HEARTBEAT] = time.monotonic_ns()
             words[_FLAGS] = (_TRACEBACK_ON_ABORT if _trace_on_abort() else 0) | (0 if lifespan else _NO_LIFESPAN)
             words[_PID] = os.getpid()
@@ -144,6 +115,7 @@ def _guard(inner):
         def forget():
             nonlocal words, longs
             words, longs = memoryview(bytearray(_SLOT)).cast("I"), memoryview(bytearray(_SLOT)).cast("Q")
+            open_streams.words, open_streams.longs = words, longs
 
         loop.call_later(BEAT, beat)
         if LINE is not None:
@@ -159,10 +131,7 @@ def _guard(inner):
             meet(scope)
         path = scope["path"]
         if path == health or special and (path in mounted_health or path.startswith(exempt)):
-            try:
-                return await inner(scope, receive, send)
-            finally:
-                served += 1
+            return await admit(scope, receive, send)
         if busy >= limit:
             return await refuse(scope["method"], send)
         busy += 1
@@ -171,23 +140,29 @@ def _guard(inner):
             high_water = words[_HIGH_WATER] = busy
         if scope["method"] != "GET":
             # An event stream as well is work here, and counts until it ends.
+            def pass_on(message):
+                if longs[_LEAVE_BY] and message["type"] == "http.response.start":
+                    message = _with_close(scope, message)
+                return send(message)
+
             try:
-                return await inner(scope, receive, send)
+                return await inner(scope, receive, pass_on)
             finally:
                 busy -= 1
                 words[_IN_FLIGHT] = busy
                 served += 1
-        role = _COUNTED
+        role, task = _COUNTED, current_task()
 
         def watch(message):
             nonlocal role
             if role is None:
                 return send(message)
             if role:
-                if role == _REFUSED:
-                    return _gone()
-            elif message["type"] == "http.response.start":
+                return _gone() if role == _REFUSED else role.write(message)
+            if message["type"] == "http.response.start":
                 role = None
+                if longs[_LEAVE_BY]:
+                    message = _with_close(scope, message)
                 try:
                     headers = message["headers"]
                     if type(headers) is not list and type(headers) is not tuple:
@@ -197,21 +172,21 @@ def _guard(inner):
                         name = pair[0]
                         if len(name) == 12 and (name == b"content-type" or _CONTENT_TYPE[name]):
                             if _EVENT_STREAM[pair[1]]:
-                                role = open_stream()
+                                role = open_stream(_event_stream(message, send, task), scope)
                             break
                 except (LookupError, TypeError):
                     message, stream = _examine(message)
                     if stream:
-                        role = open_stream()
-                if role and role == _REFUSED:
-                    return refuse("GET", send)
+                        role = open_stream(_event_stream(message, send, task), scope)
+                if role:
+                    return refuse("GET", send) if role == _REFUSED else role.write(message)
             return send(message)
 
         try:
             return await inner(scope, receive, watch)
-        except Exception:
+        except BaseException as error:
             # Most apps let pass what sending to nobody raises.
-            if role != _REFUSED:
+            if not (role and _forgives(role, error)):
                 raise
         finally:
             if role:
@@ -220,6 +195,46 @@ def _guard(inner):
                 busy -= 1
                 words[_IN_FLIGHT] = busy
                 served += 1
+        if role and role != _REFUSED:
+            await role.parted()
+
+    async def admit(scope, receive, send):
+        """A request that is never refused, and does not count."""
+        nonlocal served, exempted
+        exempted += 1
+        words[_EXEMPT_IN_FLIGHT] = exempted
+        stream, task = None, current_task()
+
+        def watch(message):
+            nonlocal stream, exempted
+            if stream is not None:
+                return stream.write(message)
+            if message["type"] == "http.response.start":
+                message, is_stream = _examine(message)
+                if longs[_LEAVE_BY]:
+                    message = _with_close(scope, message)
+                if is_stream and scope["method"] == "GET":
+                    exempted -= 1
+                    words[_EXEMPT_IN_FLIGHT] = exempted
+                    stream = _event_stream(message, send, task)
+                    open_streams.open(stream, scope)
+                    return stream.write(message)
+            return send(message)
+
+        try:
+            return await inner(scope, receive, watch)
+        except BaseException as error:
+            if stream is None or not stream.forgives(error):
+                raise
+        finally:
+            served += 1
+            if stream is None:
+                exempted -= 1
+                words[_EXEMPT_IN_FLIGHT] = exempted
+            else:
+                open_streams.closed(stream)
+        if stream is not None:
+            await stream.parted()
 
     async def other(scope, receive, send):
         if scope["type"] == "websocket":
@@ -234,39 +249,43 @@ def _guard(inner):
         if not met:
             meet(scope)
         path = scope["path"]
-        if path == health or special and (path in mounted_health or path.startswith(exempt)):
-            try:
-                return await inner(scope, receive, send)
-            finally:
-                served += 1
-        if busy >= limit or streams >= most_streams:
-            await receive()
-            return await refuse_websocket(scope, send)
-        busy += 1
-        words[_IN_FLIGHT] = busy
-        if busy > high_water:
-            high_water = words[_HIGH_WATER] = busy
-        role = _COUNTED
+        is_exempt = path == health or special and (path in mounted_health or path.startswith(exempt))
+        if not is_exempt:
+            if busy >= limit or streams >= most_streams:
+                await receive()
+                return await refuse_websocket(scope, send)
+            busy += 1
+            words[_IN_FLIGHT] = busy
+            if busy > high_water:
+                high_water = words[_HIGH_WATER] = busy
+        role = None if is_exempt else _COUNTED
+        socket = _Stream(send, _CLOSE, current_task())
 
         def watch(message):
             nonlocal role
-            if message["type"] == "websocket.accept" and role == _COUNTED:
-                role = open_stream()
-                if role == _REFUSED:
-                    return refuse_websocket(scope, send)
-            if role == _REFUSED:
-                return _gone()
-            return send(message)
+            if message["type"] == "websocket.accept":
+                if role is None:
+                    open_streams.open(socket, scope)
+                elif role == _COUNTED:
+                    role = open_stream(socket, scope)
+                    if role == _REFUSED:
+                        return refuse_websocket(scope, send)
+            return _gone() if role == _REFUSED else socket.write(message)
 
         try:
-            await inner(scope, receive, watch)
-        except Exception:
-            if role != _REFUSED:
+            await inner(scope, lambda: socket.hear(receive), watch)
+        except BaseException as error:
+            if not _forgives(_REFUSED if role == _REFUSED else socket, error):
                 raise
         finally:
-            close(role)
+            if role is None:
+                served += 1
+                open_streams.closed(socket)
+            else:
+                close(role)
+        await socket.parted()
 
-    def open_stream():
+    def open_stream(stream, scope):
         """A request becomes a stream and leaves the count, or is refused."""
         nonlocal busy, streams
         busy -= 1
@@ -274,17 +293,17 @@ def _guard(inner):
         if streams >= most_streams:
             return _REFUSED
         streams += 1
-        words[_STREAMS] = streams
-        return _STREAM
+        open_streams.open(stream, scope)
+        return stream
 
     def close(role):
         nonlocal busy, streams, served
         if role == _COUNTED:
             busy -= 1
             words[_IN_FLIGHT] = busy
-        elif role == _STREAM:
+        elif role != _REFUSED:
             streams -= 1
-            words[_STREAMS] = streams
+            open_streams.closed(role)
         if role != _REFUSED:
             served += 1
 
@@ -335,6 +354,7 @@ def _guard(inner):
             message = await receive()
             if message["type"] == "lifespan.shutdown":
                 words[_STATE], longs[_SERVED] = _STOPPING, served
+                await _wait_for_others()
             return message
 
         if not begun:

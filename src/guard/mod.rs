@@ -16,7 +16,9 @@
 //! A request counts until the app's coroutine has ended, in whatever way; a stream until its response has begun, a web
 //! socket until it is accepted. An event stream that answers a POST is work and counts to its end. Nothing is awaited between counting and calling, so no cancellation can come between.
 //!
-//! `board.py`, `loading.py`, `stand_in.py` and `guard.py` are the parts of the one module.
+//! Of a worker that leaves, all answers say `Connection: close`, and what is open is closed bit by bit (`leave.py`).
+//!
+//! `board.py`, `loading.py`, `stand_in.py`, `headers.py`, `leave.py` and `guard.py` are the parts of the one module.
 
 pub mod scoreboard;
 
@@ -35,6 +37,10 @@ pub const SOURCE: &str = concat!(
     include_str!("loading.py"),
     "\n\n",
     include_str!("stand_in.py"),
+    "\n\n",
+    include_str!("headers.py"),
+    "\n\n",
+    include_str!("leave.py"),
     "\n\n",
     include_str!("guard.py"),
 );

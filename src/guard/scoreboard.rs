@@ -67,6 +67,7 @@ mod slot {
     pub const LEAVE_BY: usize = 80;
     /// A word that goes with it.
     pub const SPREAD: usize = 88;
+    // Then the requests in flight that are exempt from the limit; only workers look at them.
 }
 
 /// Bits of a slot's flags.

@@ -41,6 +41,11 @@ fn apps_and_messages_of_every_form_stay_as_they_are_on_every_python() {
     on_every_python("forms_test.py");
 }
 
+#[test]
+fn a_worker_that_leaves_parts_from_its_clients_on_every_python() {
+    on_every_python("leave_test.py");
+}
+
 fn on_every_python(test: &str) {
     let interpreters = interpreters();
     assert!(!interpreters.is_empty(), "no Python from 3.{} on", VERSIONS.start());

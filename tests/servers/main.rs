@@ -13,6 +13,7 @@ mod generations;
 mod gunicorn_file;
 mod health;
 mod hung_workers;
+mod leaving;
 mod notify;
 mod old_environment;
 mod overload;

@@ -1,0 +1,44 @@
+# What the headers of a response say.
+
+
+class _Known(dict):
+    """What a function says of a text, remembered for the first few hundred."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __missing__(self, text):
+        answer = self.function(text)
+        if len(self) < 256:
+            self[text] = answer
+        return answer
+
+
+def _folded(text):
+    """A part of a header in one form; some servers take a string for it."""
+    if isinstance(text, str):
+        text = text.encode("latin-1", "replace")
+    return bytes(text).strip().lower() if isinstance(text, (bytes, bytearray, memoryview)) else b""
+
+
+def _is_content_type(name):
+    return _folded(name) == b"content-type"
+
+
+def _is_event_stream(value):
+    return _folded(_folded(value).partition(b";")[0]) == b"text/event-stream"
+
+
+_CONTENT_TYPE, _EVENT_STREAM = _Known(_is_content_type), _Known(_is_event_stream)
+
+
+def _examine(message):
+    """The start of a response whose headers are not a list of pairs, or are missing; and whether it is a stream's.
+
+    They may be anything that can be iterated over, once perhaps, and so may each of them (ASGI, HTTP).
+    """
+    if message.get("headers") is None:
+        return message, False
+    headers = [tuple(pair) for pair in message["headers"]]
+    types = (_is_event_stream(pair[1]) for pair in headers if len(pair) == 2 and _is_content_type(pair[0]))
+    return {**message, "headers": headers}, next(types, False)
