@@ -5,12 +5,13 @@ use std::time::Duration;
 use nix::unistd::Pid;
 
 use super::backoff::Verdict;
+use super::draining::DISCARD_WITHIN;
 use super::generation::{Generation, Main, Stage};
 use super::handover::Loss;
 use super::note::{Cause, Note};
 use super::outcome::{Outcome, SpawnFailure};
 use super::turn::Turn;
-use super::{DISCARD_WITHIN, Pending, Phase, State};
+use super::{Pending, Phase, State};
 use crate::ids::{GenerationId, PlanId};
 use crate::run::stop_sequence::StopSequence;
 use crate::settings::value::Restart;

@@ -2,19 +2,16 @@
 
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-
 use super::action::Action;
+use super::draining::LINGER;
 use super::event::Presence;
-use super::generation::{Main, Stage};
-use super::leaving::Occasion;
+use super::generation::Stage;
 use super::note::Note;
 use super::outcome::Outcome;
 use super::resize::Resize;
 use super::turn::Turn;
-use super::{LINGER, Phase, State};
+use super::{Phase, State};
 use crate::ids::{GenerationId, PlanId};
-use crate::run::stop_sequence::StopSequence;
 
 /// A generation that has taken over from another one.
 #[derive(Debug, Clone, Copy)]
@@ -58,34 +55,6 @@ impl State {
         self.begin_proving(id, turn);
     }
 
-    /// Lets a generation answer those who have connected already; then it is told to stop.
-    pub(super) fn linger(&mut self, id: GenerationId, turn: &mut Turn) {
-        let Some(plan) = self.find(id).map(|generation| generation.plan) else { return };
-        let budget = self.plan(Some(plan)).policy.stop_timeout;
-        let Some(generation) = self.find(id) else { return };
-        if let Stage::Serving { since } = generation.stage {
-            let until = turn.now + LINGER.min(budget / 2);
-            generation.stage = Stage::Lingering { since, until, deadline: turn.now + budget };
-            turn.push(Action::Retire { generation: id, within: budget, occasion: Occasion::Handover });
-        }
-    }
-
-    /// Tells generations to stop that have lingered for long enough.
-    pub(super) fn linger_deadlines(&mut self, turn: &mut Turn) {
-        for generation in &mut self.generations {
-            let Stage::Lingering { until, deadline, .. } = generation.stage else { continue };
-            if until > turn.now {
-                continue;
-            }
-            if generation.main == Main::Gone {
-                generation.stage = Stage::Leaving(StopSequence::orphaned(turn.now, deadline));
-            } else {
-                generation.stage = Stage::Leaving(StopSequence::new(turn.now, deadline));
-                turn.signal(generation.id, Signal::SIGTERM);
-            }
-        }
-    }
-
     /// How it stands with the workers of a generation.
     pub(super) fn presence(&mut self, id: GenerationId, presence: Presence, turn: &mut Turn) {
         let running = matches!(self.phase, Phase::Running);
@@ -112,12 +81,10 @@ impl State {
             return;
         }
         let deadline = turn.now + self.plan(Some(plan)).policy.stop_timeout;
-        let Some(generation) = self.find(id) else { return };
-        if generation.main == Main::Gone {
-            generation.stage = Stage::Leaving(StopSequence::orphaned(turn.now, deadline));
-        } else {
-            generation.stage = Stage::Leaving(StopSequence::new(turn.now, deadline));
-            turn.signal(id, Signal::SIGTERM);
+        let staying =
+            self.generations.iter().find(|other| other.is_serving() && other.id != id).map(|other| other.id);
+        if let Some(generation) = self.find(id) {
+            generation.leave(deadline, staying, turn);
         }
     }
 

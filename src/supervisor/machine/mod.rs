@@ -10,9 +10,51 @@
 //! stop budget. The end of the launcher is the same timetable for everything at once.
 //!
 //! If the memory does not suffice for two generations, the new one begins with one worker (`stepwise`).
+//!
+//! # State diagram
+//!
+//! ```text
+//!  launcher     running ─▶ delaying ─▶ ending ─▶ done
+//!  generation   starting ─▶ serving ◀─▶ lingering ─▶ leaving ─▶ gone
+//!  reload       planning ─▶ planned ─▶ incoming ─▶ stepping ─▶ proving
+//! ```
+//!
+//! These are all the changes that there are. `tests/walk` walks through them at random and fails if it sees one that is
+//! not in this table, or does not see one that is.
+//!
+//! | what | from | to | when |
+//! |---|---|---|---|
+//! | launcher | running | delaying | a stop was requested, and the server keeps serving for a while |
+//! | launcher | running | ending | a stop was requested, or the launcher gives up |
+//! | launcher | delaying | ending | the delay is over, another signal came, or nothing serves any more |
+//! | launcher | ending | done | there are no processes left, or none that can be killed |
+//! | generation | none | starting | a start is due, there is no third generation, and there is enough memory |
+//! | generation | starting | serving | it is ready |
+//! | generation | starting | leaving | it was not ready in time, a stop was requested, or its main process ended |
+//! | generation | starting | gone | it could not be started, or all its processes ended |
+//! | generation | serving | lingering | another generation has taken over |
+//! | generation | serving | leaving | it has no workers left |
+//! | generation | serving | gone | all its processes ended |
+//! | generation | lingering | serving | the other generation failed, and this one is taken back |
+//! | generation | lingering | leaving | those who had connected have had time to send their request |
+//! | generation | lingering | gone | all its processes ended |
+//! | generation | leaving | gone | all its processes ended, or the kernel does not end them |
+//! | reload | none | planning | a reload was requested |
+//! | reload | none | planned | the only worker is past a limit: its plan is started again |
+//! | reload | planning | planned | the new settings are valid |
+//! | reload | planning | none | the new settings are not valid, or a stop was requested |
+//! | reload | planned | incoming | the new generation is started |
+//! | reload | planned | none | there is not enough memory, or a stop was requested |
+//! | reload | incoming | stepping | it is ready with one worker, and replaces the old one worker by worker |
+//! | reload | incoming | proving | it is ready, and has taken over |
+//! | reload | incoming | none | it failed, or a stop was requested |
+//! | reload | stepping | proving | it has all its workers, and has taken over |
+//! | reload | stepping | none | it failed, or a stop was requested |
+//! | reload | proving | none | it has been ready for a while, or has failed, or a stop was requested |
 
 pub mod action;
 pub mod backoff;
+pub mod draining;
 pub mod event;
 mod failure;
 pub mod generation;
@@ -26,6 +68,7 @@ mod reload;
 pub mod replacement;
 pub mod resize;
 mod shutdown;
+mod start;
 mod stepwise;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -34,30 +77,22 @@ mod turn;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 
 use crate::ids::{GenerationId, PlanId};
 use crate::plan::Policy;
-use crate::run::stop_sequence::{StopSequence, StopStep};
+use crate::run::stop_sequence::StopSequence;
 use action::Action;
 use backoff::Restarts;
 use event::Event;
-use generation::{Generation, Main, Stage, Startup};
-use handover::{Handover, Taken};
+use generation::{Generation, Main, Stage};
+use handover::Handover;
 use leaving::Parting;
-use note::Note;
 use outcome::Outcome;
 use plan_facts::{Choice, PlanFacts};
-use reload::{PendingReload, Reload, ReloadStage};
+use reload::{PendingReload, Reload};
 use resize::Resize;
 use turn::Turn;
 
-/// How long a generation that never got ready has to go; it has no requests to finish.
-const DISCARD_WITHIN: Duration = Duration::from_secs(2);
-/// How long the old generation goes on when new clients are sent to the new one: time for those to be heard who
-/// have connected already and not asked yet, over a slow network and with a TLS handshake before the request. Both
-/// servers close such connections when they are told to stop.
-pub const LINGER: Duration = Duration::from_secs(1);
 /// A stop signal that follows another by less is the same pending, told twice (a terminal and a parent both do).
 const SAME_WISH: Duration = Duration::from_millis(100);
 
@@ -107,13 +142,6 @@ enum Phase {
 struct Pending {
     at: Instant,
     plan: PlanId,
-}
-
-/// A generation to be started now.
-#[derive(Debug, Clone, Copy)]
-struct Start {
-    plan: PlanId,
-    is_reload: bool,
 }
 
 impl State {
@@ -187,14 +215,15 @@ impl State {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let leaving = |generation: &Generation| match &generation.stage {
-            Stage::Starting { deadline } => Some(*deadline),
+            Stage::Starting { deadline } => Some(*deadline).filter(|_| generation.main != Main::Spawning),
             Stage::Serving { .. } => None,
             Stage::Lingering { until, .. } => Some(*until),
             Stage::Leaving(leave) => leave.next(),
         };
         match &self.phase {
             Phase::Running => {
-                let pending = self.pending.filter(|_| self.has_place() && self.resize.is_none()).map(|p| p.at);
+                let may_start = self.has_place() && self.resize.is_none() && !self.measuring;
+                let pending = self.pending.filter(|_| may_start).map(|pending| pending.at);
                 self.generations
                     .iter()
                     .filter_map(leaving)
@@ -238,16 +267,7 @@ impl State {
         }
         self.deadlines(turn);
         self.advance(turn);
-        self.prepare_leaving(std::mem::take(&mut turn.actions))
-    }
-
-    /// Whoever is told to leave while another generation serves closes its listening sockets: that is prepared for.
-    fn prepare_leaving(&self, actions: Vec<Action>) -> Vec<Action> {
-        let Some(staying) = self.serving().map(|serving| serving.id) else { return actions };
-        let leaves = |action: &Action| matches!(action, Action::Signal { generation, signal: Signal::SIGTERM } if *generation != staying);
-        let prepared =
-            |action: Action| leaves(&action).then_some(Action::PrepareLeave { staying }).into_iter().chain([action]);
-        actions.into_iter().flat_map(prepared).collect()
+        std::mem::take(&mut turn.actions)
     }
 
     /// The policy of the plan that is in force.
@@ -276,21 +296,6 @@ impl State {
         self.generations.iter_mut().find(|generation| generation.id == id)
     }
 
-    /// Whether one more generation may be started: there is at most one, and it is not itself on trial.
-    fn has_place(&self) -> bool {
-        self.generations.len() < 2 && !self.generations.iter().any(Generation::is_starting)
-    }
-
-    /// A generation that is only starting has nobody to serve out.
-    fn discard_incoming(&mut self, turn: &mut Turn) {
-        for generation in self.generations.iter_mut().filter(|generation| generation.is_starting()) {
-            generation.stage = Stage::Leaving(StopSequence::new(turn.now, turn.now + DISCARD_WITHIN));
-            if matches!(generation.main, Main::Alive(_)) {
-                turn.signal(generation.id, Signal::SIGTERM);
-            }
-        }
-    }
-
     fn forward(&mut self, signal: Signal) -> Option<Action> {
         let workers = match signal {
             Signal::SIGTTIN => 1,
@@ -302,51 +307,6 @@ impl State {
         }
         let generation = self.serving().or_else(|| self.generations.last())?;
         matches!(generation.main, Main::Alive(_)).then_some(Action::Signal { generation: generation.id, signal })
-    }
-
-    fn spawned(&mut self, id: GenerationId, pid: Pid, turn: &mut Turn) {
-        let ending = !matches!(self.phase, Phase::Running);
-        let Some(generation) = self.find(id).filter(|generation| generation.main == Main::Spawning) else { return };
-        generation.main = Main::Alive(pid);
-        let plan = generation.plan;
-        if ending {
-            turn.signal(id, Signal::SIGTERM);
-        } else if generation.is_starting() {
-            let deadline = turn.now + self.plan(Some(plan)).policy.startup_timeout;
-            if let Some(generation) = self.find(id) {
-                generation.stage = Stage::Starting { deadline };
-            }
-        }
-    }
-
-    fn ready(&mut self, id: GenerationId, turn: &mut Turn) {
-        if !matches!(self.phase, Phase::Running) {
-            return;
-        }
-        let Some(generation) = self.find(id).filter(|found| found.is_starting() && found.main != Main::Gone) else {
-            return;
-        };
-        generation.stage = Stage::Serving { since: turn.now };
-        let plan = generation.plan;
-        for facts in self.plans.iter_mut().filter(|facts| facts.id == plan) {
-            facts.proven = true;
-        }
-        self.restarts.ready();
-        self.pending = None;
-        turn.push(Action::EndTrial { generation: id });
-        turn.log(Note::Ready { generation: id });
-        if self.begin_steps(id, turn) {
-            return;
-        }
-        self.take_over(id, Taken::default(), turn);
-    }
-
-    fn emptied(&mut self, id: GenerationId, turn: &mut Turn) {
-        let before = self.generations.len();
-        self.generations.retain(|generation| generation.id != id || generation.main != Main::Gone);
-        if self.generations.len() < before {
-            turn.log(Note::Gone { generation: id });
-        }
     }
 
     /// What the passing of time brings.
@@ -366,108 +326,5 @@ impl State {
         self.leave_deadlines(turn);
         self.prove_deadline(turn);
         self.startup_deadlines(turn);
-    }
-
-    fn leave_deadlines(&mut self, turn: &mut Turn) {
-        let mut abandoned = Vec::new();
-        for generation in &mut self.generations {
-            let Stage::Leaving(leave) = &mut generation.stage else { continue };
-            while let Some(step) = leave.due(turn.now) {
-                let id = generation.id;
-                match step {
-                    StopStep::Ask => turn.signal(id, Signal::SIGTERM),
-                    StopStep::AskRest => turn.push(Action::SignalRest { generation: id, signal: Signal::SIGTERM }),
-                    StopStep::Kill => turn.extend([Action::Log(Note::Killing), Action::Kill { generation: id }]),
-                    StopStep::Abandon => abandoned.push(id),
-                }
-            }
-        }
-        if !abandoned.is_empty() {
-            turn.log(Note::Abandoned);
-            self.generations.retain(|generation| !abandoned.contains(&generation.id));
-        }
-    }
-
-    /// Starts what is due and possible.
-    fn advance(&mut self, turn: &mut Turn) {
-        if !matches!(self.phase, Phase::Running) {
-            return;
-        }
-        self.catch_up(turn.now);
-        self.step_deadlines(turn);
-        if self.reload.is_none()
-            && self.resize.is_none()
-            && let Some(pending) = self.queued.take()
-        {
-            turn.log(Note::Reloading);
-            let choice = self.choice().with_server(pending.server);
-            turn.push(Action::Replan { choice, workers: pending.workers });
-            self.reload =
-                Some(Reload { requests: pending.requests, stage: ReloadStage::Planning, is_renewal: false });
-        }
-        if self.measuring {
-            return;
-        }
-        let Some(start) = self.due_start(turn.now) else { return };
-        match self.serving() {
-            // What follows a generation with one worker has the place of the old one, which is gone.
-            Some(serving) if start.is_reload || !self.is_small() => {
-                turn.push(Action::Measure { generation: serving.id });
-                self.measuring = true;
-            }
-            _ => self.start(start, Startup::Full, None, turn),
-        }
-    }
-
-    /// The start that is due and possible.
-    fn due_start(&self, now: Instant) -> Option<Start> {
-        if !self.has_place() || self.resize.is_some() {
-            return None;
-        }
-        let planned = match &self.reload {
-            Some(Reload { stage: ReloadStage::Planned(plan), .. }) => Some(Start { plan: *plan, is_reload: true }),
-            _ => None,
-        };
-        let pending = self.pending.filter(|pending| pending.at <= now);
-        planned.or_else(|| pending.map(|pending| Start { plan: pending.plan, is_reload: false }))
-    }
-
-    /// Starts a generation; `stepwise` is how many workers the one has that it is to replace step by step.
-    fn start(&mut self, Start { plan, is_reload }: Start, startup: Startup, stepwise: Option<u32>, turn: &mut Turn) {
-        self.pending = None;
-        let generation = self.next_id;
-        self.next_id = generation.next();
-        if let Some(reload) = self.reload.as_mut().filter(|_| is_reload) {
-            reload.stage = ReloadStage::Incoming { generation, stepwise };
-        }
-        let deadline = turn.now + self.plan(Some(plan)).policy.startup_timeout;
-        self.generations.push(Generation {
-            id: generation,
-            plan,
-            startup,
-            main: Main::Spawning,
-            stage: Stage::Starting { deadline },
-            answers: true,
-            why: None,
-        });
-        self.forget_plans();
-        // A release that takes more memory than was thought must not take the running one down.
-        let on_trial = self.serving().is_some();
-        turn.push(Action::Spawn { generation, plan, startup, on_trial });
-    }
-
-    /// Keeps the plans that are in use, and the last one that is known to work.
-    fn forget_plans(&mut self) {
-        let proven = self.plans.iter().rev().find(|plan| plan.proven).map(|plan| plan.id);
-        let newest = self.plans.last().map(|plan| plan.id);
-        let generations = &self.generations;
-        self.plans.retain(|plan| {
-            Some(plan.id) == proven || Some(plan.id) == newest || generations.iter().any(|used| used.plan == plan.id)
-        });
-    }
-
-    /// The plans that may still be needed.
-    pub fn plans(&self) -> impl Iterator<Item = PlanId> {
-        self.plans.iter().map(|plan| plan.id)
     }
 }

@@ -75,6 +75,17 @@ impl State {
         pending.workers += workers;
     }
 
+    /// Begins the reload that was queued, if nothing stands in its way.
+    pub(super) fn begin_queued_reload(&mut self, turn: &mut Turn) {
+        if self.reload.is_some() || self.resize.is_some() {
+            return;
+        }
+        let Some(PendingReload { requests, server, workers }) = self.queued.take() else { return };
+        turn.log(Note::Reloading);
+        turn.push(Action::Replan { choice: self.choice().with_server(server), workers });
+        self.reload = Some(Reload { requests, stage: ReloadStage::Planning, is_renewal: false });
+    }
+
     /// A reload without a new plan.
     pub(super) fn renew(&mut self) {
         if let Some(plan) = self.serving().filter(|_| self.is_settled()).map(|serving| serving.plan) {

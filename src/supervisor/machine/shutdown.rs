@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::action::Action;
+use super::draining::DISCARD_WITHIN;
 use super::generation::{Main, Stage};
 use super::note::Note;
 use super::outcome::Outcome;
 use super::turn::Turn;
-use super::{DISCARD_WITHIN, Phase, SAME_WISH, State};
+use super::{Phase, SAME_WISH, State};
 use crate::run::stop_sequence::{StopSequence, StopStep};
 
 impl State {
@@ -58,7 +59,11 @@ impl State {
             return leave.hurry(turn.now);
         }
         // Not by QUIT, which uvicorn's workers under Gunicorn do not act upon: they would be waited for in vain.
-        let budget = self.policy().stop_timeout.min(DISCARD_WITHIN);
+        let left = match self.phase {
+            Phase::Delaying { deadline, .. } => deadline.saturating_duration_since(turn.now),
+            _ => self.policy().stop_timeout,
+        };
+        let budget = left.min(DISCARD_WITHIN);
         turn.log(Note::Stopping { delay: Duration::ZERO, budget });
         self.refuse_reloads("the launcher is stopping", turn);
         self.end(turn.now + budget, None, turn);

@@ -20,6 +20,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 
 use super::action::Action;
+use super::draining::LINGER;
 use super::generation::{Generation, Main, Startup};
 use super::handover::Taken;
 use super::memory_budget::Room;
@@ -30,7 +31,7 @@ use super::reload::{Reload, ReloadStage};
 use super::replacement::{Headcount, Move, Pace, StepwiseReplacement};
 use super::resize::{Change, Resize};
 use super::turn::Turn;
-use super::{LINGER, Pending, Phase, State};
+use super::{Pending, Phase, State};
 use crate::ids::GenerationId;
 
 impl State {
@@ -76,7 +77,7 @@ impl State {
 
     /// It is known what there is room for: the start that waited for that goes ahead.
     pub(super) fn measured(&mut self, room: Room, workers: Option<u32>, turn: &mut Turn) {
-        if !std::mem::take(&mut self.measuring) || !matches!(self.phase, Phase::Running) {
+        if !matches!(self.phase, Phase::Running) || !std::mem::take(&mut self.measuring) {
             return;
         }
         let Some(start) = self.due_start(turn.now) else { return };

@@ -34,6 +34,13 @@ impl Turn {
         self.push(Action::Log(note));
     }
 
+    /// TERM to the main process of a generation. It closes its listening sockets, so clients are kept away from them
+    /// if there is another generation that stays.
+    pub(super) fn ask_to_leave(&mut self, generation: GenerationId, staying: Option<GenerationId>) {
+        self.extend(staying.map(|staying| Action::PrepareLeave { staying }));
+        self.signal(generation, Signal::SIGTERM);
+    }
+
     /// A signal to the main process of a generation.
     pub(super) fn signal(&mut self, generation: GenerationId, signal: Signal) {
         self.push(Action::Signal { generation, signal });

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use crate::supervisor::machine::LINGER;
+use crate::supervisor::machine::draining::LINGER;
 use crate::supervisor::machine::leaving::{self, Occasion};
 use crate::supervisor::watchdog::policy::Id;
 

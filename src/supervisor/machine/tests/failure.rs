@@ -149,3 +149,67 @@ fn a_system_without_room_for_a_process_is_waited_for_and_not_counted() {
     }
     assert_eq!(run.exit_status(), None);
 }
+
+const PROGRAM: SpawnFailure = SpawnFailure::Program(127);
+const ALL_FAILURES: [SpawnFailure; 3] = [PROGRAM, SpawnFailure::Refused, SpawnFailure::NoRoom];
+
+#[test]
+fn a_first_start_that_cannot_succeed_ends_with_its_status() {
+    for (failure, status) in [(PROGRAM, 127), (SpawnFailure::Program(126), 126), (SpawnFailure::Refused, 126)] {
+        let run = Run::that_is_refused(policy(), failure);
+        let given_up =
+            |action: &Action| matches!(action, Action::Log(Note::GivingUp { status: given, .. }) if *given == status);
+        assert!(run.log.iter().any(given_up), "{failure:?}: {:?}", run.log);
+    }
+}
+
+#[test]
+fn a_first_start_without_room_is_tried_again_until_there_is_some() {
+    let mut run = Run::that_is_refused(policy(), SpawnFailure::NoRoom);
+    for generation in 2..30 {
+        assert_eq!(spawned(&run.wait(SECOND * 31)), [generation]);
+    }
+    run.refusal = None;
+    run.wait(SECOND * 31);
+    run.tell(Event::Ready { generation: GenerationId(30) });
+    assert!(run.state.is_ready());
+}
+
+#[test]
+fn a_reload_whose_generation_cannot_be_started_says_why_and_changes_nothing() {
+    for failure in ALL_FAILURES {
+        let mut run = serving(policy());
+        run.refusal = Some(failure);
+        let actions = run.reload(5);
+        let is_told_why = |action: &Action| matches!(action, Action::Reply { request: 5, result: Err(why) } if why.contains("as it is"));
+        assert!(actions.iter().any(is_told_why), "{failure:?}: {actions:?}");
+        assert!(run.state.is_settled() && run.state.next_deadline().is_none(), "{failure:?}");
+    }
+}
+
+#[test]
+fn survivors_serve_on_while_their_successor_cannot_be_started_and_it_is_tried_again() {
+    for failure in ALL_FAILURES {
+        let mut run = serving(policy());
+        run.refusal = Some(failure);
+        assert_eq!(spawned(&run.exited(1, Outcome::Signaled(9), true)), [2]);
+        for generation in 3..20 {
+            assert!(run.state.is_ready(), "{failure:?}: {:?}", run.log);
+            assert_eq!(spawned(&run.wait(SECOND * 31)), [generation], "{failure:?}");
+        }
+    }
+}
+
+#[test]
+fn a_respawn_that_cannot_be_started_counts_unless_there_is_no_room() {
+    for failure in ALL_FAILURES {
+        let mut run = serving(policy());
+        run.refusal = Some(failure);
+        run.exited(1, Outcome::Signaled(9), false);
+        for _ in 0..20 {
+            run.wait(SECOND * 31);
+        }
+        let has_given_up = run.log.iter().any(|action| matches!(action, Action::Log(Note::GivingUp { .. })));
+        assert_eq!(has_given_up, failure != SpawnFailure::NoRoom, "{failure:?}");
+    }
+}

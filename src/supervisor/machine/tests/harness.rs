@@ -15,7 +15,7 @@ use crate::supervisor::machine::event::Event;
 use crate::supervisor::machine::generation::Startup;
 use crate::supervisor::machine::leaving::{Occasion, spread};
 use crate::supervisor::machine::memory_budget::{Room, Shortage, Size};
-use crate::supervisor::machine::outcome::Outcome;
+use crate::supervisor::machine::outcome::{Outcome, SpawnFailure};
 use crate::supervisor::machine::plan_facts::{Choice, PlanFacts};
 use crate::supervisor::machine::replacement::Headcount;
 
@@ -74,6 +74,8 @@ pub(super) struct Run {
     pub(super) room: Room,
     /// The streams that each generation has open.
     pub(super) streams: u32,
+    /// Why no process can be started, if that is so.
+    pub(super) refusal: Option<SpawnFailure>,
     /// The workers of each generation, as its server keeps to what it is told.
     pub(super) workers: BTreeMap<GenerationId, u32>,
 }
@@ -84,6 +86,10 @@ impl Run {
     }
 
     pub(super) fn with(plan: fn(u32, Policy) -> PlanFacts, policy: Policy) -> Self {
+        Self::begin(plan, policy, None)
+    }
+
+    fn begin(plan: fn(u32, Policy) -> PlanFacts, policy: Policy, refusal: Option<SpawnFailure>) -> Self {
         let now = crate::test_time::start();
         let mut run = Self {
             state: State::new(plan(0, policy.clone()), 1, now),
@@ -95,10 +101,16 @@ impl Run {
             plan,
             room: Room::Whole,
             streams: 0,
+            refusal,
             workers: BTreeMap::new(),
         };
         run.tell(Event::Tick);
         run
+    }
+
+    /// A run in which the first start fails.
+    pub(super) fn that_is_refused(policy: Policy, failure: SpawnFailure) -> Self {
+        Self::begin(facts, policy, Some(failure))
     }
 
     pub(super) fn pid(generation: GenerationId) -> Pid {
@@ -113,7 +125,11 @@ impl Run {
             match action {
                 Action::Spawn { generation, startup, .. } => {
                     self.workers.insert(generation, if startup == Startup::Full { 3 } else { 1 });
-                    all.extend(self.tell(Event::Spawned { generation, pid: Self::pid(generation) }));
+                    let event = match self.refusal {
+                        None => Event::Spawned { generation, pid: Self::pid(generation) },
+                        Some(failure) => Event::SpawnFailed { generation, failure, why: "as it is".into() },
+                    };
+                    all.extend(self.tell(event));
                 }
                 Action::Replan { .. } => {
                     let plan = (self.plan)(self.next_plan, self.policy.clone());

@@ -6,3 +6,4 @@ mod properties;
 mod reload;
 mod stepwise;
 mod stop;
+mod walk;

@@ -56,6 +56,15 @@ fn a_quick_end_is_polite_first_and_short() {
 }
 
 #[test]
+fn a_quick_end_during_the_delay_does_not_make_the_stop_later() {
+    let mut run = serving(Policy { stop_delay: SECOND * 24, ..policy() });
+    run.tell(Event::Stop);
+    run.wait(SECOND * 47 / 2);
+    run.tell(Event::Quit);
+    assert!(run.wait(SECOND * 3 / 2).contains(&Action::KillAll));
+}
+
+#[test]
 fn a_server_that_our_signal_ended_stopped_cleanly() {
     let mut run = serving(policy());
     run.tell(Event::Stop);
