@@ -1,4 +1,4 @@
-//! `status`: what the running launcher does.
+//! `status`: what the running launcher is doing.
 
 use super::launcher::Directions;
 use super::unexpected;

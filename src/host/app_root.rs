@@ -1,8 +1,8 @@
-//! The working directory that `APP_ROOT` names, and what speaks against it.
+//! The working directory that `APP_ROOT` names, and why it may not be used.
 
 use std::path::Path;
 
-/// What became of `APP_ROOT`.
+/// Whether `APP_ROOT` is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AppRoot {
     /// It is the working directory, or it is not set.
