@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::settings::value::Server;
 
-/// What is asked: `{"request":"reload","server":"granian"}`.
+/// A request: `{"request":"reload","server":"granian"}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case")]
 pub enum Request {
@@ -28,7 +28,7 @@ pub enum Request {
     Live,
 }
 
-/// What is answered.
+/// A response.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
@@ -76,7 +76,7 @@ pub enum Answer {
 pub struct Live {
     /// Whether there is a server at all.
     pub server: bool,
-    /// How long ago a worker's event loop last ran; the most recent of all workers.
+    /// How long ago a worker's event loop last ran, for the most recent of the workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat_seconds_ago: Option<f64>,
     /// What the launcher is doing, in a word.
