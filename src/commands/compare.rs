@@ -51,7 +51,7 @@ pub(super) fn compare(flags: &FlagLayer, options: Options, inherited: SignalStat
         }
     }
     if problems.len() == Server::ALL.len() {
-        // A problem that both have is reported once.
+        // What is wrong for both is said once.
         let mut all: Vec<Problem> = problems.into_iter().flat_map(|(_, problems)| problems).collect();
         all.dedup();
         return Err(all);
@@ -96,7 +96,7 @@ pub(super) fn compare(flags: &FlagLayer, options: Options, inherited: SignalStat
     finish(&terms.options, app, machine, load_generator, all, notes)
 }
 
-/// Prints the results. If a server failed, its exit status is used; if both failed, there is nothing to print.
+/// Prints what there is. A server that failed gives the exit status, and if both did there is nothing to print.
 fn finish(
     options: &Options,
     app: String,
@@ -151,7 +151,7 @@ fn subject(plan: &Plan, flags: &FlagLayer) -> Subject {
     }
 }
 
-/// The user's flags, and those that isolate the launcher.
+/// The user's flags, and those that keep the launcher to itself.
 fn child_flags(server: Server, flags: &FlagLayer) -> Vec<OsString> {
     let joined = |name: &str, value: &OsString| {
         let mut text = OsString::from(format!("--{name}="));
@@ -196,7 +196,7 @@ fn operands(plan: &Plan, flags: &FlagLayer) -> Vec<OsString> {
     operands
 }
 
-/// How long a launcher may take until its server is ready, including the pre-start command.
+/// How long a launcher may take until its server is ready, what comes before the server included.
 fn startup_timeout(settings: &Settings) -> Duration {
     let tries = u32::try_from(settings.pre_start_retries.value.0).unwrap_or(0).saturating_add(1);
     let before = settings.pre_start_timeout.value.0.saturating_mul(tries);
@@ -204,7 +204,7 @@ fn startup_timeout(settings: &Settings) -> Duration {
     settings.startup_timeout.value.0 + if prepares { before } else { Duration::ZERO }
 }
 
-/// The service manager must not hear about servers that come and go.
+/// The service manager is not to be told of servers that come and go.
 fn child_environment(mut env: Environment) -> Environment {
     for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
         env.remove(std::ffi::OsStr::new(name));
@@ -212,7 +212,7 @@ fn child_environment(mut env: Environment) -> Environment {
     env
 }
 
-/// How what is measured differs from what would be run.
+/// Where what is measured is not what would be run.
 fn notes(flags: &FlagLayer, settings: &Settings, options: &Options) -> Vec<String> {
     let mut notes = Vec::new();
     if settings.ssl.value {

@@ -9,7 +9,7 @@ use crate::report;
 use crate::settings::FlagLayer;
 
 pub(super) fn explain(flags: FlagLayer, json: bool) -> u8 {
-    // A private key may be read here and must not end up in a core file.
+    // A private key may pass through here, and must not end up in a core file.
     let _ = nix::sys::prctl::set_dumpable(false);
     let Prepared { resolution, host, plan } = Planner::new(flags).prepare();
     let plan = plan.as_ref().map_err(Vec::as_slice);

@@ -12,7 +12,8 @@ use crate::problem::{Exit, Problem};
 use crate::settings::value::{Http, Mode, ServerChoice};
 use crate::settings::{FlagLayer, Settings};
 
-/// Event loops report at least once a second. If the last report is older than this, in seconds, the app is probed.
+/// Event loops are heard of every second at least. When the last time was longer ago than this, in seconds, the app is
+/// asked.
 const FRESH: f64 = 3.0;
 
 pub(super) fn health(flags: &FlagLayer, probe: Probe, timeout: Duration, url: Option<&str>) -> Result<u8, Problem> {
@@ -24,7 +25,7 @@ pub(super) fn health(flags: &FlagLayer, probe: Probe, timeout: Duration, url: Op
     let deadline = Instant::now() + timeout;
     let directions = Directions::read(flags);
     if directions.settings.mode.value == Mode::Exec {
-        // Without a launcher, only the app itself can be probed.
+        // There is no launcher any more. The app itself is all that can be asked.
         let settings = &directions.settings;
         let target =
             HealthTarget::at(&directions.bind().to_string(), &settings.health_path.value.0, protocol(settings));
@@ -41,7 +42,7 @@ pub(super) fn health(flags: &FlagLayer, probe: Probe, timeout: Duration, url: Op
         Probe::Live => match launcher.ask(Request::Live, Some(left))? {
             Answer::Preparing { phase } => Ok(report(&Ok(format!("live: {phase}")))),
             Answer::Live(live) if !live.server => Ok(report(&Err(format!("not live: no server ({})", live.phase)))),
-            // The launcher itself ends a start that takes too long, so nobody else needs to.
+            // A start that takes too long is ended by the launcher itself; nobody else need kill it.
             Answer::Live(live) if live.phase == "starting" => Ok(report(&Ok("live: starting".to_owned()))),
             Answer::Live(Live { heartbeat_seconds_ago: Some(ago), .. }) if ago <= FRESH => {
                 Ok(report(&Ok(format!("live: a worker's event loop ran {ago:.1} s ago"))))
@@ -56,14 +57,14 @@ pub(super) fn health(flags: &FlagLayer, probe: Probe, timeout: Duration, url: Op
     }
 }
 
-/// How to reach a server that was started with these settings, if there is no launcher to ask.
+/// How a server that was started with these settings is spoken to, if no launcher can tell.
 fn protocol(settings: &Settings) -> Protocol {
     let tls = settings.ssl.value;
     let granian = settings.http_server.value == ServerChoice::Granian;
     Protocol { tls, h2c: granian && !tls && settings.granian_http.value == Http::V2 }
 }
 
-/// Probes once.
+/// Asks once.
 fn ask(target: &HealthTarget, timeout: Duration) -> Result<String, String> {
     match target.get(timeout) {
         Ok(response) if response.is_sign_of_life() => Ok(format!("live: {target} {response}")),

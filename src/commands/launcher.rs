@@ -21,7 +21,7 @@ pub(super) struct Directions {
 }
 
 impl Directions {
-    /// Reads the settings. An invalid one gets its default; other commands report it.
+    /// Reads the settings. One that is invalid has its default: this is not the place to judge them.
     pub fn read(flags: &FlagLayer) -> Self {
         let env: Environment = std::env::vars_os().collect();
         let resolution = settings::resolve(flags, &env, &|path: &Path| std::fs::read(path));
@@ -38,7 +38,7 @@ impl Directions {
         Launcher::find(&self.wanted(), &self.env, patience)
     }
 
-    /// The launcher that these settings name, by those of them that were set explicitly.
+    /// The launcher that these settings name, by what somebody chose of them.
     fn wanted(&self) -> Wanted {
         let settings = &self.settings;
         let socket = match &settings.socket.value {
@@ -52,7 +52,7 @@ impl Directions {
             Bind::Unix(path) => Wanted { uds: Some(path.clone()), ..wanted },
             Bind::Tcp(address) => Wanted {
                 host: chosen.host.then_some(address.ip()),
-                // With port 0 the user does not know which port it is.
+                // Whoever asked for any port does not know it.
                 port: Some(address.port()).filter(|port| chosen.port && *port != 0),
                 ..wanted
             },

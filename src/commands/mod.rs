@@ -1,4 +1,4 @@
-//! The commands: each reads its input, does its work, and returns an exit status or the problems that prevent it.
+//! The commands: each reads its input, does its work, and returns an exit status or what keeps it from it.
 
 mod compare;
 mod explain;
@@ -22,11 +22,11 @@ use crate::sys::{SignalState, set_mask};
 /// Carries out a command line.
 ///
 /// # Errors
-/// All problems that prevent it.
+/// Everything that keeps it from being carried out.
 pub fn execute(invocation: Invocation, inherited: SignalState) -> Result<u8, Vec<Problem>> {
     let Invocation { action, flags } = invocation;
     if !matches!(action, Action::Run | Action::Init { .. }) {
-        // Signals have been blocked since the start of the program, and these commands install no handlers.
+        // Signals wait since the start of the program for handlers that these commands do not have.
         set_mask(inherited.blocked);
     }
     let one = |problem| vec![problem];
@@ -46,13 +46,13 @@ pub fn execute(invocation: Invocation, inherited: SignalState) -> Result<u8, Vec
     outcome.map_err(|problems| problems.into_iter().map(shown).collect())
 }
 
-/// A problem without its secrets.
+/// A problem as it may be shown.
 fn shown(problem: Problem) -> Problem {
     let hint = problem.hint.as_deref().map(redact::message);
     Problem { message: redact::message(&problem.message), hint, ..problem }
 }
 
-/// Parses the command line. Help, version and usage errors are printed here, as clap formats them.
+/// Takes the command line apart; help, version and usage errors are printed here, as clap formats them.
 ///
 /// # Errors
 /// The status to exit with.
@@ -69,13 +69,13 @@ fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
 }
 
-/// The problem when a response does not match the request.
+/// What there is to say of an answer that does not belong to the question.
 fn unexpected() -> Problem {
     Problem::new(Exit::No, "the launcher sent an unexpected response")
         .hint("it may be a different version of mcp-launch")
 }
 
-/// Prints for people and pipes. It is no error if the reader has gone.
+/// Prints for people and pipes. A reader that has left is no error.
 fn print(text: impl AsRef<[u8]>) -> u8 {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_ref()).and_then(|()| out.flush());

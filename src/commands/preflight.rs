@@ -1,4 +1,4 @@
-//! Checks that find, before anything starts, what would fail later.
+//! What would fail later, tried before anything starts.
 
 use crate::plan::Plan;
 use crate::problem::Problem;
@@ -11,7 +11,7 @@ use super::single_instance::{own_launcher, take_lock};
 
 /// `check`: everything that `run` does before it starts something.
 pub(super) fn check(flags: FlagLayer) -> Result<u8, Vec<Problem>> {
-    // A private key may be read here and must not end up in a core file.
+    // A private key may pass through here, and no core file is to have it.
     let _ = nix::sys::prctl::set_dumpable(false);
     let Prepared { resolution, plan, host } = Planner::new(flags).prepare();
     for warning in resolution.warnings.iter().chain(&host.notes) {
@@ -25,7 +25,7 @@ pub(super) fn check(flags: FlagLayer) -> Result<u8, Vec<Problem>> {
     if let Some(holder) = own_launcher(&resolution.settings, &resolution.env, &plan.bind) {
         super::print(format!("a launcher (pid {holder}) is running here; the lock and the port are in use by it\n"));
     } else {
-        // Taken for a moment, to see whether they are available.
+        // Taken for a moment, to see whether they can be had.
         match take_lock(&resolution.settings, &resolution.env, &plan.bind) {
             Ok(locked) => {
                 for warning in &locked.warnings {
@@ -44,7 +44,7 @@ pub(super) fn check(flags: FlagLayer) -> Result<u8, Vec<Problem>> {
     Ok(super::print(format!("ok: {server} with {workers} workers for {} on {}\n", plan.app, plan.bind)))
 }
 
-/// Binds the address.
+/// Takes the place where clients arrive.
 pub(super) fn claim(plan: &Plan) -> Result<Listeners, Problem> {
     Listeners::claim_all(&plan.bind, &plan.further_binds)
 }

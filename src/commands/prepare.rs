@@ -139,8 +139,8 @@ fn current_directory() -> PathBuf {
     std::env::current_dir().unwrap_or_else(|_| "/".into())
 }
 
-/// Lets the server run in the current directory if the app is there and not in `APP_ROOT`, and returns `APP_ROOT` in
-/// that case. An `APP_ROOT` that cannot be the working directory is a problem.
+/// Has the server work in the current directory where the app is there and not in `APP_ROOT`, which is the answer
+/// then. One that cannot be the working directory is a problem.
 fn leave_app_root(resolution: &mut Resolution) -> Option<PathBuf> {
     let setting = &mut resolution.settings.app_root;
     let app = resolution.settings.app_module.value.show();
@@ -162,7 +162,7 @@ pub(super) fn addresses(mut resolution: Resolution) -> Addresses {
     plan::addresses(&resolution, &look_only(&resolution, left.as_deref()))
 }
 
-/// Looks at the machine as the settings direct, and runs a program for what files do not show.
+/// Looks at the machine as the settings direct, and asks for what that does not show.
 fn look(resolution: &Resolution, left: Option<&Path>) -> Host {
     let mut host = look_only(resolution, left);
     ask_for_version(resolution.settings.http_server.value, &mut host);
@@ -207,7 +207,7 @@ fn python_path(resolution: &Resolution, path: Option<OsString>) -> Option<OsStri
     (!entries.is_empty()).then(|| entries.join(std::ffi::OsStr::new(":")))
 }
 
-/// If the layout of the installation does not show the server's version, the server is run to print it: once, for a
+/// Where the layout of the installation does not tell the server's version, the server is asked: once, for a
 /// limited time, before anything is supervised.
 fn ask_for_version(choice: ServerChoice, host: &mut Host) {
     for server in choice.candidates() {

@@ -1,4 +1,4 @@
-//! `reload`: requests a new generation and reports the outcome.
+//! `reload`: a new generation, and word of how it went.
 
 use std::time::Duration;
 
@@ -13,10 +13,9 @@ use crate::settings::value::Server;
 pub(super) fn reload(flags: &FlagLayer, server: Option<Server>, timeout: Option<Duration>) -> Result<u8, Problem> {
     let patience = timeout.unwrap_or(PATIENCE).min(PATIENCE);
     let launcher = Directions::read(flags).find(patience)?;
-    // A launcher that does not respond at all would not finish a reload either.
+    // One that answers nothing at all would not end a reload either.
     launcher.again(patience)?.ask(Request::Ready, Some(patience))?;
-    // Without a timeout, the launcher's own limits apply: the startup timeout, and the stop budget of a generation that
-    // has to leave first.
+    // Without a timeout the launcher's own limits end it: those of the start, and of a generation that leaves first.
     match launcher.ask(Request::Reload { server }, timeout)? {
         Answer::Reloaded { generation, server, workers } => {
             Ok(super::print(format!("reloaded: generation {generation} serves ({server}, {workers} workers)\n")))

@@ -1,4 +1,4 @@
-//! `run`: from the command line to a supervised server.
+//! `run`: from the command line to a server that is looked after.
 
 use std::net::TcpListener;
 
@@ -72,7 +72,7 @@ fn start(
     announce(&plan);
     let lock = locked.lock;
     let mut notify = Notifier::from_environment(&resolution.env);
-    // In exec mode the server replaces us, and nobody would answer.
+    // A server that takes our place would leave nobody to answer.
     let mut control = match plan.mode {
         Mode::Exec => ControlServer::default(),
         Mode::Supervise => control(settings, &resolution.env, listeners.bind()),
@@ -126,7 +126,7 @@ fn pre_start(
         .map_err(|error| Problem::new(Exit::NotExecutable, format!("cannot receive signals: {error}")))
 }
 
-/// The control socket and the metrics listener. If one of them cannot be opened, that is no reason not to serve.
+/// The listeners for those who ask. That one of them cannot be had is a pity, and no reason not to serve.
 fn control(settings: &Settings, env: &Environment, bind: &Bind) -> ControlServer {
     let socket = match &settings.socket.value {
         AutoPath::Off => None,

@@ -1,4 +1,4 @@
-//! One launcher per address: takes the lock, or finds the launcher that has it.
+//! One launcher for an address: taking the lock, and seeing that a launcher of ours has it.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use crate::run::lock::{Holder, Lock, Refused};
 use crate::settings::Settings;
 use crate::settings::value::AutoPath;
 
-/// How long a launcher's socket may take to accept when we only want to know whether it is there.
+/// How long a launcher's socket may take to accept, when all that is asked is whether it is there.
 const GLANCE: Duration = Duration::from_millis(500);
 
-/// The result of taking the lock.
+/// What came of taking the lock.
 #[derive(Debug, Default)]
 pub(super) struct Locked {
-    /// None if it is off, if another process holds it and `FORCE_START` is set, or if there is no directory for it. The
-    /// port itself prevents a second instance, too.
+    /// None when it is off, when somebody else holds it while `FORCE_START` says to go on, or when there is no place
+    /// for it: the port itself keeps a second instance away, too.
     pub lock: Option<Lock>,
-    /// Problems that were no reason to give up.
+    /// What was in the way and did not keep us from going on.
     pub warnings: Vec<String>,
 }
 
@@ -56,8 +56,8 @@ fn try_lock(
     }
 }
 
-/// Takes it in the first directory where that works. In a directory that everybody can write to, anybody can create a
-/// file of that name, and must not be able to prevent our start that way.
+/// In the first directory where nothing is in the way. In one that everybody can write to, anybody can put something
+/// there, and must not keep us from starting by that.
 fn in_runtime_directory(env: &Environment, bind: &Bind, warnings: &mut Vec<String>) -> Result<Option<Lock>, Refused> {
     for directory in writable_runtime_directories(env) {
         match Lock::of_instance(&directory, &bind.instance(), &bind.to_string()) {
@@ -80,7 +80,7 @@ fn taken(holder: &Holder) -> Problem {
     Problem::new(Exit::Taken, message).hint("stop it, choose another port, or set FORCE_START=true")
 }
 
-/// The pid of the launcher that serves this address, if there is one and it is authentic.
+/// The process of the launcher that serves this address, if there is one and it can be believed.
 pub(super) fn own_launcher(settings: &Settings, env: &Environment, bind: &Bind) -> Option<i32> {
     let by_socket = places(&settings.socket.value, env, bind).into_iter().find_map(|place| place.own(GLANCE).ok());
     let by_socket = by_socket.and_then(|(_, pid)| pid);

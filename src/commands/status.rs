@@ -1,4 +1,4 @@
-//! `status`: what the running launcher is doing.
+//! `status`: what the running launcher does.
 
 use super::launcher::Directions;
 use super::unexpected;

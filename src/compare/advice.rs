@@ -1,4 +1,4 @@
-//! Which server to use for what, based only on the measurements. The uses are those of the gateway's decision record
+//! Which server for which use, based only on what was measured. The uses are those of the gateway's decision record
 //! on its servers. Pure.
 
 use serde::Serialize;
@@ -44,7 +44,7 @@ pub fn advice(all: &[Results], rows: &[Row]) -> Vec<Advice> {
     ]
 }
 
-/// None: there is nothing to base a choice on. Some(None): either server.
+/// None: nothing to base a choice on. Some(None): either server.
 type Choice = Option<Option<usize>>;
 
 /// Based on rows of figures: a server is chosen if it is better in at least half of them and worse in none. Among

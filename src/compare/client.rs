@@ -1,5 +1,5 @@
-//! A client that makes one request on its own connection and checks whether the response is complete. It is used for
-//! what a load generator does not report: the very first response, and each single failure during a reload.
+//! A client that makes one request on its own connection and checks whether the response is complete. For what a load
+//! generator does not report: the first response of all, and each single failure while a server is reloaded.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

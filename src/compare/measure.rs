@@ -118,7 +118,7 @@ pub struct Measured {
     /// What the clients saw.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// What it cost, summed over all the server's processes.
+    /// What it cost, of all the server's processes.
     pub cpu_seconds: f64,
 }
 

@@ -56,7 +56,7 @@ pub struct Header {
 }
 
 impl LoadRequest {
-    /// The request in HTTP/1.1, for a connection that is closed afterwards.
+    /// The request as HTTP/1.1 puts it, for a connection that is closed afterwards.
     #[must_use]
     pub fn bytes(&self, host: &str) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\nConnection: close\r\n", self.method, self.path);
@@ -90,7 +90,7 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(letter)
 }
 
-/// Headers that the load generator or we set.
+/// Headers that the load generator or we write ourselves.
 const OURS: [&str; 3] = ["connection", "content-length", "transfer-encoding"];
 
 /// Reads `--header`.
@@ -174,11 +174,11 @@ pub fn rounds(text: &str) -> Result<u32, String> {
     u32::try_from(Rounds::parse(text).map_err(|_| wrong())?.0).map_err(|_| wrong())
 }
 
-/// If it is shorter than this, the start of the load generator and the scheduler decide the result.
+/// Shorter than this, the start of the load generator and the luck of the scheduler decide.
 const SHORT: Duration = Duration::from_secs(2);
 
 impl Options {
-    /// Warnings about options that make the result unreliable.
+    /// What about them makes the result worth little.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();

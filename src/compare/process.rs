@@ -1,4 +1,4 @@
-//! Child processes that never outlive us, and the last part of their output.
+//! Child processes that never outlive us, and the end of their output.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -49,8 +49,8 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts it in the background of the terminal, because we decide what Ctrl-C means for it. Must be called by the
-    /// main thread, because the kernel treats the end of the thread that forked as ours.
+    /// Starts it in the background of the terminal because we decide what Ctrl-C means for it. Must be called by the
+    /// main thread because the kernel treats the end of the thread that forked as ours.
     pub fn start(order: &Order<'_>) -> Result<Self, String> {
         let failed = |why: &dyn std::fmt::Display| format!("cannot start {}: {why}", order.program.display());
         let null = nix::fcntl::open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
@@ -105,12 +105,12 @@ impl Child {
         }
     }
 
-    /// What it wrote to standard output. Only complete when it has ended.
+    /// What it wrote to standard output. To be asked when it has ended.
     pub fn output(&mut self) -> String {
         self.output.finish()
     }
 
-    /// What it wrote to standard error. Only complete when it has ended.
+    /// What it wrote to standard error. To be asked when it has ended.
     pub fn log(&mut self) -> String {
         self.log.finish()
     }
@@ -149,7 +149,7 @@ impl Tail {
         Ok((Self { text, reader: Some(reader) }, to.into()))
     }
 
-    /// The text, which is complete unless another process still holds the other end of the pipe.
+    /// The text, all of it unless somebody still holds the other end of the pipe.
     fn finish(&mut self) -> String {
         let deadline = Instant::now() + Duration::from_secs(1);
         if let Some(reader) = self.reader.take() {
@@ -162,7 +162,7 @@ impl Tail {
     }
 }
 
-/// A file without a name, which does not need to be removed.
+/// A file without a name, so that it does not need to be removed.
 fn in_memory(text: &str) -> std::io::Result<OwnedFd> {
     use nix::sys::memfd::{MFdFlags, memfd_create};
     let file = memfd_create(c"mcp-launch-script", MFdFlags::MFD_CLOEXEC)?;

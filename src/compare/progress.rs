@@ -1,4 +1,4 @@
-//! Progress, shown in one line of a terminal.
+//! What is going on, in one line of a terminal.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use super::schedule::{ScheduleStep, load_time};
 pub struct Progress {
     shown: bool,
     began: Instant,
-    /// The total load of the finished steps, and of the remaining ones.
+    /// The load of the steps that are over, and of those that are not.
     done: Duration,
     left: Duration,
     steps_done: u32,
@@ -20,7 +20,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// None of these steps has begun.
+    /// Nothing is done yet of these steps.
     #[must_use]
     pub fn new(steps: &[ScheduleStep], options: &Options) -> Self {
         Self {
@@ -67,7 +67,7 @@ impl Progress {
 
     fn write(&self, line: &str) {
         if self.shown {
-            // Back to the first column, and erase the line (ECMA-48, EL).
+            // Back to the first column, and what was there is erased (ECMA-48, EL).
             let _ = write!(std::io::stderr(), "\r\u{1b}[K{line}");
         }
     }

@@ -11,7 +11,7 @@ use super::measure::Results;
 use super::options::{Format, LoadRequest, Options};
 use super::rows::{Row, rows};
 
-/// Everything that is reported.
+/// Everything that there is to tell.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// The application.
@@ -30,11 +30,11 @@ pub struct Report {
     pub duration_seconds: f64,
     /// The measurements.
     pub servers: Vec<Results>,
-    /// The rows of the table.
+    /// What they come to.
     pub table: Vec<TableLine>,
     /// What follows from them.
     pub recommendations: Vec<Advice>,
-    /// Remarks about how they were measured.
+    /// What is to be known beside them.
     pub notes: Vec<String>,
 }
 
@@ -48,7 +48,7 @@ pub struct TableLine {
 }
 
 impl Report {
-    /// Builds the report.
+    /// Puts it together.
     #[must_use]
     pub fn new(
         app: String,
@@ -91,7 +91,7 @@ impl Report {
         }
     }
 
-    /// In the format that the user chose.
+    /// As the user wants it.
     #[must_use]
     pub fn text(&self, format: Format) -> String {
         match format {
@@ -165,7 +165,7 @@ impl Report {
     }
 }
 
-/// With fewer responses than connections, some clients were still waiting for their first one.
+/// With fewer answers than connections, some clients have waited all the time for their first one.
 fn too_short(results: &Results) -> Vec<String> {
     let loads = || results.rounds.iter().flat_map(|round| &round.loads);
     let levels: BTreeSet<u32> =

@@ -24,7 +24,7 @@ pub struct Row {
 pub enum Cell {
     /// A figure of each round.
     Figures {
-        /// Their summary.
+        /// What they come to.
         #[serde(flatten)]
         summary: Summary,
         /// What they are.
@@ -40,9 +40,9 @@ pub enum Cell {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
-    /// Per second.
+    /// In a second.
     PerSecond,
-    /// Milliseconds.
+    /// Thousandths of a second.
     Milliseconds,
     /// Seconds.
     Seconds,
@@ -54,20 +54,20 @@ pub enum Unit {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// One is better, by this fraction of the other's figure.
+    /// One is better, and by so much of the other's figure.
     Better {
         /// Its place in the results.
         which: usize,
         /// 0.2: 20 % more, or less, than the other.
         by: f64,
-        /// Whether more is better.
+        /// Whether more is what is better.
         more: bool,
     },
     /// The rounds of one differ as much as those of the two.
     NoDifference,
     /// There are too few rounds to know by how much they differ.
     TooFewRounds,
-    /// There is nothing to compare.
+    /// There is nothing to be compared.
     NotCompared,
 }
 
@@ -269,7 +269,7 @@ fn number(value: f64) -> String {
 }
 
 impl Cell {
-    /// For people: the median, and minimum and maximum if they differ.
+    /// For people: the median, and least and most where they are not the same.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
@@ -280,7 +280,7 @@ impl Cell {
                 if *count < 2 {
                     return median;
                 }
-                // Minimum and maximum in the unit of the median, which is not repeated.
+                // Least and most in the unit of the median, which need not be said again.
                 let (least, most) = (shown(*least, *unit), shown(*most, *unit));
                 let unit_of = |text: &str| text.split_once(' ').map(|(_, unit)| unit.to_owned());
                 match unit_of(&median) {

@@ -22,14 +22,14 @@ use crate::host::Environment;
 use crate::problem::Exit;
 use crate::sys::SignalState;
 
-/// How long a client waits while the server is not overloaded.
+/// How long a client waits while the server is not given too much.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The number of responses in a row after which a server counts as recovered.
+/// Answers that must come in a row before a server has recovered.
 const IN_A_ROW: u32 = 5;
 /// Descriptors that we and the load generator need beside those of connections.
 const SPARE_FILES: u64 = 64;
-/// The number of clients during a reload, and how long each pauses between two requests: enough to notice what is
-/// lost, and not enough to run out of ports.
+/// Clients that come and go while a server is reloaded, and how long each rests between two requests: enough to
+/// notice what is lost, and not enough to run out of ports.
 const CLIENTS: usize = 4;
 const REST: Duration = Duration::from_millis(5);
 /// How long an old generation may take to leave.
@@ -45,7 +45,7 @@ pub fn run(terms: &Terms, mut all: Vec<Results>) -> Result<Vec<Results>, u8> {
         all.iter().filter(|results| results.failure.is_none()).map(|results| results.subject.server).collect();
     let steps = schedule(&servers, terms.options.rounds);
     let mut progress = Progress::new(&steps, &terms.options);
-    // Telling refusals from other failures costs time, so it is done for both servers or for neither.
+    // What must be told from other failures costs time to tell; so it is done for both servers or for none.
     let least_limit = all.iter().filter_map(|results| results.subject.limit).min();
     for step in steps {
         let found = all.iter_mut().find(|results| results.subject.server == step.server());
@@ -68,12 +68,12 @@ pub fn run(terms: &Terms, mut all: Vec<Results>) -> Result<Vec<Results>, u8> {
     Ok(all)
 }
 
-/// Options that must not take effect at every start.
+/// What is not to be done again at every start.
 fn without_preparations() -> Vec<String> {
     ["--pre-start=", "--reload-plugin-requirements-txt=false"].map(str::to_owned).into()
 }
 
-/// Starts the server as the user would, and checks that its response is worth measuring.
+/// Starts the server as the user would, and sees whether it gives an answer that is worth measuring.
 fn try_out(terms: &Terms, results: &mut Results, progress: &Progress) -> Result<(), Trouble> {
     let mut instance = Instance::start(terms, &results.subject, &[])?;
     instance.wait_until_ready()?;
@@ -92,10 +92,10 @@ fn try_out(terms: &Terms, results: &mut Results, progress: &Progress) -> Result<
     Ok(())
 }
 
-/// Makes one request, and gives up when interrupted.
+/// Asks once, and gives up when somebody wants us to stop.
 fn ask_patiently(terms: &Terms, address: SocketAddr) -> Result<Result<client::HttpAnswer, String>, Trouble> {
     let request = terms.request_bytes();
-    // The thread may outlive this function while it waits.
+    // It may outlive this function for as long as it waits.
     let asking = std::thread::spawn(move || client::ask(address, &request, PATIENCE));
     while !asking.is_finished() {
         terms.go_on()?;
@@ -207,7 +207,7 @@ fn drive(terms: &Terms, load: &Load<'_>, look: impl FnOnce()) -> Result<Outcome,
     terms.generator.read(&output).map_err(failed)
 }
 
-/// Measures with more clients than the capacity.
+/// More clients than the capacity.
 fn stress(terms: &Terms, results: &mut Results, progress: &Progress) -> Result<(), Trouble> {
     let subject = &results.subject;
     let limit = subject.limit.unwrap_or(terms.limit);
@@ -244,14 +244,14 @@ fn stress(terms: &Terms, results: &mut Results, progress: &Progress) -> Result<(
     Ok(())
 }
 
-/// How many connections the load generator and the server can have open.
+/// So many connections the load generator, and the server, can have open.
 fn most_connections() -> u32 {
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
     // Beyond that, ports run out.
     u32::try_from(soft.saturating_sub(SPARE_FILES)).unwrap_or(u32::MAX).clamp(1, 25_000)
 }
 
-/// Measures the time from now until requests are answered again, one after the other.
+/// From now until requests are answered again, one after the other.
 fn recovery(terms: &Terms, instance: &Instance<'_>) -> Result<Option<Duration>, Trouble> {
     let request = terms.request_bytes();
     let began = Instant::now();
@@ -275,7 +275,7 @@ fn recovery(terms: &Terms, instance: &Instance<'_>) -> Result<Option<Duration>, 
     Ok(None)
 }
 
-/// Reloads while clients come and go.
+/// A reload while clients come and go.
 fn reload(terms: &Terms, instance: &mut Instance<'_>) -> Result<Reload, Trouble> {
     let request = terms.request_bytes();
     let address = instance.address;
@@ -312,8 +312,8 @@ fn reload(terms: &Terms, instance: &mut Instance<'_>) -> Result<Reload, Trouble>
     Ok(Reload { seconds: took.as_secs_f64(), kept, ..tally })
 }
 
-/// Reloads, and waits until the old generation is gone. Returns how long the reload took, and if the old generation was
-/// kept, why.
+/// Reloads, and waits until the old generation is gone. How long the reload took, and why the old one was kept, if it
+/// was.
 fn hand_over(terms: &Terms, instance: &mut Instance<'_>) -> Result<(Duration, Option<String>), Trouble> {
     let launcher = instance.connect();
     let launcher = launcher.ok_or_else(|| Trouble::failed(Exit::No, "it does not respond on its control socket"))?;
@@ -322,7 +322,7 @@ fn hand_over(terms: &Terms, instance: &mut Instance<'_>) -> Result<(Duration, Op
         let asked = scope.spawn(move || launcher.ask(Request::Reload { server: None }, None));
         while !asked.is_finished() {
             if terms.go_on().is_err() {
-                // The launcher ends, and with it the connection that we wait for.
+                // It ends, and with it the connection that is waited for.
                 instance.terminate();
             }
             std::thread::sleep(GLANCE);
@@ -346,7 +346,7 @@ fn hand_over(terms: &Terms, instance: &mut Instance<'_>) -> Result<(Duration, Op
     Ok((took, kept))
 }
 
-/// The load generator and the version that it reports.
+/// The load generator with its version, as it says itself.
 #[must_use]
 pub fn load_generator(generator: &Generator, env: &Environment, signals: SignalState) -> String {
     let argv = [generator.kind.name(), generator.version_flag()].map(OsString::from);

@@ -8,11 +8,11 @@ use crate::settings::value::Server;
 /// One life of a server and what is done in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScheduleStep {
-    /// Started, to check that it gives the response that is to be measured.
+    /// Started, and asked whether it gives the answer that is to be measured.
     Try(Server),
     /// Started and measured at each number of connections; in the last round then reloaded while it serves.
     Round(Server, u32),
-    /// Started and overloaded.
+    /// Started and given more than it may take.
     Stress(Server, u32),
 }
 
@@ -43,13 +43,13 @@ pub fn warm_up(duration: Duration) -> Duration {
     (duration / 4).min(Duration::from_secs(1)).max(Duration::from_millis(100))
 }
 
-/// How long a client waits for a response during the overload.
+/// How long a client waits for an answer while there are too many.
 #[must_use]
 pub fn patience(duration: Duration) -> Duration {
     (duration / 2).max(Duration::from_secs(1))
 }
 
-/// How long the overload lasts: long enough for some clients to time out.
+/// How long too many clients last: long enough for some to lose their patience.
 #[must_use]
 pub fn overload(duration: Duration) -> Duration {
     duration.max(2 * patience(duration))

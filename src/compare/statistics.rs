@@ -32,12 +32,12 @@ impl Summary {
     }
 }
 
-/// A smaller difference is irrelevant, however certain it is.
+/// A smaller difference does not matter to anybody, however certain it is.
 pub const LEAST_DIFFERENCE: f64 = 0.02;
 /// The highest probability of a chance result at which a difference counts.
 const SIGNIFICANCE: f64 = 0.05;
-/// Fewer measurements than this say nothing. With this many, the lowest possible probability is one in ten, when all
-/// of one set are on the same side of all of the other. That has to suffice.
+/// Fewer measurements than this say nothing. With this many, at best a probability of one in ten can be reached, if
+/// all of one are on the same side of all of the other. That has to suffice.
 pub const FEWEST: usize = 3;
 
 /// Whether the second differs from the first by more than chance and by a relevant amount: by how much, as a ratio of
@@ -81,14 +81,14 @@ pub fn probability(first: &[f64], second: &[f64]) -> f64 {
     (2.0 * tail / ways.iter().sum::<f64>()).min(1.0)
 }
 
-/// For each number of pairs: in how many of the orders of `m` and `n` measurements that many pairs are in the wrong
-/// order. These are the coefficients of the Gaussian binomial, built up one measurement after the other.
+/// In how many of the orders of `m` and `n` measurements so many pairs are in the wrong order, for each number of
+/// pairs: the coefficients of the Gaussian binomial, built up one measurement after the other.
 fn ways(m: usize, n: usize) -> Vec<f64> {
     let mut table = vec![vec![1.0]; n + 1];
     for rows in 1..=m {
         let mut next = vec![vec![1.0]];
         for columns in 1..=n {
-            // The greatest is from the first set, and then greater than all `columns`, or from the second.
+            // The greatest of all is either one of the first, which is greater than all `columns`, or of the second.
             let mut sum = vec![0.0; rows * columns + 1];
             for (pairs, count) in table[columns].iter().enumerate() {
                 sum[pairs + columns] += count;

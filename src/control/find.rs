@@ -1,7 +1,7 @@
 //! Finding the launcher that is meant.
 //!
-//! Anybody can create a socket with a launcher's name in `/tmp`. Sockets of other users are skipped, and nothing that
-//! they say is trusted.
+//! Anybody can put a socket with a launcher's name into `/tmp`. One that belongs to somebody else is passed over, and
+//! nothing that it says is believed.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use crate::host::{Environment, Instance, runtime_directories};
 use crate::problem::{Exit, Problem};
 use crate::proc::unix_sockets::abstract_listeners;
 
-/// Which launcher is meant. What was not specified is none.
+/// Which launcher is meant. What is not named is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// Its control socket.
@@ -27,7 +27,7 @@ pub struct Wanted {
     pub host: Option<IpAddr>,
     /// The port that it serves.
     pub port: Option<u16>,
-    /// The port that is assumed if several launchers run and none is specified.
+    /// The port that is meant where several launchers run and none is named.
     pub default_port: u16,
 }
 
@@ -51,7 +51,7 @@ pub fn find(wanted: &Wanted, env: &Environment, patience: Duration) -> Result<Fo
     }
 }
 
-/// The launcher whose control socket was specified.
+/// The launcher whose control socket was named.
 fn at(place: Place, patience: Duration) -> Result<Found, Problem> {
     match place.own(patience) {
         Ok((stream, _)) => Ok(Found { stream, place }),
@@ -79,9 +79,9 @@ fn denied(place: &Place, errno: Errno) -> Problem {
 struct Search<'a> {
     wanted: &'a Wanted,
     found: BTreeMap<Instance, Found>,
-    /// Those that match, but do not respond.
+    /// Those that were asked for and cannot be asked.
     denied: Vec<(Instance, Problem)>,
-    /// Those that match, but belong to another user.
+    /// Those that match and belong to somebody else.
     strangers: Vec<String>,
 }
 
@@ -148,7 +148,7 @@ impl<'a> Search<'a> {
 }
 
 impl Wanted {
-    /// Whether an instance is the one that was specified, or serves its address.
+    /// Whether an instance is what was named, or serves it.
     fn admits(&self, instance: &Instance) -> bool {
         match (instance, &self.uds) {
             (Instance::Unix(_), Some(path)) => *instance == Instance::unix(path),
@@ -164,7 +164,7 @@ impl Wanted {
         }
     }
 
-    /// Those that may be meant; one, if it is unambiguous.
+    /// Those that are meant: one, if that is clear.
     fn choose(&self, there: &[Instance]) -> Vec<Instance> {
         let mut matching: Vec<Instance> = there.iter().filter(|instance| self.admits(instance)).copied().collect();
         let narrow = |matching: &mut Vec<Instance>, condition: &dyn Fn(&Instance) -> bool| {

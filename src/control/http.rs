@@ -1,4 +1,4 @@
-//! The part of HTTP/1 that a metrics endpoint needs. Pure.
+//! As much of HTTP/1 as a metrics endpoint needs. Pure.
 
 /// The `Content-Type` of Prometheus's text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -68,7 +68,7 @@ fn each<V: Display>(text: &mut Exposition, generations: &[Generation], value: im
 type OfWorker = (&'static str, &'static str, fn(&Worker) -> Option<f64>);
 
 #[allow(clippy::cast_precision_loss, reason = "the format's numbers are of this kind")]
-const OF_WORKER: [OfWorker; 12] = [
+const OF_WORKER: [OfWorker; 13] = [
     ("worker_age_seconds", "Time since the start of a worker.", |worker| Some(worker.age_seconds)),
     ("worker_resident_memory_bytes", "Resident memory of a worker, shared pages included.", |worker| {
         Some(worker.rss_bytes as f64)
@@ -79,6 +79,9 @@ const OF_WORKER: [OfWorker; 12] = [
     }),
     ("worker_heartbeat_age_seconds", "Time since the event loop of a worker last ran.", |worker| {
         load(worker, |load| load.heartbeat_seconds_ago)
+    }),
+    ("worker_dealt", "Whether a worker gets new clients, where the launcher deals them out.", |worker| {
+        worker.load.as_ref()?.clients.as_ref().map(|clients| f64::from(u8::from(clients == "dealt")))
     }),
     ("worker_event_loop_lag_seconds", "Latest event loop lag of a worker.", |worker| {
         load(worker, |load| load.lag_seconds)

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::settings::value::Server;
 
-/// A request: `{"request":"reload","server":"granian"}`.
+/// What is asked: `{"request":"reload","server":"granian"}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case")]
 pub enum Request {
@@ -28,7 +28,7 @@ pub enum Request {
     Live,
 }
 
-/// A response.
+/// What is answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
@@ -76,7 +76,7 @@ pub enum Answer {
 pub struct Live {
     /// Whether there is a server at all.
     pub server: bool,
-    /// How long ago a worker's event loop last ran, for the most recent of the workers.
+    /// How long ago a worker's event loop last ran; the most recent of all workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat_seconds_ago: Option<f64>,
     /// What the launcher is doing, in a word.
@@ -182,6 +182,10 @@ pub struct Worker {
 pub struct Load {
     /// `starting`, `ready` or `stopping`.
     pub state: String,
+    /// Whether it gets new clients, where the launcher deals them out: `dealt`, or why not: `full`, `silent`, `leaving`,
+    /// `starting`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<String>,
     /// How long ago its event loop last ran. Much more than a second means that the loop is blocked.
     pub heartbeat_seconds_ago: f64,
     /// The latest event loop lag.

@@ -68,21 +68,21 @@ impl Place {
             Self::Path(path) => connect_to_own_file(path, patience)?,
             Self::Abstract(_) => self.connect(patience).map_err(NotOwn::from)?,
         };
-        // For a listener this is the process that called listen(2).
+        // For a listener this is whoever made it listen, which nobody but that process can have done.
         let peer = getsockopt(&stream, PeerCredentials).map_err(NotOwn::from)?;
         check_owner(peer.uid())?;
         Ok((stream, Some(peer.pid()).filter(|pid| *pid > 0)))
     }
 }
 
-/// Why there is no launcher that we can trust.
+/// Why there is no launcher at a place that we can believe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotOwn {
     /// Nobody listens there.
     Nobody,
     /// It belongs to this user, who is neither we nor root.
     Stranger(u32),
-    /// It is ours or root's, and does not respond.
+    /// It is ours or root's, and cannot be asked.
     Denied(Errno),
 }
 
@@ -99,8 +99,8 @@ fn check_owner(uid: u32) -> Result<(), NotOwn> {
     if uid == geteuid().as_raw() || uid == 0 { Ok(()) } else { Err(NotOwn::Stranger(uid)) }
 }
 
-/// Connects to exactly the file whose owner was checked: in between, another process may replace it with its own, or
-/// with a link to another program's socket.
+/// Connects to the very file whose owner was seen: somebody may put another one, or a link to another program's
+/// socket, in its place in between.
 fn connect_to_own_file(path: &Path, patience: Duration) -> Result<UnixStream, NotOwn> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = nix::fcntl::open(path, flags, Mode::empty()).map_err(NotOwn::from)?;

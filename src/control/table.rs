@@ -191,6 +191,7 @@ pub(super) mod tests {
         Load {
             state: "ready".into(),
             heartbeat_seconds_ago: 0.44,
+            clients: None,
             lag_seconds: 0.0012,
             most_lag_seconds: 0.25,
             in_flight: 7,

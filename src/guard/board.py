@@ -69,6 +69,8 @@ def _find_board():
 
 # The map must stay: closing a descriptor of a file, and it has one, gives up the process's locks on it.
 _map = None
+# This process's slot, as words.
+_slot = None
 
 
 def _claim_slot():
@@ -76,7 +78,7 @@ def _claim_slot():
 
     It is ours by a record lock, which the kernel takes back when the process ends, however it ends.
     """
-    global _map
+    global _map, _slot
     import fcntl
     import mmap
 
@@ -97,7 +99,8 @@ def _claim_slot():
         # Not to be taken for the last owner meanwhile.
         slot.cast("I")[_STATE] = 0
         slot[:] = bytes(_SLOT)
-        words, longs = slot.cast("I"), slot.cast("Q")
+        _slot = words = slot.cast("I")
+        longs = slot.cast("Q")
         # Those that were there already were told in their own slots.
         words[_SPREAD] = struct.unpack_from("=I", _map, 4 * _ALL_SPREAD)[0]
         longs[_LEAVE_BY] = struct.unpack_from("=Q", _map, 8 * _ALL_LEAVE_BY)[0]

@@ -32,6 +32,10 @@ def _guard(inner):
     health, mounted_health, exempt, special = HEALTH_PATH, (), EXEMPT, bool(EXEMPT)
     claimed = begun = met = False
     busy = high_water = served = rejected = streams = exempted = 0
+
+    def crossed():
+        """Called when the worker has become full, or has room again."""
+
     # Nobody's memory, until there is a slot: what counts need not ask.
     words, longs = memoryview(bytearray(_SLOT)).cast("I"), memoryview(bytearray(_SLOT)).cast("Q")
     open_streams, current_task = _Streams(words, longs), None
@@ -64,6 +68,7 @@ def _guard(inner):
             open_streams.words, open_streams.longs = words, longs
             longs[_CLAIMED] = longs[_HEARTBEAT] = time.monotonic_ns()
             words[_FLAGS] = (_TRACEBACK_ON_ABORT if _trace_on_abort() else 0) | (0 if lifespan else _NO_LIFESPAN)
+            words[_LISTENER], words[_LIMIT] = _own_listener, min(LIMIT or 0, 0xFFFFFFFF)
             words[_PID] = os.getpid()
             words[_STATE] = _STARTING
             keep_beating(launcher)
@@ -87,8 +92,13 @@ def _guard(inner):
         import asyncio
         import signal
 
+        nonlocal crossed
         loop = asyncio.get_running_loop()
         own, parent = os.getpid(), os.getppid()
+        siblings = None
+        if POKE is not None:
+            siblings, crossed = _Siblings(), _crossing(loop)
+            os.set_inheritable(POKE, False)
         most_lag, due, told_to_end = 0, time.monotonic_ns() + int(BEAT * 1e9), None
 
         def beat():
@@ -109,11 +119,15 @@ def _guard(inner):
                     os.kill(own, signal.SIGTERM)
                 elif now - told_to_end > GRACE * 1e9:
                     os.kill(own, signal.SIGKILL)
+            if siblings is not None:
+                siblings.look(now)
             due = now + int(BEAT * 1e9)
             loop.call_later(BEAT, beat)
 
         def forget():
+            global _slot
             nonlocal words, longs
+            _slot = None
             words, longs = memoryview(bytearray(_SLOT)).cast("I"), memoryview(bytearray(_SLOT)).cast("Q")
             open_streams.words, open_streams.longs = words, longs
 
@@ -138,6 +152,8 @@ def _guard(inner):
         words[_IN_FLIGHT] = busy
         if busy > high_water:
             high_water = words[_HIGH_WATER] = busy
+        if busy == limit:
+            crossed()
         if scope["method"] != "GET":
             # An event stream as well is work here, and counts until it ends.
             def pass_on(message):
@@ -151,6 +167,8 @@ def _guard(inner):
                 busy -= 1
                 words[_IN_FLIGHT] = busy
                 served += 1
+                if busy + 1 == limit:
+                    crossed()
         role, task = _COUNTED, current_task()
 
         def watch(message):
@@ -195,6 +213,8 @@ def _guard(inner):
                 busy -= 1
                 words[_IN_FLIGHT] = busy
                 served += 1
+                if busy + 1 == limit:
+                    crossed()
         if role and role != _REFUSED:
             await role.parted()
 

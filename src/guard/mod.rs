@@ -18,7 +18,8 @@
 //!
 //! Of a worker that leaves, all answers say `Connection: close`, and what is open is closed bit by bit (`leave.py`).
 //!
-//! `board.py`, `loading.py`, `stand_in.py`, `headers.py`, `leave.py` and `guard.py` are the parts of the one module.
+//! `board.py`, `loading.py`, `stand_in.py`, `granian.py`, `headers.py`, `leave.py` and `guard.py` are the parts of the
+//! one module.
 
 pub mod scoreboard;
 
@@ -37,6 +38,8 @@ pub const SOURCE: &str = concat!(
     include_str!("loading.py"),
     "\n\n",
     include_str!("stand_in.py"),
+    "\n\n",
+    include_str!("granian.py"),
     "\n\n",
     include_str!("headers.py"),
     "\n\n",
@@ -72,6 +75,13 @@ pub struct Config {
     pub board: Option<i32>,
     /// The number of the descriptor over which the launcher asks for a copy of a listening socket, if it does.
     pub line: Option<i32>,
+    /// The numbers of the descriptors of the workers' own listening sockets, in the order of the workers, if each has one
+    /// from us.
+    pub listeners: Vec<i32>,
+    /// The length of their queues.
+    pub backlog: u32,
+    /// The number of the descriptor through which a worker wakes the launcher, if it is to.
+    pub poke: Option<i32>,
     /// The time between two heartbeats.
     pub beat: Duration,
     /// How long a worker may finish its requests when nobody is left to end it.
@@ -86,6 +96,7 @@ impl Config {
         let descriptor = |number: Option<i32>| number.map_or_else(|| "None".to_owned(), |number| number.to_string());
         let truth = |truth| if truth { "True" } else { "False" };
         let exempt: String = self.exempt.iter().map(|prefix| literal(prefix) + ", ").collect();
+        let listeners: Vec<String> = self.listeners.iter().map(|number| format!("{number},")).collect();
         let constants = [
             ("SERVER", literal(self.server.word())),
             ("APP", literal(&self.app)),
@@ -99,6 +110,9 @@ impl Config {
             ("BALANCE", truth(self.balance).into()),
             ("BOARD", descriptor(self.board)),
             ("LINE", descriptor(self.line)),
+            ("LISTENERS", format!("({})", listeners.join(" "))),
+            ("BACKLOG", self.backlog.to_string()),
+            ("POKE", descriptor(self.poke)),
             ("BEAT", self.beat.as_secs_f64().to_string()),
             ("GRACE", self.grace.as_secs_f64().to_string()),
         ];

@@ -76,6 +76,28 @@ mod flag {
     pub const NO_LIFESPAN: u32 = 2;
 }
 
+/// Where a worker accepts clients, as far as it tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepts {
+    /// It does not yet, or shares a socket with the others.
+    Untold,
+    /// On a socket of its own from the launcher: which of those that its generation inherited, counted from 0.
+    Lent(usize),
+    /// On one that its server opened for it.
+    Own,
+}
+
+impl From<u32> for Accepts {
+    /// The word that stands in the slot: the number counted from 1, 0 for none.
+    fn from(word: u32) -> Self {
+        match word {
+            0 => Self::Untold,
+            u32::MAX => Self::Own,
+            number => Self::Lent(number as usize - 1),
+        }
+    }
+}
+
 /// How far a worker has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -129,11 +151,12 @@ pub struct Slot {
     pub connections: u32,
     /// How often its event loop has looked for new clients. It moves while the loop turns and clients come.
     pub turns: u32,
-    /// Which of the listening sockets that its generation inherited is its own, counted from 1; none if it shares one,
-    /// or opened its own.
-    pub listener: Option<NonZeroU32>,
+    /// Where it accepts clients.
+    pub accepts: Accepts,
     /// How many requests it may have in flight at present, if that is limited.
     pub limit: Option<NonZeroU32>,
+    /// Whether the launcher has told it to leave.
+    pub is_leaving: bool,
     /// Whether SIGABRT makes it write where it is (Python's faulthandler).
     pub traceback_on_abort: bool,
     /// Whether its server speaks no lifespan protocol with the app, so that its first request is the first sign of
@@ -247,8 +270,9 @@ impl Scoreboard {
             streams: word(slot::STREAMS),
             connections: word(slot::CONNECTIONS),
             turns: word(slot::TURNS),
-            listener: NonZeroU32::new(word(slot::LISTENER)),
+            accepts: Accepts::from(word(slot::LISTENER)),
             limit: NonZeroU32::new(word(slot::LIMIT)),
+            is_leaving: long(slot::LEAVE_BY) != 0,
             traceback_on_abort: flags & flag::TRACEBACK_ON_ABORT != 0,
             no_lifespan: flags & flag::NO_LIFESPAN != 0,
         })

@@ -13,6 +13,9 @@ fn config() -> Config {
         exempt: vec!["/a".into(), "/b\"\\\n".into()],
         balance: true,
         line: None,
+        listeners: vec![7, 8],
+        backlog: 2048,
+        poke: Some(9),
         board: Some(5),
         beat: Duration::from_millis(250),
         grace: Duration::from_secs(25),
@@ -23,9 +26,10 @@ fn config() -> Config {
 fn the_constants_are_python_and_what_was_meant() {
     let text = config().source();
     let (constants, _) = text.split_once("# What stands above").unwrap();
-    let script =
-        format!("{constants}\nprint([APP, LIMIT, MAX_STREAMS, EXEMPT, BOARD, BEAT, FACTORY, GRACE, BALANCE])");
+    let script = format!(
+        "{constants}\nprint([APP, LIMIT, MAX_STREAMS, EXEMPT, BOARD, BEAT, FACTORY, GRACE, BALANCE, LISTENERS, POKE])"
+    );
     let output = std::process::Command::new("python3").args(["-c", &script]).output().unwrap();
-    let wanted = r#"['my.app:app', 2, None, ('/a', '/b"\\\n'), 5, 0.25, False, 25, True]"#;
+    let wanted = r#"['my.app:app', 2, None, ('/a', '/b"\\\n'), 5, 0.25, False, 25, True, (7, 8), 9]"#;
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), wanted, "{output:?}");
 }

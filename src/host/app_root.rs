@@ -1,8 +1,8 @@
-//! The working directory that `APP_ROOT` names, and why it may not be used.
+//! The working directory that `APP_ROOT` names, and what speaks against it.
 
 use std::path::Path;
 
-/// Whether `APP_ROOT` is used.
+/// What became of `APP_ROOT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AppRoot {
     /// It is the working directory, or it is not set.

@@ -1,4 +1,4 @@
-//! Gunicorn's configuration file: what its text says, and where the app is according to it.
+//! Gunicorn's configuration file: what its text says, and where the app is by it.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -41,7 +41,7 @@ pub(super) fn app(
     app::app(&name, &ImportPath::new(directories(query, said), query, python, path_files), path)
 }
 
-/// The directories that Gunicorn puts first on the import path: `pythonpath`, the last one first, then `chdir`.
+/// The directories that Gunicorn puts first on the import path: `pythonpath`, the last one foremost, then `chdir`.
 fn directories(query: &Query, said: Option<&Assignments>) -> Vec<PathBuf> {
     let told = |told: Option<String>, name| told.or_else(|| said.and_then(|said| text(said, name)));
     let start = query.working_directory();

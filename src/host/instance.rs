@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// The prefix of the names of a launcher's files.
+/// What the names of a launcher's files begin with.
 const PREFIX: &str = "mcp-launch-";
-/// Takes the place of the IP address if a Unix socket is served.
+/// Stands in the place of an IP address where a Unix socket is served.
 const UNIX: &str = "unix";
 
 /// The address that a launcher serves. Its lock and its control socket are named after it.
@@ -26,7 +26,7 @@ impl Instance {
         Self::Tcp(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
 
-    /// A launcher that serves a Unix socket: the same one however its path is written.
+    /// A launcher that serves a Unix socket: the same one for every way to write its path.
     #[must_use]
     pub fn unix(path: &Path) -> Self {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -56,11 +56,11 @@ impl Instance {
         } else {
             Self::Tcp(SocketAddr::new(address.parse().ok()?, port.parse().ok()?))
         };
-        // An instance has only one name.
+        // One instance has one name.
         (found.file_stem() == stem).then_some(found)
     }
 
-    /// The instance on all addresses of its family, which excludes one on a single address.
+    /// The instance on all addresses of its family, which cannot be there beside one on a single address.
     #[must_use]
     pub fn on_all_addresses(&self) -> Option<Self> {
         let Self::Tcp(address) = self else { return None };

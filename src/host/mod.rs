@@ -181,7 +181,7 @@ pub struct MemoryLimit {
 pub struct Python {
     /// The interpreter that the server will run in.
     pub interpreter: Option<Interpreter>,
-    /// The places that were searched, for the error message.
+    /// Where it was looked for, for the error message.
     pub searched: Vec<String>,
     /// The installed packages that matter here, under their normalized names (`uvicorn-worker`).
     pub packages: BTreeMap<String, Version>,

@@ -14,7 +14,7 @@ impl OomKills {
     #[must_use]
     pub fn find() -> Option<Self> {
         let root = Root::new(Path::new("/"));
-        // What could not be read is reported where the limits are read.
+        // Whoever reads the limits reports what could not be read.
         let mut notes = Vec::new();
         let cgroup = Cgroups::read(&root, &mut notes).of("memory", &mut notes)?;
         let file = match cgroup.interface {

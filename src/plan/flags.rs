@@ -42,6 +42,8 @@ const GUNICORN: &[Lifetime] =
 pub(super) const GUNICORN_ASGI: Version = Version(24, 0, 0);
 /// The first release of Gunicorn that takes networks (CIDR) as `--forwarded-allow-ips`.
 pub(super) const GUNICORN_NETWORKS: Version = Version(24, 1, 0);
+/// The first release of Granian in which each worker is given what it listens on, by its number.
+pub(super) const GRANIAN_OWN_SOCKETS: Version = Version(2, 8, 0);
 /// The first release of Granian with the event loop rloop.
 pub(super) const GRANIAN_RLOOP: Version = Version(1, 7, 0);
 

@@ -10,8 +10,8 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use super::app::AppTarget;
-use super::flags::{GRANIAN_RLOOP, granian_has, granian_since};
-use super::guard::Around;
+use super::flags::{GRANIAN_OWN_SOCKETS, GRANIAN_RLOOP, granian_has, granian_since};
+use super::guard::{Around, WorkerSockets};
 use super::gunicorn::timeout::WorkerTimeout;
 use super::server::install;
 use super::{Bind, Findings, Launch, Limits, Module, grace};
@@ -206,11 +206,26 @@ impl Args<'_> {
             has_lifespan,
             doubt: None,
             worker_timeout: inputs.worker_timeout.limit,
-            // Spawned workers do not inherit the channel through which we would ask them.
-            own_listeners: matches!(inputs.bind, Bind::Tcp(_)) && !self.spawns(),
+            sockets: self.worker_sockets(),
             obstacle,
         };
         launch.guard(around, inputs.resolution, self.findings)
+    }
+
+    /// How the workers come to their listening sockets. Spawned ones inherit nothing, neither a socket nor the channel
+    /// through which we would ask them for theirs.
+    fn worker_sockets(&self) -> WorkerSockets {
+        let inputs = self.inputs;
+        let fits = inputs.version.is_some_and(|version| version >= GRANIAN_OWN_SOCKETS);
+        match inputs.bind {
+            Bind::Tcp(_) if self.spawns() => WorkerSockets::Shared,
+            Bind::Tcp(_) if fits && self.settings().balance.value => {
+                let backlog = u32::try_from(self.settings().granian_backlog.value.0).unwrap_or(u32::MAX);
+                WorkerSockets::Lent { workers: inputs.workers, backlog }
+            }
+            Bind::Tcp(_) => WorkerSockets::Own,
+            Bind::Unix(_) => WorkerSockets::Shared,
+        }
     }
 
     /// Whether workers are spawned instead of forked: Granian uses Python's default, which is to spawn from 3.14 on.

@@ -15,6 +15,8 @@ use crate::settings::{Resolution, Settings};
 const SLOWEST_BEAT: Duration = Duration::from_secs(1);
 /// The shortest.
 const FASTEST_BEAT: Duration = Duration::from_millis(10);
+/// Where workers watch each other so that clients are not dealt to one that is silent for a second.
+const DEALING_BEAT: Duration = Duration::from_millis(250);
 /// Number of heartbeats within the time after which a worker counts as hung.
 const BEATS: u32 = 4;
 
@@ -29,14 +31,25 @@ pub(super) struct Around<'a> {
     pub worker_class: Option<String>,
     /// Whether the server tells the app when it starts and stops.
     pub has_lifespan: bool,
-    /// Whether the workers open their own listening sockets, of which we want copies for steering clients.
-    pub own_listeners: bool,
+    /// How the workers come to their listening sockets.
+    pub sockets: WorkerSockets,
     /// Why it is not known whether the workers serve ASGI, so that no limit can be promised.
     pub doubt: Option<&'static str>,
     /// How long an event loop may be silent, if that is watched.
     pub worker_timeout: Option<Duration>,
     /// Why the guard cannot be used.
     pub obstacle: Option<String>,
+}
+
+/// How a server's workers come to the sockets at which clients arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WorkerSockets {
+    /// All of them share what the server has, or nobody can reach theirs.
+    Shared,
+    /// Each opens its own, and can be asked for a copy for steering clients.
+    Own,
+    /// Each of so many workers gets one from us.
+    Lent { workers: u32, backlog: u32 },
 }
 
 impl Around<'_> {
@@ -104,11 +117,21 @@ impl Launch {
             self.descriptors.push(Descriptor { number, what: Inherited::Scoreboard });
             number
         });
-        let line = (board.is_some() && around.own_listeners).then(|| {
+        let mut inherit = |what: Inherited| {
             let number = self.next_number(resolution);
-            self.descriptors.push(Descriptor { number, what: Inherited::BorrowedSockets });
+            self.descriptors.push(Descriptor { number, what });
             number
-        });
+        };
+        let (mut line, mut listeners, mut poke, mut queue) = (None, Vec::new(), None, 0);
+        match around.sockets {
+            WorkerSockets::Own if board.is_some() => line = Some(inherit(Inherited::BorrowedSockets)),
+            WorkerSockets::Lent { workers, backlog } if board.is_some() => {
+                queue = backlog;
+                listeners = (0..workers).map(|_| inherit(Inherited::WorkerListener)).collect();
+                poke = (workers > 1).then(|| inherit(Inherited::Wakeup));
+            }
+            _ => {}
+        }
         let config = Config {
             server: around.server,
             app: around.app.text.clone(),
@@ -122,7 +145,10 @@ impl Launch {
             balance: settings.balance.value,
             board,
             line,
-            beat: beat(around.worker_timeout),
+            beat: beat(around.worker_timeout).min(if poke.is_some() { DEALING_BEAT } else { SLOWEST_BEAT }),
+            listeners,
+            backlog: queue,
+            poke,
             grace: settings.stop_timeout.0,
         };
         Some(Module { name: MODULE.into(), source: config.source() })

@@ -106,6 +106,14 @@ pub enum Bind {
     Unix(PathBuf),
 }
 
+impl Plan {
+    /// Whether each worker has a listening socket from us. Workers must tell when they are ready then.
+    #[must_use]
+    pub fn lends_to_each_worker(&self) -> bool {
+        self.descriptors.iter().any(|descriptor| descriptor.what == Inherited::WorkerListener)
+    }
+}
+
 impl Bind {
     /// The launcher that serves there.
     #[must_use]
@@ -138,8 +146,10 @@ pub struct Descriptor {
 /// What can be inherited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inherited {
-    /// The listening socket for [`Plan::bind`], with this backlog.
+    /// The listening socket for [`Plan::bind`], which all workers share.
     Listener,
+    /// A listening socket for [`Plan::bind`] that one worker has for itself: the first of these is the first worker's.
+    WorkerListener,
     /// A listening socket for the one of [`Plan::further_binds`] with this index.
     FurtherListener(usize),
     /// A private listening socket of this generation: a response there comes from this generation.
@@ -152,8 +162,18 @@ pub enum Inherited {
     Modules(Vec<Module>),
     /// The [scoreboard](crate::guard::scoreboard) of the generation.
     Scoreboard,
+    /// The end of a pipe through which a worker wakes the launcher, which then looks at the scoreboard.
+    Wakeup,
     /// The workers' end of the channel through which we borrow copies of their listening sockets.
     BorrowedSockets,
+}
+
+impl Inherited {
+    /// Whether it is a socket at which clients of [`Plan::bind`] arrive.
+    #[must_use]
+    pub const fn is_public_listener(&self) -> bool {
+        matches!(self, Self::Listener | Self::WorkerListener)
+    }
 }
 
 /// How the server is supervised.

@@ -1,4 +1,4 @@
-//! The part of HTTP/1.1 (RFC 9112) that is needed to read a status.
+//! As much of HTTP/1.1 (RFC 9112) as it takes to learn a status.
 
 use super::Response;
 
@@ -12,7 +12,7 @@ pub(super) fn request(host: &str, path: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A response, as far as it has been received.
+/// An answer, as far as it has come in.
 #[derive(Debug, Default)]
 pub(super) struct ResponseReader(Vec<u8>);
 
@@ -21,7 +21,7 @@ impl ResponseReader {
         self.0.extend_from_slice(bytes);
         let mut answer = httparse::Response::new(&mut []);
         let parsed = answer.parse(&self.0);
-        // The reason comes last in the status line; errors after it do not matter.
+        // The reason comes last in the status line; whatever is wrong behind it does not matter.
         match (answer.code, answer.reason) {
             (Some(code), Some(_)) => Some(Response::Status(code)),
             _ => (parsed.is_err() || self.0.len() > LONGEST).then_some(Response::Other),

@@ -59,7 +59,7 @@ impl Tls {
         let mut clear = Vec::new();
         while !bytes.is_empty() {
             if connection.read_tls(&mut bytes).map_err(|_| Response::Other)? == 0 {
-                // It has closed the connection; what comes after that is ignored.
+                // It has said goodbye; what comes after that is ignored.
                 break;
             }
             let state = connection.process_new_packets().map_err(|error| match error {

@@ -5,7 +5,7 @@
 //! a character.
 //!
 //! Not the crate `procfs`: it reads all 52 fields where ours reads ten, holds a directory open for each process while one
-//! spare descriptor must do here, has no `sock_diag` and no search for children by scanning, and brings three crates.
+//! spare descriptor must do here, has neither `sock_diag` nor a search for children by scan, and brings three crates.
 
 pub mod memory;
 pub mod process;

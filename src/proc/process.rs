@@ -26,7 +26,7 @@ pub struct Process {
     pub state: char,
     /// When it started, in clock ticks since boot; together with the pid this identifies one process.
     pub start: u64,
-    /// Whether it has ended, or is about to and nothing can stop that.
+    /// Whether it is ending or has ended: nothing can stop that.
     pub is_dying: bool,
 }
 
@@ -73,7 +73,7 @@ impl Process {
     }
 }
 
-/// The directory of a process.
+/// Where the kernel tells of a process.
 pub(super) fn directory(pid: Pid) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}"))
 }

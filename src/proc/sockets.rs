@@ -14,7 +14,7 @@ pub fn listening(port: u16) -> Vec<(SocketAddr, u64)> {
 }
 
 /// The sockets that listen on exactly this address, by inode. Those of them that are bound with `SO_REUSEPORT` are
-/// one group; a listener with the same port at another address does not belong to it.
+/// one group; a listener with the same port at another address is none of it.
 #[must_use]
 pub fn at(address: SocketAddr) -> BTreeSet<u64> {
     let is_there = |other: &SocketAddr| (other.ip(), other.port()) == (address.ip(), address.port());

@@ -7,12 +7,13 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 /// A process in `exit` has one of these among its flags (`PF_EXITING` and `PF_SIGNALED` of the kernel's
-/// `include/linux/sched.h`). It sets them a few instructions after it has taken a fatal signal off the pending ones.
+/// `include/linux/sched.h`). Between the moment in which it takes a signal that ends it off the pending ones and the
+/// one in which it sets them lie a few instructions.
 const EXITING: u64 = 0x4 | 0x400;
 /// SIGKILL among the pending signals.
 const KILL_PENDING: u64 = 1 << (Signal::SIGKILL as u64 - 1);
 
-/// The kernel's line about a process or a thread. Times are in clock ticks.
+/// What the kernel tells of a process or a thread in one line. Times are in clock ticks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stat {
     /// `R`, `S`, `D`, `T`, `Z` and so on.
@@ -29,7 +30,7 @@ pub(super) struct Stat {
     /// Resident pages.
     pub pages: u64,
     pending: u64,
-    /// As `wait` returns it. Always 0 for a reader that may not trace the process.
+    /// As `wait` gives it. 0 for those who may not trace the process, however it ended.
     pub exit_code: i32,
 }
 
@@ -68,7 +69,7 @@ impl Stat {
         matches!(self.state, 'Z' | 'X')
     }
 
-    /// Whether it has ended, or is about to and nothing can stop that.
+    /// Whether it is about to end, or has ended: nothing can keep it.
     pub const fn is_dying(&self) -> bool {
         self.has_ended() || self.flags & EXITING != 0 || self.pending & KILL_PENDING != 0
     }

@@ -1,6 +1,6 @@
 //! Names in the abstract namespace of Unix sockets.
 
-/// The abstract names that have a listener; empty if the kernel does not list them.
+/// The abstract names on which somebody listens; none where the kernel does not tell.
 #[must_use]
 pub fn abstract_listeners() -> Vec<String> {
     parse(&std::fs::read("/proc/net/unix").unwrap_or_default())

@@ -40,12 +40,12 @@ pub fn cpu_with_reaped(pid: Pid) -> Option<Duration> {
     Stat::read(directory(pid)).map(|stat| ticks(stat.cpu + stat.reaped_cpu))
 }
 
-/// What is known about a process that has ended, before its parent reaps it.
+/// What can be said of a process that has ended, before its parent reaps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreaped {
     /// How it ended.
     Status(ExitStatus),
-    /// It has ended, and we cannot see how, because it is another user's and we may not trace it.
+    /// It has ended, and we may not know how: it is another user's, and we may not trace it.
     Hidden,
 }
 
@@ -58,7 +58,7 @@ pub fn unreaped(process: &Process) -> Option<Unreaped> {
     Some(if is_shown { Unreaped::Status(ExitStatus::from_raw(stat.exit_code)) } else { Unreaped::Hidden })
 }
 
-/// Whether we may see what the kernel only shows to those who may trace the process: `ptrace(2)`, access modes.
+/// Whether the kernel shows us what it shows only to those who may trace the process: `ptrace(2)`, access modes.
 fn may_trace(pid: Pid) -> bool {
     /// The bit of `CAP_SYS_PTRACE` in a set of capabilities.
     const SYS_PTRACE: u64 = 1 << 19;

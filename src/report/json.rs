@@ -40,6 +40,8 @@ fn plan_value(resolution: &Resolution, plan: &Plan) -> Value {
         Inherited::FurtherListener(_) => json!({ "number": descriptor.number, "what": "further-listener" }),
         Inherited::ProbeListener => json!({ "number": descriptor.number, "what": "probe-listener" }),
         Inherited::Scoreboard => json!({ "number": descriptor.number, "what": "scoreboard" }),
+        Inherited::WorkerListener => json!({ "number": descriptor.number, "what": "worker-listener" }),
+        Inherited::Wakeup => json!({ "number": descriptor.number, "what": "wakeup" }),
         Inherited::BorrowedSockets => json!({ "number": descriptor.number, "what": "line" }),
         Inherited::Pair => json!({ "number": descriptor.number, "what": "certificate-and-key" }),
         Inherited::Authority => json!({ "number": descriptor.number, "what": "certificate-authority" }),

@@ -216,6 +216,8 @@ fn what(inherited: &Inherited) -> String {
         Inherited::FurtherListener(index) => format!("the listening socket for further address {}", index + 1),
         Inherited::ProbeListener => "a private listening socket for readiness probes".into(),
         Inherited::Scoreboard => "shared memory in which the workers report their state".into(),
+        Inherited::WorkerListener => "the listening socket of one worker".into(),
+        Inherited::Wakeup => "a pipe through which a worker wakes the launcher".into(),
         Inherited::BorrowedSockets => "a channel for borrowing copies of the workers' listening sockets".into(),
         Inherited::Pair => "certificate chain and private key, in memory".into(),
         Inherited::Authority => "CA certificates for verifying clients, in memory".into(),

@@ -30,6 +30,8 @@ pub fn exec(plan: &Plan, lock: Option<Lock>, inherited: SignalState) -> Result<E
                 super::memfd::credentials::memory_file(plan.credentials.as_ref(), what)
             }
             Inherited::Listener
+            | Inherited::WorkerListener
+            | Inherited::Wakeup
             | Inherited::FurtherListener(_)
             | Inherited::ProbeListener
             | Inherited::Scoreboard
@@ -57,8 +59,8 @@ pub fn exec(plan: &Plan, lock: Option<Lock>, inherited: SignalState) -> Result<E
     Err(cannot("exec", sys::exec(&image, inherited)))
 }
 
-/// Whether a stop signal has been pending since the start of the program. After exec the kernel would drop it if we are
-/// PID 1; a process that has not begun has nothing to finish, so it stops at once.
+/// Whether a stop signal waits since the start of the program. After exec the kernel would drop it if we are
+/// PID 1; a process that is about to begin has nothing to finish, so the wish is granted at once.
 fn stop_is_pending() -> bool {
     sys::pending_signals()
         & [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT].iter().fold(0, |mask, s| mask | 1 << (s - 1))

@@ -33,7 +33,7 @@ fn handled() -> Vec<i32> {
 /// Runs a command to its end.
 ///
 /// # Errors
-/// The problem that prevented its start.
+/// The problem that kept it from being started.
 pub fn run(program: &Path, argv: &[OsString], env: &Environment, inherited: SignalState) -> Result<u8, Problem> {
     let cannot = |what: &str, error: &dyn std::fmt::Display| {
         Problem::new(Exit::NotExecutable, format!("cannot run {}: {what}: {error}", program.display()))
@@ -99,7 +99,7 @@ fn forward(child: Pid, signal: i32) {
 }
 
 /// Stops the command's process group and then ourselves, until we are continued: a shell with job control stops the job
-/// that it started, however its processes handle the signal. As PID 1 the kernel does not stop us.
+/// that it started, whatever its parts make of the signal. As PID 1 the kernel does not stop us.
 fn stop_with_group(child: Pid) {
     let _ = killpg(child, Signal::SIGSTOP);
     let _ = kill(nix::unistd::getpid(), Signal::SIGSTOP);

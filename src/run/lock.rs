@@ -26,7 +26,7 @@ struct Held {
     path: PathBuf,
 }
 
-/// The holder of a lock, according to the file.
+/// Who holds a lock, as far as the file says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// The file.
@@ -37,7 +37,7 @@ pub struct Holder {
     pub serves: Option<String>,
 }
 
-/// Why the lock could not be taken.
+/// Why the lock was not to be had.
 #[derive(Debug)]
 pub enum Refused {
     /// Another process holds it.
@@ -46,12 +46,12 @@ pub enum Refused {
     Unusable(PathBuf, String),
 }
 
-/// Whose files are accepted as locks.
+/// Whose files are taken for locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     /// Everybody's: the user named the file.
     Any,
-    /// Our own and root's. Otherwise anybody could prevent our start in a directory that everybody can write to.
+    /// Our own and root's. In a directory that everybody can write to, anybody could keep us from starting otherwise.
     OursOrRoot,
 }
 
@@ -59,7 +59,7 @@ impl Lock {
     /// Takes the lock that the user named.
     ///
     /// # Errors
-    /// It is held, or the file cannot be used.
+    /// When it is held or the file cannot be used.
     pub fn named(path: &Path, serves: &str) -> Result<Self, Refused> {
         Ok(Self(vec![acquire(path, FlockArg::LockExclusiveNonblock, Owner::Any, serves)?]))
     }
@@ -67,8 +67,8 @@ impl Lock {
     /// Takes the lock of an instance in a directory.
     ///
     /// # Errors
-    /// It is held, by an instance on the same address, on all addresses or, for the one on all addresses, on a single
-    /// one; or a file cannot be used.
+    /// When it is held, be it by the instance on all addresses or, for that one, by one on a single address; or when a
+    /// file cannot be used.
     pub fn of_instance(directory: &Path, instance: &Instance, serves: &str) -> Result<Self, Refused> {
         let path = |instance: &Instance| directory.join(format!("{}.lock", instance.file_stem()));
         let own = acquire(&path(instance), FlockArg::LockExclusiveNonblock, Owner::OursOrRoot, serves);
@@ -93,7 +93,7 @@ impl Lock {
 impl Drop for Held {
     fn drop(&mut self) {
         let Some(file) = self.file.take() else { return };
-        // Others may share it. Only a sole holder removes the file, because then no other process is about to lock it.
+        // Others may share it. Only who has it alone removes it: then nobody can have taken the path for a lock.
         if file.relock(FlockArg::LockExclusiveNonblock).is_ok() && is_at(&file, &self.path) {
             let _ = std::fs::remove_file(&self.path);
         }
@@ -137,7 +137,7 @@ fn check(file: &Metadata, owner: Owner) -> Result<(), String> {
     if !file.is_file() {
         return Err("it is not a regular file".into());
     }
-    // A hard link to another file, which may be precious.
+    // A second name of a file that is precious to somebody.
     if file.nlink() > 1 {
         return Err("it has more than one name".into());
     }
@@ -148,7 +148,7 @@ fn check(file: &Metadata, owner: Owner) -> Result<(), String> {
     Ok(())
 }
 
-/// Reports what is in the way, if it belongs to another user.
+/// Says what is in the way, if it is somebody else's.
 fn why_not_opened(path: &Path, owner: Owner, error: &std::io::Error) -> String {
     let there = std::fs::symlink_metadata(path).ok();
     match there.and_then(|file| check(&file, owner).err()) {
@@ -167,7 +167,7 @@ fn holder(path: &Path, file: File) -> Holder {
     Holder { path: path.to_owned(), pid, serves: lines.next().map(str::to_owned) }
 }
 
-/// The wildcard address's file names no holder when instances on single addresses share it: looks for one of them.
+/// The file of the wildcard address names nobody when those on single addresses share it: looks for one of them.
 fn name_single_address(refused: Refused, directory: &Path, instance: &Instance) -> Refused {
     let Refused::Held(Holder { pid: None, .. }) = refused else { return refused };
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();

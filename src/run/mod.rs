@@ -1,4 +1,4 @@
-//! Carrying out a plan: becoming the server, or supervising it.
+//! Carrying out a plan: becoming the server, or staying with it.
 
 pub(crate) mod exec;
 pub(crate) mod init;
@@ -26,7 +26,7 @@ pub(crate) fn status_of(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(255)
 }
 
-/// Makes us the parent of orphaned descendants, which PID 1 is anyway.
+/// Has orphaned descendants handed to us. PID 1 gets them anyway.
 pub(crate) fn adopt_orphans() {
     if nix::unistd::getpid().as_raw() != 1 {
         let _ = nix::sys::prctl::set_child_subreaper(true);
@@ -37,7 +37,7 @@ pub(crate) fn adopt_orphans() {
 pub(crate) fn signal_all(processes: &[Process], signal: Signal) {
     for process in processes.iter().filter(|process| !process.is_zombie()) {
         let _ = process.signal(signal);
-        // Only those that are stopped: others would handle SIGCONT, which has the higher number, first.
+        // Only those that are stopped: others would see the higher number first, and act on it.
         let is_stopped = || Process::read(process.pid).is_some_and(|now| now.state == 'T');
         if signal != Signal::SIGKILL && is_stopped() {
             let _ = process.signal(Signal::SIGCONT);
@@ -45,7 +45,7 @@ pub(crate) fn signal_all(processes: &[Process], signal: Signal) {
     }
 }
 
-/// A timeout for `poll`, rounded up so that it does not end too early; none means no limit.
+/// A wait for `poll`, rounded up so that it does not end just before its time; none is for ever.
 pub(crate) fn poll_timeout(wait: Option<Duration>) -> PollTimeout {
     let millis =
         |wait: Duration| i32::try_from(wait.as_millis() + u128::from(!wait.subsec_nanos().is_multiple_of(1_000_000)));

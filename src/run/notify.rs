@@ -5,7 +5,7 @@
 //! side needs to know the other's limits. The loop itself feeds the watchdog, which therefore expires if the loop hangs.
 //!
 //! Not the crate `sd-notify`: it opens a blocking socket for each message, reads the process's own environment, and
-//! knows no abstract names; of this module it would only replace the text of seven assignments.
+//! knows no abstract names; of this module it would replace the spelling of seven assignments.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -21,21 +21,21 @@ use crate::host::Environment;
 
 /// How soon a message that the socket had no room for is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// How many messages are kept; beyond that the oldest are dropped.
+/// Messages that wait; older ones are of no interest then.
 const MOST_WAITING: usize = 16;
-/// The keep-alive.
+/// The sign of life.
 const ALIVE: &str = "WATCHDOG=1";
-/// Added to the time that a step may take according to the settings, to cover what happens between the steps.
+/// What we ask for beyond the time that something may take by its settings, for what lies between the steps.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// The connection to a service manager; without one, messages are discarded.
+/// The way to a service manager; without one, everything is said to nobody.
 #[derive(Debug, Default)]
 pub struct Notifier {
     way: Option<(UnixDatagram, SocketAddr)>,
     waiting: VecDeque<String>,
     retry_at: Option<Instant>,
     watchdog: Option<Watchdog>,
-    /// Whether it was told that we are ready, in which case a failed reload does not change that.
+    /// Whether it was told that we are ready, so that a reload which fails leaves us so.
     told_ready: bool,
 }
 
@@ -46,13 +46,13 @@ struct Watchdog {
 }
 
 impl Notifier {
-    /// Reads the environment. An invalid address counts as none.
+    /// As the environment says. An address that cannot be understood is as good as none.
     #[must_use]
     pub fn from_environment(env: &Environment) -> Self {
         let variable = |name: &str| env.get(OsStr::new(name)).filter(|value| !value.is_empty());
         let Some(way) = variable("NOTIFY_SOCKET").and_then(|address| way(address)) else { return Self::default() };
         let number = |name: &str| variable(name).and_then(|value| value.to_str()?.parse::<u64>().ok());
-        // Without a pid it is meant for every process that reads it.
+        // Without a pid it is meant for whoever reads it.
         let is_ours = variable("WATCHDOG_PID").is_none() || number("WATCHDOG_PID") == Some(std::process::id().into());
         let limit = number("WATCHDOG_USEC").filter(|limit| is_ours && *limit > 0);
         let watchdog = limit.map(|limit| Watchdog {
@@ -68,7 +68,7 @@ impl Notifier {
         self.send(format!("READY=1\nSTATUS={}", one_line(status)));
     }
 
-    /// We still serve, if we did before.
+    /// We serve on as before, if we did.
     pub fn still_ready(&mut self, status: &str) {
         if self.told_ready {
             self.ready(status);
@@ -77,8 +77,8 @@ impl Notifier {
         }
     }
 
-    /// A step of the start begins and may take this long: the manager's own limit must not cut it short. Once we were
-    /// ready there is no such limit, and only the text counts.
+    /// A step on the way to being ready begins, and may take so long: the manager's own limit must not cut it short.
+    /// Once we were ready there is no such limit, and these are words only.
     pub fn starting(&mut self, status: &str, within: Duration) {
         if self.told_ready {
             self.status(status);
@@ -87,19 +87,19 @@ impl Notifier {
         }
     }
 
-    /// We read our settings again and hand over.
+    /// We read our settings anew and hand over.
     pub fn reloading(&mut self, within: Duration) {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
         let patience = patience(within);
         self.send(format!("RELOADING=1\nMONOTONIC_USEC={}\nSTATUS=reloading\n{patience}", now.as_micros()));
     }
 
-    /// We are stopping, which may take this long.
+    /// We are about to end, and may take so long.
     pub fn stopping(&mut self, status: &str, within: Duration) {
         self.send(format!("STOPPING=1\nSTATUS={}\n{}", one_line(status), patience(within)));
     }
 
-    /// Our status as text.
+    /// How we are, in words.
     pub fn status(&mut self, status: &str) {
         self.send(format!("STATUS={}", one_line(status)));
     }
@@ -110,14 +110,14 @@ impl Notifier {
         self.retry_at.into_iter().chain(self.watchdog.as_ref().map(|watchdog| watchdog.next)).min()
     }
 
-    /// Sends pending messages, and the keep-alive if it is due.
+    /// Sends what waits, and the sign of life if it is time.
     pub fn advance(&mut self, now: Instant) {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.flush();
         }
         if let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.next <= now) {
             watchdog.next = now + watchdog.interval;
-            // One pending keep-alive is enough: more of them would crowd out other messages.
+            // One that waits is enough: more of them would crowd out what matters.
             if !self.waiting.iter().any(|message| message == ALIVE) {
                 self.send(ALIVE.to_owned());
             }
@@ -144,7 +144,7 @@ impl Notifier {
                     self.retry_at = Some(Instant::now() + RETRY_AFTER);
                     return;
                 }
-                // There is nobody to receive it, and nothing that we could do about it.
+                // Nobody there, or nobody for us: nothing that we could do about it.
                 _ => _ = self.waiting.pop_front(),
             }
         }
@@ -163,12 +163,12 @@ fn way(address: &OsStr) -> Option<(UnixDatagram, SocketAddr)> {
     Some((socket, address.ok()?))
 }
 
-/// The assignment that extends the manager's limit for the current step to at least this long.
+/// The assignment that makes the manager's limit for what goes on at least so long.
 fn patience(within: Duration) -> String {
     format!("EXTEND_TIMEOUT_USEC={}", (within + MARGIN).as_micros())
 }
 
-/// A line break would start another assignment.
+/// A line break would begin another assignment.
 fn one_line(text: &str) -> String {
     text.replace(['\n', '\r'], " ")
 }

@@ -45,18 +45,18 @@ const KILL_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 const STOPS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
 
-/// The outcome of the commands.
+/// What the commands came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// All succeeded.
     Done,
-    /// A stop was requested; the program exits with this status.
+    /// A stop was asked for; the program exits with this status.
     Stopped(u8),
     /// One failed for good; the program exits with this status, for this reason.
     Failed(u8, String),
 }
 
-/// All problems that would prevent the commands from running.
+/// What would keep the commands from being run, all of it.
 #[must_use]
 pub fn problems(steps: &[PreStart], cwd: Option<&Path>) -> Vec<Problem> {
     steps.iter().flat_map(|step| program(step, cwd).err().into_iter().chain(confined(step, cwd).err())).collect()
@@ -80,7 +80,7 @@ fn program(step: &PreStart, cwd: Option<&Path>) -> Result<PathBuf, Problem> {
     }
 }
 
-/// Whether the file that a command reads is where it must be. Links are followed: what counts is their target.
+/// Whether the file that a command reads lies where it must. Links are followed: what counts is where they lead.
 fn confined(step: &PreStart, cwd: Option<&Path>) -> Result<(), Problem> {
     let Some((path, origin)) = &step.confined else { return Ok(()) };
     let root = cwd.unwrap_or(Path::new("."));
@@ -136,7 +136,7 @@ pub fn run(
         }
     }
     if nix::unistd::getpid().as_raw() != 1 {
-        // Nobody would reap children for a server that replaces us.
+        // Nobody would reap for a server that takes our place.
         let _ = nix::sys::prctl::set_child_subreaper(false);
     }
     Ok(outcome)
@@ -157,7 +157,7 @@ struct Runner<'a> {
     inherited: SignalState,
     meanwhile: Meanwhile<'a>,
     stop: Stop,
-    /// Whether SIGKILL was needed for the stop.
+    /// Whether a stop took SIGKILL.
     killed: bool,
 }
 
@@ -293,7 +293,7 @@ impl Runner<'_> {
         spawn(&image, &setup)
     }
 
-    /// Sleeps for this long, or until a stop is requested.
+    /// Sleeps for so long, or until a stop is asked for.
     fn rest(&mut self, wait: Duration) {
         let until = Instant::now() + wait;
         while self.stop == Stop::No && Instant::now() < until {
@@ -301,7 +301,7 @@ impl Runner<'_> {
         }
     }
 
-    /// Waits until something happens, answers clients, and takes note of stop requests.
+    /// Waits until something happens, answers who asks, and takes note of stops.
     fn wait(&mut self, until: Option<Instant>) {
         let ready = self.poll(until);
         self.meanwhile.advance(&ready);
@@ -351,7 +351,7 @@ fn carry_out(leave: &mut StopSequence, main: Pid, ended: bool, now: Instant) -> 
                     Signal::SIGTERM,
                 );
             }
-            // They are killed again below until nothing is alive.
+            // Killing goes on below, for as long as anything lives.
             StopStep::Ask | StopStep::Kill => {}
             StopStep::AskRest => {
                 let rest: Vec<_> = all().into_iter().filter(|process| ended || process.pid != main).collect();

@@ -67,7 +67,7 @@ impl BlockedSignals {
     /// as they were. Children must be started with [`sys::spawn`], which gives them the mask back that we had.
     ///
     /// # Errors
-    /// The kernel has no descriptors left.
+    /// When the kernel has no descriptors left.
     pub fn install(signals: &[i32], inherited: SignalState) -> io::Result<Self> {
         let taken = Self::take(signals)?;
         set_mask(signals.iter().fold(inherited.blocked, |mask, signal| mask | 1 << (signal - 1)));
@@ -75,10 +75,10 @@ impl BlockedSignals {
     }
 
     /// Takes these signals in while all are blocked, as they are from the start of the program on; the others wait
-    /// for the next one that handles them.
+    /// for whoever comes next.
     ///
     /// # Errors
-    /// The kernel has no descriptors left.
+    /// When the kernel has no descriptors left.
     pub fn take(signals: &[i32]) -> io::Result<Self> {
         let wanted = signals.iter().fold(0, |mask, signal| mask | 1 << (signal - 1));
         let descriptor = sys::signal_descriptor(wanted)?;

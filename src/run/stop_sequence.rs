@@ -38,10 +38,10 @@ pub enum StopStep {
     Abandon,
 }
 
-/// The part of the budget that is reserved for the last two steps, unless the budget is very short.
+/// What is kept back of the budget for the last two steps, unless the budget is very short.
 const REST_MARGIN: Duration = Duration::from_secs(1);
 const KILL_MARGIN: Duration = Duration::from_millis(400);
-/// Processes that remain when the main process has ended get this long: they have no requests to finish.
+/// What is left when the main process has ended has this long: it has no requests to finish.
 const LEFT_BEHIND: Duration = Duration::from_secs(2);
 /// A killed process is gone at once unless the kernel holds it.
 const ABANDON_AFTER: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ impl StopSequence {
         Self { done: Done::Asked, ..Self::lingering(now, now, deadline) }
     }
 
-    /// The timetable for a generation that goes on until `ask_at` with the requests that have reached it already.
+    /// The timetable for a generation that goes on until `ask_at` with what has reached it already.
     #[must_use]
     pub fn lingering(now: Instant, ask_at: Instant, deadline: Instant) -> Self {
         let budget = deadline.saturating_duration_since(now);
@@ -76,8 +76,8 @@ impl StopSequence {
         self.abandon_at = self.abandon_at.min(now + ABANDON_AFTER);
     }
 
-    /// The timetable for workers that serve without a main process: they are asked now, and have the whole time to
-    /// finish their requests.
+    /// The timetable for processes that have lost their main process and serve: they are asked now, and have the whole
+    /// time to finish what they have.
     #[must_use]
     pub fn orphaned(now: Instant, deadline: Instant) -> Self {
         Self { rest_at: now, ..Self::new(now, deadline) }

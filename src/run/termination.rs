@@ -20,7 +20,7 @@ const LONGEST: usize = 4096;
 pub struct TerminationLog(Option<PathBuf>);
 
 impl TerminationLog {
-    /// The one that the setting names. Kubernetes creates its file before the container starts.
+    /// As the setting says; Kubernetes makes its file before the container starts.
     #[must_use]
     pub fn new(setting: &AutoPath) -> Self {
         Self(match setting {
@@ -30,8 +30,8 @@ impl TerminationLog {
         })
     }
 
-    /// Replaces the content with the line. Failing to do so is only a warning, and a pipe that nobody reads does not
-    /// block it.
+    /// Writes the line in place of what was there. That this does not work is a warning and no more; a pipe that
+    /// nobody reads does not hold it up.
     pub fn write(&self, cause: &str) {
         let Some(path) = &self.0 else { return };
         let opened = OpenOptions::new()
@@ -47,7 +47,7 @@ impl TerminationLog {
     }
 }
 
-/// One line of at most the permitted length.
+/// One line, not longer than it may be.
 fn line(cause: &str) -> String {
     let mut text = cause.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
     text.truncate(text.floor_char_boundary(LONGEST - 1));

@@ -19,7 +19,6 @@ use super::machine::outcome::SpawnFailure;
 use super::machine::plan_facts::{Choice, PlanFacts};
 use super::{World, facts};
 use crate::ids::{GenerationId, PlanId, ProcessId};
-use crate::plan::Inherited;
 use crate::problem::Exit;
 use crate::proc::memory;
 use crate::proc::process::{self, Process};
@@ -35,7 +34,7 @@ impl World {
                 return Some(self.spawn(generation, plan, startup, on_trial));
             }
             Action::EndTrial { generation } => self.end_trial(generation),
-            Action::PrepareLeave { staying } => self.steer_to_first(staying),
+            Action::PrepareLeave { staying } => self.hold_numbers(staying),
             Action::Retire { generation, within, occasion } => {
                 return Some(self.retire(generation, within, occasion));
             }
@@ -43,8 +42,10 @@ impl World {
             Action::Keep { generation } => self.keep(generation),
             Action::Measure { generation } => return Some(self.measure(generation)),
             Action::Replan { choice, workers } => return Some(self.plan_anew(choice, workers)),
-            Action::Steer { generation } => self.steer_to(generation),
-            Action::Share { parts } => self.listeners.share(parts),
+            Action::Steer { generation } => self.steer_to(&[(generation, 1)]),
+            Action::Share { parts } => self.steer_to(&parts),
+            Action::Deal { generation, ref withheld } => self.listeners.withhold(generation, withheld.clone()),
+            Action::CloseListener { inode, shut_down } => self.listeners.close(inode, shut_down),
             Action::KillDraining { generation } => signal_all(&self.draining_workers(generation), Signal::SIGKILL),
             Action::Signal { generation, signal } => self.signal_main(generation, signal),
             Action::SignalProcess { process, signal } => signal_process(process, signal),
@@ -66,7 +67,7 @@ impl World {
                 self.signal_blindly(None, Signal::SIGKILL);
             }
             // For those who observe.
-            Action::Reply { .. } | Action::Log(_) | Action::Exit(_) => {}
+            Action::RefuseClients | Action::Reply { .. } | Action::Log(_) | Action::Exit(_) => {}
         }
         None
     }
@@ -76,7 +77,8 @@ impl World {
             let failure = SpawnFailure::Program(Exit::NotFound.code());
             return Event::SpawnFailed { generation, failure, why: "its plan is gone".into() };
         };
-        if plan.descriptors.iter().any(|descriptor| descriptor.what == Inherited::Listener) {
+        let lends = plan.descriptors.iter().any(|descriptor| descriptor.what.is_public_listener());
+        if lends {
             self.steer_past_newcomer();
         }
         let plan = match startup {
@@ -89,6 +91,9 @@ impl World {
                 running.on_trial = on_trial;
                 if on_trial {
                     memory::offer_to_oom_killer(pid);
+                }
+                if lends && self.running.is_empty() {
+                    self.listeners.open_to(generation);
                 }
                 self.running.insert(generation, running);
                 Event::Spawned { generation, pid }

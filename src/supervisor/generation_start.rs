@@ -6,8 +6,9 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, pipe2};
 use tracing::warn;
 
 use super::Running;
@@ -47,14 +48,14 @@ pub(super) fn start(
     let written = plan.credentials.as_ref().map(|credentials| FilesInMemory::write(credentials, generation.0));
     let files = written.transpose().map_err(failed)?.flatten();
     let mut made: BTreeMap<i32, OwnedFd> = BTreeMap::new();
-    let mut listener = None;
+    let mut lent = lend(plan, generation, listeners).map_err(prepare)?.into_iter();
     let mut private = None;
-    let (mut board, mut borrowed) = (None, None);
+    let (mut board, mut borrowed, mut wakeup) = (None, None, None);
     for descriptor in &plan.descriptors {
         match &descriptor.what {
-            Inherited::Listener => {
-                let socket = listeners.lend(generation, plan.policy.backlog).map_err(prepare)?;
-                listener = Some((socket.try_clone().map_err(|_| prepare(Errno::EMFILE))?, descriptor.number));
+            // A generation that starts with fewer workers gets fewer.
+            Inherited::Listener | Inherited::WorkerListener => {
+                made.extend(lent.next().map(|socket| (descriptor.number, socket)));
             }
             Inherited::FurtherListener(index) => {
                 let bind = plan.further_binds.get(*index).ok_or_else(|| prepare(Errno::EINVAL))?;
@@ -85,6 +86,12 @@ pub(super) fn start(
                     "no scoreboard: workers cannot be monitored"
                 ),
             },
+            Inherited::Wakeup => {
+                if let Ok((ours, theirs)) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK) {
+                    wakeup = Some(ours);
+                    made.insert(descriptor.number, theirs);
+                }
+            }
             Inherited::BorrowedSockets => {
                 if let Ok((ours, theirs)) = BorrowedSockets::open() {
                     borrowed = Some(ours);
@@ -92,9 +99,6 @@ pub(super) fn start(
                 }
             }
         }
-    }
-    if let Some((socket, number)) = listener {
-        made.insert(number, socket);
     }
     let descriptors: Vec<_> = made.iter().map(|(number, fd)| (fd, *number)).collect();
     let mut argv = with_own_path(plan, generation, listeners);
@@ -115,7 +119,19 @@ pub(super) fn start(
         signals: inherited,
     };
     let pid = spawn(&image, &setup)?;
-    Ok(Running { private, board, borrowed, _files: files, ..Running::new(pid) })
+    Ok(Running { private, board, borrowed, wakeup, _files: files, ..Running::new(pid) })
+}
+
+/// Copies of the listening sockets that the server inherits.
+fn lend(plan: &Plan, generation: GenerationId, listeners: &mut Listeners) -> nix::Result<Vec<OwnedFd>> {
+    let inherits = |what: &Inherited| plan.descriptors.iter().any(|descriptor| descriptor.what == *what);
+    let count = match (inherits(&Inherited::Listener), inherits(&Inherited::WorkerListener)) {
+        (true, _) => 1,
+        (false, true) => plan.workers as usize,
+        (false, false) => return Ok(Vec::new()),
+    };
+    let lent = listeners.lend(generation, count, plan.policy.backlog)?;
+    lent.into_iter().map(|socket| socket.try_clone().map_err(|_| Errno::EMFILE)).collect()
 }
 
 /// A scoreboard, and the copy of its descriptor that the workers get.
@@ -156,6 +172,7 @@ impl Running {
             on_trial: false,
             board: None,
             borrowed: None,
+            wakeup: None,
             _files: None,
         }
     }

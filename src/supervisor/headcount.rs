@@ -63,7 +63,7 @@ impl World {
 
     /// The workers of a generation that has its listening socket from us; none if that cannot be seen.
     fn headcount(&mut self, generation: GenerationId) -> Option<Headcount> {
-        let socket = self.listeners.inode(generation)?;
+        let socket = self.shared_listener(generation)?;
         let alive = self.living_workers(generation, socket);
         if alive.is_empty() {
             return None;
@@ -72,6 +72,11 @@ impl World {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let accepting = if polling > 0 { polling } else { self.grown_workers(generation) };
         Some(Headcount { alive: count(alive.len()), accepting: count(accepting) })
+    }
+
+    /// The inode of the listening socket that all workers of a generation share.
+    fn shared_listener(&self, generation: GenerationId) -> Option<u64> {
+        self.listeners.inodes(generation).first().copied()
     }
 
     /// The children of the main process that have the listening socket, or had it when they were last counted: one
@@ -105,7 +110,7 @@ impl World {
 
     /// The workers that finish what they have and take no more.
     pub(super) fn draining_workers(&mut self, generation: GenerationId) -> Vec<Process> {
-        let Some(socket) = self.listeners.inode(generation) else { return Vec::new() };
+        let Some(socket) = self.shared_listener(generation) else { return Vec::new() };
         let (polling, others): (Vec<Process>, Vec<Process>) = self
             .living_workers(generation, socket)
             .into_iter()

@@ -12,7 +12,9 @@
 //! those of the intended process. If the launcher is killed, the kernel sends TERM to the main process.
 
 mod certificates;
+mod closing;
 mod component;
+pub mod dealing;
 mod effects;
 mod event_loop;
 mod generation_start;
@@ -32,6 +34,7 @@ mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
@@ -102,6 +105,8 @@ struct Running {
     board: Option<Scoreboard>,
     /// Where its workers can be asked for a copy of a listening socket.
     borrowed: Option<BorrowedSockets>,
+    /// Readable when one of its workers says that clients are to be dealt out anew.
+    wakeup: Option<OwnedFd>,
     /// What it serves TLS with, if it reads that from files: they are there for as long as it lives.
     _files: Option<FilesInMemory>,
 }
@@ -160,6 +165,8 @@ impl Supervisor {
             Box::new(workers::Watch),
             Box::new(stray_sockets::StraySockets::default()),
             Box::new(presence::WorkerPresence::default()),
+            Box::new(dealing::Dealing::default()),
+            Box::new(closing::Closing::default()),
             Box::new(watchdog::Watchdog::default()),
             Box::new(recycling::Recycling::default()),
             Box::new(certificates::Certificates::default()),

@@ -17,9 +17,10 @@ use super::machine::generation::{Generation, Main};
 use crate::ids::GenerationId;
 use crate::plan::Bind;
 use crate::proc::sockets;
+use crate::run::listener::Remaining;
 use crate::run::listener::borrowed::BorrowedSockets;
 use crate::sys::pidfd::PidFd;
-use crate::sys::reuseport;
+use crate::sys::reuseport::{self, Share};
 
 /// The listening sockets of one generation's workers within the group that shares the port.
 struct Own {
@@ -29,6 +30,14 @@ struct Own {
     count: usize,
     /// A copy of one of them. It must not be kept: it would keep the socket alive when the worker is gone.
     handle: OwnedFd,
+}
+
+impl Own {
+    /// The same share of new clients for each of them.
+    fn shares(&self) -> Vec<Share> {
+        let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        (self.others..self.others + self.count).map(|member| (number(member), 1)).collect()
+    }
 }
 
 /// Answers of workers that came after nobody waited for them any more: they are taken in, so that the copies of
@@ -52,44 +61,45 @@ impl World {
     /// with those that serve.
     pub(super) fn steer_past_newcomer(&self) {
         if let Some(own) = self.state.serving().and_then(|serving| self.own_listeners(serving.id)) {
-            let _ = reuseport::spread(&own.handle, own.others, own.count);
+            let _ = reuseport::route(&own.handle, &own.shares());
         }
     }
 
-    /// From now on new clients go to this generation alone.
-    pub(super) fn steer_to(&self, generation: GenerationId) {
-        self.listeners.steer(generation, self.foreign());
-        if let Some(own) = self.own_listeners(generation).filter(|own| own.others > 0) {
-            let result = reuseport::spread(&own.handle, own.others, own.count);
-            debug!(
-                generation = generation.0,
-                others = own.others,
-                count = own.count,
-                ?result,
-                "steering to a server's own listeners"
-            );
+    /// From now on new clients go to these generations alone, to each by its share.
+    pub(super) fn steer_to(&mut self, shares: &[(GenerationId, u32)]) {
+        self.listeners.steer(shares);
+        for (generation, _) in shares {
+            if let Some(own) = self.own_listeners(*generation).filter(|own| own.others > 0) {
+                let result = reuseport::route(&own.handle, &own.shares());
+                let (others, count) = (own.others, own.count);
+                debug!(generation = generation.0, others, count, ?result, "steering to a server's own listeners");
+            }
         }
     }
 
-    /// Just before the old listeners close. When one does, the kernel puts the last member in its place, so that
-    /// the new ones move down, one by one. The first of them moves last of all: until the last old listener is
-    /// gone its number stands for it, and then, out of range, for the choice by hash over the new ones.
-    pub(super) fn steer_to_first(&mut self, generation: GenerationId) {
-        if self.listeners.serves(generation) {
+    /// Just before listeners close that others opened. When one does, the kernel puts the last member in its place.
+    /// Those of the generation that stays keep their numbers if enough members follow that nobody is steered to.
+    pub(super) fn hold_numbers(&mut self, staying: GenerationId) {
+        if self.listeners.serves(staying) {
             self.listeners.pad(self.foreign());
-        } else if let Some(own) = self.own_listeners(generation).filter(|own| own.others > 0) {
-            let result = reuseport::steer(&own.handle, own.others);
-            debug!(generation = generation.0, member = own.others, ?result, "steering to the first new listener");
+        } else if let Some(own) = self.own_listeners(staying) {
+            self.listeners.pad(own.others);
         }
     }
 
-    /// The old generation is gone: its socket is closed if another one runs, and the kernel chooses again.
+    /// The old generation is gone: its sockets wait for another one, or are closed if one that opened its own runs, and
+    /// the kernel chooses again.
     pub(super) fn end_handover(&mut self, gone: GenerationId) {
         let runs = |other: &&Generation| other.id != gone && other.main != Main::Spawning;
-        let rest = self.state.generations().iter().find(runs).map(|other| other.id);
-        self.listeners.release(gone, rest.is_some());
-        if let Some(own) = rest.and_then(|rest| self.own_listeners(rest)) {
-            let _ = reuseport::unsteer(&own.handle);
+        let rest: Vec<GenerationId> = self.state.generations().iter().filter(runs).map(|other| other.id).collect();
+        let remaining = match &rest[..] {
+            [] => Remaining::Nobody,
+            rest if rest.iter().all(|other| self.listeners.serves(*other)) => Remaining::Lent,
+            _ => Remaining::Own,
+        };
+        self.listeners.release(gone, remaining);
+        if let Some(own) = rest.first().and_then(|rest| self.own_listeners(*rest)) {
+            let _ = reuseport::unroute(&own.handle);
         }
     }
 

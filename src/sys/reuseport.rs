@@ -8,48 +8,55 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
 
-/// Sends every new connection to the member with that number. Any socket of the group can be used to set it.
+/// A member of the group by its number, and its share of the new connections.
+pub type Share = (u32, u32);
+
+/// Chooses the member for each new connection at random, each by its share. Any socket of the group can be used to set
+/// this for the whole group.
 ///
 /// # Errors
-/// The kernel's error.
-pub fn steer(socket: impl AsFd, member: usize) -> nix::Result<()> {
-    let member = u32::try_from(member).map_err(|_| Errno::EINVAL)?;
-    attach(&socket, &mut [libc::sock_filter { code: RETURN_CONSTANT, jt: 0, jf: 0, k: member }])
+/// The kernel's error; EINVAL if nobody has a share, or if there are more members than a program can name.
+pub fn route(socket: impl AsFd, shares: &[Share]) -> nix::Result<()> {
+    let mut filter = program(shares).ok_or(Errno::EINVAL)?;
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).map_err(|_| Errno::EINVAL)?,
+        filter: filter.as_mut_ptr(),
+    };
+    set(&socket, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
 }
 
-/// Spreads new connections over `count` members from number `first` on, at random.
+/// Lets the kernel choose by hash again.
 ///
 /// # Errors
 /// The kernel's error.
-pub fn spread(socket: impl AsFd, first: usize, count: usize) -> nix::Result<()> {
-    let number = |number: usize| u32::try_from(number).map_err(|_| Errno::EINVAL);
-    let step = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
-    let mut program = [
-        step(LOAD_WORD_ABSOLUTE, RANDOM),
-        step(MODULO_CONSTANT, number(count.max(1))?),
-        step(ADD_CONSTANT, number(first)?),
-        step(RETURN_ACCUMULATOR, 0),
-    ];
-    attach(&socket, &mut program)
+pub fn unroute(socket: impl AsFd) -> nix::Result<()> {
+    set(&socket, libc::SO_DETACH_REUSEPORT_BPF, &0)
 }
 
-/// Distributes new connections over two members at random, each given by its number and its share.
-///
-/// # Errors
-/// The kernel's error.
-pub fn share(socket: impl AsFd, [first, second]: [(usize, u32); 2]) -> nix::Result<()> {
-    let number = |number: usize| u32::try_from(number).map_err(|_| Errno::EINVAL);
+/// The instructions; none if nobody has a share.
+fn program(shares: &[Share]) -> Option<Vec<libc::sock_filter>> {
     let step = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
-    let whole = first.1.saturating_add(second.1).max(1);
-    let mut program = [
-        step(LOAD_WORD_ABSOLUTE, RANDOM),
-        step(MODULO_CONSTANT, whole),
-        // Below the first one's share the next instruction is skipped.
-        libc::sock_filter { code: JUMP_IF_AT_LEAST, jt: 0, jf: 1, k: first.1 },
-        step(RETURN_CONSTANT, number(second.0)?),
-        step(RETURN_CONSTANT, number(first.0)?),
-    ];
-    attach(&socket, &mut program)
+    let shares: Vec<Share> = shares.iter().copied().filter(|(_, share)| *share > 0).collect();
+    let whole = shares.iter().try_fold(0_u32, |sum, (_, share)| sum.checked_add(*share))?;
+    let ((first, _), (last, rest)) = (shares.first()?, shares.split_last()?);
+    if rest.is_empty() {
+        return Some(vec![step(RETURN_CONSTANT, last.0)]);
+    }
+    let mut program = vec![step(LOAD_WORD_ABSOLUTE, RANDOM), step(MODULO_CONSTANT, whole)];
+    if (*first..).zip(&shares).all(|(number, share)| *share == (number, 1)) {
+        // Neighbours with equal shares: the number can be computed.
+        program.extend([step(ADD_CONSTANT, *first), step(RETURN_ACCUMULATOR, 0)]);
+        return Some(program);
+    }
+    let mut below = 0;
+    for (member, share) in rest {
+        below += share;
+        // At or above what has been given out so far, the next instruction is skipped.
+        program.push(libc::sock_filter { code: JUMP_IF_AT_LEAST, jt: 1, jf: 0, k: below });
+        program.push(step(RETURN_CONSTANT, *member));
+    }
+    program.push(step(RETURN_CONSTANT, last.0));
+    Some(program)
 }
 
 // The instructions of classic BPF that are used here (`linux/bpf_common.h`, `linux/filter.h`).
@@ -68,22 +75,6 @@ const RETURN_ACCUMULATOR: u16 = 0x16;
 /// `BPF_RET | BPF_K`
 const RETURN_CONSTANT: u16 = 0x06;
 
-fn attach(socket: &impl AsFd, filter: &mut [libc::sock_filter]) -> nix::Result<()> {
-    let program = libc::sock_fprog {
-        len: u16::try_from(filter.len()).map_err(|_| Errno::EINVAL)?,
-        filter: filter.as_mut_ptr(),
-    };
-    set(socket, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
-}
-
-/// Stops steering: the kernel chooses by hash again.
-///
-/// # Errors
-/// The kernel's error.
-pub fn unsteer(socket: impl AsFd) -> nix::Result<()> {
-    set(&socket, libc::SO_DETACH_REUSEPORT_BPF, &0)
-}
-
 fn set<T>(socket: &impl AsFd, option: i32, value: &T) -> nix::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<T>()).map_err(|_| Errno::EINVAL)?;
     // SAFETY: pointer and length are those of a value that lives through the call; a program's own pointer is to a
@@ -98,4 +89,53 @@ fn set<T>(socket: &impl AsFd, option: i32, value: &T) -> nix::Result<()> {
         )
     };
     Errno::result(result).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a program returns for a random number.
+    fn run(program: &[libc::sock_filter], random: u32) -> u32 {
+        let (mut accumulator, mut at) = (0, 0);
+        loop {
+            let step = program[at];
+            at += 1;
+            match step.code {
+                LOAD_WORD_ABSOLUTE => accumulator = random,
+                MODULO_CONSTANT => accumulator %= step.k,
+                ADD_CONSTANT => accumulator += step.k,
+                JUMP_IF_AT_LEAST => at += usize::from(if accumulator >= step.k { step.jt } else { step.jf }),
+                RETURN_ACCUMULATOR => return accumulator,
+                RETURN_CONSTANT => return step.k,
+                code => panic!("{code:#x}"),
+            }
+        }
+    }
+
+    #[test]
+    fn each_member_gets_its_share() {
+        let cases: [&[Share]; 6] = [
+            &[(7, 1)],
+            &[(2, 1), (3, 1), (4, 1)],
+            &[(2, 1), (4, 1)],
+            &[(0, 3), (1, 1)],
+            &[(5, 2), (1, 1), (3, 4)],
+            &[(4, 0), (6, 2)],
+        ];
+        for shares in cases {
+            let program = program(shares).unwrap();
+            let whole: u32 = shares.iter().map(|(_, share)| share).sum();
+            for (member, share) in shares {
+                let chosen = (0..whole).filter(|random| run(&program, *random) == *member).count();
+                assert_eq!(chosen, *share as usize, "member {member} of {shares:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_share_there_is_no_program() {
+        assert!(program(&[]).is_none() && program(&[(3, 0)]).is_none());
+        assert_eq!(route(std::net::TcpListener::bind("127.0.0.1:0").unwrap(), &[]), Err(Errno::EINVAL));
+    }
 }

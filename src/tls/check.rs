@@ -252,7 +252,7 @@ fn judge_time(file: &File, chain: &[Certificate], now: SystemTime, force: bool, 
             Validity::For(_) => continue,
         };
         if index > 0 {
-            // Some are sent on purpose, because old clients that ignore the date need them.
+            // Some are sent on purpose, for the sake of old clients that do not look at the date.
             let (nth, subject) = (nth(index), &one.subject);
             findings.warnings.push(format!("the {nth} certificate in {name}, {subject}, {wrong}"));
         } else if force {
@@ -268,7 +268,7 @@ fn judge_time(file: &File, chain: &[Certificate], now: SystemTime, force: bool, 
     }
 }
 
-/// Each certificate is signed by the next one (RFC 8446, 4.4.2). Many clients accept another order.
+/// Each certificate is signed by the next one (RFC 8446, 4.4.2). Many clients put up with another order.
 fn judge_order(file: &File, chain: &[Certificate], findings: &mut Findings) {
     let pairs = chain.iter().zip(chain.iter().skip(1)).enumerate();
     let mut wrong = pairs.filter(|(_, (one, next))| one.issuer != next.subject);

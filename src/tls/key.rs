@@ -27,16 +27,16 @@ const OTHERS: &[(ObjectIdentifier, &str)] = &[
     (ObjectIdentifier::new_unwrap("1.3.132.0.10"), "secp256k1"),
 ];
 
-/// An openssl command that converts a key in a rare form to one that can be read here.
+/// A command of openssl that makes of a key in a rare form one that can be read here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Conversion {
     /// To PKCS#8 in the clear.
     Clear,
     /// To PKCS#8, encrypted as is usual today.
     Encrypted,
-    /// The same, with the public point added.
+    /// The same, with the public point put in.
     EncryptedWithPoint,
-    /// A key on a curve, in the clear as before, with the public point added.
+    /// A key on a curve, in the clear as before, with the public point put in.
     WithPoint,
 }
 
@@ -63,14 +63,14 @@ pub struct Key {
     der: Zeroizing<Vec<u8>>,
     /// What kind of key it is.
     pub kind: Kind,
-    /// Its form in the file.
+    /// How its file has it.
     pub form: Form,
-    /// The public key that belongs to it; none for an unknown kind.
+    /// The key that belongs to it; none of a kind that is not known here.
     pub public: Option<Public>,
 }
 
 impl Key {
-    /// The text of a file that contains just this key, in PKCS#8.
+    /// The text of a file with this key alone, in PKCS#8.
     #[must_use]
     pub fn to_pem(&self) -> Zeroizing<Vec<u8>> {
         pem::write("PRIVATE KEY", &self.der)
@@ -86,7 +86,7 @@ impl fmt::Debug for Key {
 /// A kind of key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// RSA, with the number of bits.
+    /// RSA, of so many bits.
     Rsa(usize),
     /// ECDSA on the curve P-256.
     P256,
@@ -113,7 +113,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// The form that a key has in a file.
+/// How a file has a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// PKCS#8 in the clear: what both servers read.
@@ -133,16 +133,16 @@ pub enum Unusable {
     NoPassphrase,
     /// It is encrypted with another passphrase.
     WrongPassphrase,
-    /// It is encrypted in a way that is not supported: completes "is encrypted …".
+    /// It is encrypted in a way that is not taken: which, as "is encrypted …" goes on.
     Encryption(String),
-    /// It is a key on a curve without its public point.
+    /// It is a key on a curve that leaves out its public point.
     NoPoint(Form),
 }
 
 /// Reads the private key of a file.
 ///
 /// # Errors
-/// Why there is no usable one.
+/// Why there is none to be had.
 pub fn read(text: &[u8], passphrase: Option<&[u8]>) -> Result<Key, Unusable> {
     let sections = pem::sections(text);
     let Some(section) = sections.iter().find(|section| section.label.ends_with("PRIVATE KEY")) else {
@@ -171,7 +171,7 @@ fn open(section: &Section, passphrase: &[u8]) -> Result<Key, Unusable> {
     })
 }
 
-/// `form` is [`Form::Encrypted`] or [`Form::Clear`]; a key that both servers can read becomes [`Form::Pkcs8`].
+/// `form` is [`Form::Encrypted`] or [`Form::Clear`]; what is as both servers want it becomes [`Form::Pkcs8`].
 fn parse(label: &str, data: &[u8], form: Form) -> Result<Key, Unusable> {
     let malformed = |_| Unusable::File(format!("has a {label} that cannot be read"));
     let (der, form) = match label {
@@ -192,13 +192,13 @@ fn parse(label: &str, data: &[u8], form: Form) -> Result<Key, Unusable> {
     }
 }
 
-/// The kind of a key.
+/// What a key is.
 enum Identity {
     /// Its kind, and the public key that belongs to it.
     Known(Kind, Public),
-    /// A kind whose public keys are not supported here.
+    /// A kind whose public keys are not known here.
     Unknown(Kind),
-    /// A key on a curve without its public point. Computing it would take the arithmetic of each curve.
+    /// A key on a curve without its public point. To compute it takes the arithmetic of each curve.
     NoPoint,
 }
 

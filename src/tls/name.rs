@@ -5,7 +5,7 @@ use std::fmt::Write;
 use pkcs8::der::asn1::{AnyRef, Ia5StringRef, ObjectIdentifier, PrintableStringRef, TeletexStringRef, Utf8StringRef};
 use pkcs8::der::{Encode, Reader, Result, Tag, Tagged};
 
-/// The names of the parts of a name (RFC 4519, 2), and the one that old certificates use (RFC 2985, 5.2.1).
+/// What the parts of a name are called (RFC 4519, 2), and the one of old certificates (RFC 2985, 5.2.1).
 const PARTS: &[(ObjectIdentifier, &str)] = &[
     (ObjectIdentifier::new_unwrap("2.5.4.3"), "CN"),
     (ObjectIdentifier::new_unwrap("2.5.4.4"), "SN"),
@@ -21,7 +21,7 @@ const PARTS: &[(ObjectIdentifier, &str)] = &[
     (ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.1"), "EMAILADDRESS"),
 ];
 
-/// Reads a name: a sequence of sets of parts, the most general first. In the text it comes last.
+/// Reads a name: a sequence of sets of parts, the widest first, which text has last.
 pub(super) fn read<'a>(reader: &mut impl Reader<'a>) -> Result<String> {
     let mut sets: Vec<String> = Vec::new();
     reader.sequence(|reader| {

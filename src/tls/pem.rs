@@ -1,5 +1,5 @@
-//! PEM files (RFC 7468), with any text around the sections. Sections are decoded by the PEM reader of rustls, which
-//! Granian uses, too; OpenSSL's is no stricter.
+//! PEM, as files have it (RFC 7468), with any text around it. What stands in a section is decoded by the reader of
+//! rustls, which Granian reads PEM with, too: that of OpenSSL is no stricter.
 
 use base64ct::{Base64, Encoding};
 use rustls::pki_types::pem::{Error, PemObject, SectionKind};
@@ -30,7 +30,7 @@ pub(super) fn sections(text: &[u8]) -> Vec<Section<'_>> {
 }
 
 impl Section<'_> {
-    /// Whether it is encrypted as in RFC 1421, with a header line `Proc-Type: 4,ENCRYPTED`.
+    /// Whether it is encrypted in the way of RFC 1421, which says so in a header line `Proc-Type: 4,ENCRYPTED`.
     pub fn is_encrypted_by_header(&self) -> bool {
         self.lines.iter().any(|line| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED"))
     }
@@ -38,7 +38,7 @@ impl Section<'_> {
     /// What is in it.
     ///
     /// # Errors
-    /// What is wrong with it, as the end of a sentence about the file: "has …".
+    /// What is wrong with it, as what the file does: "has …".
     pub fn decode(&self) -> Result<Zeroizing<Vec<u8>>, String> {
         let label = &self.label;
         match <(SectionKind, Vec<u8>)>::from_pem_slice(&self.as_known_kind()) {
@@ -54,7 +54,7 @@ impl Section<'_> {
         const END: &[u8] = b"-----END PRIVATE KEY-----";
         let end = format!("-----END {}-----", self.label);
         let length: usize = self.lines.iter().map(|line| line.len() + 1).sum();
-        // Allocated once, because the old copies of a growing buffer would not be wiped.
+        // Never moved while it grows: a copy that is left behind would not be wiped.
         let mut text = Zeroizing::new(Vec::with_capacity(BEGIN.len() + length + END.len()));
         text.extend_from_slice(BEGIN);
         for line in &self.lines {
@@ -65,7 +65,7 @@ impl Section<'_> {
     }
 }
 
-/// The labels of a text's sections, for a message.
+/// What sections a text has, for a message.
 pub(super) fn labels(sections: &[Section]) -> String {
     sections.iter().map(|section| section.label.as_str()).collect::<Vec<_>>().join(", ")
 }
@@ -74,7 +74,7 @@ pub(super) fn labels(sections: &[Section]) -> String {
 pub(super) fn write(label: &str, data: &[u8]) -> Zeroizing<Vec<u8>> {
     const LINE: usize = 64;
     let encoded = Zeroizing::new(Base64::encode_string(data));
-    // Allocated once, as above.
+    // Never moved while it grows, as above.
     let lines = encoded.len().div_ceil(LINE);
     let mut text = Zeroizing::new(Vec::with_capacity(encoded.len() + lines + 2 * label.len() + 40));
     text.extend_from_slice(format!("-----BEGIN {label}-----\n").as_bytes());

@@ -1,4 +1,4 @@
-//! Public keys of certificates and private keys, so that they can be compared.
+//! Public keys, as certificates and private keys have them: to be compared.
 
 use pkcs8::der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, OctetStringRef, UintRef};
 use pkcs8::der::{Decode, Error, Reader, Result, SliceReader, Tag, TagNumber};
@@ -8,7 +8,7 @@ pub(super) const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.1
 pub(super) const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 pub(super) const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
-/// A public key of a supported kind.
+/// A public key of a kind that is known here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Public {
     /// RSA: two numbers.
@@ -64,7 +64,7 @@ fn compressed(point: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The part of an RSA private key that is needed here (RFC 8017, A.1.2).
+/// What is of interest of an RSA private key (RFC 8017, A.1.2).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RsaPrivateKey<'a> {
     pub modulus: UintRef<'a>,
@@ -77,7 +77,7 @@ impl<'a> RsaPrivateKey<'a> {
         let key = reader.sequence(|reader| {
             let _version: u8 = reader.decode()?;
             let key = Self { modulus: reader.decode()?, exponent: reader.decode()? };
-            // The secret exponent, two primes, and three numbers that are derived from them.
+            // The secret exponent, two primes, and three numbers that follow from them.
             for _ in 0..6 {
                 reader.decode::<UintRef>()?;
             }
@@ -94,7 +94,7 @@ impl<'a> RsaPrivateKey<'a> {
     }
 }
 
-/// The part of an EC private key that is needed here (RFC 5915).
+/// What is of interest of a private key on a curve (RFC 5915).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CurvePrivateKey<'a> {
     /// The curve, if it says so, and by its name.

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::check::{File, Files, Passphrase};
 use crate::settings::{Origin, Settings};
 
-/// No file that is read here is larger: a bundle of all public authorities has a quarter of this size.
+/// Nothing that is read here is larger: bundles of all public authorities have a quarter of that.
 const LARGEST: u64 = 1 << 20;
 const READABLE_BY_ALL: u32 = 0o004;
 
@@ -57,7 +57,7 @@ fn file(root: Option<&Path>, path: &Path, origin: &Origin) -> File {
 }
 
 fn content(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    // Opening a pipe would block until another process writes to it.
+    // A pipe would keep us waiting for whoever writes to it.
     let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -67,7 +67,7 @@ fn content(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     if length > LARGEST {
         return Err(io::Error::other(format!("it is larger than {LARGEST} bytes")));
     }
-    // One allocation, because the old copies of a growing one would not be wiped.
+    // One allocation: what a growing one leaves behind would not be wiped.
     let mut content = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0).max(4096) + 1));
     file.take(LARGEST).read_to_end(&mut content)?;
     Ok(content)

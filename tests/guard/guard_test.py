@@ -33,6 +33,9 @@ DEFAULTS = {
     "BALANCE": False,
     "BOARD": None,
     "LINE": None,
+    "LISTENERS": (),
+    "BACKLOG": 128,
+    "POKE": None,
     "BEAT": 0.01,
     "GRACE": 25,
 }

@@ -37,9 +37,8 @@ impl Connection {
     }
 
     pub fn get(&mut self, path: &str, headers: &str) -> std::io::Result<Answer> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n");
-        self.stream.get_mut().write_all(request.as_bytes())?;
-        self.read_answer()
+        self.send_with(path, headers)?;
+        self.receive()
     }
 
     /// Whether the server has not closed it yet; an error if it was not closed cleanly.
@@ -56,7 +55,18 @@ impl Connection {
         }
     }
 
-    fn read_answer(&mut self) -> std::io::Result<Answer> {
+    /// Sends a request, and does not wait for the answer.
+    pub fn send(&mut self, path: &str) -> std::io::Result<()> {
+        self.send_with(path, "")
+    }
+
+    fn send_with(&mut self, path: &str, headers: &str) -> std::io::Result<()> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n");
+        self.stream.get_mut().write_all(request.as_bytes())
+    }
+
+    /// The next answer.
+    pub fn receive(&mut self) -> std::io::Result<Answer> {
         let bad = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
         let mut line = String::new();
         if self.stream.read_line(&mut line)? == 0 {

@@ -6,6 +6,7 @@ mod harness;
 mod applications;
 mod compare;
 mod control;
+mod dealing;
 mod faults;
 mod gateway;
 mod gateway_after_fork;

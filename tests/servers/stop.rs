@@ -86,6 +86,21 @@ fn a_request_in_flight_is_answered(server: &str) {
     assert!(answer.contains(" 200 "), "{answer:?}");
 }
 
+fn new_clients_are_refused_while_the_last_request_is_answered(server: &str) {
+    let Some(mut running) = real(server, "20s") else { return };
+    let client = begin_request(running.port, "/slow?s=4");
+    running.signal(Signal::SIGTERM);
+    wait_until("new clients to be refused", || TcpStream::connect(("127.0.0.1", running.port)).is_err());
+    let mut answer = String::new();
+    client.set_nonblocking(true).unwrap();
+    let is_early = BufReader::new(&client).read_line(&mut answer).is_err();
+    assert!(is_early, "refused only when the last request had been answered: {answer:?}");
+    client.set_nonblocking(false).unwrap();
+    BufReader::new(client).read_line(&mut answer).unwrap();
+    assert!(answer.contains(" 200 "), "{answer:?}");
+    assert_eq!(running.wait(), 0);
+}
+
 fn a_stopped_worker_does_not_hold_it_beyond_the_budget(server: &str) {
     let Some(mut running) = real(server, "4s") else { return };
     freeze(worker(&running));
@@ -159,6 +174,7 @@ crate::for_both_servers!(
     an_open_event_stream_does_not_hold_it_beyond_the_budget,
     an_open_websocket_does_not_hold_it_beyond_the_budget,
     a_request_in_flight_is_answered,
+    new_clients_are_refused_while_the_last_request_is_answered,
     a_stopped_worker_does_not_hold_it_beyond_the_budget,
     a_stopped_main_process_does_not_hold_it_beyond_the_budget,
     a_blocked_event_loop_is_killed_within_the_budget,

@@ -27,7 +27,7 @@ use super::app::AppTarget;
 use super::bind::Addresses;
 use super::capabilities;
 use super::flags::{GUNICORN_NETWORKS, gunicorn_has};
-use super::guard::Around;
+use super::guard::{Around, WorkerSockets};
 use super::{Descriptor, Findings, Inherited, Launch, Limits, Module, grace};
 use crate::host::{Host, Version};
 use crate::problem::{Origin, Problem};
@@ -196,7 +196,7 @@ fn guarded<'a>(
         calls_factories: asked != Some(worker_class::ASGI),
         worker_class: asked.map(str::to_owned),
         has_lifespan: true,
-        own_listeners: false,
+        sockets: WorkerSockets::Shared,
         doubt: class.known.is_none().then_some("the configuration file computes the worker class"),
         worker_timeout: worker_timeout.limit,
         obstacle,

@@ -1,4 +1,4 @@
-//! Redacts secrets, because explanations end up in logs, tickets and chats.
+//! Redacts secrets because explanations end up in logs, tickets and chats.
 
 mod names;
 mod scan;

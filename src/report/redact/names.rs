@@ -2,7 +2,7 @@
 
 use crate::settings::{OPTIONS, Opt};
 
-/// Words, or ends of words, that make a name that of a secret, wherever they are in it.
+/// Words, or ends of words, that make a name that of a secret wherever they stand in it.
 const ANYWHERE: &[&str] = &[
     "SECRET",
     "PASSWORD",
@@ -33,9 +33,9 @@ const LAST: &[&str] = &[
     "SIG",
     "SIGNATURE",
 ];
-/// Names of values that may contain a password among other things.
+/// What may hold a password among other things.
 const LOCATIONS: &[&str] = &["DATABASE_URL", "REDIS_URL", "CONNECTION_STRING"];
-/// Last words which show that the value describes the secret and is not the secret itself.
+/// Last words that show that something about the secret is told and not the secret itself.
 const ABOUT: &[&str] = &[
     "ALGORITHM",
     "AUDIENCE",

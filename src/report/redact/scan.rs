@@ -1,7 +1,7 @@
 //! Finds secrets in a text by the names in front of them.
 //!
-//! It recognises `NAME=VALUE`, `NAME: VALUE` (JSON, YAML, headers), `--NAME VALUE`, values and whole assignments in
-//! quotes, credentials in URLs, and private keys in PEM. If it is unclear where a value ends, more is redacted.
+//! Understood are `NAME=VALUE`, `NAME: VALUE` (JSON, YAML, headers), `--NAME VALUE`, values and whole assignments in
+//! quotes, credentials in URLs, and private keys in PEM. Where a value ends is not always clear; then more is taken.
 
 use std::fmt::Write;
 
@@ -147,7 +147,7 @@ fn is_header(name: &str) -> bool {
     name.contains('-') || ["authorization", "cookie"].iter().any(|header| name.eq_ignore_ascii_case(header))
 }
 
-/// The length of a word as a shell reads it; if a quote was opened in front of the name, the length up to that quote.
+/// The length of a word as a shell reads it; of all up to the quote, if one was opened in front of the name.
 fn word_end(text: &str, opening: Option<char>) -> usize {
     if let Some(quote) = opening {
         return quoted_end(text, quote);
@@ -182,7 +182,7 @@ fn json_end(text: &str, opening: Option<char>) -> usize {
     }
 }
 
-/// The length of the rest of a line, or up to the quote that was opened in front of the name.
+/// The length of the rest of a line, or of all up to the quote that was opened in front of the name.
 fn header_end(text: &str, opening: Option<char>) -> usize {
     match opening {
         Some(quote) => quoted_end(text, quote),

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use super::{bind_unix, cannot, claim_tcp, clear_unix, explain_tcp, listen_on};
+use super::{tcp, unix};
 use crate::plan::Bind;
 use crate::problem::Problem;
 
@@ -29,7 +29,7 @@ impl Further {
             self.0.push((bind.clone(), socket));
             self.0.len() - 1
         };
-        listen_on(&self.0[index].1, backlog)?;
+        tcp::listen_on(&self.0[index].1, backlog)?;
         Ok(&self.0[index].1)
     }
 }
@@ -54,11 +54,11 @@ fn path_of(bind: &Bind) -> Option<PathBuf> {
 fn take(bind: &Bind) -> Result<OwnedFd, Problem> {
     match bind {
         Bind::Tcp(address) => {
-            claim_tcp(*address).map(|(socket, _)| socket).map_err(|errno| explain_tcp(*address, errno))
+            tcp::claim(*address).map(|(socket, _)| socket).map_err(|errno| tcp::explain(*address, errno))
         }
         Bind::Unix(path) => {
-            clear_unix(path)?;
-            bind_unix(path).map_err(|errno| cannot(path, &errno.into()))
+            unix::clear(path)?;
+            unix::make(path).map_err(|errno| unix::cannot(path, &errno.into()))
         }
     }
 }

@@ -1,8 +1,8 @@
-//! How a generation gets certificate and key: through a memory file that it inherits, or through files in a file system
-//! in memory, for a server that reads them by their paths, again for each worker.
+//! Certificate and key on their way into a generation: a memory file that it inherits, or files in a file system in
+//! memory, for a server that reads them by their paths, again for each worker.
 //!
-//! Only we can read such files, and they are removed with the generation. If we are killed, they stay until the next
-//! launcher on this machine removes them: files whose launcher is alive are locked.
+//! Such files are ours alone to read, and go with the generation. If we are killed they stay; who starts next on this
+//! machine removes them, as they are locked for as long as whoever made them lives.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -16,13 +16,13 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::plan::{Credentials, Files, Inherited};
 
-/// The prefix of our directories' names.
+/// What the names of our directories begin with.
 const PREFIX: &str = "mcp-launch-";
 
-/// A memory file to be inherited, with the chain and the key, or with the certificates of the authority.
+/// A memory file with what is to be inherited: the chain and the key, or the certificates of the authority.
 ///
 /// # Errors
-/// The kernel has no memory or descriptor for it.
+/// When the kernel has no memory or descriptor for it.
 pub fn memory_file(credentials: Option<&Credentials>, what: &Inherited) -> io::Result<OwnedFd> {
     let mut file = File::from(memfd_create(c"mcp-launch-tls", MFdFlags::MFD_CLOEXEC)?);
     match (credentials, what) {
@@ -36,10 +36,10 @@ pub fn memory_file(credentials: Option<&Credentials>, what: &Inherited) -> io::R
 /// The files of one generation. They are wiped and removed when this is dropped.
 #[derive(Debug)]
 pub struct FilesInMemory {
-    /// Their paths in the plan's arguments.
+    /// As the plan's arguments have them.
     planned: Files,
     directory: PathBuf,
-    /// Shows other launchers that the files are in use.
+    /// Keeps others from taking the files for forgotten ones.
     _lock: Flock<File>,
 }
 
@@ -47,7 +47,7 @@ impl FilesInMemory {
     /// Writes them, if a server that is started by this plan reads files.
     ///
     /// # Errors
-    /// They cannot be created.
+    /// When they cannot be made.
     pub fn write(credentials: &Credentials, generation: u32) -> io::Result<Option<Self>> {
         let (Some(planned), Some(parent)) = (credentials.files(), &credentials.directory) else { return Ok(None) };
         remove_forgotten(parent);
@@ -60,7 +60,7 @@ impl FilesInMemory {
         Ok(Some(made))
     }
 
-    /// The path of a file that the plan's arguments name.
+    /// Where a file lies that the plan's arguments name.
     fn place(&self, planned: &Path) -> PathBuf {
         planned
             .strip_prefix(&self.planned.directory)
@@ -113,7 +113,7 @@ fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Overwrites and removes the files in one of our directories, and the directory.
+/// Overwrites and removes what lies in one of our directories, and the directory.
 fn remove(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let wiped = OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(entry.path());
@@ -126,7 +126,7 @@ fn remove(directory: &Path) {
     let _ = fs::remove_dir(directory);
 }
 
-/// Removes what killed launchers left behind.
+/// Removes what launchers left behind that were killed.
 fn remove_forgotten(parent: &Path) {
     let own = nix::unistd::geteuid().as_raw();
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
@@ -147,8 +147,8 @@ fn is_our_name(name: &str) -> bool {
     parts.is_some_and(|(pid, generation)| number(pid) && number(generation))
 }
 
-/// The locks of all files in one of our directories, if no other process holds one. They are kept while the files are
-/// removed.
+/// The locks of all files in a directory of ours, if nobody else holds one: whoever is about to have one must not get
+/// it while they are removed.
 fn lock_forgotten(directory: &Path) -> Option<Vec<Flock<File>>> {
     let lock = |entry: fs::DirEntry| {
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(entry.path()).ok()?;

@@ -1,5 +1,6 @@
-//! Python modules in memory: a zip archive in a memory file, from which Python imports through a path entry like any
-//! other. It needs no writable directory, and is gone when the last process that has it open is.
+//! Python modules in memory: a zip archive in a memory file, which Python imports from through a path entry
+//! like any other. It needs no directory that could be written to, and is gone with the last process that
+//! holds it.
 
 use std::io::Write;
 use std::os::fd::OwnedFd;

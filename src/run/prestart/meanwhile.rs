@@ -1,4 +1,4 @@
-//! While a command runs, clients of the control socket are answered and the service manager is informed.
+//! What goes on while a command runs: clients of the control socket are answered, and a service manager is told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{BorrowedFd, RawFd};
@@ -13,7 +13,7 @@ use crate::plan::Plan;
 use crate::proc::usage;
 use crate::run::notify::Notifier;
 
-/// Whom we report to before there is a supervisor.
+/// Everybody who wants to know how we are before there is a supervisor.
 pub(super) struct Meanwhile<'a> {
     control: &'a mut ControlServer,
     notify: &'a mut Notifier,
@@ -27,13 +27,13 @@ impl<'a> Meanwhile<'a> {
         Self { control, notify, plan, setting: "" }
     }
 
-    /// The command of this setting runs from now on and may take this long.
+    /// The command of this setting runs from now on, and may take so long.
     pub(super) fn begin(&mut self, setting: &'static str, within: Duration) {
         self.setting = setting;
         self.notify.starting(&self.phase(), within);
     }
 
-    /// It is being stopped, which may take this long.
+    /// It is to end, which may take so long.
     pub(super) fn stopping(&mut self, budget: Duration) {
         self.notify.stopping("stopping", budget);
     }
@@ -44,7 +44,7 @@ impl<'a> Meanwhile<'a> {
         (clients, patience.into_iter().chain(self.notify.next()).min())
     }
 
-    /// Proceeds as far as possible without blocking, given the ready descriptors.
+    /// Goes on as far as it can without waiting, with the descriptors that are ready.
     pub(super) fn advance(&mut self, ready: &BTreeSet<RawFd>) {
         let now = Instant::now();
         self.notify.advance(now);

@@ -1,5 +1,6 @@
 //! What the state machine says is to be done.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -75,6 +76,22 @@ pub enum Action {
     Share {
         /// Which, and their parts of the whole.
         parts: [(GenerationId, u32); 2],
+    },
+    /// Give no new clients to some workers of a generation that each have a listening socket from us.
+    Deal {
+        /// Whose.
+        generation: GenerationId,
+        /// Which sockets, counted from 0.
+        withheld: BTreeSet<usize>,
+    },
+    /// Refuse new clients as soon as the servers have stopped accepting them: everything ends.
+    RefuseClients,
+    /// Close our copy of a listening socket.
+    CloseListener {
+        /// Its inode.
+        inode: u64,
+        /// Whether to shut it down, for everybody who has a copy.
+        shut_down: bool,
     },
     /// KILL the workers of a generation that take no more clients.
     KillDraining {

@@ -75,6 +75,8 @@ impl State {
             return;
         }
         self.pending = None;
+        // First: who waits for clients is seen before it is told to end.
+        turn.push(Action::RefuseClients);
         let mut leave = StopSequence::new(turn.now, deadline);
         for generation in &self.generations {
             let is_asked = matches!(&generation.stage, Stage::Leaving(leave) if leave.is_asked());

@@ -13,6 +13,7 @@ use crate::guard::scoreboard::{self, Slot};
 use crate::ids::GenerationId;
 use crate::proc::usage::{self, Usage};
 use crate::supervisor::component::{Component, Output, Ready, Waits};
+use crate::supervisor::dealing;
 use crate::supervisor::machine::action::Action;
 use crate::supervisor::machine::event::Event;
 use crate::supervisor::machine::generation::{self, Main};
@@ -197,6 +198,7 @@ fn worker_exit(exit: WorkerExit) -> protocol::WorkerExit {
 fn load(slot: &Slot) -> Load {
     Load {
         state: slot.state.word().to_owned(),
+        clients: dealing::standing(slot).map(|standing| standing.word().to_owned()),
         heartbeat_seconds_ago: seconds(scoreboard::now().saturating_sub(slot.heartbeat)),
         lag_seconds: slot.lag.as_secs_f64(),
         most_lag_seconds: slot.most_lag.as_secs_f64(),

@@ -56,7 +56,7 @@ fn sum(one: Requests, other: &Requests) -> Requests {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard::scoreboard::State;
+    use crate::guard::scoreboard::{Accepts, State};
 
     fn slot(pid: i32, claimed: u64, served: u64, rejected: u64) -> Slot {
         Slot {
@@ -73,8 +73,9 @@ mod tests {
             streams: 0,
             connections: 0,
             turns: 0,
-            listener: None,
+            accepts: Accepts::Untold,
             limit: None,
+            is_leaving: false,
             traceback_on_abort: false,
             no_lifespan: false,
         }

@@ -13,17 +13,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
+use tracing::warn;
+
 use super::World;
 use super::component::{Component, Output, Ready, Waits};
 use super::effects::own_descendants;
 use super::machine::event::Event;
 use super::machine::generation::Generation;
 use super::watchdog::pair;
-use crate::guard::scoreboard::{self, Scoreboard};
+use crate::guard::scoreboard::{self, Accepts, Scoreboard, Slot};
 use crate::ids::GenerationId;
 use crate::plan::{Bind, Plan};
 use crate::probe::Protocol;
 use crate::proc::process;
+use crate::run::listener::Remaining;
 use listener_watch::ListenerWatch;
 use pace::Pace;
 use probe::{Probe, Target};
@@ -125,6 +128,7 @@ fn became_ready(id: GenerationId, world: &mut World) -> Output {
     }
     // Whoever is told that it is ready may end a worker at once.
     world.look_at_workers();
+    world.take_unused_listeners_back(id);
     Event::Ready { generation: id }.into()
 }
 
@@ -142,6 +146,8 @@ fn first_check(
         (None, Bind::Unix(path)) => {
             ask(Target::Unix(world.listeners.own_path(generation.id).unwrap_or_else(|| path.clone())))
         }
+        // The socket was there before the workers. They all tell when they are ready.
+        (None, Bind::Tcp(_)) if plan.lends_to_each_worker() => Check::Counting(Pace::new(now)),
         (None, Bind::Tcp(address)) => {
             let workers = generation.startup.workers(plan.workers) as usize;
             Check::Listening(ListenerWatch::new(*address, workers, now))
@@ -167,6 +173,17 @@ fn public_probe(plan: &Plan, world: &World) -> Option<Probe> {
 }
 
 impl World {
+    /// A server that gave its workers sockets of its own has no use for ours, and nobody would accept what comes there.
+    fn take_unused_listeners_back(&mut self, generation: GenerationId) {
+        if self.slots(generation).iter().any(|(_, slot)| slot.accepts == Accepts::Own) {
+            warn!(
+                generation = generation.0,
+                "this server's workers open their listening sockets themselves: clients are dealt out by the kernel"
+            );
+            self.listeners.release(generation, Remaining::Own);
+        }
+    }
+
     /// Whether all workers that a starting generation is to have are ready, as far as they can say so. Without a
     /// scoreboard, or with a server that does not tell the app when it starts, they cannot.
     fn is_complete(&self, generation: GenerationId) -> bool {
@@ -175,8 +192,14 @@ impl World {
         let slots = running.board.as_ref().map(Scoreboard::slots).unwrap_or_default();
         let members = process::members(&own_descendants(), running.main, &running.seen);
         let slots = pair(&slots, &members, scoreboard::now());
-        let wanted = found.startup.workers(self.plans.get(&found.plan).map_or(1, |plan| plan.workers)) as usize;
-        let ready = slots.iter().filter(|(_, slot)| slot.state == scoreboard::State::Ready).count();
-        ready >= wanted || slots.iter().all(|(_, slot)| slot.no_lifespan)
+        let plan = self.plans.get(&found.plan);
+        let wanted = found.startup.workers(plan.map_or(1, |plan| plan.workers)) as usize;
+        // The server speaks the lifespan protocol if the plan gives each worker a socket, and a worker that is told to end
+        // before it accepts on it does not hear that.
+        let accepts = plan.is_some_and(Plan::lends_to_each_worker);
+        let is_ready =
+            |slot: &Slot| slot.state == scoreboard::State::Ready && (!accepts || slot.accepts != Accepts::Untold);
+        let ready = slots.iter().filter(|(_, slot)| is_ready(slot)).count();
+        ready >= wanted || !accepts && slots.iter().all(|(_, slot)| slot.no_lifespan)
     }
 }

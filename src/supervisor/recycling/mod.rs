@@ -4,7 +4,6 @@
 
 pub mod policy;
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -119,7 +118,7 @@ impl World {
     /// those without a slot on the scoreboard, or, where nobody takes one, without the listening socket.
     fn sizes(&self, generation: GenerationId, workers: &[Process]) -> Vec<Sample> {
         let slots = self.slots(generation);
-        let socket = self.listeners.inode(generation).map(|inode| BTreeSet::from([inode]));
+        let lent = self.listeners.inodes(generation);
         // Without the lifespan protocol a worker takes its slot with its first request, which may never come.
         let all_take_slots = slots.iter().any(|(_, slot)| !slot.no_lifespan);
         let boot = self.running.get(&generation).and_then(|running| running.boot).unwrap_or_default();
@@ -129,9 +128,7 @@ impl World {
             let is_ready = match slot {
                 Some(slot) => slot.state == State::Ready,
                 None if all_take_slots => return None,
-                None if socket.as_ref().is_some_and(|socket| !sockets::owns(process.pid.as_raw(), socket)) => {
-                    return None;
-                }
+                None if !lent.is_empty() && !sockets::owns(process.pid.as_raw(), &lent) => return None,
                 // As long as the whole generation took, it will have taken.
                 None => usage.age >= boot,
             };

@@ -17,7 +17,11 @@ fn a_stop_serves_on_for_the_delay_and_is_not_ready_meanwhile() {
     assert!(!actions.iter().any(|action| matches!(action, Action::Signal { .. })));
     assert!(!run.state.is_ready());
     let actions = run.wait(SECOND * 5);
-    assert!(matches!(&actions[..], [Action::Retire { .. }, last] if *last == term(1)), "{actions:?}");
+    let expected = |told: &Action| *told == term(1);
+    assert!(
+        matches!(&actions[..], [Action::Retire { .. }, Action::RefuseClients, told] if expected(told)),
+        "{actions:?}"
+    );
     run.exited(1, Outcome::Exited(0), false);
     run.tell(Event::NoChildren);
     assert_eq!(run.exit_status(), Some(0));

@@ -1,0 +1,137 @@
+# Granian: which listening socket a worker accepts from, and telling the launcher which workers can take clients.
+
+# The number of this worker's socket among LISTENERS, counted from 1; 0 until it accepts.
+_own_listener = 0
+# In place of that number: Granian opens its socket itself.
+_OPENED_BY_SERVER = 0xFFFFFFFF
+
+# A worker whose event loop has not turned for so long gets no new clients; in nanoseconds.
+_SILENT = 1_000_000_000
+# The launcher is not poked more often than this, in seconds.
+_POKE_PAUSE = 0.004
+
+
+def _use_own_listeners():
+    """Has Granian accept from the sockets that the launcher made for its workers, one for each.
+
+    Each worker would open its own, of which the launcher knows nothing: neither its place among those that share the
+    port nor how to keep what waits there when the worker ends. Granian makes its worker objects by these names, and
+    gives each the worker's number and what it would listen on. Where that looks different nothing is changed. ASGI workers
+    are the only ones that the guard is in.
+    """
+    global _own_listener
+    server = sys.modules.get("granian.server.mp")
+    holder = getattr(sys.modules.get("granian._granian"), "SocketHolder", None)
+    make = getattr(server, "ASGIWorker", None)
+    if holder is None or make is None:
+        _own_listener = _OPENED_BY_SERVER
+    else:
+        server.ASGIWorker = _with_own_listener(make, holder)
+
+
+def _with_own_listener(make, holder):
+    def make_worker(number, listen, *args, **kwargs):
+        own = _holder_of(number, listen, holder)
+        worker = make(number, listen if own is None else (None, own), *args, **kwargs)
+        _began_to_listen(_OPENED_BY_SERVER if own is None else number)
+        return worker
+
+    return make_worker
+
+
+def _holder_of(number, listen, holder):
+    """This worker's socket as Granian has them; none if that cannot be."""
+    import stat
+
+    try:
+        # What to bind to, and a socket that is bound already.
+        specification, bound = listen
+        if specification is None or bound is not None or specification.is_uds():
+            return None
+        descriptor = LISTENERS[number - 1]
+        if number < 1 or not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            return None
+        return holder(descriptor, False, BACKLOG)
+    except (AttributeError, IndexError, OSError, TypeError, ValueError) as error:
+        _say("Granian opens its listening socket itself: " + _brief(error).strip())
+        return None
+
+
+def _began_to_listen(number):
+    global _own_listener
+    _own_listener = number
+    if _slot is not None:
+        _slot[_LISTENER] = number
+    for other, descriptor in enumerate(LISTENERS, 1):
+        # What this process starts has no use for any of them.
+        try:
+            if other == number:
+                os.set_inheritable(descriptor, False)
+            else:
+                os.close(descriptor)
+        except OSError:
+            pass
+    _poke()
+
+
+_poked = 0.0
+
+
+def _poke():
+    """Tells the launcher that somebody can take clients now, or no longer."""
+    global _poked
+    if POKE is None:
+        return
+    _poked = time.monotonic()
+    try:
+        os.write(POKE, b"\0")
+    except OSError:
+        pass  # full: it is about to look anyway
+
+
+class _Siblings:
+    """The other workers, as far as the scoreboard tells: the launcher sleeps, so they watch each other."""
+
+    def __init__(self):
+        self.words, self.longs = memoryview(_map).cast("I"), memoryview(_map).cast("Q")
+        self.silent = set()
+        self.own = os.getpid()
+
+    def look(self, now):
+        silent = set()
+        for start in range(_SLOT, len(_map) - _TEXT, _SLOT):
+            word, long = start // 4, start // 8
+            pid = self.words[word + _PID]
+            if not pid or pid == self.own or self.words[word + _STATE] != _READY:
+                continue
+            if now - self.longs[long + _HEARTBEAT] > _SILENT:
+                silent.add(pid)
+        if silent != self.silent:
+            self.silent = silent
+            _poke()
+
+
+def _crossing(loop):
+    """A function that tells the launcher that this worker has become full, or has room again: at once, if that was not
+    told just before."""
+    waiting = False
+
+    def later():
+        nonlocal waiting
+        waiting = False
+        _poke()
+
+    def crossed():
+        nonlocal waiting
+        left = _poked + _POKE_PAUSE - time.monotonic()
+        if left <= 0:
+            _poke()
+        elif not waiting:
+            waiting = True
+            loop.call_later(left, later)
+
+    return crossed
+
+
+if LISTENERS and SERVER == "granian":
+    _use_own_listeners()

@@ -1,0 +1,156 @@
+//! Which workers of a generation get new clients. Pure: what the scoreboard says and the time go in.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// An event loop that has not turned for so long is not given new clients. Workers stamp the scoreboard four times as
+/// often, and a busy machine may make them late.
+pub const SILENT: Duration = Duration::from_secs(1);
+
+/// A worker with a listening socket of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// Which of its generation's sockets it has, counted from 0.
+    pub listener: usize,
+    /// Whether its app has started.
+    pub is_ready: bool,
+    /// Whether it was told to end, or ends.
+    pub is_leaving: bool,
+    /// When its event loop turned last, on the clock of the scoreboard.
+    pub heartbeat: Duration,
+    /// Requests that it is working on.
+    pub in_flight: u32,
+    /// How many of them it may have.
+    pub limit: Option<u32>,
+}
+
+/// Whether a worker gets new clients, and if not, why not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It gets its share.
+    Dealt,
+    /// It has as many requests as it may have.
+    Full,
+    /// Its event loop does not turn.
+    Silent,
+    /// It leaves.
+    Leaving,
+    /// Its app has not started yet.
+    Starting,
+}
+
+impl Standing {
+    /// In a word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Dealt => "dealt",
+            Self::Full => "full",
+            Self::Silent => "silent",
+            Self::Leaving => "leaving",
+            Self::Starting => "starting",
+        }
+    }
+}
+
+/// How a worker stands.
+#[must_use]
+pub fn standing(worker: &Sample, now: Duration) -> Standing {
+    if worker.is_leaving {
+        Standing::Leaving
+    } else if !worker.is_ready {
+        Standing::Starting
+    } else if now.saturating_sub(worker.heartbeat) > SILENT {
+        Standing::Silent
+    } else if worker.limit.is_some_and(|limit| worker.in_flight >= limit) {
+        Standing::Full
+    } else {
+        Standing::Dealt
+    }
+}
+
+/// The sockets, of so many, that get no new clients. If all workers are full, all that can answer get some: whoever
+/// is met refuses at once. If none can answer, none is withheld: clients wait with whoever comes back first.
+#[must_use]
+pub fn withheld(sockets: usize, workers: &[Sample], now: Duration) -> BTreeSet<usize> {
+    let best = |socket: usize| {
+        workers.iter().filter(|worker| worker.listener == socket).map(|worker| standing(worker, now)).min()
+    };
+    let standings: Vec<Option<Standing>> = (0..sockets).map(best).collect();
+    let up_to = |worst: Standing| {
+        let is_open = |found: &Option<Standing>| found.is_some_and(|found| found <= worst);
+        standings.iter().any(is_open).then(|| (0..sockets).filter(|socket| !is_open(&standings[*socket])).collect())
+    };
+    up_to(Standing::Dealt).or_else(|| up_to(Standing::Full)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW: Duration = Duration::from_secs(100);
+
+    fn worker(listener: usize) -> Sample {
+        let limit = Some(16);
+        Sample { listener, is_ready: true, is_leaving: false, heartbeat: NOW, in_flight: 0, limit }
+    }
+
+    #[test]
+    fn only_those_that_can_take_clients_get_them() {
+        let workers = [
+            worker(0),
+            Sample { in_flight: 16, ..worker(1) },
+            Sample { heartbeat: NOW.saturating_sub(SILENT + Duration::from_millis(1)), ..worker(2) },
+            Sample { is_ready: false, ..worker(3) },
+            Sample { is_leaving: true, ..worker(4) },
+        ];
+        assert_eq!(withheld(6, &workers, NOW), BTreeSet::from([1, 2, 3, 4, 5]), "nobody has the last one");
+    }
+
+    #[test]
+    fn when_all_are_full_all_refuse_and_when_none_answers_all_may_come_back() {
+        let full = |listener| Sample { in_flight: 16, ..worker(listener) };
+        let silent = |listener| Sample { heartbeat: Duration::ZERO, ..worker(listener) };
+        assert_eq!(withheld(3, &[full(0), full(1), silent(2)], NOW), BTreeSet::from([2]));
+        assert_eq!(withheld(2, &[silent(0), silent(1)], NOW), BTreeSet::new());
+        assert_eq!(withheld(2, &[], NOW), BTreeSet::new());
+    }
+
+    #[test]
+    fn a_successor_has_the_socket_of_the_worker_that_leaves() {
+        let leaving = Sample { is_leaving: true, ..worker(0) };
+        assert_eq!(withheld(2, &[leaving, worker(0), worker(1)], NOW), BTreeSet::new());
+    }
+
+    fn any_worker() -> impl Strategy<Value = Sample> {
+        (0usize..4, any::<bool>(), any::<bool>(), 95u64..=100, 0u32..20).prop_map(
+            |(listener, is_ready, is_leaving, heartbeat, in_flight)| Sample {
+                is_ready,
+                is_leaving,
+                heartbeat: Duration::from_secs(heartbeat),
+                in_flight,
+                ..worker(listener)
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn somebody_always_gets_clients_and_nobody_worse_than_who_is_left_out(
+            workers in proptest::collection::vec(any_worker(), 0..8),
+        ) {
+            let withheld = withheld(4, &workers, NOW);
+            prop_assert!(withheld.len() < 4);
+            let best = |socket: usize| {
+                workers.iter().filter(|worker| worker.listener == socket).map(|worker| standing(worker, NOW)).min()
+            };
+            if withheld.is_empty() {
+                return Ok(());
+            }
+            let open = (0..4).filter(|socket| !withheld.contains(socket)).filter_map(best).max();
+            let closed = withheld.iter().filter_map(|socket| best(*socket)).min();
+            prop_assert!(open.is_some() && closed.is_none_or(|closed| open < Some(closed)));
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Which worker a client meets: all get their share, and only those that can take clients get any.
+
+mod granian;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::harness::http::{Connection, get};
+use crate::harness::{Launch, Running, venv};
+use nix::unistd::Pid;
+
+/// A real server with four workers, ready.
+pub fn four_workers(server: &str, arguments: &[&str]) -> Option<Running> {
+    let arguments: Vec<&str> = ["--workers", "4"].iter().chain(arguments).copied().collect();
+    let mut running = Launch::app(&venv()?, server, &arguments).in_turn().start();
+    running.wait_log("ready generation=");
+    Some(running)
+}
+
+/// Opens so many connections that are kept, with a pause between them, and says how many each worker has.
+pub fn keep(port: u16, connections: usize, pause: Duration) -> BTreeMap<String, u32> {
+    let mut kept = Vec::new();
+    let mut counts = BTreeMap::new();
+    for _ in 0..connections {
+        let mut connection = Connection::open(port).unwrap();
+        let worker = connection.get("/pid", "").unwrap().body;
+        *counts.entry(worker).or_default() += 1;
+        kept.push(connection);
+        std::thread::sleep(pause);
+    }
+    counts
+}
+
+/// The median, over five trials, of how much more than its share the busiest of four workers has.
+pub fn unevenness(mut trial: impl FnMut() -> BTreeMap<String, u32>) -> f64 {
+    let mut found: Vec<f64> = (0..5)
+        .map(|_| {
+            let counts = trial();
+            let (most, all) = (counts.values().max().copied().unwrap_or(0), counts.values().sum::<u32>());
+            f64::from(most) * 4.0 / f64::from(all)
+        })
+        .collect();
+    found.sort_by(f64::total_cmp);
+    found[2]
+}
+
+/// The process of the worker that answers.
+pub fn a_worker(port: u16) -> Pid {
+    let answer = get(port, "/pid").unwrap().body;
+    Pid::from_raw(answer.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap())
+}
+
+/// Asks so often on fresh connections; who answered, and how long the slowest answer took.
+pub fn ask_fresh(port: u16, requests: usize) -> (BTreeMap<String, u32>, Duration) {
+    let mut counts = BTreeMap::new();
+    let mut slowest = Duration::ZERO;
+    for _ in 0..requests {
+        let begin = Instant::now();
+        let answer = get(port, "/pid").unwrap();
+        assert_eq!(answer.status, 200);
+        slowest = slowest.max(begin.elapsed());
+        *counts.entry(answer.body).or_default() += 1;
+    }
+    (counts, slowest)
+}
