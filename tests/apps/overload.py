@@ -26,13 +26,17 @@ async def app(scope, receive, send):
         await send({"type": "websocket.accept"})
         while (await receive())["type"] != "websocket.disconnect":
             pass
-    elif scope["path"] == "/sse":
-        await events(receive, send)
     else:
-        if scope["path"].startswith("/wait"):
-            while not os.path.exists(GATE):
-                await asyncio.sleep(0.02)
-        await answer(send, traces() if scope["path"] == "/traces" else {})
+        await request(scope["path"].removeprefix(scope.get("root_path", "")), receive, send)
+
+
+async def request(path, receive, send):
+    if path == "/sse":
+        return await events(receive, send)
+    if path.startswith("/wait"):
+        while not os.path.exists(GATE):
+            await asyncio.sleep(0.02)
+    await answer(send, traces() if path == "/traces" else {})
 
 
 async def lifespan(receive, send):

@@ -129,8 +129,14 @@ pub fn get_with(port: u16, path: &str, headers: &str) -> std::io::Result<Answer>
 /// A request whose answer does not end: an event stream, a WebSocket. Returns when the answer has begun well.
 #[track_caller]
 pub fn open_stream(port: u16, path: &str, headers: &str) -> BufReader<TcpStream> {
+    open_stream_with("GET", port, path, headers)
+}
+
+/// The same with any method.
+#[track_caller]
+pub fn open_stream_with(method: &str, port: u16, path: &str, headers: &str) -> BufReader<TcpStream> {
     let mut stream = Connection::open(port).unwrap().stream;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n");
     stream.get_mut().write_all(request.as_bytes()).unwrap();
     let mut line = String::new();
     stream.read_line(&mut line).unwrap();

@@ -307,7 +307,13 @@ impl Running {
     /// Waits until a piece of its log has come so many times.
     #[track_caller]
     pub fn wait_log_count(&mut self, text: &str, count: usize) {
-        let deadline = Instant::now() + LONG;
+        self.wait_log_within(text, count, LONG);
+    }
+
+    /// The same for what may take longer, such as the start of an app that is no small one.
+    #[track_caller]
+    pub fn wait_log_within(&mut self, text: &str, count: usize, patience: Duration) {
+        let deadline = Instant::now() + patience;
         while self.log().matches(text).count() < count {
             let ended = self.child.try_wait().unwrap();
             assert!(

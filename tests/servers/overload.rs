@@ -22,7 +22,7 @@ const LIMIT: u32 = 4;
 
 /// A launch of `tests/apps/overload.py`, its gate, and how it is started by a server: `gunicorn`, `granian`, or
 /// `asgi`, which is Gunicorn with its own worker class.
-fn launch(server: &str, app: &str, arguments: &[&str]) -> Option<(Launch, PathBuf)> {
+pub fn launch(server: &str, app: &str, arguments: &[&str]) -> Option<(Launch, PathBuf)> {
     let venv = venv()?;
     let mut launch = Launch::new(arguments);
     let gate = launch.directory.path().join("gate");
@@ -43,7 +43,7 @@ fn launch(server: &str, app: &str, arguments: &[&str]) -> Option<(Launch, PathBu
 }
 
 /// One that is ready.
-fn start(server: &str, arguments: &[&str]) -> Option<(Running, PathBuf)> {
+pub fn start(server: &str, arguments: &[&str]) -> Option<(Running, PathBuf)> {
     let (launch, gate) = launch(server, "overload:app", arguments)?;
     let mut running = launch.start();
     running.wait_log(" ready ");
@@ -117,11 +117,11 @@ fn board(running: &Running) -> Vec<Slot> {
     bytes[SLOT..SLOT * (slots + 1)].chunks(SLOT).map(slot).filter(|slot| slot.pid != 0).collect()
 }
 
-fn in_flight(running: &Running) -> u32 {
+pub fn in_flight(running: &Running) -> u32 {
     board(running).iter().map(|slot| slot.in_flight).sum()
 }
 
-fn streams(running: &Running) -> u32 {
+pub fn streams(running: &Running) -> u32 {
     board(running).iter().map(|slot| slot.streams).sum()
 }
 

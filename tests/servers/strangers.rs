@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use crate::harness::ask::all_are_ready;
 use crate::harness::http::get;
 use crate::harness::{LONG, Launch, Running, is_alive, venv, wait_until};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, sockopt};
 use nix::unistd::Pid;
 
 fn number(body: &str, key: &str) -> Pid {
@@ -56,12 +58,25 @@ fn ask_slowly(port: u16, done: &AtomicBool) -> Vec<String> {
     lost
 }
 
+/// A listener that lets others of its user have the same address, too.
+fn shared_listener(host: &str, port: u16) -> OwnedFd {
+    let kind = (AddressFamily::Inet, SockType::Stream);
+    let listener = socket::socket(kind.0, kind.1, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    socket::setsockopt(&listener, sockopt::ReusePort, &true).unwrap();
+    let address: SockaddrIn = format!("{host}:{port}").parse().unwrap();
+    socket::bind(listener.as_raw_fd(), &address).unwrap();
+    socket::listen(&listener, Backlog::new(8).unwrap()).unwrap();
+    listener
+}
+
 /// The same port number at another address is somebody else's.
 fn a_listener_at_another_address_is_not_counted(server: &str) {
     let Some(venv) = venv() else { return };
     let mut running = Launch::app(&venv, server, &["--workers", "2"]).in_turn().start();
     running.wait_log("ready generation=1");
+    // One alone, and two that share a port as the workers do.
     let _stranger = TcpListener::bind(("127.0.0.2", running.port)).unwrap();
+    let _sharing = [0, 1].map(|_| shared_listener("127.0.0.3", running.port));
     let done = AtomicBool::new(false);
     let lost: Vec<String> = std::thread::scope(|scope| {
         let (port, done) = (running.port, &done);
