@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::host::{self, AppRoot, Environment, GunicornFile, Host, Program, Query};
-use crate::plan::{self, Addresses, Plan};
+use crate::plan::{self, Addresses, Bind, Plan};
 use crate::problem::Problem;
-use crate::settings::value::{Int, Server, ServerChoice, Value, Workers};
-use crate::settings::{self, FlagLayer, NativeVariable, Origin, Resolution};
+use crate::settings::value::{BindHost, Int, Server, ServerChoice, Value, Workers};
+use crate::settings::{self, FlagLayer, NativeVariable, Origin, Resolution, Settings};
 use crate::supervisor::machine::plan_facts::Choice;
 use crate::tls;
 
@@ -25,6 +25,8 @@ pub(super) struct Planner {
 struct Decided {
     /// The port that was picked for port 0.
     port: Option<u16>,
+    /// Where it serves, which no reload changes: lock and control socket are named after it, and clients are there.
+    bind: Option<Bind>,
     /// The server that was started first, which the arguments behind `--` are for.
     first: Option<Server>,
     /// The app that it was started with: another server would guess another attribute.
@@ -59,23 +61,49 @@ impl Planner {
         self.decided.app = Some(plan.app.clone());
     }
 
+    /// This is where it serves from now on.
+    pub fn settle_address(&mut self, bind: &Bind) {
+        self.decided.bind = Some(bind.clone());
+    }
+
     /// Reads everything anew and changes what a reload asked for.
     pub fn replan(&mut self, choice: Choice, change: i32) -> Result<(Plan, Choice), Vec<Problem>> {
         self.decided.server = choice.server;
         self.decided.workers = None;
-        let plan = self.prepare().plan?;
+        let plan = self.plan_here()?;
         let choice = choice.with_workers(plan.workers, change);
         if choice.workers.is_none() {
             return Ok((plan, choice));
         }
         self.decided.workers = choice.workers.map(|chosen| chosen.count);
-        Ok((self.prepare().plan?, choice))
+        Ok((self.plan_here()?, choice))
+    }
+
+    /// A plan for the address that is served, whatever the settings or another server's own ones have come to say.
+    fn plan_here(&self) -> Result<Plan, Vec<Problem>> {
+        let plan = self.prepare().plan?;
+        match &self.decided.bind {
+            Some(bind) if plan.bind != *bind => {
+                let mut here = self.prepare_with(|settings| keep_address(settings, bind)).plan?;
+                here.warnings.push(format!(
+                    "{} is not served: a reload keeps the address, {bind}; stop and start the launcher to change it",
+                    plan.bind
+                ));
+                Ok(here)
+            }
+            _ => Ok(plan),
+        }
     }
 
     /// Resolves the settings, looks at the machine and makes the plan.
     pub fn prepare(&self) -> Prepared {
+        self.prepare_with(|_| {})
+    }
+
+    fn prepare_with(&self, change: impl FnOnce(&mut Settings)) -> Prepared {
         let mut resolution = settings::resolve(&self.flags, &self.env, &|path: &Path| std::fs::read(path));
         self.decided.apply(&mut resolution);
+        change(&mut resolution.settings);
         let left = leave_app_root(&mut resolution);
         let host = look(&resolution, left.as_deref());
         if let Some(file) = &host.gunicorn_settings {
@@ -131,6 +159,22 @@ impl Decided {
                 setting.value = Workers::Exactly(workers);
                 setting.origin = Origin::Flag("SIGTTIN and SIGTTOU".into());
             }
+        }
+    }
+}
+
+/// Makes the settings say that this is served.
+fn keep_address(settings: &mut Settings, bind: &Bind) {
+    let origin = Origin::Flag("of the start".into());
+    settings.uds.origin = origin.clone();
+    match bind {
+        Bind::Unix(path) => settings.uds.value = Some(path.clone()),
+        Bind::Tcp(address) => {
+            settings.uds.value = None;
+            settings.host.value = BindHost(address.ip());
+            settings.port.value = Int(address.port().into());
+            settings.host.origin = origin.clone();
+            settings.port.origin = origin;
         }
     }
 }

@@ -65,6 +65,7 @@ fn start(
         locked = take_lock(settings, &resolution.env, &plan.bind).map_err(one)?;
     }
 
+    planner.settle_address(listeners.bind());
     let log = Log::start(settings.log_level.value, settings.log_format.value);
     for warning in resolution.warnings.iter().chain(&host.notes).chain(&plan.warnings).chain(&locked.warnings) {
         warn!("{}", redact::message(warning));

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use crate::harness::ask::ask;
 use crate::harness::http::get;
 use crate::harness::{Launch, Running, free_port, venv, wait_until};
 
@@ -43,6 +44,29 @@ fn an_address_in_the_file_is_served() {
     assert_eq!(get(port, "/health").unwrap().status, 200);
     assert!(running.log().contains(&format!("address=127.0.0.1:{port}")), "{}", running.log());
     assert!(std::net::TcpStream::connect(("127.0.0.1", 4444)).is_err(), "nobody asked for the default address");
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn no_reload_changes_the_address() {
+    let (port, other) = (free_port(), free_port());
+    let file = |port: u16| format!("bind = '127.0.0.1:{port}'\n");
+    let Some(launch) = launch(&file(port), &[]) else { return };
+    let mut running = ready(launch);
+    let socket = running.directory.path().join(format!("mcp-launch-127.0.0.1-{port}.sock"));
+    let reload = |server: &str| {
+        let arguments = ["reload", "--socket", socket.to_str().unwrap(), "--server", server];
+        let answer = ask(&running, &arguments);
+        assert_eq!(answer.code, Some(0), "{answer:?}\n{}", running.log());
+        assert_eq!(get(port, "/health").unwrap().status, 200);
+    };
+    // Granian reads no file of Gunicorn's.
+    reload("granian");
+    std::fs::write(running.directory.path().join("gunicorn.conf.py"), file(other)).unwrap();
+    reload("gunicorn");
+    assert!(std::net::TcpStream::connect(("127.0.0.1", other)).is_err());
+    let warning = format!("127.0.0.1:{other} is not served: a reload keeps the address, 127.0.0.1:{port}");
+    assert!(running.log().contains(&warning), "{}", running.log());
     assert_eq!(running.stop(), 0);
 }
 
