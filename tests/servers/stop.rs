@@ -9,8 +9,8 @@ use crate::harness::{self, Launch, Running, is_alive, venv, wait_for, wait_until
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// What a stop may take beyond its budget before a test calls it too long: the machine may be busy.
-const SLACK: Duration = Duration::from_secs(6);
+/// What a stop may take beyond its budget before a test calls it too long: processes that are killed have to be reaped.
+const SLACK: Duration = Duration::from_secs(1);
 
 /// A real server that is ready, with this stop budget. One worker: another one that still boots could miss a TERM,
 /// and Gunicorn would wait for it in vain.

@@ -1,9 +1,11 @@
 //! Workers that have become too big or too old are replaced one at a time, on both servers, and no client notices.
 
 use crate::harness::ask::{all_are_ready, ask};
-use crate::harness::http::{Load, get, open_stream};
-use crate::harness::{Launch, Running, is_alive, venv, wait_until};
+use crate::harness::http::{Load, get, open_stream, request};
+use crate::harness::{Launch, Running, is_alive, unread, venv, wait_until};
 use nix::unistd::Pid;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 /// Workers are looked at four times in this time.
 const TIMEOUT: &str = "4s";
@@ -17,15 +19,6 @@ fn start(server: &str, arguments: &[&str], env: &[(&str, &str)]) -> Option<Runni
     Some(running)
 }
 
-/// A connection that was accepted and not read from yet is closed by a server that is told to stop.
-#[track_caller]
-fn assert_hardly_any_failed(load: Load) {
-    let answered = load.answered();
-    let failures = load.finish();
-    eprintln!("{} of {answered} failed", failures.len());
-    assert!(failures.len() as u64 <= 1 + answered / 10_000, "of {answered}: {failures:?}");
-}
-
 fn status(running: &Running) -> String {
     ask(running, &["status"]).out
 }
@@ -33,6 +26,37 @@ fn status(running: &Running) -> String {
 fn grow(running: &Running, mebibytes: u32) -> Pid {
     let body = get(running.port, &format!("/grow?mib={mebibytes}")).unwrap().body;
     Pid::from_raw(body.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap())
+}
+
+/// What remains: a server that is told to stop closes connections that it has accepted and on which nobody has asked yet.
+/// A worker that leaves must get no new clients before that.
+#[track_caller]
+fn assert_hardly_any_failed(load: Load) {
+    let answered = load.answered();
+    let failures = load.finish();
+    eprintln!("{} of {answered} failed", failures.len());
+    assert!(failures.len() as u64 <= 2 + answered / 10_000, "of {answered}: {failures:?}");
+}
+
+/// A request that nobody waits for.
+fn begin(port: u16, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    request(&mut stream, path);
+    stream
+}
+
+/// It closes its streams before it leaves.
+fn a_worker_with_streams_is_replaced_in_time(server: &str) {
+    let Some(mut running) = start(server, &["--workers", "2", "--workers-max-rss", "300M"], &[]) else { return };
+    let streams: Vec<_> = (0..16).map(|_| open_stream(running.port, "/sse", "")).collect();
+    let big = grow(&running, 400);
+    running.wait_log("replacing a worker");
+    let begun = Instant::now();
+    wait_until("it to be gone", || !is_alive(big));
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}: {}", begun.elapsed(), running.log());
+    drop(streams);
+    wait_until("the successor", || all_are_ready(&running));
+    assert_eq!(running.stop(), 0, "{}", running.log());
 }
 
 fn a_worker_that_grows_too_big_is_replaced_and_only_it(server: &str) {
@@ -51,7 +75,9 @@ fn a_worker_that_grows_too_big_is_replaced_and_only_it(server: &str) {
 }
 
 fn workers_that_are_too_old_are_replaced_one_after_the_other(server: &str) {
-    let Some(mut running) = start(server, &["--workers", "2", "--workers-lifetime", "10"], &[]) else { return };
+    // Only age is to be seen here.
+    let env = [("GUNICORN_MAX_REQUESTS", "0")];
+    let Some(mut running) = start(server, &["--workers", "2", "--workers-lifetime", "10"], &env) else { return };
     let first = running.descendants();
     let load = Load::start(running.port, "/", 4);
     running.wait_log_count("cause=age", 4);
@@ -75,20 +101,21 @@ fn the_only_worker_is_replaced_by_one_that_serves_before_it_leaves(server: &str)
     grow(&running, 400);
     running.wait_log("replacing the single worker");
     running.wait_log("gone generation=1");
-    assert_hardly_any_failed(load);
+    load.assert_nothing_lost();
     assert!(status(&running).contains("generation 2"), "{}", running.log());
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
 
-/// An event stream that its client keeps would hold up either server.
+/// A request that takes too long would hold up either server.
 fn who_does_not_finish_in_time_is_killed(server: &str) {
     let arguments = ["--workers", "2", "--workers-max-rss", "300M", "--stop-timeout", "5s"];
     let Some(mut running) = start(server, &arguments, &[]) else { return };
-    let streams: Vec<_> = (0..16).map(|_| open_stream(running.port, "/sse", "")).collect();
+    let requests: Vec<_> = (0..16).map(|_| begin(running.port, "/slow?s=60")).collect();
+    wait_until("the requests to be read", || unread(running.port) == 0);
     let big = grow(&running, 400);
     running.wait_log("has not finished in time: SIGKILL");
     wait_until("it to be gone", || !is_alive(big));
-    drop(streams);
+    drop(requests);
     wait_until("the successor", || all_are_ready(&running));
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
@@ -97,6 +124,7 @@ crate::for_both_servers!(
     a_worker_that_grows_too_big_is_replaced_and_only_it,
     workers_that_are_too_old_are_replaced_one_after_the_other,
     the_only_worker_is_replaced_by_one_that_serves_before_it_leaves,
+    a_worker_with_streams_is_replaced_in_time,
     who_does_not_finish_in_time_is_killed,
 );
 

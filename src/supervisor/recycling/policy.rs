@@ -11,12 +11,13 @@
 
 use std::time::Duration;
 
-use crate::supervisor::machine::draining::LINGER;
 use crate::supervisor::machine::leaving::{self, Occasion};
 use crate::supervisor::watchdog::policy::Id;
 
 /// While a worker leaves and its successor gets ready, of which nobody tells us.
 const STEP: Duration = Duration::from_millis(500);
+/// Before a worker is told to end: time for it to notice that it takes no more clients, and for those to ask that it has.
+const LEAVES: Duration = Duration::from_secs(2);
 /// Workers that grow too big sooner than this are replaced less often: the limit may be less than any worker needs.
 const YOUNG: Duration = Duration::from_mins(10);
 /// So much less often, to begin with at once and from then on after this.
@@ -104,7 +105,7 @@ impl Rules {
     /// How long a worker has to part from its clients.
     fn time_to_part(&self, worker: &Sample) -> Duration {
         let spread = leaving::spread(worker.streams, self.grace, Occasion::Handover);
-        leaving::time_to_part(worker.streams, spread, self.grace).max(LINGER.min(self.grace / 2))
+        leaving::time_to_part(worker.streams, spread, self.grace).max(LEAVES.min(self.grace / 2))
     }
 }
 
@@ -248,8 +249,8 @@ mod tests {
         assert_eq!(limits.look(START, 2, &workers, false), Some(Order::Dismiss(workers[0], Excess::Rss)));
         let late = START + rules().grace;
         assert_eq!(limits.look(START + STEP, 2, &workers, false), None);
-        assert_eq!(limits.look(START + STEP * 2, 2, &workers, false), Some(Order::End(workers[0].id)));
-        assert_eq!(limits.look(START + STEP * 3, 2, &workers, false), None);
+        assert_eq!(limits.look(START + LEAVES, 2, &workers, false), Some(Order::End(workers[0].id)));
+        assert_eq!(limits.look(START + LEAVES + STEP, 2, &workers, false), None);
         assert_eq!(limits.look(late, 2, &workers, false), Some(Order::Kill(workers[0].id)));
         assert_eq!(limits.look(late + STEP, 2, &workers, false), None);
     }
