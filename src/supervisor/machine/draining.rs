@@ -18,7 +18,7 @@ pub(super) const DISCARD_WITHIN: Duration = Duration::from_secs(2);
 /// How long the old generation goes on when new clients are sent to the new one: time for those to be heard who
 /// have connected already and not asked yet, over a slow network and with a TLS handshake before the request. Both
 /// servers close such connections when they are told to stop.
-pub const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 impl State {
     /// Lets a generation answer those who have connected already; then it is told to stop.

@@ -24,7 +24,7 @@
 //!
 //! | what | from | to | when |
 //! |---|---|---|---|
-//! | launcher | running | delaying | a stop was requested, and the server keeps serving for a while |
+//! | launcher | running | delaying | a stop was requested, and the server keeps serving for a while, or its workers part from their clients |
 //! | launcher | running | ending | a stop was requested, or the launcher gives up |
 //! | launcher | delaying | ending | the delay is over, another signal came, or nothing serves any more |
 //! | launcher | ending | done | there are no processes left, or none that can be killed |
