@@ -1,20 +1,25 @@
 //! The log: lines on standard error that never block the supervisor.
 //!
-//! A line goes into a bounded queue, and a thread writes it, the only thread in a launcher. If nobody reads the other end
-//! of the pipe, the queue fills up, lines are dropped and counted, and the count is reported once there is room again.
-//! The descriptor itself is never made non-blocking because that would affect every process that shares it.
+//! A line goes into a bounded queue, and a thread writes it. If nobody reads the other end of the pipe, the queue fills up,
+//! lines are dropped and counted, and the count is reported once there is room again. The descriptor itself is never made
+//! non-blocking because that would affect every process that shares it. Where no thread is to be had, whoever logs writes
+//! what is taken without waiting, and the rest stays in the queue until the next line.
 //!
 //! Not the crate `tracing-appender`: it counts lines instead of bytes, gives a descriptor that is non-blocking no second
 //! chance, does not tell in the log what was dropped, waits for a stuck reader for 1 s at the end, and brings eleven crates.
 
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::settings::value::{LogFormat, LogLevel};
+use crate::sys::write::write_now;
 
 /// What may wait to be written.
 const CAPACITY: usize = 256 << 10;
@@ -37,6 +42,46 @@ struct Pending {
     bytes: usize,
     dropped: u64,
     writing: bool,
+    /// Whether there is no thread that writes.
+    is_alone: bool,
+}
+
+impl Pending {
+    fn take(&mut self) -> Option<Vec<u8>> {
+        let line = self.lines.pop_front()?;
+        self.bytes -= line.len();
+        Some(line)
+    }
+
+    fn put_back(&mut self, line: Vec<u8>) {
+        self.bytes += line.len();
+        self.lines.push_front(line);
+    }
+
+    /// There is room again: the next line says how many were dropped.
+    fn tell_dropped(&mut self) {
+        let dropped = std::mem::take(&mut self.dropped);
+        if dropped > 0 {
+            self.put_back(
+                format!("mcp-launch: {dropped} log lines were dropped because nobody read them\n").into_bytes(),
+            );
+        }
+    }
+
+    /// Writes what is taken without waiting. What cannot be written at all is forgotten: nobody is there to be told.
+    fn write_now(&mut self, out: BorrowedFd<'_>) {
+        while let Some(mut line) = self.take() {
+            match write_now(out, &line) {
+                Ok(written) if written == line.len() => self.tell_dropped(),
+                Ok(written) => {
+                    line.drain(..written);
+                    self.put_back(line);
+                }
+                Err(Errno::EAGAIN) => return self.put_back(line),
+                Err(_) => {}
+            }
+        }
+    }
 }
 
 impl Queue {
@@ -53,6 +98,9 @@ impl Queue {
             pending.lines.push_back(line);
             self.changed.notify_all();
         }
+        if pending.is_alone {
+            pending.write_now(std::io::stderr().as_fd());
+        }
     }
 
     /// The writer's life. Writing to a closed descriptor fails and is forgotten: nobody is there to be told.
@@ -64,17 +112,11 @@ impl Queue {
                 self.changed.notify_all();
                 pending = self.changed.wait(pending).unwrap_or_else(PoisonError::into_inner);
             }
-            let Some(line) = pending.lines.pop_front() else { continue };
-            pending.bytes -= line.len();
+            let Some(line) = pending.take() else { continue };
             pending.writing = true;
-            let dropped = std::mem::take(&mut pending.dropped);
+            pending.tell_dropped();
             drop(pending);
             write_all(&line);
-            if dropped > 0 {
-                write_all(
-                    format!("mcp-launch: {dropped} log lines were dropped because nobody read them\n").as_bytes(),
-                );
-            }
         }
     }
 }
@@ -88,9 +130,7 @@ fn write_all(mut bytes: &[u8]) {
             Ok(written) => bytes = &bytes[written..],
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                let mut fds =
-                    [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&stderr), nix::poll::PollFlags::POLLOUT)];
-                let _ = nix::poll::poll(&mut fds, nix::poll::PollTimeout::NONE);
+                let _ = poll(&mut [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE);
             }
             Err(_) => return,
         }
@@ -124,9 +164,8 @@ impl Log {
     fn with_writer() -> Self {
         let queue = Arc::<Queue>::default();
         let writer = Arc::clone(&queue);
-        // Without a thread the lines stay in the queue; the supervisor goes on.
-        let _ =
-            std::thread::Builder::new().name("log".into()).stack_size(64 << 10).spawn(move || writer.write_forever());
+        let builder = std::thread::Builder::new().name("log".into()).stack_size(64 << 10);
+        queue.lock().is_alone = builder.spawn(move || writer.write_forever()).is_err();
         Self(queue)
     }
 
@@ -138,6 +177,12 @@ impl Log {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
+            }
+            if pending.is_alone {
+                let millis = u16::try_from(left.as_millis()).unwrap_or(u16::MAX);
+                let _ = poll(&mut [PollFd::new(std::io::stderr().as_fd(), PollFlags::POLLOUT)], millis);
+                pending.write_now(std::io::stderr().as_fd());
+                continue;
             }
             pending = self.0.changed.wait_timeout(pending, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -211,5 +256,31 @@ mod tests {
         let pending = queue.lock();
         assert_eq!(pending.bytes, CAPACITY);
         assert_eq!(pending.dropped, (CAPACITY - CAPACITY / 1024) as u64);
+    }
+
+    #[test]
+    fn without_a_thread_what_is_taken_is_written_and_the_rest_waits_for_the_next_line() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let queue = Queue::default();
+        for number in 0..2000 {
+            queue.push(format!("{number:0>200}\n").into_bytes());
+            queue.lock().write_now(writer.as_fd());
+        }
+        let pending = queue.lock().bytes;
+        assert!(pending > 0 && queue.lock().dropped > 0, "{pending}");
+        let read = std::thread::spawn(move || {
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut reader, &mut text).unwrap();
+            text
+        });
+        while queue.lock().bytes > 0 {
+            queue.lock().write_now(writer.as_fd());
+        }
+        drop(writer);
+        let text = read.join().unwrap();
+        let (dropped, lines): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.contains("dropped"));
+        assert!(lines.iter().enumerate().all(|(at, line)| **line == format!("{at:0>200}")), "in order, each whole");
+        let [dropped] = dropped[..] else { panic!("{dropped:?}") };
+        assert!(dropped.contains(&format!(" {} log lines", 2000 - lines.len())), "{dropped}");
     }
 }

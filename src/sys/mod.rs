@@ -10,6 +10,7 @@ pub(crate) mod scm;
 pub(crate) mod shared;
 pub(crate) mod spawn;
 pub(crate) mod wait;
+pub(crate) mod write;
 
 /// What a process inherited at its start and must pass on unchanged: the blocked and the ignored signals. Bit `n - 1`
 /// stands for signal `n`.

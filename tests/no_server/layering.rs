@@ -15,7 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("problem", &[]),
     ("probe", &[]),
     ("settings", &["problem", "host"]),
-    ("log", &["settings"]),
+    ("log", &["sys", "settings"]),
     ("guard", &["sys", "guard::scoreboard", "host", "settings", "problem"]),
     ("tls", &["sys", "settings", "problem"]),
     ("plan", &["settings", "problem", "host", "guard", "tls"]),

@@ -10,6 +10,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::harness::ask::ask;
 use crate::harness::http::{answer, get, request};
 use crate::harness::{Launch, Running, is_root, wait_until};
 
@@ -290,4 +291,44 @@ fn an_idle_launcher_does_not_wake_up() {
         }
         last.0.elapsed() > std::time::Duration::from_secs(1)
     });
+}
+
+/// No thread is to be had: the kernel refuses it, as a seccomp profile does, and as it does when a user has too many.
+fn without_threads(launch: Launch) -> Launch {
+    let script = "import ctypes, os, platform, struct, sys\n\
+        clone, clone3 = {'x86_64': (56, 435), 'aarch64': (220, 435)}[platform.machine()]\n\
+        code = [(0x20, 0, 0, 0), (0x15, 0, 1, clone3), (0x06, 0, 0, 0x50026), (0x15, 0, 3, clone),\n\
+        \x20       (0x20, 0, 0, 16), (0x45, 0, 1, 0x10000), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7fff0000)]\n\
+        filter = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *line) for line in code))\n\
+        program = ctypes.create_string_buffer(struct.pack('HxxxxxxP', len(code), ctypes.addressof(filter)))\n\
+        libc = ctypes.CDLL(None, use_errno=True)\n\
+        assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0, ctypes.get_errno()\n\
+        os.execv(sys.argv[1], sys.argv[1:])\n";
+    launch.through(&["/usr/bin/env", "python3", "-c", script])
+}
+
+#[test]
+fn without_a_thread_lines_are_written_and_a_reload_works() {
+    let mut running = without_threads(Launch::fake("gunicorn", "serve", &[])).start();
+    running.wait_log("ready generation=1");
+    for generation in [2, 3] {
+        assert_eq!(ask(&running, &["reload"]).code, Some(0), "{}", running.log());
+        running.wait_log(&format!("ready generation={generation}"));
+    }
+    assert_eq!(running.log().matches("no thread is to be had").count(), 1, "{}", running.log());
+    assert_eq!(running.stop(), 0, "{}", running.log());
+    assert!(running.log().contains("exit status=0"), "{}", running.log());
+}
+
+#[test]
+fn without_a_thread_a_problem_is_told() {
+    let finished = without_threads(Launch::fake("gunicorn", "serve", &["--workers", "none"])).finish();
+    assert_eq!(finished.code, 78);
+    assert!(finished.log.contains("none"), "{}", finished.log);
+}
+
+#[test]
+fn without_a_thread_a_standard_error_that_nobody_reads_changes_nothing() {
+    let (_reader, writer) = full_pipe();
+    goes_on(without_threads(Launch::fake("gunicorn", "serve", &[])).start_with_stderr(writer));
 }
