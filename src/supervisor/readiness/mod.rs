@@ -21,7 +21,7 @@ use super::effects::own_descendants;
 use super::machine::event::Event;
 use super::machine::generation::Generation;
 use super::watchdog::pair;
-use crate::guard::scoreboard::{self, Accepts, Scoreboard, Slot};
+use crate::guard::scoreboard::{self, Accepts, Slot};
 use crate::ids::GenerationId;
 use crate::plan::{Bind, Plan};
 use crate::probe::Protocol;
@@ -188,18 +188,67 @@ impl World {
     /// scoreboard, or with a server that does not tell the app when it starts, they cannot.
     fn is_complete(&self, generation: GenerationId) -> bool {
         let Some(running) = self.running.get(&generation) else { return true };
+        let Some(board) = &running.board else { return true };
         let Some(found) = self.state.generations().iter().find(|found| found.id == generation) else { return true };
-        let slots = running.board.as_ref().map(Scoreboard::slots).unwrap_or_default();
+        let Some(plan) = self.plans.get(&found.plan) else { return true };
+        let slots = board.slots();
+        if slots.is_empty() && !plan.capabilities.all_children_are_workers {
+            // The one that answers has not taken a slot: the guard is not in these workers, whatever was expected.
+            return true;
+        }
         let members = process::members(&own_descendants(), running.main, &running.seen);
-        let slots = pair(&slots, &members, scoreboard::now());
-        let plan = self.plans.get(&found.plan);
-        let wanted = found.startup.workers(plan.map_or(1, |plan| plan.workers)) as usize;
-        // The server speaks the lifespan protocol if the plan gives each worker a socket, and a worker that is told to end
-        // before it accepts on it does not hear that.
-        let accepts = plan.is_some_and(Plan::lends_to_each_worker);
-        let is_ready =
-            |slot: &Slot| slot.state == scoreboard::State::Ready && (!accepts || slot.accepts != Accepts::Untold);
-        let ready = slots.iter().filter(|(_, slot)| is_ready(slot)).count();
-        ready >= wanted || !accepts && slots.iter().all(|(_, slot)| slot.no_lifespan)
+        let living = pair(&slots, &members, scoreboard::now());
+        let wanted = found.startup.workers(plan.workers) as usize;
+        are_ready(living.into_iter().map(|(_, slot)| slot), wanted, plan.lends_to_each_worker())
+    }
+}
+
+/// Whether so many workers are ready that have these slots, as far as they can say so. If the plan gives each worker a
+/// socket, the server speaks the lifespan protocol, and a worker that is told to end before it accepts on its socket does
+/// not hear that: such workers must have told that they accept.
+fn are_ready(slots: impl IntoIterator<Item = Slot>, wanted: usize, must_accept: bool) -> bool {
+    let slots: Vec<Slot> = slots.into_iter().collect();
+    let is_ready =
+        |slot: &&Slot| slot.state == scoreboard::State::Ready && (!must_accept || slot.accepts != Accepts::Untold);
+    let cannot_say = !must_accept && !slots.is_empty() && slots.iter().all(|slot| slot.no_lifespan);
+    slots.iter().filter(is_ready).count() >= wanted || cannot_say
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn slot(state: scoreboard::State, no_lifespan: bool) -> Slot {
+        Slot {
+            pid: nix::unistd::Pid::from_raw(1),
+            state,
+            claimed: Duration::ZERO,
+            heartbeat: Duration::ZERO,
+            in_flight: 0,
+            high_water: 0,
+            served: 0,
+            rejected: 0,
+            lag: Duration::ZERO,
+            most_lag: Duration::ZERO,
+            streams: 0,
+            connections: 0,
+            turns: 0,
+            listener: None,
+            accepts: Accepts::Untold,
+            limit: None,
+            traceback_on_abort: false,
+            no_lifespan,
+        }
+    }
+
+    #[test]
+    fn workers_that_have_all_died_are_not_ready() {
+        let (ready, starting) = (slot(scoreboard::State::Ready, false), slot(scoreboard::State::Starting, false));
+        assert!(are_ready([ready, ready], 2, false));
+        assert!(!are_ready([ready, starting], 2, false));
+        assert!(!are_ready([ready, ready], 2, true), "they have not told that they accept");
+        assert!(are_ready([slot(scoreboard::State::Starting, true)], 2, false), "they cannot say more");
+        assert!(!are_ready([], 2, false), "all of none");
     }
 }
