@@ -13,7 +13,7 @@ use crate::supervisor::machine::plan_facts::Choice;
 use crate::tls;
 
 /// What plans are made from: what was given at the start and cannot change, and what was decided since.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Planner {
     flags: FlagLayer,
     env: Environment,
@@ -21,7 +21,7 @@ pub(super) struct Planner {
 }
 
 /// What was decided since the start.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Decided {
     /// The port that was picked for port 0.
     port: Option<u16>,
@@ -67,16 +67,17 @@ impl Planner {
     }
 
     /// Reads everything anew and changes what a reload asked for.
-    pub fn replan(&mut self, choice: Choice, change: i32) -> Result<(Plan, Choice), Vec<Problem>> {
-        self.decided.server = choice.server;
-        self.decided.workers = None;
-        let plan = self.plan_here()?;
+    pub fn replan(&self, choice: Choice, change: i32) -> Result<(Plan, Choice), Vec<Problem>> {
+        let mut chosen = self.clone();
+        chosen.decided.server = choice.server;
+        chosen.decided.workers = None;
+        let plan = chosen.plan_here()?;
         let choice = choice.with_workers(plan.workers, change);
         if choice.workers.is_none() {
             return Ok((plan, choice));
         }
-        self.decided.workers = choice.workers.map(|chosen| chosen.count);
-        Ok((self.plan_here()?, choice))
+        chosen.decided.workers = choice.workers.map(|chosen| chosen.count);
+        Ok((chosen.plan_here()?, choice))
     }
 
     /// A plan for the address that is served, whatever the settings or another server's own ones have come to say.
@@ -251,8 +252,8 @@ fn python_path(resolution: &Resolution, path: Option<OsString>) -> Option<OsStri
     (!entries.is_empty()).then(|| entries.join(std::ffi::OsStr::new(":")))
 }
 
-/// Where the layout of the installation does not tell the server's version, the server is asked: once, for a
-/// limited time, before anything is supervised.
+/// If the layout of the installation does not show the server's version, the server is run to print it, for a limited
+/// time.
 fn ask_for_version(choice: ServerChoice, host: &mut Host) {
     for server in choice.candidates() {
         if let Program::Found(path) = host.python.program(server.word())

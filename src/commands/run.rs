@@ -1,6 +1,7 @@
 //! `run`: from the command line to a server that is looked after.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
@@ -150,14 +151,14 @@ fn supervise(
     listeners: Listeners,
     lock: Option<Lock>,
     outside: Outside,
-    mut planner: Planner,
+    planner: Planner,
     inherited: SignalState,
 ) -> Result<u8, Problem> {
     let signals = Signals::install(&HANDLED, inherited).map_err(|error| {
         error!(%error, "cannot install signal handlers");
         Problem::new(Exit::NotExecutable, format!("cannot install signal handlers: {error}"))
     })?;
-    let replan = Box::new(move |choice, change| planner.replan(choice, change));
+    let replan = Arc::new(move |choice, change| planner.replan(choice, change));
     let status = Supervisor::new(plan, listeners, signals, inherited, outside, replan).run();
     drop(lock);
     Ok(status)

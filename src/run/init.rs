@@ -14,7 +14,7 @@ use crate::host::Environment;
 use crate::problem::{Exit, Problem};
 use crate::proc::process::descendants;
 use crate::sys::SignalState;
-use crate::sys::spawn::{Group, Image, Setup, SpawnStage, spawn};
+use crate::sys::spawn::{Group, Image, Setup, SpawnError, SpawnStage, begin};
 use crate::sys::wait::{Reaped, reap};
 
 /// What the command left behind has this long from TERM to KILL …
@@ -50,19 +50,20 @@ pub fn run(program: &Path, argv: &[OsString], env: &Environment, inherited: Sign
         open_files: None,
         signals: inherited,
     };
-    let child = spawn(&image, &setup).map_err(|error| {
+    let not_started = |error: SpawnError| {
         let exit = if error.stage == SpawnStage::Exec && error.errno == nix::errno::Errno::ENOENT {
             Exit::NotFound
         } else {
             Exit::NotExecutable
         };
         Problem { exit, ..cannot("it could not be started", &error) }
-    })?;
+    };
+    let (child, report) = begin(&image, &setup).map_err(not_started)?;
     // A directory that only we are in could not be unmounted or removed; the command has its own hold on it.
     let _ = nix::unistd::chdir("/");
     let status = forward_until_exit(child, &mut signals);
     end_descendants(&mut signals);
-    Ok(status)
+    report.failure().map_or(Ok(status), |error| Err(not_started(error)))
 }
 
 fn wait_for_signal(signals: &BlockedSignals, timeout: PollTimeout) {

@@ -32,7 +32,7 @@ use crate::proc::process::descendants;
 use crate::report::redact;
 use crate::settings::value::show_span;
 use crate::sys::SignalState;
-use crate::sys::spawn::{Group, Image, Setup, SpawnError, SpawnStage, spawn};
+use crate::sys::spawn::{ExecReport, Group, Image, Setup, SpawnError, SpawnStage, begin};
 use crate::sys::wait::{Reaped, reap};
 use meanwhile::Meanwhile;
 
@@ -235,8 +235,8 @@ impl Runner<'_> {
 
     /// One run, until nothing of it is left.
     fn once(&mut self, step: &PreStart) -> End {
-        let main = match self.start(step) {
-            Ok(main) => main,
+        let (main, report) = match self.start(step) {
+            Ok(started) => started,
             Err(error) => return End::NotStarted(error),
         };
         let deadline = Instant::now() + step.timeout;
@@ -272,10 +272,14 @@ impl Runner<'_> {
             self.wait(next);
         }
         self.killed |= self.stop > Stop::No && leave.is_some_and(|leave| leave.killed());
-        if out_of_time { End::OutOfTime(step.timeout) } else { End::Status(ended.unwrap_or(255)) }
+        match report.failure() {
+            Some(error) => End::NotStarted(error),
+            None if out_of_time => End::OutOfTime(step.timeout),
+            None => End::Status(ended.unwrap_or(255)),
+        }
     }
 
-    fn start(&self, step: &PreStart) -> Result<Pid, SpawnError> {
+    fn start(&self, step: &PreStart) -> Result<(Pid, ExecReport), SpawnError> {
         let failed = |stage, errno| SpawnError { stage, errno };
         let program = program(step, self.cwd).map_err(|problem| {
             failed(SpawnStage::Exec, if problem.exit == Exit::NotFound { Errno::ENOENT } else { Errno::EACCES })
@@ -290,7 +294,7 @@ impl Runner<'_> {
             open_files: None,
             signals: self.inherited,
         };
-        spawn(&image, &setup)
+        begin(&image, &setup)
     }
 
     /// Sleeps for so long, or until a stop is asked for.

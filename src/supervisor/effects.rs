@@ -11,20 +11,20 @@ use nix::sys::socket::{Shutdown, shutdown};
 use nix::unistd::Pid;
 use tracing::{debug, warn};
 
+use super::World;
 use super::generation_start::{failure, start, with_one_worker};
 use super::machine::action::Action;
 use super::machine::event::Event;
 use super::machine::generation::{Main, Startup};
 use super::machine::outcome::SpawnFailure;
-use super::machine::plan_facts::{Choice, PlanFacts};
-use super::{World, facts};
 use crate::ids::{GenerationId, PlanId, ProcessId};
+use crate::plan::Plan;
 use crate::problem::Exit;
 use crate::proc::memory;
 use crate::proc::process::{self, Process};
-use crate::report::redact;
 use crate::run::signal_all;
 use crate::sys::pidfd::PidFd;
+use crate::sys::spawn::SpawnError;
 
 impl World {
     /// Carries out an action, and says what came of it if the state machine waits for that.
@@ -41,7 +41,7 @@ impl World {
             Action::RetireWorker { generation, worker, within } => self.retire_worker(generation, worker, within),
             Action::Keep { generation } => self.keep(generation),
             Action::Measure { generation } => return Some(self.measure(generation)),
-            Action::Replan { choice, workers } => return Some(self.plan_anew(choice, workers)),
+            Action::Replan { choice, workers } => return self.plan_anew(choice, workers),
             Action::Steer { generation } => self.steer_to(&[(generation, 1)]),
             Action::Share { parts } => self.steer_to(&parts),
             Action::Deal { generation, ref withheld } => self.listeners.withhold(generation, withheld.clone()),
@@ -99,11 +99,17 @@ impl World {
                 Event::Spawned { generation, pid }
             }
             Err(error) => {
-                warn!(generation = generation.0, program = %plan.program.display(), %error, "cannot start the server");
+                let failed = not_started(generation, &plan, error);
                 self.end_handover(generation);
-                Event::SpawnFailed { generation, failure: failure(error), why: error.to_string() }
+                failed
             }
         }
+    }
+
+    /// A main process was reaped: why it never became its program, if that is so.
+    pub(super) fn exec_failed(&self, generation: GenerationId) -> Option<Event> {
+        let error = self.running.get(&generation)?.exec.failure()?;
+        Some(not_started(generation, self.plan_of(generation)?, error))
     }
 
     /// Lets go of what belonged to generations that are gone.
@@ -115,26 +121,6 @@ impl World {
             self.totals.forget(generation);
             self.running.remove(&generation);
             self.end_handover(generation);
-        }
-    }
-
-    fn plan_anew(&mut self, choice: Choice, workers: i32) -> Event {
-        match (self.replan)(choice, workers) {
-            Ok((plan, choice)) => {
-                let id = self.plans.keys().last().map_or(PlanId(0), |last| last.next());
-                for warning in &plan.warnings {
-                    warn!("{}", redact::message(warning));
-                }
-                let facts = PlanFacts { choice, ..facts(id, &plan) };
-                let used: Vec<PlanId> = self.state.plans().collect();
-                self.plans.retain(|id, _| used.contains(id));
-                self.plans.insert(id, plan);
-                Event::Planned(Ok(facts))
-            }
-            Err(problems) => {
-                let shown = problems.iter().map(|problem| redact::message(&problem.to_string()));
-                Event::Planned(Err(shown.collect::<Vec<_>>().join("; ")))
-            }
         }
     }
 
@@ -188,6 +174,11 @@ impl World {
             .collect();
         own_descendants().into_iter().filter(|process| !mains.contains(&process.pid)).collect()
     }
+}
+
+fn not_started(generation: GenerationId, plan: &Plan, error: SpawnError) -> Event {
+    warn!(generation = generation.0, program = %plan.program.display(), %error, "cannot start the server");
+    Event::SpawnFailed { generation, failure: failure(error), why: error.to_string() }
 }
 
 /// Only if it is still the process that was meant.

@@ -22,21 +22,37 @@ use crate::run::listener::{Listeners, private_listener};
 use crate::run::memfd::credentials::{self, FilesInMemory};
 use crate::run::memfd::modules;
 use crate::sys::SignalState;
-use crate::sys::spawn::{Group, Image, Setup, SpawnError, SpawnStage, spawn};
+use crate::sys::spawn::{ExecReport, Group, Image, Setup, SpawnError, SpawnStage, begin};
 
 /// What failed when a process could not be started.
 pub(super) const fn failure(error: SpawnError) -> SpawnFailure {
     match (error.stage, error.errno) {
-        (_, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOSPC) => {
-            SpawnFailure::NoRoom
-        }
+        _ if may_pass(error) => SpawnFailure::NoRoom,
         (SpawnStage::Exec, Errno::ENOENT) => SpawnFailure::Program(Exit::NotFound.code()),
         (SpawnStage::Exec | SpawnStage::Directory, _) => SpawnFailure::Program(Exit::NotExecutable.code()),
         (SpawnStage::Prepare | SpawnStage::Fork | SpawnStage::Descriptors, _) => SpawnFailure::Refused,
     }
 }
 
-/// Starts the main process of a generation, with everything that it inherits.
+const fn may_pass(SpawnError { stage, errno }: SpawnError) -> bool {
+    match errno {
+        // Processes, memory, descriptors or space that others may give back.
+        Errno::EAGAIN
+        | Errno::ENOMEM
+        | Errno::EMFILE
+        | Errno::ENFILE
+        | Errno::ENOBUFS
+        | Errno::ENOSPC
+        | Errno::EDQUOT => true,
+        // The program is being replaced, or a file system of the network is away.
+        Errno::ETXTBSY | Errno::ESTALE | Errno::ETIMEDOUT | Errno::EINTR => {
+            matches!(stage, SpawnStage::Exec | SpawnStage::Directory)
+        }
+        _ => false,
+    }
+}
+
+/// Starts the main process of a generation, with everything that it inherits. Its exec is not waited for.
 pub(super) fn start(
     plan: &Plan,
     generation: GenerationId,
@@ -60,7 +76,7 @@ pub(super) fn start(
             Inherited::FurtherListener(index) => {
                 let bind = plan.further_binds.get(*index).ok_or_else(|| prepare(Errno::EINVAL))?;
                 let socket = listeners.lend_further(bind, plan.policy.backlog).map_err(prepare)?;
-                made.insert(descriptor.number, socket.try_clone().map_err(|_| prepare(Errno::EMFILE))?);
+                made.insert(descriptor.number, socket.try_clone().map_err(failed)?);
             }
             Inherited::ProbeListener => {
                 let (socket, address) = private_listener().map_err(prepare)?;
@@ -118,8 +134,8 @@ pub(super) fn start(
         open_files: Some(u64::MAX),
         signals: inherited,
     };
-    let pid = spawn(&image, &setup)?;
-    Ok(Running { private, board, borrowed, wakeup, _files: files, ..Running::new(pid) })
+    let (main, exec) = begin(&image, &setup)?;
+    Ok(Running { private, board, borrowed, wakeup, _files: files, ..Running::new(main, exec) })
 }
 
 /// Copies of the listening sockets that the server inherits.
@@ -131,7 +147,9 @@ fn lend(plan: &Plan, generation: GenerationId, listeners: &mut Listeners) -> nix
         (false, false) => return Ok(Vec::new()),
     };
     let lent = listeners.lend(generation, count, plan.policy.backlog)?;
-    lent.into_iter().map(|socket| socket.try_clone().map_err(|_| Errno::EMFILE)).collect()
+    lent.into_iter()
+        .map(|socket| socket.try_clone().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))
+        .collect()
 }
 
 /// A scoreboard, and the copy of its descriptor that the workers get.
@@ -161,9 +179,10 @@ fn with_own_path(plan: &Plan, generation: GenerationId, listeners: &Listeners) -
 }
 
 impl Running {
-    fn new(main: Pid) -> Self {
+    fn new(main: Pid, exec: ExecReport) -> Self {
         Self {
             main,
+            exec,
             started: Instant::now(),
             boot: None,
             private: None,
@@ -174,6 +193,68 @@ impl Running {
             borrowed: None,
             wakeup: None,
             _files: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOT_FOUND: SpawnFailure = SpawnFailure::Program(127);
+    const NOT_EXECUTABLE: SpawnFailure = SpawnFailure::Program(126);
+
+    #[test]
+    fn what_may_pass_is_waited_for_and_what_stays_is_not() {
+        use Errno::*;
+        use SpawnFailure::{NoRoom, Refused};
+        use SpawnStage::*;
+        // Of pipe2(2), fcntl(2), memfd_create(2), open(2), socket(2), bind(2), listen(2), setsockopt(2); fork(2);
+        // chdir(2); dup2(2); execve(2): each error that their pages name.
+        let table: &[(SpawnStage, SpawnFailure, &[Errno])] = &[
+            (Prepare, NoRoom, &[EAGAIN, EMFILE, ENFILE, ENOMEM, ENOBUFS, ENOSPC, EDQUOT]),
+            (
+                Prepare,
+                Refused,
+                &[
+                    EACCES,
+                    EADDRINUSE,
+                    EADDRNOTAVAIL,
+                    EAFNOSUPPORT,
+                    EBADF,
+                    EEXIST,
+                    EINVAL,
+                    EIO,
+                    ELOOP,
+                    ENAMETOOLONG,
+                    ENOENT,
+                    ENOPROTOOPT,
+                    ENOSYS,
+                    ENOTDIR,
+                    EOPNOTSUPP,
+                    EPERM,
+                    EPROTONOSUPPORT,
+                    EROFS,
+                ],
+            ),
+            (Fork, NoRoom, &[EAGAIN, ENOMEM]),
+            (Fork, Refused, &[ENOSYS, EPERM]),
+            (Directory, NoRoom, &[ENOMEM, ESTALE, ETIMEDOUT, EINTR]),
+            (Directory, NOT_EXECUTABLE, &[EACCES, EIO, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR]),
+            (Descriptors, NoRoom, &[EMFILE]),
+            (Descriptors, Refused, &[EBADF, EINVAL]),
+            (Exec, NoRoom, &[EAGAIN, ENOMEM, EMFILE, ENFILE, ETXTBSY, ESTALE, ETIMEDOUT, EINTR]),
+            (Exec, NOT_FOUND, &[ENOENT]),
+            (
+                Exec,
+                NOT_EXECUTABLE,
+                &[E2BIG, EACCES, EINVAL, EIO, EISDIR, ELIBBAD, ELOOP, ENAMETOOLONG, ENOEXEC, ENOTDIR, EPERM],
+            ),
+        ];
+        for (stage, expected, errors) in table {
+            for errno in *errors {
+                assert_eq!(failure(SpawnError { stage: *stage, errno: *errno }), *expected, "{stage:?} {errno}");
+            }
         }
     }
 }

@@ -11,17 +11,20 @@
 //! children means having no descendants. Processes are signalled through a pidfd, and only if both pid and start time are
 //! those of the intended process. If the launcher is killed, the kernel sends TERM to the main process.
 
+mod background;
 mod certificates;
 mod closing;
 mod component;
 pub mod dealing;
 mod effects;
 mod event_loop;
+mod executing;
 mod generation_start;
 mod headcount;
 mod leave;
 pub mod machine;
 mod observers;
+mod planning;
 pub mod presence;
 mod readiness;
 mod reaper;
@@ -35,6 +38,7 @@ mod workers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
@@ -43,7 +47,6 @@ use crate::control::server::ControlServer;
 use crate::guard::scoreboard::Scoreboard;
 use crate::ids::{GenerationId, PlanId, ProcessId};
 use crate::plan::{Bind, Inherited, Plan};
-use crate::problem::Problem;
 use crate::run::adopt_orphans;
 use crate::run::listener::Listeners;
 use crate::run::listener::borrowed::BorrowedSockets;
@@ -52,17 +55,17 @@ use crate::run::notify::Notifier;
 use crate::run::signals::Signals;
 use crate::run::termination::TerminationLog;
 use crate::sys::SignalState;
+use crate::sys::spawn::ExecReport;
 use component::Component;
 use machine::State;
 use machine::plan_facts::{Choice, PlanFacts};
 use observers::totals::Totals;
+use planning::Planning;
 use workers::Workers;
 
 pub use observers::log::server_name;
+pub use planning::Replan;
 pub use signals::HANDLED;
-
-/// Makes a plan anew, for a reload: for this server if one is named, with workers more or fewer.
-pub type Replan = dyn FnMut(Choice, i32) -> Result<(Plan, Choice), Vec<Problem>>;
 
 /// Everything that is known: what the state machine decided, and what was made of it.
 struct World {
@@ -78,8 +81,8 @@ struct World {
     listeners: Listeners,
     /// What all workers together did.
     totals: Totals,
-    /// How a plan is made anew.
-    replan: Box<Replan>,
+    /// How a plan is made anew, and the one that is being made.
+    planning: Planning,
     /// The signal mask and dispositions that the launcher was started with.
     inherited: SignalState,
     /// When the launcher was started.
@@ -90,6 +93,8 @@ struct World {
 #[derive(Debug)]
 struct Running {
     main: Pid,
+    /// Why it has not become its program, if that is so.
+    exec: ExecReport,
     started: Instant,
     /// From its start until it was ready; none until then.
     boot: Option<Duration>,
@@ -138,7 +143,7 @@ impl Supervisor {
         signals: Signals,
         inherited: SignalState,
         outside: Outside,
-        replan: Box<Replan>,
+        replan: Arc<Replan>,
     ) -> Self {
         adopt_orphans();
         let seed = u64::from(std::process::id()) << 32
@@ -151,7 +156,7 @@ impl Supervisor {
             workers: Workers::default(),
             listeners,
             totals: Totals::default(),
-            replan,
+            planning: Planning::new(replan),
             inherited,
             started: Instant::now(),
         };
@@ -159,6 +164,8 @@ impl Supervisor {
         // others last.
         let components: Vec<Box<dyn Component>> = vec![
             Box::new(signals),
+            Box::new(planning::Planned),
+            Box::new(executing::Executing::default()),
             Box::new(steering::Leftovers),
             Box::new(readiness::Readiness::default()),
             Box::new(headcount::Headcounts::default()),

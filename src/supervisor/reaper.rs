@@ -25,6 +25,9 @@ impl World {
             self.workers.reaped(pid, status);
             return Vec::new();
         };
+        if let Some(failed) = self.exec_failed(generation) {
+            return vec![failed];
+        }
         let why = running.board.as_ref().and_then(Scoreboard::failure);
         let reported = why.map(|why| Event::FailureReported { generation, why });
         let survivors = self.has_survivors(generation, &own_descendants());

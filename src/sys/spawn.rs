@@ -1,12 +1,17 @@
 //! Starts a process: fork, prepare, exec, and certainty about the outcome.
+//!
+//! An exec may take long: a scanner looks at the program, or it comes over the network. So nobody waits for it who has
+//! other things to do: the process is known once it was forked, and if it ends without having become the program, it
+//! leaves a report of why.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
@@ -224,13 +229,58 @@ impl SpawnStage {
     }
 }
 
-/// Starts a process and returns once it is certain that the program runs, that is, when exec has closed the
-/// confirmation pipe. Signals are blocked meanwhile: in the child until its dispositions are its own, in the parent
-/// until there is a child to forward them to.
+/// Why a process has not become its program, told through a pipe that exec closes.
+#[derive(Debug)]
+pub struct ExecReport(OwnedFd);
+
+impl ExecReport {
+    /// What kept the program from being executed: none while it is on its way, when it runs, and when it has run.
+    #[must_use]
+    pub fn failure(&self) -> Option<SpawnError> {
+        let mut bytes = [0; 5];
+        loop {
+            match nix::unistd::read(&self.0, &mut bytes) {
+                Err(Errno::EINTR) => {}
+                Ok(5) => {
+                    let [stage, errno @ ..] = bytes;
+                    let errno = Errno::from_raw(i32::from_ne_bytes(errno));
+                    return Some(SpawnError { stage: SpawnStage::from_byte(stage), errno });
+                }
+                // Closed without a word, or nothing has been decided.
+                _ => return None,
+            }
+        }
+    }
+}
+
+impl AsFd for ExecReport {
+    /// Readable when it is decided whether the program runs.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Starts a process and returns once it is certain that the program runs.
 ///
 /// # Errors
 /// The step that failed and the kernel's error; nothing is left behind in that case.
 pub fn spawn(image: &Image, setup: &Setup<'_>) -> Result<Pid, SpawnError> {
+    let (pid, report) = begin(image, setup)?;
+    let mut decided = [PollFd::new(report.as_fd(), PollFlags::POLLIN)];
+    while poll(&mut decided, PollTimeout::NONE) == Err(Errno::EINTR) {}
+    report.failure().map_or(Ok(pid), |error| {
+        let _ = nix::sys::wait::waitpid(pid, None);
+        Err(error)
+    })
+}
+
+/// Starts a process and does not wait for its exec. Whoever reaps the process asks the report whether the program ever
+/// ran. Signals are blocked in the child until its dispositions are its own, and here until there is a child to forward
+/// them to.
+///
+/// # Errors
+/// The step before the fork, or the fork itself, and the kernel's error; nothing is left behind in that case.
+pub fn begin(image: &Image, setup: &Setup<'_>) -> Result<(Pid, ExecReport), SpawnError> {
     let failed = |stage| move |errno| SpawnError { stage, errno };
     let pointers = Pointers::new(image);
     let cwd = setup.cwd.map(|cwd| CString::new(cwd.as_os_str().as_bytes())).transpose();
@@ -243,6 +293,8 @@ pub fn spawn(image: &Image, setup: &Setup<'_>) -> Result<Pid, SpawnError> {
     // The confirmation pipe must not be overwritten either.
     let confirm = duplicate(&low, above).map_err(failed(SpawnStage::Prepare))?;
     drop(low);
+    nix::fcntl::fcntl(&report, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+        .map_err(failed(SpawnStage::Prepare))?;
     copies.sort_by_key(|(_, number)| *number);
 
     let parent = nix::unistd::getpid();
@@ -260,16 +312,8 @@ pub fn spawn(image: &Image, setup: &Setup<'_>) -> Result<Pid, SpawnError> {
     };
     // Both parent and child do this, so that it is done whichever runs first.
     let _ = nix::unistd::setpgid(pid, pid);
-    drop(confirm);
-    let outcome = read_report(&report);
     let _ = mask.thread_set_mask();
-    match outcome {
-        None => Ok(pid),
-        Some(error) => {
-            let _ = nix::sys::wait::waitpid(pid, None);
-            Err(error)
-        }
-    }
+    Ok((pid, ExecReport(report)))
 }
 
 pub(super) fn duplicate(fd: &OwnedFd, above: RawFd) -> nix::Result<OwnedFd> {
@@ -277,22 +321,6 @@ pub(super) fn duplicate(fd: &OwnedFd, above: RawFd) -> nix::Result<OwnedFd> {
     let copy = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(above))?;
     // SAFETY: fcntl returned a new descriptor, which nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
-}
-
-/// End of file without data means that exec closed the pipe.
-fn read_report(report: &OwnedFd) -> Option<SpawnError> {
-    let mut bytes = [0; 5];
-    loop {
-        match nix::unistd::read(report, &mut bytes) {
-            Err(Errno::EINTR) => {}
-            Ok(5) => {
-                let [stage, errno @ ..] = bytes;
-                let errno = Errno::from_raw(i32::from_ne_bytes(errno));
-                return Some(SpawnError { stage: SpawnStage::from_byte(stage), errno });
-            }
-            _ => return None,
-        }
-    }
 }
 
 /// The child between fork and exec. Only async-signal-safe calls, no allocation, no panic: another thread may have

@@ -17,7 +17,8 @@ pub enum Reaped {
     NoChildren,
 }
 
-/// Reaps one child that has ended, if there is one.
+/// Reaps one child of this thread that has ended, if there is one: what another thread has started is for that thread
+/// to wait for. Orphans that are handed to us become children of the main thread.
 ///
 /// nix's `waitpid` reaps a child that was killed by a real-time signal and then fails without saying which.
 #[must_use]
@@ -25,7 +26,7 @@ pub fn reap() -> Reaped {
     loop {
         let mut status = 0;
         // SAFETY: the pointer is to a local.
-        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::__WNOTHREAD) };
         match pid {
             0 => return Reaped::NoneEnded,
             -1 if Errno::last() == Errno::EINTR => {}

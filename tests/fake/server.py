@@ -5,7 +5,9 @@ own), starts workers that answer every request with their process id, and fails 
 
 Environment:
   FAKE_STATE=DIRECTORY  where it keeps its notes: the file `starts` has the pid of each main process, `terms` one of
-                        each process that was asked to end, `stray` the pid of the process that was let loose
+                        each process that was asked to end, `stray` the pid of the process that was let loose,
+                        `versions` the pids of those that were asked for the version, which takes as many seconds as
+                        the file `version-takes` says
   FAKE_FATES=A;B;C      what happens to the first start, the second and so on; the last goes for all that follow
 
 A fate is some of these words:
@@ -50,6 +52,17 @@ def fate():
     start = note("starts", os.getpid())
     words = fates[min(start, len(fates)) - 1].split()
     return {name: value for name, _, value in (word.partition("=") for word in words)}
+
+
+def tell_version():
+    """Answers --version."""
+    note("versions", os.getpid())
+    try:
+        with open(os.path.join(os.environ["FAKE_STATE"], "version-takes"), encoding="ascii") as seconds:
+            time.sleep(float(seconds.read()))
+    except FileNotFoundError:
+        pass
+    print(f"{os.path.basename(sys.argv[0])} (version 27.0.1)")
 
 
 def option(name, otherwise=None):
@@ -186,4 +199,7 @@ def end_workers(workers, number):
             pass
 
 
-main()
+if sys.argv[1:] == ["--version"]:
+    tell_version()
+else:
+    main()

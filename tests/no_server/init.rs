@@ -243,3 +243,25 @@ fn in_a_terminal_ctrl_c_reaches_the_command_and_it_can_read() {
     expect("interrupted");
     assert_eq!(child.wait().unwrap().code(), Some(3));
 }
+
+#[test]
+fn a_signal_does_not_wait_for_the_exec_of_the_command() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("program");
+    std::fs::copy("/bin/true", &program).unwrap();
+    // Opening it to execute it waits for whoever has a lease on it.
+    let script = "import fcntl, signal, subprocess, sys\n\
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])\n\
+        file = open(sys.argv[1])\n\
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+        init = subprocess.Popen(\n\
+            [sys.argv[2], 'init', '--', sys.argv[1]],\n\
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGIO]))\n\
+        signal.sigtimedwait([signal.SIGIO], 20)\n\
+        init.send_signal(signal.SIGTERM)\n\
+        print(init.wait(20))\n";
+    let mut command = Command::new("python3");
+    command.args(["-c", script]).arg(&program).arg(PROGRAM);
+    let output = command.output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "143\n", "{}", String::from_utf8_lossy(&output.stderr));
+}

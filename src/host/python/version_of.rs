@@ -1,22 +1,27 @@
 //! Asks a program for its version if its metadata does not show it. This is the only code in `host` that starts a
 //! process; [`super::super::probe`] does not use it.
 
-use std::io::Read;
-use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::wait::waitpid;
+use nix::unistd::{pipe2, read};
 
 use super::super::Version;
+use crate::sys::SignalState;
+use crate::sys::spawn::{Group, Image, Setup, begin};
 
-/// The recommended time limit: Python starts in a fraction of a second, even on a busy machine.
-pub const DEADLINE: Duration = Duration::from_secs(2);
+/// The recommended time limit: a server imports half of itself before it says its version, which takes seconds on a slow
+/// disk.
+pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// No version is longer.
 const OUTPUT: usize = 4096;
@@ -24,33 +29,43 @@ const OUTPUT: usize = 4096;
 /// Runs `PROGRAM --version` and reads the version from its output. The program and whatever it started are killed and
 /// reaped once it has closed its output or `deadline` has passed.
 ///
-/// Call this before supervision begins, because nothing else may reap children meanwhile.
+/// While a thread is in here, another one must reap only what it has started itself ([`reap`](crate::sys::wait::reap)).
+/// The program does not outlive the thread, nor the launcher.
 #[must_use]
 pub fn version_of(program: &Path, deadline: Duration) -> Option<Version> {
     let until = Instant::now() + deadline;
-    let mut command = Command::new(program);
-    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+    let null = OwnedFd::from(OpenOptions::new().read(true).write(true).open("/dev/null").ok()?);
+    let (output, output_end) = pipe2(OFlag::O_CLOEXEC).ok()?;
+    let argv = [program.as_os_str().to_owned(), "--version".into()];
     // Values that we translate, such as `auto`, would crash the servers during import.
-    for (name, _) in std::env::vars_os() {
-        let bytes = name.as_encoded_bytes();
-        if bytes == b"WEB_CONCURRENCY" || bytes.starts_with(b"GUNICORN_") || bytes.starts_with(b"GRANIAN_") {
-            command.env_remove(name);
-        }
-    }
-    let mut child = command.spawn().ok()?;
-    let output = read_until(&mut child, until);
+    let env: BTreeMap<OsString, OsString> = std::env::vars_os().filter(|(name, _)| !is_translated(name)).collect();
+    let image = Image::new(program, &argv, &env).ok()?;
+    let setup = Setup {
+        cwd: None,
+        descriptors: &[(&null, 0), (&output_end, 1), (&null, 2)],
+        group: Group::Own,
+        death_signal: Some(Signal::SIGKILL),
+        open_files: None,
+        signals: SignalState::default(),
+    };
+    let (pid, _) = begin(&image, &setup).ok()?;
+    drop(output_end);
+    let output = read_until(&output, until);
     // Not reaped yet, so the group is still ours; signalling an ended one is harmless.
-    if let Ok(group) = i32::try_from(child.id()) {
-        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-    }
-    let _ = child.wait();
+    let _ = killpg(pid, Signal::SIGKILL);
+    let _ = waitpid(pid, None);
     version_in(&String::from_utf8_lossy(&output))
 }
 
-/// Reads the child's output until it is closed, gets too long, or time is up.
-fn read_until(child: &mut Child, until: Instant) -> Vec<u8> {
+/// Whether a variable means something else to the server than to us.
+fn is_translated(name: &OsString) -> bool {
+    let bytes = name.as_encoded_bytes();
+    bytes == b"WEB_CONCURRENCY" || bytes.starts_with(b"GUNICORN_") || bytes.starts_with(b"GRANIAN_")
+}
+
+/// Reads what the program writes until it closes its end, writes too much, or time is up.
+fn read_until(pipe: &OwnedFd, until: Instant) -> Vec<u8> {
     let mut output = Vec::new();
-    let Some(pipe) = &mut child.stdout else { return output };
     while output.len() < OUTPUT {
         let left = until.saturating_duration_since(Instant::now());
         // Rounded up, so that the last wait is not a busy one.
@@ -61,7 +76,7 @@ fn read_until(child: &mut Child, until: Instant) -> Vec<u8> {
             _ => break,
         }
         let mut chunk = [0; 512];
-        match pipe.read(&mut chunk) {
+        match read(pipe, &mut chunk) {
             Ok(length) if length > 0 => output.extend_from_slice(&chunk[..length]),
             _ => break,
         }
@@ -79,6 +94,7 @@ fn version_in(text: &str) -> Option<Version> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
 
     /// A shell writes it: a file that this process has open for writing while another test forks is busy.
     fn script(directory: &Path, text: &str) -> std::path::PathBuf {

@@ -4,6 +4,8 @@
 //! secret is renewed by one symlink in the middle that changes its target. As it knows nothing of what others change in
 //! a file system of the network, the files are also looked at now and then, from outside. Files come one after the other,
 //! so a pair that does not fit is waited for.
+//!
+//! [`Watch`] only says when to look: looking may take long over the network, and is left to whoever can wait.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
@@ -29,7 +31,31 @@ const RARELY: Duration = Duration::from_mins(1);
 const MOST_LINKS: usize = 40;
 
 /// What tells one state of a file from another without reading it: its device and number, length and last changes.
-type Identity = (u64, u64, u64, i64, i64, i64, i64);
+pub(super) type Identity = (u64, u64, u64, i64, i64, i64, i64);
+
+/// What is to be done to see whether there is something new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errand {
+    /// See from outside whether the files have changed: [`identities`].
+    Glance,
+    /// Look at the files, and watch them from then on: [`Sight::of`].
+    Look,
+}
+
+/// The files as they were found, and the kernel's watch over them from just before.
+#[derive(Debug)]
+pub struct Sight {
+    inotify: Option<Inotify>,
+    seen: Vec<Option<Identity>>,
+}
+
+impl Sight {
+    /// First the watch, then the look: what changes in between is news.
+    #[must_use]
+    pub fn of(paths: &[PathBuf]) -> Self {
+        Self { inotify: watch(paths), seen: identities(paths) }
+    }
+}
 
 /// A watch over files.
 #[derive(Debug)]
@@ -80,30 +106,33 @@ impl Watch {
         self.due.map_or(self.glance_at, |(due, _)| due.min(self.glance_at))
     }
 
-    /// Takes in the news, and says whether the files are to be looked at now.
-    pub fn is_due(&mut self, ready: &BTreeSet<RawFd>, now: Instant) -> bool {
+    /// Takes in the news, and says what is to be done now.
+    pub fn errand(&mut self, ready: &BTreeSet<RawFd>, now: Instant) -> Option<Errand> {
         let news = self.inotify.as_ref().filter(|inotify| ready.contains(&inotify.as_fd().as_raw_fd()));
         if let Some(inotify) = news {
             while inotify.read_events().is_ok_and(|events| !events.is_empty()) {}
         }
-        let is_news = news.is_some();
-        if is_news || self.glance_at <= now {
+        if news.is_some() || self.glance_at <= now {
             self.glance_at = now + RARELY;
-            // Other files of the same directories are none of our business.
-            if identities(&self.paths) != self.seen {
-                let since = self.due.map_or(now, |(_, since)| since);
-                self.due = Some(((now + SETTLED).min(since + UNSETTLED), since));
-                self.unfit = None;
-            }
+            return Some(Errand::Glance);
         }
-        if self.due.is_none_or(|(due, _)| due > now) {
-            return false;
+        self.due.take_if(|(due, _)| *due <= now).map(|_| Errand::Look)
+    }
+
+    /// The files were seen from outside.
+    pub fn glanced(&mut self, found: &[Option<Identity>], now: Instant) {
+        // Other files of the same directories are none of our business.
+        if found != self.seen {
+            let since = self.due.map_or(now, |(_, since)| since);
+            self.due = Some(((now + SETTLED).min(since + UNSETTLED), since));
+            self.unfit = None;
         }
-        // First the watch, then the look: what changes in between is news.
-        self.inotify = watch(&self.paths);
-        self.seen = identities(&self.paths);
-        self.due = None;
-        true
+    }
+
+    /// The files were looked at.
+    pub fn looked(&mut self, sight: Sight) {
+        self.inotify = sight.inotify;
+        self.seen = sight.seen;
     }
 
     /// Has the files looked at again then, changed or not.
@@ -127,7 +156,8 @@ impl Watch {
     }
 }
 
-fn identities(paths: &[PathBuf]) -> Vec<Option<Identity>> {
+/// What tells one state of these files from another.
+pub(super) fn identities(paths: &[PathBuf]) -> Vec<Option<Identity>> {
     let identity = |found: fs::Metadata| {
         let (changed, written) = ((found.ctime(), found.ctime_nsec()), (found.mtime(), found.mtime_nsec()));
         (found.dev(), found.ino(), found.len(), changed.0, changed.1, written.0, written.1)
@@ -193,6 +223,21 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
+    /// Whether the files are to be looked at now, which is done.
+    fn is_due(watch: &mut Watch, ready: &BTreeSet<RawFd>, now: Instant) -> bool {
+        let nothing = BTreeSet::new();
+        let mut ready = ready;
+        while let Some(errand) = watch.errand(ready, now) {
+            if errand == Errand::Look {
+                watch.looked(Sight::of(&watch.paths));
+                return true;
+            }
+            watch.glanced(&identities(&watch.paths), now);
+            ready = &nothing;
+        }
+        false
+    }
+
     /// Waits for news, and until it is time to look.
     fn looks_after(watch: &mut Watch, change: impl FnOnce()) -> bool {
         change();
@@ -203,7 +248,7 @@ mod tests {
             let until = watch.next().min(deadline).saturating_duration_since(Instant::now());
             nix::poll::poll(&mut fds, u16::try_from(until.as_millis() + 1).unwrap()).unwrap();
             let ready = fds[0].any().unwrap().then(|| fd.as_raw_fd()).into_iter().collect();
-            if watch.is_due(&ready, Instant::now()) {
+            if is_due(watch, &ready, Instant::now()) {
                 return true;
             }
             if watch.due.is_none() {
@@ -215,7 +260,7 @@ mod tests {
 
     fn begun(path: &Path) -> Watch {
         let mut watch = Watch::new(&[path.to_owned()], Instant::now());
-        assert!(watch.is_due(&BTreeSet::new(), Instant::now()), "it begins with a look");
+        assert!(is_due(&mut watch, &BTreeSet::new(), Instant::now()), "it begins with a look");
         assert!(watch.due.is_none() && watch.next() > Instant::now() + RARELY / 2, "and then sleeps");
         watch
     }
@@ -255,17 +300,17 @@ mod tests {
     fn half_a_renewal_is_waited_for_and_what_stays_is_reported_once() {
         let start = Instant::now();
         let mut watch = Watch::new(&[], start);
-        assert!(watch.is_due(&BTreeSet::new(), start));
+        assert!(is_due(&mut watch, &BTreeSet::new(), start));
         let (mut now, mut waits) = (start, 0);
         while watch.found_unfit(now) == Unfit::Wait {
             waits += 1;
             now = watch.next();
-            assert!(watch.is_due(&BTreeSet::new(), now));
+            assert!(is_due(&mut watch, &BTreeSet::new(), now));
         }
         assert_eq!(waits, 10);
         let (later, _) = watch.due.unwrap();
         assert_eq!(later, now + RARELY, "they are looked at again, and not soon");
-        assert!(watch.is_due(&BTreeSet::new(), later));
+        assert!(is_due(&mut watch, &BTreeSet::new(), later));
         assert_eq!(watch.found_unfit(later), Unfit::Wait, "it was said");
     }
 
@@ -278,8 +323,9 @@ mod tests {
         watch.inotify = None;
         fs::write(&path, "bb").unwrap();
         let at = watch.next();
-        assert!(!watch.is_due(&BTreeSet::new(), at), "it may be being written");
-        assert!(watch.is_due(&BTreeSet::new(), watch.next()));
+        assert!(!is_due(&mut watch, &BTreeSet::new(), at), "it may be being written");
+        let settled = watch.next();
+        assert!(is_due(&mut watch, &BTreeSet::new(), settled));
     }
 
     #[test]

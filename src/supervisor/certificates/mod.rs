@@ -1,5 +1,5 @@
 //! The supervisor's part of the watch over certificate files: a reload when there are new ones that can be served
-//! with.
+//! with. Looking at them is a [`Job`]: they may lie on another machine, and a passphrase may have to be stretched.
 
 pub mod file_watch;
 
@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::World;
+use super::background::{Job, Progress};
 use super::component::{Component, Output, Ready, Waits};
 use super::machine::event::Event;
+use super::planning::joined;
 use crate::plan::Plan;
-use file_watch::{Unfit, Watch};
+use file_watch::{Errand, Identity, Sight, Unfit, Watch, identities};
 
 /// While something else goes on, after which it is known what is served.
 const LATER: Duration = Duration::from_secs(1);
@@ -25,6 +27,16 @@ const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 pub(super) struct Certificates {
     watch: Option<Watch>,
     tried: Option<Tried>,
+    job: Option<Job<Found>>,
+}
+
+/// What came of an errand.
+#[derive(Debug)]
+enum Found {
+    /// The files from outside.
+    Outside(Vec<Option<Identity>>),
+    /// The files, and what they are in a plan made from them, or why there is none.
+    Inside(Sight, Result<Option<u64>, String>),
 }
 
 /// A reload that was asked for and has not brought the new files. It may have failed for a passing reason, such as a
@@ -50,13 +62,15 @@ impl Tried {
 
 impl Component for Certificates {
     fn wait_for<'a>(&'a self, _world: &'a World, waits: &mut Waits<'a>) {
-        if let Some(watch) = &self.watch {
+        if let Some(job) = &self.job {
+            job.descriptor().into_iter().for_each(|descriptor| waits.readable(descriptor));
+        } else if let Some(watch) = &self.watch {
             watch.descriptor().into_iter().for_each(|descriptor| waits.readable(descriptor));
             waits.until(watch.next());
         }
     }
 
-    /// Looks at the files when they have changed, and asks for a reload when the new ones are complete.
+    /// Has the files looked at when they have changed, and asks for a reload when the new ones are complete.
     fn turn(&mut self, world: &mut World, ready: &Ready) -> Vec<Output> {
         if world.state.is_ending() {
             *self = Self::default();
@@ -67,33 +81,69 @@ impl Component for Certificates {
         let (wanted, served) = (plan.watched.clone(), fingerprint(plan));
         if self.watch.as_ref().map_or(&[][..], Watch::paths) != wanted {
             let watch = (!wanted.is_empty()).then(|| Watch::new(&wanted, now));
-            *self = Self { watch, tried: None };
+            *self = Self { watch, ..Self::default() };
         }
-        let Some(watch) = &mut self.watch else { return Vec::new() };
-        if !watch.is_due(ready.descriptors(), now) {
-            return Vec::new();
+        if self.job.is_none() {
+            self.job = self.begin(world, ready, now);
         }
-        if !world.state.is_settled() {
-            watch.look_again(now + LATER);
-            return Vec::new();
-        }
-        let choice = world.state.choice();
-        match (world.replan)(choice, 0) {
-            Ok((plan, _)) => self.found(fingerprint(&plan), served, now),
-            Err(problems) => {
-                if watch.found_unfit(now) == Unfit::Report {
-                    let why = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-                    warn!(%why, "certificate files have changed but cannot be used: the old ones stay in use");
-                }
-                Vec::new()
+        match self.job.as_ref().map(Job::progress) {
+            None | Some(Progress::Working) => return Vec::new(),
+            Some(Progress::Failed) => self.job = None,
+            Some(Progress::Done(found)) => {
+                self.job = None;
+                return self.found(found, world.state.is_settled(), served, now);
             }
         }
+        Vec::new()
     }
 }
 
 impl Certificates {
+    /// What is to be looked at now is being looked at.
+    fn begin(&mut self, world: &World, ready: &Ready, now: Instant) -> Option<Job<Found>> {
+        let watch = self.watch.as_mut()?;
+        let errand = watch.errand(ready.descriptors(), now)?;
+        let paths = watch.paths().to_owned();
+        if errand == Errand::Glance {
+            return Some(Job::start("glance", move || Found::Outside(identities(&paths))));
+        }
+        if !world.state.is_settled() {
+            watch.look_again(now + LATER);
+            return None;
+        }
+        let (replan, choice) = (world.planning.replan(), world.state.choice());
+        Some(Job::start("certificates", move || {
+            let sight = Sight::of(&paths);
+            let plan = replan(choice, 0);
+            Found::Inside(sight, plan.map(|(plan, _)| fingerprint(&plan)).map_err(|problems| joined(&problems)))
+        }))
+    }
+
+    /// What was looked at is there.
+    fn found(&mut self, found: Found, is_settled: bool, served: Option<u64>, now: Instant) -> Vec<Output> {
+        let Some(watch) = &mut self.watch else { return Vec::new() };
+        match found {
+            Found::Outside(identities) => watch.glanced(&identities, now),
+            Found::Inside(sight, _) if !is_settled => {
+                watch.looked(sight);
+                watch.look_again(now + LATER);
+            }
+            Found::Inside(sight, Ok(found)) => {
+                watch.looked(sight);
+                return self.found_fit(found, served, now);
+            }
+            Found::Inside(sight, Err(why)) => {
+                watch.looked(sight);
+                if watch.found_unfit(now) == Unfit::Report {
+                    warn!(%why, "certificate files have changed but cannot be used: the old ones stay in use");
+                }
+            }
+        }
+        Vec::new()
+    }
+
     /// The files can be used.
-    fn found(&mut self, found: Option<u64>, served: Option<u64>, now: Instant) -> Vec<Output> {
+    fn found_fit(&mut self, found: Option<u64>, served: Option<u64>, now: Instant) -> Vec<Output> {
         let Some(watch) = &mut self.watch else { return Vec::new() };
         watch.found_fit();
         if found == served {

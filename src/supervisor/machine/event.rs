@@ -48,14 +48,14 @@ pub enum Event {
     Forward(Signal),
     /// The settings were read anew, as [`Action::Replan`] asked.
     Planned(Result<PlanFacts, String>),
-    /// The main process of a generation runs.
+    /// The main process of a generation was forked. Its exec may still fail.
     Spawned {
         /// Which.
         generation: GenerationId,
         /// Its main process.
         pid: Pid,
     },
-    /// A main process could not be started.
+    /// A main process could not be started, or has ended without having become its program.
     SpawnFailed {
         /// Of which generation.
         generation: GenerationId,

@@ -18,9 +18,15 @@ use crate::settings::value::Restart;
 
 impl State {
     pub(super) fn spawn_failed(&mut self, id: GenerationId, failure: SpawnFailure, why: &str, turn: &mut Turn) {
-        let Some(plan) = self.find(id).filter(|found| found.main == Main::Spawning).map(|found| found.plan) else {
-            return;
-        };
+        let is_running = matches!(self.phase, Phase::Running);
+        let Some(found) = self.find(id).filter(|found| found.may_fail_to_start()) else { return };
+        let plan = found.plan;
+        if let Main::Alive(pid) = found.main
+            && !(is_running && found.is_starting())
+        {
+            // Nobody needs it any more, so this is how it leaves.
+            return self.exited(pid, Outcome::Exited(0), false, turn);
+        }
         self.generations.retain(|generation| generation.id != id);
         match failure {
             SpawnFailure::Program(status) => {

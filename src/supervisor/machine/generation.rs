@@ -85,6 +85,16 @@ pub enum Stage {
 }
 
 impl Generation {
+    /// Whether its main process may turn out not to have become its program: it has shown nothing yet.
+    #[must_use]
+    pub const fn may_fail_to_start(&self) -> bool {
+        match self.main {
+            Main::Spawning => true,
+            Main::Alive(_) => matches!(self.stage, Stage::Starting { .. } | Stage::Leaving(_)),
+            Main::Gone => false,
+        }
+    }
+
     /// Whether its main process is gone while its workers serve on.
     #[must_use]
     pub fn is_orphaned(&self) -> bool {

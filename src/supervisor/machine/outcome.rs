@@ -28,8 +28,8 @@ pub enum Outcome {
 pub enum SpawnFailure {
     /// The program: it cannot be executed, for this shell status.
     Program(u8),
-    /// The system has no room for another process, or for its descriptors, and may have some later. That is waited for
-    /// and not counted as a failure.
+    /// The system has no room for another process, or for its descriptors, and may have some later; or the program cannot
+    /// be had at the moment. That is waited for and not counted as a failure.
     NoRoom,
     /// The system refuses something, and would refuse it again.
     Refused,

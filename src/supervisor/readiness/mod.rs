@@ -234,9 +234,9 @@ mod tests {
             streams: 0,
             connections: 0,
             turns: 0,
-            listener: None,
             accepts: Accepts::Untold,
             limit: None,
+            is_leaving: false,
             traceback_on_abort: false,
             no_lifespan,
         }

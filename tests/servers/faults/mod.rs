@@ -3,4 +3,5 @@
 mod binds;
 mod exec;
 mod respawn;
+mod slow;
 mod surroundings;

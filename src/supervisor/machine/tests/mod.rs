@@ -2,6 +2,7 @@
 
 mod failure;
 pub(crate) mod harness;
+mod later;
 mod properties;
 mod reload;
 mod stepwise;

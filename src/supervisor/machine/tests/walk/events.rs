@@ -41,6 +41,11 @@ impl World {
                 let orphans = self.pick_processes(which, |it| it.main == MainProcess::Reaped);
                 self.with_processes(orphans, |it| it.workers = 0)
             }
+            Happening::ExecFails(which, failure) => {
+                let may_fail = |it: &Generation| it.may_fail_to_start() && matches!(it.main, Main::Alive(_));
+                let Some(generation) = self.pick_generation(which, may_fail) else { return Ok(()) };
+                self.answer_start(generation, Err(failure))
+            }
             Happening::IsHeld(which) => {
                 let held = self.pick_processes(which, |it| it.main == MainProcess::Running);
                 self.with_processes(held, |it| it.are_held = true)
@@ -88,7 +93,7 @@ impl World {
                 Event::Spawned { generation, pid: Self::pid(generation) }
             }
             Err(failure) => {
-                processes.main = MainProcess::Reaped;
+                (processes.main, processes.workers) = (MainProcess::Reaped, 0);
                 Event::SpawnFailed { generation, failure, why: "it is so".into() }
             }
         };
@@ -143,12 +148,13 @@ impl World {
         let not =
             |is_meant: fn(&Generation) -> bool| self.pick_generation(which, |it| !is_meant(it)).unwrap_or(unknown);
         let is_spawning = |it: &Generation| it.main == Main::Spawning;
+        let may_fail = Generation::may_fail_to_start;
         let workers = Headcount { alive: 1, accepting: 1 };
         let event = match what {
             OutOfPlace::Spawned => Event::Spawned { generation: not(is_spawning), pid: Self::pid(unknown) },
             OutOfPlace::SpawnFailed => {
                 let failure = SpawnFailure::Refused;
-                Event::SpawnFailed { generation: not(is_spawning), failure, why: "late".into() }
+                Event::SpawnFailed { generation: not(may_fail), failure, why: "late".into() }
             }
             OutOfPlace::Ready => Event::Ready { generation: not(Generation::is_starting) },
             OutOfPlace::Exited => {

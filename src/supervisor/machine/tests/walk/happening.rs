@@ -18,6 +18,8 @@ pub(super) enum Happening {
     Ready(Pick),
     MainDies(Pick, Outcome, Workers),
     WorkersDie(Pick),
+    /// What was forked does not become the program.
+    ExecFails(Pick, SpawnFailure),
     /// The kernel keeps its processes from now on.
     IsHeld(Pick),
     Presence(Presence),
@@ -88,6 +90,7 @@ pub(super) fn happening() -> impl Strategy<Value = Happening> {
         24 => pick().prop_map(H::Ready),
         15 => (pick(), outcome, workers).prop_map(|(which, outcome, workers)| H::MainDies(which, outcome, workers)),
         9 => pick().prop_map(H::WorkersDie),
+        4 => (pick(), spawn_failure()).prop_map(|(which, failure)| H::ExecFails(which, failure)),
         1 => pick().prop_map(H::IsHeld),
         6 => presence.prop_map(H::Presence),
         24 => (0..2u32).prop_map(|still_starting| H::Count { still_starting }),
@@ -104,13 +107,7 @@ pub(super) fn happening() -> impl Strategy<Value = Happening> {
 }
 
 fn answer() -> impl Strategy<Value = Answer> {
-    let failure = prop_oneof![
-        Just(SpawnFailure::Program(126)),
-        Just(SpawnFailure::Program(127)),
-        Just(SpawnFailure::NoRoom),
-        Just(SpawnFailure::Refused),
-    ];
-    let start = prop_oneof![4 => Just(Ok(())), 1 => failure.prop_map(Err)];
+    let start = prop_oneof![4 => Just(Ok(())), 1 => spawn_failure().prop_map(Err)];
     let plan = prop_oneof![5 => (1..5u32).prop_map(Ok), 1 => Just(Err(()))];
     let room = prop_oneof![
         2 => Just(Room::Whole),
@@ -120,6 +117,15 @@ fn answer() -> impl Strategy<Value = Answer> {
     let streams = prop_oneof![2 => Just(0u32), 1 => Just(1), 1 => Just(1000), 1 => Just(100_000)];
     let answer = |(start, plan, room, streams)| Answer { start, plan, room, streams };
     (start, plan, room, streams).prop_map(answer)
+}
+
+fn spawn_failure() -> impl Strategy<Value = SpawnFailure> {
+    prop_oneof![
+        Just(SpawnFailure::Program(126)),
+        Just(SpawnFailure::Program(127)),
+        Just(SpawnFailure::NoRoom),
+        Just(SpawnFailure::Refused),
+    ]
 }
 
 fn out_of_place() -> impl Strategy<Value = OutOfPlace> {

@@ -1,0 +1,178 @@
+//! Answers that come later than what was asked for: a plan that takes its time, and an exec that fails in the end.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use proptest::prelude::*;
+
+use super::harness::{Run, SECOND, facts, policy, serving, spawned};
+use crate::ids::GenerationId;
+use crate::supervisor::machine::action::Action;
+use crate::supervisor::machine::event::Event;
+use crate::supervisor::machine::generation::Main;
+use crate::supervisor::machine::outcome::{Outcome, SpawnFailure};
+
+const NOT_FOUND: SpawnFailure = SpawnFailure::Program(127);
+
+fn reload(request: u64) -> Event {
+    Event::Reload { request: Some(request), server: None, workers: 0 }
+}
+
+fn planned(run: &mut Run) -> Event {
+    run.next_plan += 1;
+    Event::Planned(Ok(facts(run.next_plan, run.policy.clone())))
+}
+
+fn exec_failed(generation: u32, failure: SpawnFailure) -> Event {
+    Event::SpawnFailed { generation: GenerationId(generation), failure, why: "exec: as the test has it".into() }
+}
+
+/// One that serves, whose reload waits for its plan.
+fn planning() -> Run {
+    let mut run = serving(policy());
+    let actions = run.state.step(reload(5), run.now);
+    assert!(matches!(actions[..], [.., Action::Replan { .. }]), "{actions:?}");
+    run
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_plan_and_the_plan_that_comes_then_starts_nothing() {
+    let mut run = planning();
+    let stopped = run.tell(Event::Stop);
+    assert!(stopped.iter().any(|it| matches!(it, Action::Reply { request: 5, result: Err(_) })), "{stopped:?}");
+    let plan = planned(&mut run);
+    assert_eq!(run.tell(plan), []);
+    run.exited(1, Outcome::Exited(0), false);
+    run.tell(Event::NoChildren);
+    assert_eq!(run.exit_status(), Some(0));
+}
+
+#[test]
+fn a_server_that_dies_while_a_plan_is_made_is_replaced_at_once_and_then_reloaded() {
+    let mut run = planning();
+    assert_eq!(spawned(&run.exited(1, Outcome::Signaled(9), false)), [2]);
+    let plan = planned(&mut run);
+    assert_eq!(spawned(&run.tell(plan)), [0; 0], "one newcomer at a time");
+    assert_eq!(spawned(&run.tell(Event::Ready { generation: GenerationId(2) })), [3]);
+    run.tell(Event::Ready { generation: GenerationId(3) });
+    assert!(run.wait(SECOND).contains(&Action::Reply { request: 5, result: Ok(GenerationId(3)) }));
+}
+
+#[test]
+fn reloads_while_a_plan_is_made_become_one_more() {
+    let mut run = planning();
+    let actions = run.tell(reload(6));
+    assert_eq!(actions, [], "that plan may have been made from the old files");
+    let plan = planned(&mut run);
+    assert_eq!(spawned(&run.tell(plan)), [2]);
+}
+
+#[test]
+fn a_first_start_whose_exec_fails_gives_up_with_its_status() {
+    let mut run = Run::new(policy());
+    run.tell(exec_failed(1, NOT_FOUND));
+    run.tell(Event::NoChildren);
+    assert_eq!(run.exit_status(), Some(127));
+}
+
+#[test]
+fn a_reload_whose_exec_fails_in_the_end_keeps_the_old_generation() {
+    let mut run = serving(policy());
+    run.reload(5);
+    let actions = run.tell(exec_failed(2, NOT_FOUND));
+    assert!(actions.iter().any(|it| matches!(it, Action::Reply { request: 5, result: Err(_) })), "{actions:?}");
+    assert!(run.state.is_settled());
+}
+
+#[test]
+fn an_exec_that_fails_after_a_stop_was_asked_for_is_the_end_of_a_clean_stop() {
+    let mut run = Run::new(policy());
+    run.tell(Event::Stop);
+    run.tell(exec_failed(1, NOT_FOUND));
+    run.tell(Event::NoChildren);
+    assert_eq!(run.exit_status(), Some(0));
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Reload,
+    Plan(bool),
+    Stop,
+    Ready,
+    ExecFails(SpawnFailure),
+    Killed(bool),
+    ToDeadline,
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    let failure = prop_oneof![Just(NOT_FOUND), Just(SpawnFailure::NoRoom), Just(SpawnFailure::Refused)];
+    prop_oneof![
+        4 => Just(Fate::Reload),
+        4 => any::<bool>().prop_map(Fate::Plan),
+        1 => Just(Fate::Stop),
+        6 => Just(Fate::Ready),
+        2 => failure.prop_map(Fate::ExecFails),
+        1 => any::<bool>().prop_map(Fate::Killed),
+        4 => Just(Fate::ToDeadline),
+    ]
+}
+
+/// Feeds an event in which plans are not made at once, and counts the replies.
+fn tell(run: &mut Run, event: Event, plans: &mut usize, replies: &mut BTreeMap<u64, usize>) {
+    let mut queue = VecDeque::from([event]);
+    while let Some(event) = queue.pop_front() {
+        for action in run.state.step(event, run.now) {
+            match action {
+                Action::Spawn { generation, .. } => {
+                    queue.push_back(Event::Spawned { generation, pid: Run::pid(generation) });
+                }
+                Action::Replan { .. } => *plans += 1,
+                Action::Measure { generation } => queue.push_back(run.measured(generation)),
+                Action::Retire { generation, within, occasion } => {
+                    queue.push_back(run.left(generation, within, occasion));
+                }
+                Action::Reply { request, .. } => *replies.entry(request).or_default() += 1,
+                other => run.log.push(other),
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn each_reload_gets_exactly_one_reply_whenever_its_plan_comes(fates in prop::collection::vec(fate(), 1..60)) {
+        let mut run = serving(policy());
+        let (mut plans, mut replies, mut asked) = (0, BTreeMap::new(), 0);
+        for fate in fates.into_iter().chain([Fate::Stop]) {
+            let starting = run.state.generations().iter().find(|it| it.is_starting() && it.main != Main::Gone);
+            let event = match (fate, starting.map(|it| it.id)) {
+                (Fate::Reload, _) => { asked += 1; reload(asked) }
+                (Fate::Plan(is_good), _) if plans > 0 => {
+                    plans -= 1;
+                    if is_good { planned(&mut run) } else { Event::Planned(Err("bad".into())) }
+                }
+                (Fate::Stop, _) => Event::Stop,
+                (Fate::Ready, Some(generation)) => Event::Ready { generation },
+                (Fate::ExecFails(failure), Some(generation)) => exec_failed(generation.0, failure),
+                (Fate::Killed(survivors), _) => {
+                    let serving = run.state.serving().map_or(GenerationId(0), |serving| serving.id);
+                    Event::Exited { pid: Run::pid(serving), outcome: Outcome::Signaled(9), survivors }
+                }
+                (Fate::ToDeadline, _) => {
+                    run.now = run.state.next_deadline().map_or(run.now, |at| run.now.max(at));
+                    Event::Tick
+                }
+                _ => Event::Tick,
+            };
+            tell(&mut run, event, &mut plans, &mut replies);
+            prop_assert!(plans <= 1, "two plans at once");
+            prop_assert!(replies.values().all(|count| *count == 1), "answered twice: {replies:?}");
+        }
+        prop_assert_eq!(replies.len() as u64, asked, "{:?}", run.state);
+        for _ in 0..1000 {
+            if run.exit_status().is_some() { return Ok(()); }
+            run.now = run.state.next_deadline().map_or(run.now, |at| run.now.max(at));
+            tell(&mut run, Event::Tick, &mut plans, &mut replies);
+        }
+        prop_assert!(false, "it does not end: {:?}", run.state);
+    }
+}
