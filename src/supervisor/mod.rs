@@ -33,6 +33,7 @@ mod signals;
 mod steering;
 mod stray_sockets;
 pub mod watchdog;
+mod watched;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -64,7 +64,7 @@ pub mod memory_budget;
 pub mod note;
 pub mod outcome;
 pub mod plan_facts;
-mod reload;
+pub mod reload;
 pub mod replacement;
 pub mod resize;
 mod shutdown;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::memory_budget::Shortage;
 use super::outcome::Outcome;
+use super::reload::Takeover;
 use crate::ids::GenerationId;
 
 /// What is worth a line in the log.
@@ -44,7 +45,7 @@ pub enum Note {
     Reloading,
     ShortOfMemory {
         shortage: Shortage,
-        stepwise: bool,
+        takeover: Takeover,
     },
     Step {
         old: GenerationId,

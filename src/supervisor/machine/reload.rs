@@ -36,13 +36,21 @@ pub(super) enum ReloadStage {
     Planning,
     /// The plan is there; a generation that leaves must be gone first.
     Planned(PlanId),
-    /// This generation is starting. When it is ready it replaces one with so many workers step by step, or all at
-    /// once.
-    Incoming { generation: GenerationId, stepwise: Option<u32> },
+    /// This generation is starting, and will take over in this way.
+    Incoming { generation: GenerationId, takeover: Takeover },
     /// Both generations serve, and one takes the place of the other step by step.
     Stepping(StepwiseReplacement),
     /// This generation has taken over, and must be ready for a while until the reload has succeeded.
     Proving { generation: GenerationId, until: Instant },
+}
+
+/// How a generation takes over once it is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takeover {
+    /// From the whole other generation.
+    AtOnce,
+    /// Worker by worker, from a generation that has this many.
+    Stepwise { workers: u32 },
 }
 
 impl Reload {

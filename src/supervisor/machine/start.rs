@@ -8,7 +8,7 @@ use super::action::Action;
 use super::generation::{Generation, Main, Stage, Startup};
 use super::handover::Taken;
 use super::note::Note;
-use super::reload::{Reload, ReloadStage};
+use super::reload::{Reload, ReloadStage, Takeover};
 use super::turn::Turn;
 use super::{Phase, State};
 use crate::ids::{GenerationId, PlanId};
@@ -44,7 +44,7 @@ impl State {
                 turn.push(Action::Measure { generation: serving.id });
                 self.measuring = true;
             }
-            _ => self.start(start, Startup::Full, None, turn),
+            _ => self.start(start, Startup::Full, Takeover::AtOnce, turn),
         }
     }
 
@@ -61,19 +61,19 @@ impl State {
         planned.or_else(|| pending.map(|pending| Start { plan: pending.plan, is_reload: false }))
     }
 
-    /// Starts a generation; `stepwise` is how many workers the one has that it is to replace step by step.
+    /// Starts a generation. `takeover` only matters for a reload.
     pub(super) fn start(
         &mut self,
         Start { plan, is_reload }: Start,
         startup: Startup,
-        stepwise: Option<u32>,
+        takeover: Takeover,
         turn: &mut Turn,
     ) {
         self.pending = None;
         let generation = self.next_id;
         self.next_id = generation.next();
         if let Some(reload) = self.reload.as_mut().filter(|_| is_reload) {
-            reload.stage = ReloadStage::Incoming { generation, stepwise };
+            reload.stage = ReloadStage::Incoming { generation, takeover };
         }
         let deadline = turn.now + self.plan(Some(plan)).policy.startup_timeout;
         self.generations.push(Generation {

@@ -27,7 +27,7 @@ use super::memory_budget::Room;
 use super::note::Note;
 use super::outcome::Outcome;
 use super::plan_facts::PlanFacts;
-use super::reload::{Reload, ReloadStage};
+use super::reload::{Reload, ReloadStage, Takeover};
 use super::replacement::{Headcount, Move, Pace, StepwiseReplacement};
 use super::resize::{Change, Resize};
 use super::turn::Turn;
@@ -81,9 +81,9 @@ impl State {
             return;
         }
         let Some(start) = self.due_start(turn.now) else { return };
-        let Some(old) = self.serving() else { return self.start(start, Startup::Full, None, turn) };
+        let Some(old) = self.serving() else { return self.start(start, Startup::Full, Takeover::AtOnce, turn) };
         let shortage = match room {
-            Room::Whole => return self.start(start, Startup::Full, None, turn),
+            Room::Whole => return self.start(start, Startup::Full, Takeover::AtOnce, turn),
             Room::Nothing(shortage) if start.is_reload && self.is_intact() => {
                 return self.reload_failed(&shortage.refusal(), turn);
             }
@@ -91,18 +91,21 @@ impl State {
         };
         let new = self.plan(Some(start.plan));
         let can_step = start.is_reload && self.is_intact() && new.shareable && self.plan(Some(old.plan)).shareable;
-        let (stepwise, wanted) = (workers.filter(|workers| can_step && *workers > 0), new.workers);
-        turn.log(Note::ShortOfMemory { shortage, stepwise: stepwise.is_some() });
-        let startup = if wanted > 1 { Startup::OneWorker } else { Startup::Full };
-        self.start(start, startup, stepwise, turn);
+        let takeover = match workers {
+            Some(workers @ 1..) if can_step => Takeover::Stepwise { workers },
+            _ => Takeover::AtOnce,
+        };
+        let startup = if new.workers > 1 { Startup::OneWorker } else { Startup::Full };
+        turn.log(Note::ShortOfMemory { shortage, takeover });
+        self.start(start, startup, takeover, turn);
     }
 
     /// A generation is ready, and replaces the other one step by step if it was started for that.
     pub(super) fn begin_steps(&mut self, id: GenerationId, turn: &mut Turn) -> bool {
-        let Some(Reload { stage: ReloadStage::Incoming { generation, stepwise: Some(had) }, .. }) = self.reload
-        else {
+        let Some(Reload { stage: ReloadStage::Incoming { generation, takeover }, .. }) = self.reload else {
             return false;
         };
+        let Takeover::Stepwise { workers: had } = takeover else { return false };
         let intact = |other: &&Generation| other.id != id && other.is_serving() && !other.is_orphaned();
         let Some(old) = self.generations.iter().find(intact).filter(|_| generation == id) else { return false };
         let Some(new) = self.facts_of(id) else { return false };
@@ -198,7 +201,9 @@ impl State {
             resize.adjust(workers);
             return true;
         }
-        if let Some(Reload { stage: ReloadStage::Incoming { stepwise: Some(had), .. }, .. }) = &mut self.reload {
+        if let Some(Reload { stage: ReloadStage::Incoming { takeover, .. }, .. }) = &mut self.reload
+            && let Takeover::Stepwise { workers: had } = takeover
+        {
             *had = had.saturating_add_signed(workers).max(1);
         }
         false

@@ -11,6 +11,7 @@ use crate::supervisor::World;
 use crate::supervisor::component::{Component, Output, Ready, Waits};
 use crate::supervisor::machine::action::Action;
 use crate::supervisor::machine::note::Note;
+use crate::supervisor::machine::reload::Takeover;
 
 /// Writes the log.
 #[derive(Debug)]
@@ -52,10 +53,10 @@ impl World {
             Note::NoRoom { wait } => warn!(next = show_rounded(*wait), "the system cannot start another process"),
             Note::GivingUp { status, cause, failures } => error!(status, %cause, after = failures, "giving up"),
             Note::Reloading => info!("reload"),
-            Note::ShortOfMemory { shortage, stepwise: true } => {
+            Note::ShortOfMemory { shortage, takeover: Takeover::Stepwise { .. } } => {
                 warn!("not enough memory for two generations: {shortage}; replacing worker by worker");
             }
-            Note::ShortOfMemory { shortage, stepwise: false } => {
+            Note::ShortOfMemory { shortage, takeover: Takeover::AtOnce } => {
                 warn!("not enough memory for two generations: {shortage}; one worker takes over first");
             }
             Note::Step { old, old_workers, new, new_workers } => {

@@ -10,27 +10,21 @@ use std::time::Instant;
 use super::World;
 use super::component::{Component, Output, Ready, Waits};
 use super::machine::event::Event;
-use crate::guard::scoreboard::{self, State};
+use super::watched::Watched;
+use crate::guard::scoreboard::{self, Scoreboard, State};
 use crate::ids::GenerationId;
 use policy::{Sample, Watch};
 
-/// The watch over the generation that serves.
+/// Looks whether the generation that serves has workers that answer.
 #[derive(Debug, Default)]
 pub(super) struct WorkerPresence {
-    watched: Option<Watched>,
-}
-
-#[derive(Debug)]
-struct Watched {
-    generation: GenerationId,
-    watch: Watch,
-    /// Of the list of workers, at the last look.
-    revision: u64,
+    /// The watch over the generation that serves.
+    watched: Option<Watched<Watch>>,
 }
 
 impl Component for WorkerPresence {
     fn wait_for<'a>(&'a self, _world: &'a World, waits: &mut Waits<'a>) {
-        let next = self.watched.as_ref().and_then(|watched| watched.watch.next());
+        let next = self.watched.as_ref().and_then(|watched| watched.policy.next());
         waits.until(next.map(|next| Instant::now() + next.saturating_sub(scoreboard::now())));
     }
 
@@ -39,28 +33,33 @@ impl Component for WorkerPresence {
             self.watched = None;
             return Vec::new();
         };
-        let (now, revision) = (scoreboard::now(), world.workers.revision());
+        let now = scoreboard::now();
         let before = self.watched.take().filter(|watched| watched.generation == generation);
-        let is_new = before.is_none();
-        let watched =
-            self.watched.insert(before.unwrap_or_else(|| Watched { generation, watch: Watch::new(now), revision }));
-        let is_due = watched.watch.next().is_some_and(|next| next <= now);
-        if !is_new && !is_due && watched.revision == revision {
+        let watched = self.watched.insert(before.unwrap_or_else(|| Watched::new(generation, Watch::new(now))));
+        let has_changed = watched.take_change(world.workers.revision());
+        if !has_changed && watched.policy.next().is_none_or(|next| now < next) {
             return Vec::new();
         }
-        watched.revision = revision;
-        let presence = watched.watch.look(now, sample(world, generation));
+        if !can_be_told(world, generation) {
+            watched.policy = Watch::new(now);
+            return Vec::new();
+        }
+        let presence = watched.policy.look(now, sample(world, generation));
         presence.map(|presence| Event::Workers { generation, presence }.into()).into_iter().collect()
     }
 }
 
-/// The generation that serves, if its workers can say that they are ready: they have the guard, and the server tells
-/// the app when it starts.
+/// The generation that serves, if its workers have the guard.
 fn to_be_watched(world: &World) -> Option<GenerationId> {
     let serving = world.state.serving().filter(|_| !world.state.is_ending())?;
-    let slots = world.running.get(&serving.id)?.board.as_ref()?.slots();
-    let speaks_lifespan = slots.is_empty() || slots.iter().any(|slot| !slot.no_lifespan);
-    speaks_lifespan.then_some(serving.id)
+    world.running.get(&serving.id)?.board.as_ref().map(|_| serving.id)
+}
+
+/// Whether its workers report that they are ready: only if the server tells the app when it starts.
+fn can_be_told(world: &World, generation: GenerationId) -> bool {
+    let board = world.running.get(&generation).and_then(|running| running.board.as_ref());
+    let slots = board.map(Scoreboard::slots).unwrap_or_default();
+    slots.is_empty() || slots.iter().any(|slot| !slot.no_lifespan)
 }
 
 fn sample(world: &World, generation: GenerationId) -> Sample {

@@ -15,7 +15,7 @@ use super::machine::action::Action;
 use super::machine::event::Event;
 use super::machine::generation::Main;
 use super::observers::log::show_rounded;
-use super::watchdog::policy::Id;
+use super::watched::Watched;
 use super::workers::Cause;
 use crate::guard::scoreboard::{self, State};
 use crate::ids::{GenerationId, ProcessId};
@@ -36,41 +36,32 @@ const LOOKS: u32 = 4;
 /// Replaces workers that have become too big or too old.
 #[derive(Debug, Default)]
 pub(super) struct Recycling {
-    watched: Option<Watched>,
-}
-
-/// The watch over the generation that serves.
-#[derive(Debug)]
-struct Watched {
-    generation: GenerationId,
-    limits: Limits,
-    /// Of the list of workers, at the last look.
-    revision: u64,
+    /// The watch over the generation that serves.
+    watched: Option<Watched<Limits>>,
 }
 
 impl Component for Recycling {
     fn wait_for<'a>(&'a self, world: &'a World, waits: &mut Waits<'a>) {
         let settled = world.to_be_limited();
         let watched = self.watched.as_ref().filter(|it| settled.is_some_and(|(id, _)| id == it.generation));
-        waits.until(watched.map(|it| Instant::now() + it.limits.next().saturating_sub(scoreboard::now())));
+        waits.until(watched.map(|it| Instant::now() + it.policy.next().saturating_sub(scoreboard::now())));
     }
 
     fn turn(&mut self, world: &mut World, _ready: &Ready) -> Vec<Output> {
         let Some((generation, rules)) = world.to_be_limited() else { return Vec::new() };
-        let (now, revision) = (scoreboard::now(), world.workers.revision());
+        let now = scoreboard::now();
         let watched = match self.watched.take() {
             Some(watched) if watched.generation == generation => watched,
-            Some(before) => Watched { generation, limits: before.limits.following(rules, now), revision },
-            None => Watched { generation, limits: Limits::new(rules, now), revision },
+            Some(before) => Watched::new(generation, before.policy.following(rules, now)),
+            None => Watched::new(generation, Limits::new(rules, now)),
         };
         let watched = self.watched.insert(watched);
-        if revision == watched.revision && now < watched.limits.next() {
+        if !watched.take_change(world.workers.revision()) && now < watched.policy.next() {
             return Vec::new();
         }
-        watched.revision = revision;
         let planned = world.workers.planned(generation).unwrap_or(1) as usize;
         let samples = world.sizes(generation, &world.workers.of(generation));
-        let order = watched.limits.look(now, planned, &samples, world.workers.replaces_hung);
+        let order = watched.policy.look(now, planned, &samples, world.workers.replaces_hung);
         order.map(|order| obey(generation, order, world)).into_iter().collect()
     }
 }
@@ -79,14 +70,13 @@ fn obey(generation: GenerationId, order: Order, world: &mut World) -> Output {
     match order {
         Order::Dismiss(worker, excess) => {
             world.write_replacing(generation, worker, excess, "replacing a worker");
-            world.workers.mark_killed(generation, worker.id.0, excess.cause());
+            world.workers.mark_killed(generation, worker.id.pid, excess.cause());
             let within = world.plan_of(generation).map_or(Duration::ZERO, |plan| plan.policy.stop_timeout);
-            let (pid, start) = worker.id;
-            Action::RetireWorker { generation, worker: ProcessId { pid, start }, within }.into()
+            Action::RetireWorker { generation, worker: worker.id, within }.into()
         }
         Order::End(id) => signal(id, Signal::SIGTERM),
         Order::Kill(id) => {
-            warn!(generation = generation.0, pid = %id.0, "the worker being replaced has not finished in time: SIGKILL");
+            warn!(generation = generation.0, pid = %id, "the worker being replaced has not finished in time: SIGKILL");
             signal(id, Signal::SIGKILL)
         }
         Order::Renew(worker, excess) => {
@@ -96,8 +86,8 @@ fn obey(generation: GenerationId, order: Order, world: &mut World) -> Output {
     }
 }
 
-fn signal((pid, start): Id, signal: Signal) -> Output {
-    Action::SignalProcess { process: ProcessId { pid, start }, signal }.into()
+fn signal(process: ProcessId, signal: Signal) -> Output {
+    Action::SignalProcess { process, signal }.into()
 }
 
 impl World {
@@ -133,13 +123,13 @@ impl World {
                 None => usage.age >= boot,
             };
             let streams = slot.map_or(0, |slot| slot.streams);
-            Some(Sample { id: (process.pid, process.start), age: usage.age, rss: usage.rss, streams, is_ready })
+            Some(Sample { id: process.id(), age: usage.age, rss: usage.rss, streams, is_ready })
         };
         workers.iter().filter_map(sample).collect()
     }
 
     fn write_replacing(&self, generation: GenerationId, worker: Sample, excess: Excess, what: &str) {
-        let (pid, cause, limit) = (worker.id.0, excess.cause(), self.limit_of(generation, excess));
+        let (pid, cause, limit) = (worker.id.pid, excess.cause(), self.limit_of(generation, excess));
         let (rss, age) = (show_mebibytes(worker.rss), show_rounded(worker.age));
         info!(generation = generation.0, %pid, %cause, limit, rss, age, "{what}");
     }

@@ -11,8 +11,8 @@
 
 use std::time::Duration;
 
+use crate::ids::ProcessId;
 use crate::supervisor::machine::leaving::{self, Occasion};
-use crate::supervisor::watchdog::policy::Id;
 
 /// While a worker leaves and its successor gets ready, of which nobody tells us.
 const STEP: Duration = Duration::from_millis(500);
@@ -48,7 +48,7 @@ pub struct Rules {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
     /// Who.
-    pub id: Id,
+    pub id: ProcessId,
     /// Since its start.
     pub age: Duration,
     /// Its resident memory in bytes.
@@ -74,9 +74,9 @@ pub enum Order {
     /// Tell it to leave, so that it parts from its clients.
     Dismiss(Sample, Excess),
     /// SIGTERM, so that it finishes what it has.
-    End(Id),
+    End(ProcessId),
     /// SIGKILL: it has not finished in time.
-    Kill(Id),
+    Kill(ProcessId),
     /// There is no other worker: a new generation is to take over.
     Renew(Sample, Excess),
 }
@@ -96,7 +96,7 @@ pub struct Limits {
 /// The worker that was told to leave last, until there is another in its place.
 #[derive(Debug, Clone, Copy)]
 struct Leaving {
-    id: Id,
+    id: ProcessId,
     end_at: Option<Duration>,
     kill_at: Option<Duration>,
 }
@@ -211,7 +211,7 @@ mod tests {
     }
 
     fn worker(number: i32, age_seconds: u64, mebibytes: u64) -> Sample {
-        let id = (Pid::from_raw(number), 1);
+        let id = ProcessId { pid: Pid::from_raw(number), start: 1 };
         Sample { id, age: Duration::from_secs(age_seconds), rss: mebibytes * MEBI, streams: 0, is_ready: true }
     }
 

@@ -15,14 +15,15 @@ use super::component::{Component, Output, Ready, Waits};
 use super::machine::action::Action;
 use super::machine::generation::Main;
 use super::observers::log::show_rounded;
+use super::watched::Watched;
 use super::workers::Cause;
 use crate::guard::scoreboard::{self, Slot};
-use crate::ids::GenerationId;
+use crate::ids::{GenerationId, ProcessId};
 use crate::proc::process::Process;
 use crate::proc::thread_stats::ThreadStats;
 use crate::proc::usage;
 use crate::settings::value::show_span;
-use policy::{Id, Liveness, Remedy, Rules, Sample, Stamp, Verdict};
+use policy::{Liveness, Remedy, Rules, Sample, Stamp, Verdict};
 
 /// What the kernel tells of the time of a start is as fine as this.
 const TICK: Duration = Duration::from_millis(100);
@@ -30,21 +31,13 @@ const TICK: Duration = Duration::from_millis(100);
 /// Looks for workers whose event loop stands still.
 #[derive(Debug, Default)]
 pub(super) struct Watchdog {
-    watched: Option<Watched>,
-}
-
-/// The watch over the generation that serves.
-#[derive(Debug)]
-struct Watched {
-    generation: GenerationId,
-    liveness: Liveness,
-    /// Of the list of workers, at the last look.
-    revision: u64,
+    /// The watch over the generation that serves.
+    watched: Option<Watched<Liveness>>,
 }
 
 impl Component for Watchdog {
     fn wait_for<'a>(&'a self, _world: &'a World, waits: &mut Waits<'a>) {
-        let next = self.watched.as_ref().and_then(|watched| watched.liveness.next());
+        let next = self.watched.as_ref().and_then(|watched| watched.policy.next());
         waits.until(next.map(|next| Instant::now() + next.saturating_sub(scoreboard::now())));
     }
 
@@ -55,26 +48,25 @@ impl Component for Watchdog {
             return Vec::new();
         };
         let now = scoreboard::now();
-        let revision = world.workers.revision();
-        let new = || Watched { generation, liveness: Liveness::new(rules, now), revision };
         let before = self.watched.take().filter(|watched| watched.generation == generation);
-        let watched = self.watched.insert(before.unwrap_or_else(new));
-        let is_due = revision != watched.revision || watched.liveness.next().is_some_and(|next| next <= now);
+        let watched = before.unwrap_or_else(|| Watched::new(generation, Liveness::new(rules, now)));
+        let watched = self.watched.insert(watched);
+        let has_changed = watched.take_change(world.workers.revision());
+        let is_due = has_changed || watched.policy.next().is_some_and(|next| next <= now);
         let outputs = if is_due { watched.look(world, &rules, now) } else { Vec::new() };
-        world.workers.replaces_hung = watched.liveness.is_ending();
+        world.workers.replaces_hung = watched.policy.is_ending();
         outputs
     }
 }
 
-impl Watched {
+impl Watched<Liveness> {
     fn look(&mut self, world: &mut World, rules: &Rules, now: Duration) -> Vec<Output> {
-        self.revision = world.workers.revision();
         let workers = world.workers.of(self.generation);
         let planned = world.workers.planned(self.generation).unwrap_or(1) as usize;
         let samples = world.samples(self.generation, &workers, now);
-        let process = |id: Id| workers.iter().find(|process| (process.pid, process.start) == id);
+        let process = |id: ProcessId| workers.iter().find(|process| process.id() == id);
         let stats = |id| ThreadStats::read(process(id)?);
-        let verdicts = self.liveness.look(now, planned, &samples, stats);
+        let verdicts = self.policy.look(now, planned, &samples, stats);
         let judged = verdicts.into_iter().filter_map(|verdict| Some((process(verdict.id)?, verdict)));
         judged.filter_map(|(process, verdict)| self.judge(world, process, &verdict, rules.timeout)).collect()
     }
@@ -139,7 +131,7 @@ impl World {
                 traceback_on_abort: slot.traceback_on_abort,
             });
             let started = now.saturating_sub(usage::age(process));
-            Sample { id: (process.pid, process.start), started, stamp }
+            Sample { id: process.id(), started, stamp }
         };
         workers.iter().map(sample).collect()
     }

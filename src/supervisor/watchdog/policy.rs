@@ -14,9 +14,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nix::unistd::Pid;
-
 use crate::guard::scoreboard::State;
+use crate::ids::ProcessId;
 use crate::proc::thread_stats::ThreadStats;
 
 /// Between two looks at a suspect.
@@ -36,9 +35,6 @@ const EXCUSED: Duration = Duration::from_secs(2);
 /// A worker that waits for its output to be read is reported this often.
 const REPORTS: Duration = Duration::from_mins(10);
 
-/// A process, by number and start time.
-pub type Id = (Pid, u64);
-
 /// How long what may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
@@ -56,7 +52,7 @@ pub struct Rules {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
     /// Who.
-    pub id: Id,
+    pub id: ProcessId,
     /// When its process was started.
     pub started: Duration,
     /// What it says of itself, if it has a slot.
@@ -82,7 +78,7 @@ pub struct Stamp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
     /// Who.
-    pub id: Id,
+    pub id: ProcessId,
     /// What.
     pub remedy: Remedy,
     /// Whether it is one that does not get ready.
@@ -114,9 +110,9 @@ pub enum Remedy {
 #[derive(Debug)]
 pub struct Liveness {
     rules: Rules,
-    suspects: BTreeMap<Id, Suspect>,
+    suspects: BTreeMap<ProcessId, Suspect>,
     /// When each was started, as it was found first: the age of a process is read on another clock, to the tick.
-    started: BTreeMap<Id, Duration>,
+    started: BTreeMap<ProcessId, Duration>,
     /// Whether the workers of this generation take their slots when they start, as one of them has shown.
     speaks_lifespan: bool,
     ending: Option<Ending>,
@@ -176,7 +172,7 @@ impl Liveness {
         now: Duration,
         planned: usize,
         workers: &[Sample],
-        mut condition: impl FnMut(Id) -> Option<ThreadStats>,
+        mut condition: impl FnMut(ProcessId) -> Option<ThreadStats>,
     ) -> Vec<Verdict> {
         let was_paused = self.next.is_some_and(|next| now > next + PAUSE);
         let mut verdicts: Vec<Verdict> = self.go_on_ending(now, planned, workers).into_iter().collect();

@@ -10,6 +10,7 @@ use crate::supervisor::machine::generation::Startup;
 use crate::supervisor::machine::memory_budget::Room;
 use crate::supervisor::machine::note::Note;
 use crate::supervisor::machine::outcome::Outcome;
+use crate::supervisor::machine::reload::Takeover;
 
 /// Steps until nothing is left to be done, in which `look` is called after each.
 fn step_to_the_end(run: &mut Run, mut look: impl FnMut(&Run)) {
@@ -32,7 +33,10 @@ fn step_to_the_end(run: &mut Run, mut look: impl FnMut(&Run)) {
 fn without_room_gunicorn_is_replaced_worker_by_worker() {
     let mut run = short_of_memory(facts, ONE_WORKER());
     let actions = run.reload(5);
-    assert!(actions.contains(&Action::Log(Note::ShortOfMemory { shortage: shortage(), stepwise: true })));
+    assert!(actions.contains(&Action::Log(Note::ShortOfMemory {
+        shortage: shortage(),
+        takeover: Takeover::Stepwise { workers: 3 }
+    })));
     assert!(actions.iter().any(|action| matches!(action, Action::Spawn { startup: Startup::OneWorker, .. })));
     let actions = run.tell(Event::Ready { generation: GenerationId(2) });
     assert_eq!(actions.last(), Some(&Action::Steer { generation: GenerationId(2) }));

@@ -1,9 +1,14 @@
 use super::*;
+use nix::unistd::Pid;
 use proptest::prelude::*;
 
 const TIMEOUT: Duration = Duration::from_secs(8);
 const BEAT: Duration = Duration::from_secs(2);
 const START: Duration = Duration::from_hours(1);
+
+fn process(pid: i32, start: u64) -> ProcessId {
+    ProcessId { pid: Pid::from_raw(pid), start }
+}
 
 /// What a worker does all day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +71,7 @@ impl World {
 
     fn birth(&mut self, habit: Habit) {
         self.births += 1;
-        let id = (Pid::from_raw(i32::try_from(self.births).unwrap()), self.births);
+        let id = process(i32::try_from(self.births).unwrap(), self.births);
         let nothing = Duration::ZERO;
         let condition =
             ThreadStats { cpu: nothing, delay: nothing, state: 'S', is_runnable: false, is_writing: false };
@@ -124,9 +129,9 @@ impl World {
         }
     }
 
-    fn ended(&self) -> Vec<Id> {
+    fn ended(&self) -> Vec<ProcessId> {
         let dead = |verdict: &&(Duration, Verdict)| verdict.1.remedy != Remedy::Report;
-        let mut ids: Vec<Id> = self.verdicts.iter().filter(dead).map(|(_, verdict)| verdict.id).collect();
+        let mut ids: Vec<ProcessId> = self.verdicts.iter().filter(dead).map(|(_, verdict)| verdict.id).collect();
         ids.dedup();
         ids
     }
@@ -223,7 +228,7 @@ fn without_a_slot_it_is_a_worker_only_where_all_take_one() {
     for (all_take_slots, found) in [(true, 1), (false, 0)] {
         let mut world = World::new(&[Habit::Works], 0);
         world.watch.rules.all_take_slots = all_take_slots;
-        let id = (Pid::from_raw(77), 77);
+        let id = process(77, 77);
         let nothing = Duration::ZERO;
         let idle = ThreadStats { cpu: nothing, delay: nothing, state: 'S', is_runnable: false, is_writing: false };
         let mut verdicts = Vec::new();
@@ -244,7 +249,7 @@ proptest! {
         pace in prop_oneof![Just(0), Just(6)],
     ) {
         let mut world = World::new(&habits, pace);
-        let bad: Vec<Id> =
+        let bad: Vec<ProcessId> =
             world.workers.iter().filter(|worker| worker.habit != Habit::Works).map(|it| it.sample.id).collect();
         // After the first each waits for the successor of the one before, and for the pace.
         let each = Duration::from_secs(pace) + world.boot + ABORT_GRACE + STEP * 4;
@@ -301,7 +306,7 @@ fn an_only_worker_is_watched_after_its_replacement_too() {
     let mut watch = Liveness::new(World::new(&[], 0).watch.rules, START);
     let stamp =
         |state, heartbeat| Stamp { state, claimed: START, heartbeat, no_lifespan: false, traceback_on_abort: false };
-    let sample = |id: u64, stamp| Sample { id: (Pid::from_raw(9), id), started: START, stamp };
+    let sample = |id: u64, stamp| Sample { id: process(9, id), started: START, stamp };
     let mut look = |now: Duration, samples: &[Sample]| {
         let stats = |_| Some(SLEEPING);
         (watch.look(now, 1, samples, stats), watch.next())
@@ -315,7 +320,7 @@ fn an_only_worker_is_watched_after_its_replacement_too() {
     for _ in 0..200 {
         let (verdicts, next) = look(now, &[sample(2, Some(stamp(State::Ready, START + BEAT)))]);
         if let [verdict] = verdicts[..] {
-            assert_eq!(verdict.id.1, 2);
+            assert_eq!(verdict.id.start, 2);
             return;
         }
         now = next.expect("it is watched");
@@ -338,12 +343,11 @@ fn a_worker_that_hangs_before_it_has_a_slot_is_found_without_looking_all_the_tim
     loop {
         // The age of a process is read on another clock, so its start seems to move.
         let jitter = Duration::from_millis(u64::from(looks % 10));
-        let hung = Sample { id: (Pid::from_raw(2), 2), started: START + jitter, stamp: None };
-        let other =
-            Sample { id: (Pid::from_raw(1), 1), started: START, stamp: Some(Stamp { heartbeat: now, ..ready }) };
+        let hung = Sample { id: process(2, 2), started: START + jitter, stamp: None };
+        let other = Sample { id: process(1, 1), started: START, stamp: Some(Stamp { heartbeat: now, ..ready }) };
         let verdicts = watch.look(now, 2, &[other, hung], |_| Some(SLEEPING));
         if let [verdict] = verdicts[..] {
-            assert!(verdict.id.1 == 2 && verdict.is_starting);
+            assert!(verdict.id.start == 2 && verdict.is_starting);
             break;
         }
         looks += 1;
