@@ -69,9 +69,8 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
     }
     args.process_name(guard.is_some());
     args.default_flag("--ws", "GRANIAN_WEBSOCKETS", &["--no-ws"]);
-    launch.capabilities.respawns = args.respawning();
-    launch.capabilities.reloads = args.reloads();
-    let limits = args.limits(launch.capabilities.respawns);
+    let respawns = args.respawning();
+    let limits = args.limits(respawns);
     args.access_log();
     let withheld = args.without_effect();
     launch.env.extend(withheld.into_iter().map(|name| (name.into(), None)));

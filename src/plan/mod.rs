@@ -34,7 +34,7 @@ use crate::settings::value::{Lifetime, MebiSize, Mode, Restart, Server};
 use crate::settings::{Resolution, Settings};
 use crate::tls::Findings as TlsFindings;
 pub use bind::{Addresses, addresses};
-pub use capabilities::{Capabilities, Listening};
+pub use capabilities::Capabilities;
 use common::Common;
 use findings::Findings;
 use gunicorn::Own;

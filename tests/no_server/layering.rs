@@ -202,6 +202,22 @@ fn the_machine_knows_no_component() {
     }
 }
 
+/// What a server can do is in its capabilities.
+#[test]
+fn the_supervisor_names_no_server() {
+    for file in sources() {
+        let path = file.strip_prefix(project().join("src")).unwrap().to_string_lossy().into_owned();
+        if !path.starts_with("supervisor/") || path.contains("/tests/") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        for name in ["Server::Gunicorn", "Server::Granian"] {
+            assert!(!code_lines(code).any(|line| line.contains(name)), "{path} names {name}");
+        }
+    }
+}
+
 #[test]
 fn unsafe_code_is_in_sys_only() {
     let wrong: Vec<PathBuf> = sources()

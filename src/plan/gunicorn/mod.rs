@@ -144,7 +144,6 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
     }
     launch.args.push(launch.target.clone().into());
     launch.args.extend(resolution.server_args.iter().cloned());
-    launch.capabilities.reloads = settings.gunicorn_dev_mode.value || own.is_on("reload");
     launch.tls = settings.ssl.value || own.is_on("certfile") || own.is_on("keyfile");
     match settings.mode.value {
         Mode::Supervise => {

@@ -254,7 +254,6 @@ fn dev_mode_takes_a_class_that_reloads_and_says_of_others_that_they_do_not() {
     let plan = planned(&[OTHER_APP, dev], &installed_host());
     let line = argv(&plan).join(" ");
     assert!(line.contains("--worker-class asgi") && line.contains("--reload"), "{line}");
-    assert!(plan.capabilities.reloads);
     let warned = |env: &[(&str, &str)], host: &Host| {
         planned(&[&[OTHER_APP], env].concat(), host)
             .warnings
