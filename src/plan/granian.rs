@@ -3,6 +3,8 @@
 //! Explicit settings are passed as flags. So are our defaults, unless one of Granian's own variables or a server
 //! argument sets the same: Granian reads the variable, and the last flag counts.
 
+mod limits;
+mod runtime;
 mod tls;
 mod without_effect;
 
@@ -10,15 +12,15 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use super::app::AppTarget;
-use super::flags::{GRANIAN_OWN_SOCKETS, GRANIAN_RLOOP, granian_has, granian_since};
+use super::flags::{GRANIAN_OWN_SOCKETS, granian_has, granian_since};
 use super::guard::{Around, WorkerSockets};
 use super::gunicorn::timeout::WorkerTimeout;
 use super::server::install;
-use super::{Bind, Findings, Launch, Limits, Module, grace};
+use super::{Bind, Findings, Launch, Module};
 use super::{capabilities, gateway};
-use crate::host::{Host, Interface, Version};
+use crate::host::{Host, Version};
 use crate::problem::Problem;
-use crate::settings::value::{Http, Loop, Mode, RuntimeMode, Server, TaskImpl};
+use crate::settings::value::{Http, Server};
 use crate::settings::{Resolution, Settings};
 use crate::tls::Pair;
 
@@ -33,16 +35,6 @@ pub(super) struct Inputs<'a> {
     pub worker_timeout: &'a WorkerTimeout,
     pub pair: Option<&'a Arc<Pair>>,
 }
-
-/// With more workers than this, they share their work better between threads than they do alone.
-const MOST_SINGLE_THREADED: u32 = 8;
-/// Granian's limits for `--workers-kill-timeout`, in seconds.
-const KILL_TIMEOUT: std::ops::RangeInclusive<u64> = 1..=1800;
-/// Granian's minimum for `--workers-lifetime`, in seconds.
-const SHORTEST_LIFETIME: u64 = 60;
-
-const RESPAWN: &str = "--respawn-failed-workers";
-const NO_RESPAWN: &str = "--no-respawn-failed-workers";
 
 /// Computes the arguments and the changes to the environment.
 pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
@@ -275,191 +267,6 @@ impl Args<'_> {
                     self.findings.problem(Problem::setting(message, &self.settings().uds.origin).hint(hint));
                 }
                 self.words.extend(["--uds".into(), path.into()]);
-            }
-        }
-    }
-
-    fn runtime(&mut self) -> RuntimeMode {
-        let (setting, threads) = (&self.settings().granian_runtime_mode, &self.settings().granian_runtime_threads);
-        let (threads_given, threads, workers) = (threads.is_explicit(), threads.value.0, self.inputs.workers);
-        let (mode_given, value, origin) = (setting.is_explicit(), setting.value, setting.origin.to_string());
-        let (mode, because) = match value {
-            RuntimeMode::Auto if workers > MOST_SINGLE_THREADED => {
-                (RuntimeMode::Mt, format!("auto: {workers} workers are more than {MOST_SINGLE_THREADED}"))
-            }
-            RuntimeMode::Auto => {
-                (RuntimeMode::St, format!("auto: {workers} workers are not more than {MOST_SINGLE_THREADED}"))
-            }
-            mode => (mode, origin),
-        };
-        self.findings.decide("runtime-mode", mode.word(), because);
-        if self.has("--runtime-mode") {
-            self.pair("--runtime-mode", mode.word());
-            self.pair("--runtime-threads", threads);
-        } else {
-            // The same under its older name.
-            let old = if mode == RuntimeMode::Mt { "runtime" } else { "workers" };
-            let told_mode = !mode_given && self.is_told("--threading-mode", "GRANIAN_THREADING_MODE", &[]);
-            let told_threads = !threads_given && self.is_told("--threads", "GRANIAN_THREADS", &[]);
-            if !told_mode {
-                self.pair("--threading-mode", old);
-            }
-            if !told_threads {
-                self.pair("--threads", threads);
-            }
-        }
-        mode
-    }
-
-    /// The protocol between Granian and the app: the one that is asked for, else the app's own if its text tells.
-    fn interface(&self) -> String {
-        let is_wsgi = super::app::interface(self.inputs.app, self.inputs.host) == Some(Interface::Wsgi);
-        let own = if is_wsgi { "wsgi" } else { "asgi" };
-        self.told("--interface", "GRANIAN_INTERFACE").unwrap_or_else(|| own.to_owned())
-    }
-
-    /// An ASGI app is called in the event loop, and Granian ends with an error if it is given more threads than that.
-    fn blocking_threads(&mut self) {
-        let threads = self.settings().granian_blocking_threads.clone();
-        let is_wsgi = self.interface().eq_ignore_ascii_case("wsgi");
-        if is_wsgi && !threads.is_explicit() {
-            return;
-        }
-        if threads.value.0 != 1 && !is_wsgi {
-            let message = format!("blocking_threads = {} does not work with an ASGI app", threads.value.0);
-            self.findings.problem(Problem::setting(message, &threads.origin).hint("use 1, or remove it"));
-        }
-        self.pair("--blocking-threads", threads.value.0);
-    }
-
-    fn event_loop(&mut self) -> Loop {
-        let python = &self.inputs.host.python;
-        let setting = self.settings().granian_loop.clone();
-        let wanted = setting.value;
-        let package = match wanted {
-            Loop::Uvloop => "uvloop",
-            Loop::Rloop => "rloop",
-            Loop::Asyncio | Loop::Auto => return wanted,
-        };
-        if wanted == Loop::Rloop && self.inputs.version.is_some_and(|version| version < GRANIAN_RLOOP) {
-            let message = format!("rloop needs granian {GRANIAN_RLOOP} or newer");
-            let problem = Problem::setting(message, &setting.origin).hint(install(python, "-U 'granian[rloop]'"));
-            self.findings.problem(problem);
-        }
-        // Without an interpreter we cannot know what is installed.
-        if python.interpreter.is_none() || python.packages.contains_key(package) {
-            return wanted;
-        }
-        let command = install(python, &format!("'granian[{package}]'"));
-        if setting.is_explicit() {
-            let message = format!("loop = {wanted} needs {package}, which is not installed");
-            self.findings.problem(Problem::setting(message, &setting.origin).hint(command));
-            return wanted;
-        }
-        self.findings
-            .warn(format!("{package} is not installed, so the event loop is asyncio, which is slower; {command}"));
-        self.findings.decide("loop", Loop::Asyncio.word(), format!("{package} is not installed"));
-        Loop::Asyncio
-    }
-
-    fn task_impl(&mut self) -> TaskImpl {
-        let setting = self.settings().granian_task_impl.clone();
-        let python = self.inputs.host.python.interpreter.as_ref().and_then(|interpreter| interpreter.version);
-        let mut task_impl = setting.value;
-        if task_impl == TaskImpl::Auto {
-            self.findings.warn(format!(
-                "task_impl = auto (from {}) is not an option of this Granian; using asyncio",
-                setting.origin
-            ));
-            task_impl = TaskImpl::Asyncio;
-        }
-        if task_impl == TaskImpl::Rust && python.is_some_and(|version| version >= (3, 12)) {
-            self.findings.warn(format!(
-                "task_impl = rust (from {}) does not work on Python 3.12 and later; using asyncio",
-                setting.origin
-            ));
-            task_impl = TaskImpl::Asyncio;
-        } else if task_impl == TaskImpl::Rust {
-            self.findings.warn(format!(
-                "task_impl = rust (from {}) breaks FastAPI apps: their plain def endpoints return 500",
-                setting.origin
-            ));
-        }
-        if self.has("--task-impl") {
-            self.pair("--task-impl", task_impl.word());
-        } else if self.has("--opt") {
-            self.flag(if task_impl == TaskImpl::Rust { "--opt" } else { "--no-opt" });
-        }
-        task_impl
-    }
-
-    /// What happens when workers end: whether Granian starts others.
-    fn respawning(&mut self) -> bool {
-        let settings = self.settings();
-        let respawn = settings.granian_respawn_failed.clone();
-        let kill_timeout = grace(settings).clamp(*KILL_TIMEOUT.start(), *KILL_TIMEOUT.end());
-        let told = self.is_told(RESPAWN, "GRANIAN_RESPAWN_FAILED_WORKERS", &[NO_RESPAWN]);
-        match (respawn.value, respawn.is_explicit()) {
-            (true, true) => self.flag(RESPAWN),
-            (true, false) if !told => self.flag(RESPAWN),
-            // Without a flag it is off.
-            (false, true) if told => self.flag(NO_RESPAWN),
-            _ => {}
-        }
-        if self.has("--workers-kill-timeout") {
-            self.default_pair("--workers-kill-timeout", kill_timeout, "GRANIAN_WORKERS_KILL_TIMEOUT", &[]);
-        }
-        respawn.value && (respawn.is_explicit() || !told) && !self.reloads()
-    }
-
-    /// What happens to workers that have become too large or too old. We enforce the limits ourselves, unless Granian
-    /// ends as soon as one worker does.
-    fn limits(&mut self, respawns: bool) -> Option<Limits> {
-        let settings = self.settings();
-        if self.reloads() {
-            let limits = [
-                settings.granian_workers_max_rss.value.is_some().then_some("workers_max_rss"),
-                settings.granian_workers_lifetime.value.is_some().then_some("workers_lifetime"),
-            ];
-            for name in limits.into_iter().flatten() {
-                self.findings.warn(format!("{name} has no effect while Granian reloads when the code changes"));
-            }
-            return None;
-        }
-        if respawns && settings.mode.value == Mode::Supervise {
-            let (max_rss, lifetime) = (&settings.granian_workers_max_rss, &settings.granian_workers_lifetime);
-            return Some(Limits::new(max_rss.value, lifetime.value));
-        }
-        self.own_limits();
-        None
-    }
-
-    /// Whether Granian reloads when the code changes; it then ends as soon as a worker does.
-    fn reloads(&self) -> bool {
-        self.settings().granian_dev_mode.value || self.is_told("--reload", "GRANIAN_RELOAD", &[])
-    }
-
-    /// Granian enforces the limits itself.
-    fn own_limits(&mut self) {
-        let settings = self.settings();
-        let (max_rss, lifetime) =
-            (settings.granian_workers_max_rss.clone(), settings.granian_workers_lifetime.clone());
-        if let Some(wanted) = lifetime.value {
-            let seconds = wanted.0.max(SHORTEST_LIFETIME);
-            if seconds > wanted.0 {
-                self.findings.warn(format!(
-                    "workers_lifetime = {} (from {}) is raised to at least {seconds} s where Granian enforces it itself",
-                    wanted.0, lifetime.origin
-                ));
-            }
-            self.pair("--workers-lifetime", seconds);
-        }
-        if let Some(limit) = max_rss.value {
-            if self.has("--workers-max-rss") {
-                self.pair("--workers-max-rss", limit.mebibytes());
-            } else {
-                let lacks = self.lacks("--workers-max-rss");
-                self.findings.warn(format!("workers_max_rss (from {}) has no effect: {lacks}", max_rss.origin));
             }
         }
     }

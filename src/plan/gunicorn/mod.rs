@@ -12,6 +12,7 @@ pub(super) mod address;
 mod arguments;
 pub(super) mod cmd_args;
 mod directive;
+mod grace;
 mod module;
 mod overridden;
 mod own;
@@ -31,8 +32,7 @@ use super::guard::{Around, WorkerSockets};
 use super::{Descriptor, Findings, Inherited, Launch, Limits, Module, grace};
 use crate::host::{Host, Version};
 use crate::problem::{Origin, Problem};
-use crate::settings::checks::STOP_RESERVE;
-use crate::settings::value::{Mode, Server, Value, show_span};
+use crate::settings::value::{Mode, Server};
 use crate::settings::{Resolution, Setting, Settings};
 use crate::tls::Pair;
 pub(super) use arguments::parse;
@@ -247,7 +247,7 @@ fn directives(
     let mut directives = Vec::new();
     directives.extend([
         number("timeout", "--timeout", &settings.gunicorn_timeout, settings.gunicorn_timeout.0),
-        graceful(settings, own, findings),
+        grace::graceful(settings, own, findings),
         number("keepalive", "--keep-alive", &settings.gunicorn_keep_alive, settings.gunicorn_keep_alive.0),
         number("backlog", "--backlog", &settings.gunicorn_backlog, settings.gunicorn_backlog.0),
         number("max_requests", "--max-requests", &settings.gunicorn_max_requests, settings.gunicorn_max_requests.0),
@@ -335,41 +335,6 @@ fn class(
     let directive = class.map(|class| Directive::new("worker_class", FLAG, text(class), setting.is_explicit()));
     let asked = class.filter(|class| *class == worker_class::GTHREAD).map(str::to_owned);
     Class { directive, known: class.map(str::to_owned), asked }
-}
-
-fn graceful(settings: &Settings, own: &Own, findings: &mut Findings) -> Directive {
-    const SETTING: &str = "graceful_timeout";
-    const FLAG: &str = "--graceful-timeout";
-    if let Some(seconds) = settings.gunicorn_graceful_timeout.value {
-        let seconds =
-            if settings.mode.value == Mode::Supervise { fitted(seconds.0, settings, findings) } else { seconds.0 };
-        return Directive::explicit(SETTING, FLAG, Python::Int(seconds));
-    }
-    let is_cut = overridden::grace_beyond_budget(settings, own, findings);
-    Directive::new(SETTING, FLAG, Python::Int(grace(settings)), is_cut)
-}
-
-/// The grace that was asked for, as far as the stop budget has room for it. Whoever chose both has contradicted himself.
-fn fitted(seconds: u64, settings: &Settings, findings: &mut Findings) -> u64 {
-    let (setting, budget) = (&settings.gunicorn_graceful_timeout, grace(settings));
-    if seconds <= budget {
-        return seconds;
-    }
-    let (timeout, delay) = (&settings.stop_timeout, &settings.stop_delay);
-    let what = format!(
-        "graceful_timeout = {seconds}s exceeds the available {budget}s, which is stop_timeout {} less stop_delay {} less \
-         {}",
-        timeout.value.show(),
-        delay.value.show(),
-        show_span(STOP_RESERVE),
-    );
-    if timeout.is_explicit() {
-        findings.problem(Problem::setting(what, &setting.origin).hint("lower it, or raise stop_timeout"));
-    } else {
-        let advice = "raise MCP_LAUNCH_STOP_TIMEOUT if the launcher has more time to stop";
-        findings.warn(format!("{what} (from {}); {budget}s is used; {advice}", setting.origin));
-    }
-    budget
 }
 
 fn logging(settings: &Settings) -> Vec<Directive> {

@@ -48,7 +48,7 @@ impl ExitReason {
     fn remember(&mut self, world: &mut World, note: &Note) {
         match note {
             Note::MainExited { outcome, why, .. } => {
-                let oom = *outcome == Outcome::Signaled(libc::SIGKILL) && world.workers.was_oom(Instant::now());
+                let oom = *outcome == Outcome::Signaled(libc::SIGKILL) && world.workers.claim_oom(Instant::now());
                 self.server = Some(if oom {
                     "killed, out of memory (oom)".to_owned()
                 } else {

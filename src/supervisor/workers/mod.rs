@@ -8,23 +8,23 @@
 mod cause;
 mod roster;
 mod search;
+mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{Pid, getpid};
 
 use crate::ids::GenerationId;
 use crate::proc::process::{self as processes, Process};
-use crate::proc::usage::{self, Unreaped, Usage};
-use crate::sys::pidfd::PidFd;
+use crate::proc::usage::{self, Usage};
 pub use cause::{Cause, OomWatch};
 pub(super) use roster::Watch;
 use search::Search;
+use worker::{End, Worker, open};
 
 /// More handles than this are not held; the workers beyond are listed, and their end is noticed when looked for.
 const MOST_HANDLES: u64 = 512;
@@ -101,34 +101,6 @@ struct WorkerSet {
     search: Option<Search>,
 }
 
-#[derive(Debug)]
-struct Worker {
-    process: Process,
-    handle: Option<PidFd>,
-    /// How it ended, as far as is known.
-    end: End,
-    /// Why we had it end, if we did.
-    remedy: Option<Cause>,
-}
-
-/// How far it is known how a worker ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// It lives, or has not been seen to have ended.
-    NotSeen,
-    /// It has ended, and the kernel may tell how when its parent has reaped it.
-    Hidden {
-        /// Since when.
-        since: Instant,
-    },
-    /// It became our child and was reaped, or it was a zombie that we may look at.
-    Known(ExitStatus),
-    /// Nobody can tell.
-    Unknown,
-}
-
-/// How long its parent may take to reap a worker of another user, until which the kernel does not tell us how it ended.
-const REAPED_WITHIN: Duration = Duration::from_millis(250);
 /// Between two questions how a worker ended, and between two looks for workers whose end no descriptor tells of.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -232,8 +204,8 @@ impl Workers {
         }
     }
 
-    /// Whether a process that a SIGKILL has just ended was killed for lack of memory.
-    pub fn was_oom(&mut self, now: Instant) -> bool {
+    /// Whether a process that SIGKILL has just ended was killed for lack of memory. One OOM kill explains one death.
+    pub fn claim_oom(&mut self, now: Instant) -> bool {
         self.oom.claim(now)
     }
 
@@ -370,46 +342,6 @@ impl WorkerSet {
         let orphans = processes::children_of(getpid()).into_iter();
         orphans.filter(|orphan| orphan.group == self.roster.main && living(orphan)).collect()
     }
-}
-
-impl Worker {
-    /// Finds out whether it has ended, and how.
-    fn find_end(&mut self, ready: &BTreeSet<RawFd>, now: Instant) {
-        let Some(handle) = &self.handle else { return };
-        let since = match self.end {
-            End::Hidden { since } => since,
-            End::NotSeen if ready.contains(&handle.as_fd().as_raw_fd()) && has_ended(handle) => now,
-            _ => return,
-        };
-        self.end = match usage::unreaped(&self.process) {
-            Some(Unreaped::Status(status)) => End::Known(status),
-            Some(Unreaped::Hidden) if now < since + REAPED_WITHIN => End::Hidden { since },
-            // Its parent may have reaped it since the first question, never before the second one can be answered.
-            _ => handle.exit_status().map_or(End::Unknown, End::Known),
-        };
-    }
-
-    /// How it ended, as far as that can be found out now.
-    fn status(&self) -> Option<ExitStatus> {
-        if let End::Known(status) = self.end {
-            return Some(status);
-        }
-        match usage::unreaped(&self.process) {
-            Some(Unreaped::Status(status)) => Some(status),
-            _ => self.handle.as_ref().and_then(PidFd::exit_status),
-        }
-    }
-}
-
-/// A handle on exactly this process.
-fn open(process: &Process) -> Option<PidFd> {
-    let handle = PidFd::open(process.pid).ok()?;
-    Process::read(process.pid).filter(|now| now.start == process.start).map(|_| handle)
-}
-
-fn has_ended(handle: &PidFd) -> bool {
-    let mut fds = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// Python's multiprocessing starts processes for itself beside the workers.

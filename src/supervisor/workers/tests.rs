@@ -1,5 +1,7 @@
 use super::*;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};

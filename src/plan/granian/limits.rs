@@ -1,0 +1,86 @@
+//! What happens to Granian's workers that end, or have become too large or too old.
+
+use super::Args;
+use crate::plan::{Limits, grace};
+use crate::settings::value::Mode;
+
+/// Granian's limits for `--workers-kill-timeout`, in seconds.
+const KILL_TIMEOUT: std::ops::RangeInclusive<u64> = 1..=1800;
+/// Granian's minimum for `--workers-lifetime`, in seconds.
+const SHORTEST_LIFETIME: u64 = 60;
+
+const RESPAWN: &str = "--respawn-failed-workers";
+const NO_RESPAWN: &str = "--no-respawn-failed-workers";
+
+impl Args<'_> {
+    /// What happens when workers end: whether Granian starts others.
+    pub(super) fn respawning(&mut self) -> bool {
+        let settings = self.settings();
+        let respawn = settings.granian_respawn_failed.clone();
+        let kill_timeout = grace(settings).clamp(*KILL_TIMEOUT.start(), *KILL_TIMEOUT.end());
+        let told = self.is_told(RESPAWN, "GRANIAN_RESPAWN_FAILED_WORKERS", &[NO_RESPAWN]);
+        match (respawn.value, respawn.is_explicit()) {
+            (true, true) => self.flag(RESPAWN),
+            (true, false) if !told => self.flag(RESPAWN),
+            // Without a flag it is off.
+            (false, true) if told => self.flag(NO_RESPAWN),
+            _ => {}
+        }
+        if self.has("--workers-kill-timeout") {
+            self.default_pair("--workers-kill-timeout", kill_timeout, "GRANIAN_WORKERS_KILL_TIMEOUT", &[]);
+        }
+        respawn.value && (respawn.is_explicit() || !told) && !self.reloads()
+    }
+
+    /// What happens to workers that have become too large or too old. We enforce the limits ourselves, unless Granian
+    /// ends as soon as one worker does.
+    pub(super) fn limits(&mut self, respawns: bool) -> Option<Limits> {
+        let settings = self.settings();
+        if self.reloads() {
+            let limits = [
+                settings.granian_workers_max_rss.value.is_some().then_some("workers_max_rss"),
+                settings.granian_workers_lifetime.value.is_some().then_some("workers_lifetime"),
+            ];
+            for name in limits.into_iter().flatten() {
+                self.findings.warn(format!("{name} has no effect while Granian reloads when the code changes"));
+            }
+            return None;
+        }
+        if respawns && settings.mode.value == Mode::Supervise {
+            let (max_rss, lifetime) = (&settings.granian_workers_max_rss, &settings.granian_workers_lifetime);
+            return Some(Limits::new(max_rss.value, lifetime.value));
+        }
+        self.own_limits();
+        None
+    }
+
+    /// Whether Granian reloads when the code changes; it then ends as soon as a worker does.
+    fn reloads(&self) -> bool {
+        self.settings().granian_dev_mode.value || self.is_told("--reload", "GRANIAN_RELOAD", &[])
+    }
+
+    /// Granian enforces the limits itself.
+    fn own_limits(&mut self) {
+        let settings = self.settings();
+        let (max_rss, lifetime) =
+            (settings.granian_workers_max_rss.clone(), settings.granian_workers_lifetime.clone());
+        if let Some(wanted) = lifetime.value {
+            let seconds = wanted.0.max(SHORTEST_LIFETIME);
+            if seconds > wanted.0 {
+                self.findings.warn(format!(
+                    "workers_lifetime = {} (from {}) is raised to at least {seconds} s where Granian enforces it itself",
+                    wanted.0, lifetime.origin
+                ));
+            }
+            self.pair("--workers-lifetime", seconds);
+        }
+        if let Some(limit) = max_rss.value {
+            if self.has("--workers-max-rss") {
+                self.pair("--workers-max-rss", limit.mebibytes());
+            } else {
+                let lacks = self.lacks("--workers-max-rss");
+                self.findings.warn(format!("workers_max_rss (from {}) has no effect: {lacks}", max_rss.origin));
+            }
+        }
+    }
+}
