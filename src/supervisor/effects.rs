@@ -39,6 +39,7 @@ impl World {
                 return Some(self.retire(generation, within, occasion));
             }
             Action::RetireWorker { generation, worker, within } => self.retire_worker(generation, worker, within),
+            Action::RetireOldest { generation, within } => self.retire_oldest(generation, within),
             Action::Keep { generation } => self.keep(generation),
             Action::Measure { generation } => return Some(self.measure(generation)),
             Action::Replan { choice, workers } => return self.plan_anew(choice, workers),

@@ -29,6 +29,14 @@ impl World {
         }
     }
 
+    /// Gunicorn's main process counts its workers as it starts them, and so does the kernel.
+    pub(super) fn retire_oldest(&self, generation: GenerationId, within: Duration) {
+        let workers = self.slots(generation).into_iter().map(|(process, _)| process.id());
+        if let Some(worker) = workers.min_by_key(|worker| (worker.start, worker.pid)) {
+            self.retire_worker(generation, worker, within);
+        }
+    }
+
     pub(super) fn keep(&self, generation: GenerationId) {
         if let Some(board) = self.running.get(&generation).and_then(|running| running.board.as_ref()) {
             board.retire(Duration::ZERO, Duration::ZERO);

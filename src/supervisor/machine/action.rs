@@ -56,6 +56,13 @@ pub enum Action {
         /// The time in which it must be gone.
         within: Duration,
     },
+    /// Tell the same to the worker that the main process will end first when it is told to have one fewer: the oldest.
+    RetireOldest {
+        /// Whose.
+        generation: GenerationId,
+        /// The time in which it must be gone.
+        within: Duration,
+    },
     /// Tell the workers of a generation that they stay after all.
     Keep {
         /// Whose.

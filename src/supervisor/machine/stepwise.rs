@@ -225,7 +225,11 @@ impl State {
             let Some(steps) = self.steps() else { return };
             let (old, new) = (steps.old, steps.new);
             match step {
-                Move::SteerToNew => turn.push(Action::Steer { generation: new }),
+                Move::SteerToNew => {
+                    let within = self.facts_of(old).map_or(LINGER, |facts| facts.policy.stop_timeout);
+                    let retire = Action::RetireOldest { generation: old, within };
+                    turn.extend([Action::Steer { generation: new }, retire]);
+                }
                 Move::Take => turn.signal(old, Signal::SIGTTOU),
                 Move::Share { old: old_workers, new: new_workers } => {
                     turn.push(Action::Share { parts: [(old, old_workers), (new, new_workers)] });
@@ -265,7 +269,7 @@ impl State {
         let kept = self.facts_of(old).map(|facts| facts.id);
         self.plans.iter_mut().filter(|facts| Some(facts.id) > kept).for_each(|facts| facts.proven = false);
         self.resize = (taken > 0).then(|| Resize::new(old, left, left + taken, patience));
-        turn.push(Action::Steer { generation: old });
+        turn.extend([Action::Keep { generation: old }, Action::Steer { generation: old }]);
         self.linger(new, turn);
         turn.log(Note::StepsFailed { generation: new, given_back: taken });
         self.reload_failed(why, turn);

@@ -39,7 +39,8 @@ fn without_room_gunicorn_is_replaced_worker_by_worker() {
     })));
     assert!(actions.iter().any(|action| matches!(action, Action::Spawn { startup: Startup::OneWorker, .. })));
     let actions = run.tell(Event::Ready { generation: GenerationId(2) });
-    assert_eq!(actions.last(), Some(&Action::Steer { generation: GenerationId(2) }));
+    let told = Action::RetireOldest { generation: GenerationId(1), within: SECOND * 25 };
+    assert!(actions.ends_with(&[Action::Steer { generation: GenerationId(2) }, told]), "{actions:?}");
     let begun = run.now;
     step_to_the_end(&mut run, |run| assert!((3..=4).contains(&run.capacity()), "{:?}", run.log));
     assert!(run.now - begun < SECOND * 5, "nobody was waited for");
@@ -81,6 +82,7 @@ fn a_release_that_fails_half_way_gives_back_what_it_took() {
         }
         run.exited(2, Outcome::Exited(3), false);
         assert!(run.log.contains(&Action::Steer { generation: GenerationId(1) }));
+        assert!(run.log.contains(&Action::Keep { generation: GenerationId(1) }), "one was told to leave");
         step_to_the_end(&mut run, |run| assert!(run.state.is_ready()));
         assert_eq!(
             (run.state.serving().unwrap().id, run.capacity()),
