@@ -1,7 +1,9 @@
 //! Asking a running launcher, with the real servers: status, reload, health, metrics, and what it says at its end.
 
+mod health;
+mod worker_exits;
+
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -11,10 +13,8 @@ use std::time::{Duration, Instant};
 
 use crate::harness::ask::{Answer, ask, command};
 use crate::harness::http::get;
-use crate::harness::{
-    self, Launch, PROGRAM, Running, free_port, is_alive, is_root, tests_directory, venv, wait_for, wait_until,
-};
-use nix::sys::signal::{Signal, kill};
+use crate::harness::{self, Launch, PROGRAM, Running, is_root, tests_directory, venv, wait_for, wait_until};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -254,192 +254,6 @@ fn a_client_that_does_not_read_is_left() {
         .collect();
     assert_eq!(serving(&running)["id"], 1);
     drop(silent);
-}
-
-fn a_killed_worker_shows(server: &str) {
-    let Some(mut running) = start(server) else { return };
-    let victim = wait_for("two workers", || {
-        let workers = worker_pids(&serving(&running));
-        (workers.len() == 2).then(|| workers[0])
-    });
-    kill(victim, Signal::SIGKILL).unwrap();
-    running.wait_log(&format!("worker exit generation=1 pid={victim} cause=killed by SIGKILL"));
-    let generation = wait_for("the replacement", || {
-        let generation = serving(&running);
-        (worker_pids(&generation).len() == 2).then_some(generation)
-    });
-    assert_eq!(generation["restarts"], 1);
-    let exit = &generation["last_exit"];
-    assert_eq!(
-        (&exit["pid"], &exit["cause"], &exit["signal"]),
-        (&victim.as_raw().into(), &"signal".into(), &"SIGKILL".into())
-    );
-    assert!(!worker_pids(&generation).contains(&victim));
-    let metrics = ask(&running, &["status", "--prometheus"]).out;
-    assert!(metrics.contains("\nmcp_launch_worker_exits_total{cause=\"signal\"} 1\n"), "{metrics}");
-    assert_eq!(running.stop(), 0);
-    assert_eq!(running.log().matches("worker exit").count(), 1, "workers that are stopped are no news");
-}
-
-#[test]
-fn a_killed_worker_shows_under_gunicorn() {
-    a_killed_worker_shows("gunicorn");
-}
-
-#[test]
-fn a_killed_worker_shows_under_granian() {
-    a_killed_worker_shows("granian");
-}
-
-/// Whether a process has a pidfd of another, `proc_pid_fdinfo(5)`.
-fn holds_handle_on(holder: Pid, pid: Pid) -> bool {
-    let descriptors = std::fs::read_dir(format!("/proc/{holder}/fdinfo")).unwrap();
-    let texts = descriptors.filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok());
-    texts.into_iter().any(|text| text.lines().any(|line| line == format!("Pid:\t{pid}")))
-}
-
-/// Nobody asks for status in between: the replacement is found by the launcher itself.
-#[test]
-fn a_replacement_is_watched_as_its_predecessor_was() {
-    let Some(mut running) = start("gunicorn") else { return };
-    let main = running.children()[0];
-    for nth in 1..=3 {
-        let victim = wait_for("two workers", || {
-            let workers = harness::children(main);
-            (workers.len() == 2).then(|| workers.into_iter().max().unwrap())
-        });
-        wait_until("a handle on it", || holds_handle_on(running.pid(), victim));
-        kill(victim, Signal::SIGKILL).unwrap();
-        running.wait_log(&format!("pid={victim} cause=killed by SIGKILL"));
-        wait_until("its end", || !is_alive(victim));
-        assert!(running.log().contains(&format!("restarts={nth}")), "{}", running.log());
-    }
-}
-
-#[test]
-fn an_exit_status_is_the_cause_where_there_is_one() {
-    let Some(mut running) = start("gunicorn") else { return };
-    let _ = get(running.port, "/crash?status=7");
-    running.wait_log("cause=exit status 7");
-    let exit = serving(&running)["last_exit"].clone();
-    assert_eq!((&exit["cause"], &exit["status"]), (&"exit".into(), &7.into()));
-}
-
-#[test]
-fn survivors_of_a_killed_main_process_are_watched_on() {
-    let Some(venv) = venv() else { return };
-    let launch = Launch::app(&venv, "gunicorn", &["--workers", "2"]);
-    // The replacement takes so long that the survivors can be looked at.
-    let gate = launch.directory.path().join("hello.py");
-    let release = launch.directory.path().join("release");
-    let original = tests_directory("apps").join("hello.py");
-    let mut launch = launch.env("PYTHONDONTWRITEBYTECODE", "1");
-    launch.command.env("PYTHONPATH", launch.directory.path());
-    std::fs::copy(&original, &gate).unwrap();
-    let mut running = launch.start();
-    wait_ready(&mut running, 2);
-    let wait = format!(
-        "import os, time\nwhile not os.path.exists({:?}):\n    time.sleep(0.01)\n{}",
-        release.to_str().unwrap(),
-        std::fs::read_to_string(&original).unwrap()
-    );
-    std::fs::write(&gate, wait).unwrap();
-    let mut survivors = harness::children(running.children()[0]);
-    survivors.sort();
-    kill(running.children()[0], Signal::SIGKILL).unwrap();
-    running.wait_log("its workers keep serving");
-    let orphaned = status(&running)["generations"][0].clone();
-    assert_eq!((&orphaned["state"], &orphaned["main_pid"]), (&"orphaned".into(), &Value::Null));
-    let mut workers = worker_pids(&orphaned);
-    workers.sort();
-    assert_eq!(workers, survivors);
-    kill(survivors[0], Signal::SIGKILL).unwrap();
-    running.wait_log(&format!("worker exit generation=1 pid={} cause=killed by SIGKILL", survivors[0]));
-    std::fs::write(release, "").unwrap();
-    running.wait_log_count(" ready ", 2);
-    assert_eq!(status(&running)["failures"], 1);
-    assert_eq!(running.stop(), 0);
-}
-
-#[test]
-fn metrics_are_served_over_http() {
-    let Some(venv) = venv() else { return };
-    let port = free_port();
-    let launch = Launch::app(&venv, "gunicorn", &[]).env("MCP_LAUNCH_METRICS", format!("127.0.0.1:{port}"));
-    let mut running = launch.start();
-    running.wait_log(" ready ");
-    let answer = get(port, "/metrics").unwrap();
-    assert_eq!(
-        (answer.status, answer.header("content-type")),
-        (200, Some("text/plain; version=0.0.4; charset=utf-8"))
-    );
-    let mut samples = 0;
-    for line in answer.body.lines().filter(|line| !line.starts_with('#')) {
-        let (name, value) = line.rsplit_once(' ').unwrap();
-        assert!(name.starts_with("mcp_launch_") && value.parse::<f64>().is_ok(), "{line}");
-        samples += 1;
-    }
-    assert!(samples > 10, "{}", answer.body);
-    assert_eq!(get(port, "/").unwrap().status, 404);
-    assert_eq!(get(port, "/metrics/").unwrap().status, 404);
-    let mut idle: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
-    idle[99].write_all(&vec![b'x'; 1 << 20]).ok();
-    assert_eq!(get(port, "/metrics").unwrap().status, 200);
-    assert_eq!(serving(&running)["id"], 1);
-    assert_eq!(running.stop(), 0);
-}
-
-#[test]
-fn health_tells_ready_and_live_apart() {
-    let Some(venv) = venv() else { return };
-    let launch = Launch::app(&venv, "granian", &["--workers", "1"])
-        .env("IMPORT_SLEEP", "2")
-        .env("MCP_LAUNCH_STOP_DELAY", "20s");
-    let mut running = launch.start();
-    wait_until("the control socket", || socket(&running).exists());
-    let starting = ask(&running, &["health"]);
-    assert_eq!((starting.code, &*starting.out), (Some(1), "not ready: starting\n"));
-    let live = ask(&running, &["health", "--live"]);
-    assert_eq!((live.code, &*live.out), (Some(0), "live: starting\n"), "nobody need kill it for that");
-    running.wait_log(" ready ");
-    let asked = Instant::now();
-    let ready = ask(&running, &["health", "--ready"]);
-    eprintln!("health: {:?}", asked.elapsed());
-    assert_eq!((ready.code, &*ready.out), (Some(0), "ready: serving\n"));
-    let live = ask(&running, &["health", "--live"]);
-    assert!(live.code == Some(0) && live.out.contains("a worker's event loop ran 0."), "{live:?}");
-    running.signal(Signal::SIGTERM);
-    running.wait_log("stopping after the delay");
-    let draining = ask(&running, &["health"]);
-    assert_eq!((draining.code, &*draining.out), (Some(1), "not ready: stopping\n"));
-    assert_eq!(ask(&running, &["health", "--live"]).code, Some(0), "it serves on");
-    assert_eq!(running.stop(), 0);
-    let gone = ask(&running, &["health"]);
-    assert!(gone.code == Some(3) && gone.out.is_empty() && gone.problem.contains("no launcher"), "{gone:?}");
-}
-
-#[test]
-fn health_of_an_app_whose_workers_hang_is_not_live() {
-    let Some(running) = start("granian") else { return };
-    let workers = harness::children(running.children()[0]);
-    kill(workers[0], Signal::SIGSTOP).unwrap();
-    let answer = || ask(&running, &["health", "--live", "--timeout", "2s"]);
-    assert_eq!(answer().code, Some(0), "one of two answers");
-    kill(workers[1], Signal::SIGSTOP).unwrap();
-    wait_until("nobody to answer", || answer().code == Some(1));
-    assert!(answer().out.contains("no response in time"), "{:?}", answer());
-    assert_eq!(ask(&running, &["health"]).code, Some(0), "the launcher itself sees nothing wrong");
-}
-
-#[test]
-fn health_asks_a_url() {
-    let Some(running) = start("gunicorn") else { return };
-    let url = |path: &str| format!("http://localhost:{}{path}", running.port);
-    assert_eq!(ask(&running, &["health", &url("/health")]).code, Some(0));
-    let refused = ask(&running, &["health", &format!("http://127.0.0.1:{}/", free_port())]);
-    assert!(refused.code == Some(1) && refused.out.contains("connection refused"), "{refused:?}");
-    let other = ask(&running, &["health", "ftp://localhost/"]);
-    assert!(other.code == Some(2) && other.problem.contains("ftp is not supported"), "{other:?}");
 }
 
 #[test]

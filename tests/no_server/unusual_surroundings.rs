@@ -1,4 +1,5 @@
-//! Input at the edge, and things that are not as they should be: some are refused, some pointed out, some passed on.
+//! Unusual surroundings: missing or unreadable files, programs that are gone, names that nobody knows, and variables
+//! and arguments that are huge or not UTF-8. Some are refused, some cause a warning, some are passed on.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -34,7 +35,7 @@ fn refusal(launch: Launch) -> Refusal {
 
 /// Expects a status and pieces of the message.
 #[track_caller]
-fn refused(launch: Launch, code: i32, pieces: &[&str]) {
+pub fn refused(launch: Launch, code: i32, pieces: &[&str]) {
     let refusal = refusal(launch);
     assert_eq!(refusal.code, code, "{}", refusal.log);
     for piece in pieces {
@@ -50,12 +51,12 @@ fn check(server: &str, change: impl FnOnce(Launch) -> Launch) -> (i32, String) {
     (finished.code, format!("{}{}", finished.out, finished.log))
 }
 
-fn fake(arguments: &[&str]) -> Launch {
+pub fn fake(arguments: &[&str]) -> Launch {
     Launch::fake("gunicorn", "serve", arguments)
 }
 
 /// A fake one whose server comes from the environment or the arguments alone.
-fn bare(arguments: &[&str]) -> Launch {
+pub fn bare(arguments: &[&str]) -> Launch {
     let mut launch = fake(&[]);
     let mut command = Command::new(harness::PROGRAM);
     command
@@ -67,27 +68,10 @@ fn bare(arguments: &[&str]) -> Launch {
     launch
 }
 
-fn in_directory(launch: &Launch, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+pub fn in_directory(launch: &Launch, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
     let path = launch.directory.path().join(name);
     fs::write(&path, text).unwrap();
     path
-}
-
-#[test]
-fn worker_counts_that_are_none_are_refused_from_every_source() {
-    for bad in ["0", "-1", "abc", "1e3", "99999999999"] {
-        let launch = bare(&["fake:app"]).env("GUNICORN_WORKERS", bad);
-        refused(launch, 78, &[&format!("\"{bad}\""), "environment GUNICORN_WORKERS", "a whole number from 1"]);
-        let launch = bare(&["--workers", bad, "fake:app"]);
-        refused(launch, 78, &[&format!("\"{bad}\""), "command line --workers", "a whole number from 1"]);
-        let launch = bare(&["fake:app"]);
-        let file = in_directory(&launch, "mcp-launch.toml", format!("[gunicorn]\nworkers = \"{bad}\"\n"));
-        refused(
-            launch,
-            78,
-            &[&format!("\"{bad}\""), file.file_name().unwrap().to_str().unwrap(), "gunicorn.workers"],
-        );
-    }
 }
 
 #[test]
@@ -137,21 +121,6 @@ fn an_app_that_is_not_there_ends_with_the_servers_status() {
 }
 
 #[test]
-fn server_arguments_that_contradict_are_refused_with_the_flag_to_use() {
-    for (server, arguments) in [
-        ("gunicorn", ["--bind", "127.0.0.1:1"]),
-        ("gunicorn", ["--workers", "9"]),
-        ("gunicorn", ["-w", "9"]),
-        ("granian", ["--port", "9"]),
-        ("granian", ["--workers", "9"]),
-    ] {
-        let mut launch = Launch::fake(server, "serve", &[]);
-        launch.command.arg("--").args(arguments);
-        refused(launch, 2, &[arguments[0], "after --", "before the --"]);
-    }
-}
-
-#[test]
 fn kubernetes_service_links_are_ignored_and_do_not_reach_the_server() {
     let links =
         ["GRANIAN_PORT", "GRANIAN_SERVICE_HOST", "GRANIAN_PORT_80_TCP_ADDR", "PORT_80_TCP", "HOST_SERVICE_HOST"];
@@ -166,18 +135,6 @@ fn kubernetes_service_links_are_ignored_and_do_not_reach_the_server() {
     let environment = String::from_utf8_lossy(&environment);
     assert!(!environment.contains("GRANIAN_PORT=tcp"), "{environment}");
     assert_eq!(running.stop(), 0);
-}
-
-#[test]
-fn blocking_threads_other_than_1_are_refused() {
-    let launch = Launch::fake("granian", "serve", &[]).env("GRANIAN_BLOCKING_THREADS", "2");
-    refused(launch, 78, &["blocking_threads", "environment GRANIAN_BLOCKING_THREADS", "1"]);
-}
-
-#[test]
-fn a_loop_that_was_asked_for_and_is_not_installed_is_refused_with_the_command_that_installs_it() {
-    let launch = Launch::fake("granian", "serve", &["--loop", "rloop"]);
-    refused(launch, 78, &["rloop", "command line --loop", "pip install", "bin/python"]);
 }
 
 #[test]
@@ -290,15 +247,4 @@ fn an_enormous_value_is_not_shown_whole() {
     let refusal = refusal(launch);
     assert_eq!(refusal.code, 78, "{:.500}", refusal.log);
     assert!(refusal.log.len() < 2000, "{} bytes: {:.500}", refusal.log.len(), refusal.log);
-}
-
-#[test]
-fn an_address_of_another_machine_is_refused() {
-    refused(fake(&[]).env("HOST", "192.0.2.1"), 78, &["192.0.2.1"]);
-}
-
-#[test]
-fn a_grace_that_is_longer_than_the_stop_budget_is_refused() {
-    let launch = fake(&["--stop-timeout", "5s"]).env("GUNICORN_GRACEFUL_TIMEOUT", "60");
-    refused(launch, 78, &["environment GUNICORN_GRACEFUL_TIMEOUT", "stop_timeout"]);
 }

@@ -1,10 +1,11 @@
-//! Bad input: a clear message with its source, the documented exit status, nothing started, nothing left behind.
+//! Invalid settings: a clear message with the source, the documented exit status, nothing started, nothing left behind.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::harness::{self, Finished, Launch};
+use crate::unusual_surroundings::{bare, fake, in_directory, refused};
 
 /// What is given, what must come of it.
 struct Case {
@@ -21,11 +22,11 @@ fn run(case: &Case) -> Finished {
         launch.command.env(name, value);
     }
     launch.command.args(case.arguments);
-    refused(launch, case.code)
+    ends_refused(launch, case.code)
 }
 
 /// Waits for the end and looks at what was started and left behind.
-fn refused(launch: Launch, code: i32) -> Finished {
+fn ends_refused(launch: Launch, code: i32) -> Finished {
     let before = files(&launch);
     let mut running = launch.start();
     let ended = running.wait();
@@ -119,7 +120,7 @@ fn all_problems_are_told_at_once() {
 fn a_file_with_bad_syntax_is_refused_with_the_place() {
     let launch = Launch::fake("gunicorn", "serve", &[]);
     std::fs::write(launch.directory.path().join("mcp-launch.toml"), "host = \"::1\"\nworkers = [\n").unwrap();
-    let finished = refused(launch, 78);
+    let finished = ends_refused(launch, 78);
     assert!(finished.log.contains("mcp-launch.toml") && finished.log.contains("line 2"), "{}", finished.log);
 }
 
@@ -129,7 +130,7 @@ fn a_program_in_place_of_an_app_is_answered_with_the_init_form() {
     let venv = launch.directory.path().join("venv");
     harness::fake::make_venv(&venv);
     launch.command.env("VIRTUAL_ENV", venv);
-    let finished = refused(launch, 2);
+    let finished = ends_refused(launch, 2);
     assert!(finished.log.contains("mcp-launch init -- sh"), "{}", finished.log);
 }
 
@@ -138,7 +139,7 @@ fn what_is_not_utf_8_is_refused_by_name() {
     let mut launch = Launch::fake("gunicorn", "serve", &[]);
     launch.command.env("GUNICORN_TIMEOUT", OsStr::from_bytes(b"6\xff"));
     launch.command.arg("--worker-class").arg(OsStr::from_bytes(b"\xfe"));
-    let finished = refused(launch, 78);
+    let finished = ends_refused(launch, 78);
     assert!(finished.log.contains("GUNICORN_TIMEOUT") && finished.log.contains("--worker-class"), "{}", finished.log);
 }
 
@@ -146,7 +147,7 @@ fn what_is_not_utf_8_is_refused_by_name() {
 fn a_megabyte_is_not_printed_back() {
     let mut launch = Launch::fake("gunicorn", "serve", &[]);
     launch.command.env("GUNICORN_TIMEOUT", "9".repeat(100_000));
-    let finished = refused(launch, 78);
+    let finished = ends_refused(launch, 78);
     assert!(finished.log.len() < 1000 && finished.log.contains("GUNICORN_TIMEOUT"), "{} bytes", finished.log.len());
 }
 
@@ -157,7 +158,7 @@ fn a_swapped_certificate_and_key_are_recognised() {
     std::fs::write(launch.directory.path().join("a.pem"), block("PRIVATE KEY")).unwrap();
     std::fs::write(launch.directory.path().join("b.pem"), block("CERTIFICATE")).unwrap();
     launch.command.env("SSL_MIN_VERSION", "1.2");
-    let finished = refused(launch, 78);
+    let finished = ends_refused(launch, 78);
     assert_eq!(finished.log.matches("swapped").count(), 2, "{}", finished.log);
 }
 
@@ -168,7 +169,7 @@ fn a_server_that_is_not_there_is_127_with_the_command_that_installs_it() {
     std::fs::remove_file(venv.join("bin/granian")).unwrap();
     std::fs::remove_dir(venv.join("lib/python3.11/site-packages/granian-2.8.7.dist-info")).unwrap();
     // Nor one on PATH.
-    let finished = refused(launch.env("PATH", "/nonexistent"), 127);
+    let finished = ends_refused(launch.env("PATH", "/nonexistent"), 127);
     assert!(finished.log.contains("-m pip install") && finished.log.contains("granian"), "{}", finished.log);
 }
 
@@ -177,13 +178,13 @@ fn a_server_that_cannot_be_executed_is_126() {
     let launch = Launch::fake("gunicorn", "serve", &[]);
     let program = launch.directory.path().join("venv/bin/gunicorn");
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let finished = refused(launch.env("PATH", "/nonexistent"), 126);
+    let finished = ends_refused(launch.env("PATH", "/nonexistent"), 126);
     assert!(finished.log.contains("not executable"), "{}", finished.log);
     let launch = Launch::fake("gunicorn", "serve", &[]);
     let program = launch.directory.path().join("venv/bin/gunicorn");
     std::fs::remove_file(&program).unwrap();
     std::fs::create_dir(&program).unwrap();
-    let finished = refused(launch.env("PATH", "/nonexistent"), 126);
+    let finished = ends_refused(launch.env("PATH", "/nonexistent"), 126);
     assert!(finished.log.contains("is a directory"), "{}", finished.log);
 }
 
@@ -199,4 +200,59 @@ fn kubernetes_service_links_do_no_harm_and_unknown_names_are_pointed_out() {
     assert_eq!(finished.code, 0, "{}", finished.log);
     assert!(!finished.out.contains("GRANIAN_PORT") && !finished.out.contains("SERVICE"), "{}", finished.out);
     assert!(finished.out.contains("did you mean GRANIAN_WORKERS?"), "{}", finished.out);
+}
+
+#[test]
+fn worker_counts_that_are_none_are_refused_from_every_source() {
+    for bad in ["0", "-1", "abc", "1e3", "99999999999"] {
+        let launch = bare(&["fake:app"]).env("GUNICORN_WORKERS", bad);
+        refused(launch, 78, &[&format!("\"{bad}\""), "environment GUNICORN_WORKERS", "a whole number from 1"]);
+        let launch = bare(&["--workers", bad, "fake:app"]);
+        refused(launch, 78, &[&format!("\"{bad}\""), "command line --workers", "a whole number from 1"]);
+        let launch = bare(&["fake:app"]);
+        let file = in_directory(&launch, "mcp-launch.toml", format!("[gunicorn]\nworkers = \"{bad}\"\n"));
+        refused(
+            launch,
+            78,
+            &[&format!("\"{bad}\""), file.file_name().unwrap().to_str().unwrap(), "gunicorn.workers"],
+        );
+    }
+}
+
+#[test]
+fn server_arguments_that_contradict_are_refused_with_the_flag_to_use() {
+    for (server, arguments) in [
+        ("gunicorn", ["--bind", "127.0.0.1:1"]),
+        ("gunicorn", ["--workers", "9"]),
+        ("gunicorn", ["-w", "9"]),
+        ("granian", ["--port", "9"]),
+        ("granian", ["--workers", "9"]),
+    ] {
+        let mut launch = Launch::fake(server, "serve", &[]);
+        launch.command.arg("--").args(arguments);
+        refused(launch, 2, &[arguments[0], "after --", "before the --"]);
+    }
+}
+
+#[test]
+fn blocking_threads_other_than_1_are_refused() {
+    let launch = Launch::fake("granian", "serve", &[]).env("GRANIAN_BLOCKING_THREADS", "2");
+    refused(launch, 78, &["blocking_threads", "environment GRANIAN_BLOCKING_THREADS", "1"]);
+}
+
+#[test]
+fn a_loop_that_was_asked_for_and_is_not_installed_is_refused_with_the_command_that_installs_it() {
+    let launch = Launch::fake("granian", "serve", &["--loop", "rloop"]);
+    refused(launch, 78, &["rloop", "command line --loop", "pip install", "bin/python"]);
+}
+
+#[test]
+fn an_address_of_another_machine_is_refused() {
+    refused(fake(&[]).env("HOST", "192.0.2.1"), 78, &["192.0.2.1"]);
+}
+
+#[test]
+fn a_grace_that_is_longer_than_the_stop_budget_is_refused() {
+    let launch = fake(&["--stop-timeout", "5s"]).env("GUNICORN_GRACEFUL_TIMEOUT", "60");
+    refused(launch, 78, &["environment GUNICORN_GRACEFUL_TIMEOUT", "stop_timeout"]);
 }
