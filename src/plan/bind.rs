@@ -34,7 +34,7 @@ impl ChosenParts {
     const ALL: Self = Self { host: true, port: true };
 }
 
-/// Where a server that these settings choose would listen. What is wrong with the settings is not told.
+/// Where a server with these settings would listen. Problems with the settings are not reported.
 #[must_use]
 pub fn addresses(resolution: &Resolution, host: &Host) -> Addresses {
     let mut findings = Findings::default();
@@ -102,8 +102,7 @@ fn default_address(settings: &Settings) -> SocketAddr {
     SocketAddr::new(settings.host.value.0, u16::try_from(settings.port.value.0).unwrap_or_default())
 }
 
-/// What Gunicorn is told by its own arguments or its file, as far as `HOST` and `PORT` do not say otherwise. Nothing if
-/// there is nothing left of it.
+/// The addresses in Gunicorn's own arguments or file, unless `HOST` and `PORT` override them. None if nothing is left.
 fn told_to_gunicorn(
     settings: &Settings,
     texts: &[&str],

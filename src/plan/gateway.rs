@@ -59,8 +59,8 @@ const RUNTIME_ENABLED: &str = "EXPERIMENTAL_RUST_MCP_RUNTIME_ENABLED";
 const RUNTIME_MANAGED: &str = "EXPERIMENTAL_RUST_MCP_RUNTIME_MANAGED";
 const SESSION_AUTH_REUSE_ENABLED: &str = "EXPERIMENTAL_RUST_MCP_SESSION_AUTH_REUSE_ENABLED";
 
-/// Prepares the environment as the gateway's entrypoint did, whatever the application: that may be somebody's own
-/// module around the gateway, and nobody else has variables of these names.
+/// Prepares the environment as the gateway's entrypoint did, for every application: it may be a user's own module
+/// around the gateway, and no other application has variables of these names.
 pub(super) fn prepare(env: &mut Environment, findings: &mut Findings) {
     sidecar(env, findings);
     if let (None, Some(reuse)) = (text(env, SESSION_AUTH_REUSE_ENABLED), text(env, "RUST_MCP_SESSION_AUTH_REUSE")) {
@@ -76,8 +76,8 @@ pub(super) fn prepare(env: &mut Environment, findings: &mut Findings) {
     }
 }
 
-/// The entrypoint could start a sidecar in Rust beside the gateway. Nobody would look after it here. One that runs
-/// elsewhere is the gateway's own business.
+/// The entrypoint could start a sidecar in Rust beside the gateway. Here it would not be supervised. One that runs
+/// elsewhere does not concern us.
 fn sidecar(env: &Environment, findings: &mut Findings) {
     const HINT: &str = "set it to off, or run the sidecar in its own container and set \
                         EXPERIMENTAL_RUST_MCP_RUNTIME_ENABLED=true, EXPERIMENTAL_RUST_MCP_RUNTIME_MANAGED=false \

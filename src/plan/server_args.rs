@@ -73,7 +73,7 @@ const GRANIAN_SWITCHES: &[(&str, &str, bool)] = &[
     ("--reload", "--dev-mode", false),
 ];
 
-/// What to use instead of an argument of Granian's, if it is ours.
+/// What to use instead of an argument of Granian's, if we control it.
 fn instead_for_granian(name: &str) -> Option<String> {
     let negated = name.strip_prefix("--no-").map(|rest| format!("--{rest}"));
     let positive = negated.as_deref().unwrap_or(name);

@@ -101,7 +101,7 @@ impl Count {
     }
 }
 
-/// What was asked for: the server's own setting, else what Gunicorn is told, else `WEB_CONCURRENCY`, else auto.
+/// The requested count: the server's own setting, else what Gunicorn is told, else `WEB_CONCURRENCY`, else auto.
 struct Wanted {
     workers: Workers,
     origin: Origin,

@@ -12,21 +12,21 @@ use super::machine::action::Action;
 use super::machine::event::Event;
 use crate::run::poll_timeout;
 
-/// A part of the supervisor that owns its own state: an eye on the world, an ear for what was done, or both.
+/// A part of the supervisor that owns its own state. It watches the world, or the actions that are carried out, or
+/// both.
 pub(super) trait Component {
-    /// Says what it waits for: descriptors, and the time at which it wants its turn although nothing happened.
+    /// Says what it waits for: descriptors, and the time at which it wants a turn even if nothing happened.
     fn wait_for<'a>(&'a self, world: &'a World, waits: &mut Waits<'a>);
 
-    /// Its turn: looks at the world, and says what happened and what is to be done. It never waits. It has a turn
-    /// whenever anything happened, and another one after each event, so a turn in which nothing is new must be cheap
-    /// and return nothing.
+    /// Takes its turn: looks at the world, and returns what happened and what to do. It must not block. Every component
+    /// gets a turn whenever anything has happened, so a turn in which nothing is new must be cheap and return nothing.
     fn turn(&mut self, world: &mut World, ready: &Ready) -> Vec<Output>;
 
     /// An action was carried out.
     fn observe(&mut self, _world: &mut World, _action: &Action) {}
 }
 
-/// What a component has to say.
+/// The result of a component's turn.
 #[derive(Debug)]
 pub(super) enum Output {
     /// Something happened: the state machine decides what follows.

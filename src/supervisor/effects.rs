@@ -1,5 +1,5 @@
-//! Carrying out what the state machine, or a component's policy, says: the only place that acts on processes and
-//! sockets. It decides nothing.
+//! Carries out the actions of the state machine and of the components' policies. Nothing else acts on processes and
+//! sockets, and nothing is decided here.
 
 use std::borrow::Cow;
 use std::collections::HashSet;

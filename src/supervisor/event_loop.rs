@@ -1,13 +1,13 @@
 //! The loop: one thread, one `poll`, one deadline.
 //!
 //! 1. Children that ended are reaped.
-//! 2. Each component has its turn. What it says happened is told to the state machine as an event.
-//! 3. What the machine, or a component's own policy, says is to be done is carried out ([`effects`](super::effects)),
-//!    and every component hears of it.
-//! 4. When none of them has anything to say, the loop sleeps until something happens that one of them waits for.
+//! 2. Each component gets a turn. Events that it returns are passed to the state machine.
+//! 3. Actions of the machine, or of a component's own policy, are carried out ([`effects`](super::effects)), and every
+//!    component is told.
+//! 4. When no component returns anything, the loop sleeps until something happens that one of them waits for.
 //!
-//! After the first process was started no error leaves the loop: what cannot be done is logged, and supervision goes
-//! on.
+//! Once the first process has been started, no error leaves the loop: what cannot be done is logged, and supervision
+//! continues.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -31,7 +31,7 @@ impl Supervisor {
             if let Some(status) = self.exit {
                 return status;
             }
-            // What one component says may concern the others: nobody sleeps before all of them have nothing to say.
+            // What one component returns may concern the others, so the loop only sleeps after a round without results.
             let is_quiet = self.give_turns(&ready);
             ready = if is_quiet { self.waits().sleep() } else { Ready::default() };
         }
@@ -47,7 +47,7 @@ impl Supervisor {
         waits
     }
 
-    /// Gives each component its turn, and says whether none of them had anything to say.
+    /// Gives each component a turn, and says whether none of them returned anything.
     fn give_turns(&mut self, ready: &Ready) -> bool {
         let mut is_quiet = true;
         for index in 0..self.components.len() {
@@ -81,7 +81,7 @@ impl Supervisor {
         }
     }
 
-    /// Feeds an event to the state machine and carries out what it says, and so on with what that gives rise to.
+    /// Passes an event to the state machine and carries out its actions, and so on with the events that result.
     fn tell(&mut self, event: Event) {
         let mut queue = VecDeque::from([event]);
         while let Some(event) = queue.pop_front() {

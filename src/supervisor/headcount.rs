@@ -108,7 +108,7 @@ impl World {
         running.counted.values().filter(|first_seen| first_seen.elapsed() >= boot).count()
     }
 
-    /// The workers that finish what they have and take no more.
+    /// The workers that finish their requests and accept no more.
     pub(super) fn draining_workers(&mut self, generation: GenerationId) -> Vec<Process> {
         let Some(socket) = self.shared_listener(generation) else { return Vec::new() };
         let (polling, others): (Vec<Process>, Vec<Process>) = self
@@ -118,7 +118,7 @@ impl World {
         if polling.is_empty() { Vec::new() } else { others }
     }
 
-    /// A generation that is ready stands with the OOM killer as everybody does.
+    /// Restores the OOM score of a generation that is ready.
     pub(super) fn end_trial(&mut self, generation: GenerationId) {
         let Some(running) = self.running.get_mut(&generation) else { return };
         if !std::mem::take(&mut running.on_trial) {

@@ -1,15 +1,15 @@
 //! Supervision: a pure state machine ([`machine`]), components that watch and tell, and a loop between them.
 //!
 //! Everything that is known is in the [`World`]. [`machine`] decides what happens to generations: events go in, actions
-//! come out. [`effects`] is the only place that acts on processes and sockets, and decides nothing. Everything else is a
-//! [`Component`](component::Component): it owns what it remembers, says what it waits for, and in its turn looks at the
-//! world and returns events, or actions by a policy of its own. [`event_loop`] connects them.
+//! come out. [`effects`] is the only place that acts on processes and sockets, and decides nothing. Everything else is
+//! a [`Component`](component::Component): it owns what it remembers, says what it waits for, and in its turn looks at
+//! the world and returns events, or actions by a policy of its own. [`event_loop`] connects them.
 //!
 //! To add a component, write its file and add it to [`Supervisor::new`].
 //!
 //! The launcher is a subreaper (or PID 1), so every process that loses its parent becomes its child, and having no
-//! children means having no descendants. Processes are signalled through a pidfd, and only if both pid and start time are
-//! those of the intended process. If the launcher is killed, the kernel sends TERM to the main process.
+//! children means having no descendants. Processes are signalled through a pidfd, and only if both pid and start time
+//! are those of the intended process. If the launcher is killed, the kernel sends TERM to the main process.
 
 mod background;
 mod certificates;
@@ -117,7 +117,7 @@ struct Running {
     _files: Option<FilesInMemory>,
 }
 
-/// Who talks to a supervisor, and whom it tells how it is.
+/// The supervisor's connections to the outside.
 #[derive(Debug, Default)]
 pub struct Outside {
     /// The control socket and the metrics.

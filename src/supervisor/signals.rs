@@ -10,7 +10,7 @@ use super::machine::event::Event;
 use crate::plan::Capabilities;
 use crate::run::signals::{Received, Signals};
 
-/// The signals that a supervisor acts upon.
+/// The signals that a supervisor handles.
 pub const HANDLED: [i32; 10] = [
     libc::SIGTERM,
     libc::SIGINT,

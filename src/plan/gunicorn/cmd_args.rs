@@ -22,7 +22,7 @@ pub struct Places {
     pub python_path: Option<String>,
 }
 
-/// What the variable says of places. A variable that cannot be read is a problem of the plan's.
+/// The paths in the variable. If it cannot be parsed, the plan reports the problem.
 #[must_use]
 pub fn places(resolution: &Resolution) -> Places {
     let native = resolution.native.iter().find(|native| native.name == NAME);

@@ -25,8 +25,8 @@ const HOOKS: &str = include_str!("hooks.py");
 /// What the gateway needs if its user has no file.
 const GATEWAY: &str = include_str!("../../../config/gunicorn.conf.py");
 
-/// What no file may change: a detached server cannot be looked after, a pid file has no use, and with one socket for
-/// each worker a hung worker keeps its share of the requests.
+/// What no file may change: a detached server cannot be supervised, a pid file is useless, and with one socket per
+/// worker a hung worker keeps its share of the requests.
 const ALWAYS: &str = "\n# Always the launcher's.\ndaemon = False\npidfile = None\nreuse_port = False\n";
 
 /// Where the configuration comes from.

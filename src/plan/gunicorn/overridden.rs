@@ -1,4 +1,4 @@
-//! What of the user's configuration file is not honoured, and why. None of it is passed over in silence.
+//! Which parts of the user's configuration file are not honoured, and why. Each of them causes a warning.
 
 use super::super::{Findings, grace};
 use super::cmd_args::OURS;
@@ -6,7 +6,8 @@ use super::own::Own;
 use crate::settings::Settings;
 use crate::settings::value::Mode;
 
-/// Says so for everything that is always the launcher's. The same in `GUNICORN_CMD_ARGS` was said when it was read.
+/// Warns about everything that the launcher always sets. Its counterpart for `GUNICORN_CMD_ARGS` warns when those are
+/// read.
 pub(super) fn warn(own: &Own, findings: &mut Findings) {
     for (setting, why) in OURS {
         match own.in_file(setting) {

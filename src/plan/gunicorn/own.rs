@@ -1,7 +1,7 @@
 //! What the user tells Gunicorn itself: in `GUNICORN_CMD_ARGS`, and below that in a configuration file.
 //!
-//! Of the file the plan knows what its text spells out. What is computed there takes effect all the same, because
-//! the file runs; where the plan would have to know it, it says so.
+//! The plan only knows the literal values in the file. Computed ones take effect as well, because the file runs; where
+//! the plan would need such a value, there is a warning.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -28,7 +28,7 @@ pub(in super::super) struct Own<'a> {
 pub(in super::super) struct UserFile {
     /// As Gunicorn takes it: a path, `file:PATH` or `python:MODULE`.
     pub location: OsString,
-    /// How it was come by.
+    /// Where that came from.
     pub origin: String,
 }
 

@@ -1,7 +1,7 @@
 //! Whether the app is imported once, in the main process, before the workers are forked.
 //!
-//! By default that is done for the gateway, which gains from it and is known to bear it. Other apps may start threads
-//! when they are imported, which are dead in the workers, or be patched by gevent too late.
+//! By default only the gateway is preloaded, which benefits and is known to work that way. Other apps may start threads
+//! at import, which do not exist in the workers, or be patched by gevent too late.
 
 use super::super::Findings;
 use super::directive::{Directive, Python};
@@ -20,7 +20,7 @@ pub(super) struct Preload {
     pub directives: Vec<Directive>,
 }
 
-/// Decides. A reload of changed code needs what preloading takes away, so it wins.
+/// Decides. Reloading changed code does not work with preloading, so it takes precedence.
 pub(super) fn decide(
     settings: &Settings,
     own: &Own,

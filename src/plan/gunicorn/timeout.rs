@@ -1,5 +1,5 @@
-//! How long a worker may be silent. Two watch for that: the launcher, by the heartbeat of the event loop, and Gunicorn
-//! itself. What is set for either is meant for both.
+//! How long a worker may be silent. Both the launcher (by the heartbeat of the event loop) and Gunicorn itself check
+//! that. A setting for one of them also applies to the other.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ impl WorkerTimeout {
         Self { limit: (!limit.is_zero()).then_some(limit), because: ours.origin.to_string() }
     }
 
-    /// Says which one binds. Without the guard nobody hears a heartbeat.
+    /// Explains which one applies. Without the guard there is no heartbeat.
     pub fn report(&self, is_guarded: bool, findings: &mut Findings) {
         let (decision, because) = match self.limit {
             _ if !is_guarded => ("the server's own".to_owned(), "the workers run without the guard"),

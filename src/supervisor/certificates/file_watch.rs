@@ -1,11 +1,11 @@
 //! Watching certificate files for changes, through whatever symlinks lead to them.
 //!
-//! The kernel tells of changes (`inotify(7)`), of the files and of every directory on the way to them: a Kubernetes
-//! secret is renewed by one symlink in the middle that changes its target. As it knows nothing of what others change in
-//! a file system of the network, the files are also looked at now and then, from outside. Files come one after the other,
-//! so a pair that does not fit is waited for.
+//! The kernel reports changes (`inotify(7)`) of the files and of every directory on the way to them: a Kubernetes
+//! secret is renewed by changing the target of one symlink in the middle. It does not report what other machines change
+//! in a network file system, so the files are also polled now and then. Files are written one after the other, so a
+//! pair that does not match is given some time.
 //!
-//! [`Watch`] only says when to look: looking may take long over the network, and is left to whoever can wait.
+//! [`Watch`] only says when to look: looking may take long over the network, and is done where it may take time.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-/// Nothing has changed for this long: whoever writes is through.
+/// If nothing has changed for this long, writing is finished.
 const SETTLED: Duration = Duration::from_millis(500);
-/// Who never stops writing is not waited for.
+/// If writing never stops, the files are looked at after this long.
 const UNSETTLED: Duration = Duration::from_secs(5);
 /// Between two looks at files that are of no use.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ pub struct Sight {
 }
 
 impl Sight {
-    /// First the watch, then the look: what changes in between is news.
+    /// Watch first, then look, so that a change in between is reported.
     #[must_use]
     pub fn of(paths: &[PathBuf]) -> Self {
         Self { inotify: watch(paths), seen: identities(paths) }
@@ -94,13 +94,13 @@ impl Watch {
         &self.paths
     }
 
-    /// What becomes readable when there is news.
+    /// Becomes readable when there is a report.
     #[must_use]
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.inotify.as_ref().map(AsFd::as_fd)
     }
 
-    /// When there is something to do whether or not there is news.
+    /// When there is something to do even without a report.
     #[must_use]
     pub fn next(&self) -> Instant {
         self.due.map_or(self.glance_at, |(due, _)| due.min(self.glance_at))
@@ -121,7 +121,7 @@ impl Watch {
 
     /// The files were seen from outside.
     pub fn glanced(&mut self, found: &[Option<Identity>], now: Instant) {
-        // Other files of the same directories are none of our business.
+        // Other files in the same directories do not matter.
         if found != self.seen {
             let since = self.due.map_or(now, |(_, since)| since);
             self.due = Some(((now + SETTLED).min(since + UNSETTLED), since));
@@ -165,7 +165,7 @@ pub(super) fn identities(paths: &[PathBuf]) -> Vec<Option<Identity>> {
     paths.iter().map(|path| fs::metadata(path).ok().map(identity)).collect()
 }
 
-/// Has the kernel tell; none if it cannot.
+/// Asks the kernel to report changes; none if it cannot.
 fn watch(paths: &[PathBuf]) -> Option<Inotify> {
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
     let of_directories = AddWatchFlags::IN_ONLYDIR
@@ -186,8 +186,8 @@ fn watch(paths: &[PathBuf]) -> Option<Inotify> {
     Some(inotify)
 }
 
-/// The directories in which a name is looked up on the way to the file, each of which may give it another meaning; up to
-/// the one that has the file, or would have what is missing.
+/// The directories in which a name is looked up on the way to the file, each of which may give it another meaning; up
+/// to the one that has the file, or would have what is missing.
 fn lookups(path: &Path) -> BTreeSet<PathBuf> {
     let owned = |path: &Path| path.components().map(|part| part.as_os_str().to_owned()).collect::<Vec<OsString>>();
     let mut rest: VecDeque<OsString> = owned(path).into();

@@ -1,4 +1,4 @@
-//! What the state machine says is to be done.
+//! What the state machine wants done.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -23,16 +23,16 @@ pub enum Action {
         plan: PlanId,
         /// With how many workers.
         startup: Startup,
-        /// Whether the OOM killer is to take it first, until it has shown that it fits: another one serves.
+        /// Whether the OOM killer is to choose it first until it is ready, because another generation serves.
         on_trial: bool,
     },
-    /// A generation has shown that it fits: it stands with the OOM killer as everybody does.
+    /// A generation is ready, so it gets the normal OOM score.
     EndTrial {
         /// Which.
         generation: GenerationId,
     },
-    /// The main process of a generation is about to be told to leave, while another one serves: new clients must not
-    /// meet a listening socket in the moment in which it closes.
+    /// The main process of a generation is about to be told to leave while another generation serves. New clients must
+    /// not be given to a listening socket that is just being closed.
     PrepareLeave {
         /// The one that serves.
         staying: GenerationId,

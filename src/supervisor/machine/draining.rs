@@ -15,13 +15,13 @@ use crate::run::stop_sequence::{StopSequence, StopStep};
 
 /// How long a generation that never got ready has to go; it has no requests to finish.
 pub(super) const DISCARD_WITHIN: Duration = Duration::from_secs(2);
-/// How long the old generation goes on when new clients are sent to the new one: time for those to be heard who
-/// have connected already and not asked yet, over a slow network and with a TLS handshake before the request. Both
-/// servers close such connections when they are told to stop.
+/// How long the old generation goes on after new clients are sent to the new one. Clients that have connected already
+/// need this time to send their request, over a slow network and after a TLS handshake; both servers close such
+/// connections when they are told to stop.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 impl State {
-    /// Lets a generation answer those who have connected already; then it is told to stop.
+    /// Lets a generation answer clients that have connected already, before it is told to stop.
     pub(super) fn linger(&mut self, id: GenerationId, turn: &mut Turn) {
         let Some(plan) = self.find(id).map(|generation| generation.plan) else { return };
         let budget = self.plan(Some(plan)).policy.stop_timeout;
@@ -66,7 +66,7 @@ impl State {
         }
     }
 
-    /// A generation that is only starting has nobody to serve out.
+    /// Stops a generation that is still starting, which has no requests to finish.
     pub(super) fn discard_incoming(&mut self, turn: &mut Turn) {
         let staying = self.serving().map(|serving| serving.id);
         for generation in self.generations.iter_mut().filter(|generation| generation.is_starting()) {

@@ -18,9 +18,9 @@ pub type Requester = u64;
 /// Whether a generation has workers that answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// One has proved itself lately.
+    /// At least one is ready.
     Answering,
-    /// None has proved itself for a while.
+    /// None has been ready for a while.
     Silent,
     /// There is none that is ready or starting, or those that start keep dying: the generation has failed.
     Lost,
@@ -93,7 +93,7 @@ pub enum Event {
         /// How many.
         workers: Headcount,
     },
-    /// How it stands with the workers of the generation that serves, when that has changed.
+    /// Whether the serving generation has workers that answer, if that has changed.
     Workers {
         /// Whose.
         generation: GenerationId,
@@ -107,7 +107,7 @@ pub enum Event {
         /// What.
         why: String,
     },
-    /// A child ended. Most are none of our main processes; those are ignored.
+    /// A child ended. Children that are not main processes are ignored.
     Exited {
         /// Which.
         pid: Pid,

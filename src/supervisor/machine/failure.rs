@@ -132,19 +132,19 @@ impl State {
         self.failed(self.fallback(plan), outcome, None, turn);
     }
 
-    /// Whether something serves that has all its parts.
+    /// Whether a generation serves that still has its main process.
     pub(super) fn is_intact(&self) -> bool {
         self.serving().is_some_and(|generation| !generation.is_orphaned())
     }
 
-    /// The plan to go back to when `plan` failed while what served before fell apart: what is known to work.
+    /// The plan to go back to when `plan` failed and the generation that served before is not intact: one that works.
     pub(super) fn fallback(&self, plan: PlanId) -> PlanId {
         let proven = || self.plans.iter().rev().find(|plan| plan.proven).map(|plan| plan.id);
         let serving = self.serving().map(|generation| generation.plan);
         serving.filter(|plan| self.plan(Some(*plan)).proven).or_else(proven).unwrap_or(plan)
     }
 
-    /// The server failed, and it is decided what follows.
+    /// The server failed: decides what follows.
     pub(super) fn failed(&mut self, plan: PlanId, outcome: Outcome, ready_for: Option<Duration>, turn: &mut Turn) {
         if !matches!(self.phase, Phase::Running) {
             return;
@@ -161,7 +161,7 @@ impl State {
         if policy.restart == Restart::No || (clean && policy.restart == Restart::OnFailure) {
             return self.give_up(outcome, ready_for, Cause::Ended, turn);
         }
-        // Whoever serves is not stopped because a successor fails.
+        // What serves is not stopped because its successor fails.
         let serves = self.serving().is_some_and(|serving| serving.answers);
         if cannot_boot && !facts.proven && policy.restart != Restart::Always && !serves {
             return self.give_up(outcome, ready_for, Cause::BootFailed, turn);

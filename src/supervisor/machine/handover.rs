@@ -55,7 +55,7 @@ impl State {
         self.begin_proving(id, turn);
     }
 
-    /// How it stands with the workers of a generation.
+    /// Takes note of whether a generation has workers that answer.
     pub(super) fn presence(&mut self, id: GenerationId, presence: Presence, turn: &mut Turn) {
         let running = matches!(self.phase, Phase::Running);
         let Some(generation) = self.find(id).filter(|found| running && found.is_serving()) else { return };
@@ -105,7 +105,7 @@ impl State {
             return self.failed(loss.plan, loss.outcome, loss.ready_for, turn);
         };
         if handover.is_reload && old_plan != loss.plan {
-            // Once ready, and all the same nothing to go back to.
+            // It was ready once, but is not a plan to go back to.
             self.plans.iter_mut().filter(|facts| facts.id == loss.plan).for_each(|facts| facts.proven = false);
         }
         let is_back = self.take_back(handover, turn);

@@ -1,8 +1,8 @@
 //! How workers that leave part from clients who keep something open: connections, event streams, web sockets.
 //!
-//! The workers are told first ([`Action::Retire`]), and see to it themselves: their answers say `Connection: close`, and
-//! what is open is closed bit by bit, because all clients come back at once to whoever follows. Only then does the main
-//! process get TERM, at which servers close what is idle, and cut what is not, without asking.
+//! The workers are told first ([`Action::Retire`]), and see to it themselves: their answers say `Connection: close`,
+//! and what is open is closed bit by bit, because otherwise all clients would reconnect at once. Only then does the
+//! main process get TERM, at which servers close what is idle, and cut what is not, without asking.
 
 use std::time::{Duration, Instant};
 

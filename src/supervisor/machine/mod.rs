@@ -1,13 +1,13 @@
 //! The supervisor's state machine. Pure: events and the time go in, actions come out.
 //!
 //! A generation is one server, its main process and all its descendants, started from one plan. Every transition is
-//! "start a generation, wait until it is ready, retire the old one": the first start, a reload, and the replacement of a
-//! main process that died while its workers keep serving. There are at most two generations: one that serves, and one
+//! "start a generation, wait until it is ready, retire the old one": the first start, a reload, and the replacement of
+//! a main process that died while its workers keep serving. There are at most two generations: one that serves, and one
 //! that comes or goes. Property tests run through years of its life in a second.
 //!
 //! A generation retires by a timetable ([`stop_sequence`](crate::run::stop_sequence)): it lingers while new clients are
-//! already sent to its successor, then its main process gets TERM, then what is left gets TERM, then KILL, all within the
-//! stop budget. The end of the launcher is the same timetable for everything at once.
+//! already sent to its successor, then its main process gets TERM, then what is left gets TERM, then KILL, all within
+//! the stop budget. The end of the launcher is the same timetable for everything at once.
 //!
 //! If the memory does not suffice for two generations, the new one begins with one worker (`stepwise`).
 //!
@@ -19,8 +19,8 @@
 //!  reload       planning ─▶ planned ─▶ incoming ─▶ stepping ─▶ proving
 //! ```
 //!
-//! These are all the changes that there are. `tests/walk` walks through them at random and fails if it sees one that is
-//! not in this table, or does not see one that is.
+//! The table lists every possible change. `tests/walk` goes through them at random, and fails if it sees a change that
+//! is not in the table, or never sees one that is.
 //!
 //! | what | from | to | when |
 //! |---|---|---|---|

@@ -15,7 +15,7 @@ pub enum Outcome {
     Signaled(i32),
     /// It was not ready in time.
     NotReady,
-    /// It could not be executed, for this shell status.
+    /// It could not be executed; a shell would exit with this status.
     NotStarted(u8),
     /// The system does not let it be started, and will not later.
     Refused,
@@ -26,10 +26,10 @@ pub enum Outcome {
 /// What failed when a process could not be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpawnFailure {
-    /// The program: it cannot be executed, for this shell status.
+    /// The program cannot be executed; a shell would exit with this status.
     Program(u8),
-    /// The system has no room for another process, or for its descriptors, and may have some later; or the program cannot
-    /// be had at the moment. That is waited for and not counted as a failure.
+    /// The system has no room for another process, or for its descriptors, and may have some later; or the program
+    /// cannot be had at the moment. That is waited for and not counted as a failure.
     NoRoom,
     /// The system refuses something, and would refuse it again.
     Refused,
@@ -47,7 +47,7 @@ impl Outcome {
         }
     }
 
-    /// The outcome, and behind it why, if that is known.
+    /// The outcome, followed by the reason if it is known.
     #[must_use]
     pub fn because(self, why: Option<&str>) -> String {
         why.map_or_else(|| self.to_string(), |why| format!("{self}: {why}"))

@@ -9,7 +9,7 @@ use crate::settings::value::Server;
 pub struct PlanFacts {
     /// Its number.
     pub id: PlanId,
-    /// How it is looked after.
+    /// How it is supervised.
     pub policy: Policy,
     /// Exit statuses that mean "cannot boot" when they come before readiness.
     pub boot_statuses: Vec<u8>,
@@ -36,7 +36,7 @@ pub struct Choice {
     pub workers: Option<ChosenWorkers>,
 }
 
-/// A number of workers that is in force instead of the one in the settings, for as long as those stay as they were.
+/// A number of workers that applies instead of the one in the settings, until that is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChosenWorkers {
     /// The number.
@@ -46,7 +46,7 @@ pub struct ChosenWorkers {
 }
 
 impl Choice {
-    /// With the server that was asked for, if one was. A number of workers was for the server that ran before.
+    /// With the requested server, if there is one. A chosen number of workers only applied to the previous server.
     #[must_use]
     pub const fn with_server(self, server: Option<Server>) -> Self {
         match server {

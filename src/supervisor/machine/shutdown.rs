@@ -1,4 +1,4 @@
-//! The end of everything: asked for, or because it was given up.
+//! The end of the launcher: requested, or because it gives up.
 
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,7 @@ impl State {
             turn.log(Note::Hurrying);
             return leave.hurry(turn.now);
         }
-        // Not by QUIT, which uvicorn's workers under Gunicorn do not act upon: they would be waited for in vain.
+        // Not with QUIT, which uvicorn's workers under Gunicorn ignore, so we would wait for nothing.
         let left = match self.phase {
             Phase::Delaying { deadline, .. } => deadline.saturating_duration_since(turn.now),
             _ => self.policy().stop_timeout,

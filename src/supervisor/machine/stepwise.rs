@@ -265,7 +265,7 @@ impl State {
         let Some(steps) = self.steps() else { return };
         let (old, new, left, taken) = (steps.old, steps.new, steps.workers().0, steps.taken());
         let patience = self.facts_of(old).map_or(LINGER, |facts| facts.policy.startup_timeout);
-        // Once ready, and all the same nothing to go back to.
+        // It was ready once, but is not a plan to go back to.
         let kept = self.facts_of(old).map(|facts| facts.id);
         self.plans.iter_mut().filter(|facts| Some(facts.id) > kept).for_each(|facts| facts.proven = false);
         self.resize = (taken > 0).then(|| Resize::new(old, left, left + taken, patience));

@@ -1,5 +1,4 @@
-//! Presence: whether the generation that serves has workers that answer. [`policy`] says what follows; this is what it
-//! sees.
+//! Presence: whether the serving generation has workers that answer. [`policy`] decides; this module looks and reports.
 //!
 //! It looks when a worker comes or goes, and from time to time only while none is ready.
 

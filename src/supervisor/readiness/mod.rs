@@ -2,8 +2,8 @@
 //!
 //! Gunicorn listens on a second, private socket: one request waits there until a worker answers it, so no polling is
 //! needed, and the response is certain to come from this generation. Granian is ready when its workers have listening
-//! sockets on the port; if no other generation can answer there, one request confirms it with a response below 500. With
-//! the guard, all workers must also have reported that they are ready.
+//! sockets on the port; if no other generation can answer there, one request confirms it with a response below 500.
+//! With the guard, all workers must also have reported that they are ready.
 
 mod listener_watch;
 mod pace;
@@ -126,7 +126,7 @@ fn became_ready(id: GenerationId, world: &mut World) -> Output {
     if let Some(running) = world.running.get_mut(&id) {
         running.boot = Some(running.started.elapsed());
     }
-    // Whoever is told that it is ready may end a worker at once.
+    // Clients that are told that it is ready may end a worker at once.
     world.look_at_workers();
     world.take_unused_listeners_back(id);
     Event::Ready { generation: id }.into()
@@ -204,8 +204,8 @@ impl World {
 }
 
 /// Whether so many workers are ready that have these slots, as far as they can say so. If the plan gives each worker a
-/// socket, the server speaks the lifespan protocol, and a worker that is told to end before it accepts on its socket does
-/// not hear that: such workers must have told that they accept.
+/// socket, the server speaks the lifespan protocol, and a worker that is told to end before it accepts on its socket
+/// does not hear that: such workers must have told that they accept.
 fn are_ready(slots: impl IntoIterator<Item = Slot>, wanted: usize, must_accept: bool) -> bool {
     let slots: Vec<Slot> = slots.into_iter().collect();
     let is_ready =

@@ -15,7 +15,7 @@ use crate::probe::{Exchange, Protocol, Response};
 
 /// Between two attempts.
 const RETRY: Duration = Duration::from_millis(100);
-/// A worker that took the request and is stuck does not keep us from asking another one.
+/// After this long another worker is probed, in case the one that took the request is stuck.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// Where to ask.

@@ -1,4 +1,4 @@
-//! Recycling: a worker that has become too big or too old is replaced. [`policy`] says when; this is what it sees.
+//! Recycling replaces workers that have become too large or too old. [`policy`] decides; this module looks and reports.
 //!
 //! Only while nothing else goes on: a generation that is being replaced takes all its workers with it.
 

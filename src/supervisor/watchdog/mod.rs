@@ -1,4 +1,4 @@
-//! The watchdog: a worker whose event loop stands still is replaced. [`policy`] says when; this is what it sees.
+//! The watchdog replaces workers whose event loop is blocked. [`policy`] decides; this module looks and reports.
 //!
 //! The generation that serves is watched, as long as its main process lives: nobody else would replace a worker.
 
@@ -28,7 +28,7 @@ use policy::{Liveness, Remedy, Rules, Sample, Stamp, Verdict};
 /// What the kernel tells of the time of a start is as fine as this.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Looks for workers whose event loop stands still.
+/// Looks for workers whose event loop is blocked.
 #[derive(Debug, Default)]
 pub(super) struct Watchdog {
     /// The watch over the generation that serves.

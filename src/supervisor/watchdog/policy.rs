@@ -1,11 +1,11 @@
 //! When a silent worker is a hung one, and when it may be ended. Pure: what was seen of the workers and the time go
 //! in, verdicts come out.
 //!
-//! A worker's event loop stamps its slot of the scoreboard now and then. One whose stamp comes of age is a suspect.
-//! It may only have been kept from running, and with it the whole machine: a laptop lid, a paused virtual machine,
-//! a frozen cgroup, everybody stopped. So what counts is that it stays silent while *we* run: in looks that are some
-//! time apart, of which a pause, however long, takes up one. A worker that wants to run and is given no processor
-//! gets more time, one that waits for somebody to read its output is only reported.
+//! A worker's event loop regularly writes the time into its slot of the scoreboard. If that time is too long ago, the
+//! worker is a suspect. Perhaps the whole machine was stopped: a closed laptop, a paused virtual machine, a frozen
+//! cgroup. So what counts is that the worker stays silent while *we* run: we look several times, with some time in
+//! between, and a pause of any length only counts as one look. A worker that is runnable but gets no CPU has more time,
+//! and one that waits until its output is read is only reported.
 //!
 //! Workers are ended one at a time, because the others carry its load until the next one is ready.
 //!
@@ -22,9 +22,9 @@ use crate::proc::thread_stats::ThreadStats;
 const STEP: Duration = Duration::from_millis(250);
 /// So many looks in vain make a suspect a hung worker: 1.5 s of our own running time.
 const LOOKS: u32 = 6;
-/// The same after we have been kept from running ourselves: a machine that comes back has much to catch up with.
+/// The same after we were stopped ourselves: a machine that resumes has much to catch up with.
 const LOOKS_AFTER_PAUSE: u32 = 40;
-/// A look that comes later than it should by this much means that we were kept from running.
+/// A look that is this late means that we were stopped ourselves.
 const PAUSE: Duration = Duration::from_secs(1);
 /// From SIGABRT to SIGKILL: time to write a traceback.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
@@ -262,7 +262,7 @@ impl Liveness {
         verdicts
     }
 
-    /// Ends for good who was told to, and finds out whether the next one may be.
+    /// Kills the worker that did not end on SIGABRT, and finds out whether the next one may be ended.
     fn go_on_ending(&mut self, now: Duration, planned: usize, workers: &[Sample]) -> Option<Verdict> {
         let ending = self.ending.as_mut()?;
         let is_there = workers.iter().any(|worker| worker.id == ending.verdict.id);

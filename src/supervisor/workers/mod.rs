@@ -1,9 +1,9 @@
 //! The worker processes: which there are, when one ends, and why.
 //!
 //! The servers start and replace their workers themselves. We hold a pidfd of each, so a worker's end wakes the loop at
-//! once, and its cause can be read: from the zombie, or from the kernel once it was reaped, or from the cgroup's count of
-//! OOM kills. A new worker is found by searching: when its generation becomes ready, soon after another one has ended,
-//! and on request. While nothing happens, nothing is searched.
+//! once, and its cause can be read: from the zombie, or from the kernel once it was reaped, or from the cgroup's count
+//! of OOM kills. A new worker is found by searching: when its generation becomes ready, soon after another one has
+//! ended, and on request. While nothing happens, nothing is searched.
 
 mod cause;
 mod roster;
@@ -184,7 +184,7 @@ impl Workers {
         exits
     }
 
-    /// Looks for workers of all generations now, for somebody who asks.
+    /// Looks for workers of all generations now, because a client asked.
     pub fn look(&mut self, now: Instant) -> Vec<WorkerExit> {
         self.looked = Some(now);
         let mut exits = Vec::new();
