@@ -20,7 +20,7 @@ ROWS = ["requests_per_second", "p99", "cpu_64", "start", "memory_loaded", "overl
 
 
 class Result:
-    """What was measured of one app."""
+    """The measurements of one app."""
 
     def __init__(self, path):
         self.data = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Figures: what was measured, put together, shown and judged."""
+"""Figures: measurements, their summary, and their targets."""
 
 import dataclasses
 import statistics
@@ -80,7 +80,7 @@ def is_met(row, ratio):
 
 
 def number(value):
-    """With about three digits that count."""
+    """With about three significant digits."""
     return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}" if value < 10 else f"{value:.1f}"
 
 

@@ -1,4 +1,4 @@
-"""How big everything is, on disk and in memory, and what it does while there is nothing to do."""
+"""Size on disk and in memory, and activity while idle."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What the guard costs, and what it is good for: rows for scripts/bench, with the real servers.
+"""What the guard costs, and what it achieves: rows for scripts/bench, with the real servers.
 
 Contestants take turns, each on one worker, with wrk on the other core. A ratio is the median of the ratios within a
 turn. What happens under overload is shown side by side: a server by itself, and the same behind mcp-launch.
@@ -93,7 +93,7 @@ class Server:
 
 
 def status_of(port, path):
-    """The status of one answer, none if there is none."""
+    """The status of one response, or None if there was none."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
             client.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode())
@@ -129,7 +129,7 @@ class Field:
         return Server(argv, self.environment(port, **settings), self.directory, port)
 
     def alone(self, server):
-        """As one would start it by hand, with one worker; Granian told of the capacity in its own way."""
+        """As started by hand, with one worker; Granian gets the capacity as its own backpressure."""
         port = free_port()
         if server == "gunicorn":
             own = ["--worker-class", "uvicorn_worker.UvicornWorker", "--bind", f"127.0.0.1:{port}"]
@@ -207,7 +207,7 @@ async def ask(port, path, patience=PATIENCE):
 
 
 async def crowd(port, seconds):
-    """Three times as many clients as there is capacity ask again and again; one asks for the health meanwhile."""
+    """Three times as many clients as the capacity send requests; one more requests the health path meanwhile."""
     until = time.monotonic() + seconds
     answers, health = [], []
 
@@ -234,7 +234,7 @@ def percentile(values, share):
 
 
 def overload(field, seconds):
-    """A section for each server by itself and behind mcp-launch: what becomes of requests beyond the capacity."""
+    """A section for each server by itself and behind mcp-launch: what happens to requests beyond the capacity."""
     limits = {"GUNICORN_BACKPRESSURE": str(CAPACITY), "GRANIAN_BACKPRESSURE": str(CAPACITY)}
     contestants = {
         "Gunicorn alone": lambda: field.alone("gunicorn"),

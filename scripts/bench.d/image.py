@@ -44,7 +44,7 @@ def engine(options, *arguments, **more):
 
 
 def build_with_shell(options):
-    """The image that it is compared with; its layers but one are there already."""
+    """The image for comparison; all its layers but one exist already."""
     with tempfile.TemporaryDirectory(prefix="mcp-launch-bench-") as directory:
         Path(directory, "entrypoint.sh").write_text(ENTRYPOINT)
         Path(directory, "Containerfile").write_text(CONTAINERFILE.format(image=options.image, base=options.base))

@@ -1,4 +1,4 @@
-"""A launcher with a fake server behind it, for what measures or stresses it."""
+"""A launcher with a fake server, for programs that measure or stress it."""
 
 import os
 import select
@@ -17,7 +17,7 @@ def now():
 
 
 class Installation:
-    """A virtual environment as far as it can be seen without starting Python, with the fake server in it."""
+    """A virtual environment that looks real as long as Python is not started, with the fake server in it."""
 
     PACKAGES = ["gunicorn-27.0.1", "granian-2.8.7", "uvicorn-0.54.0", "uvicorn_worker-0.4.0", "uvloop-0.22.1"]
 
@@ -91,7 +91,7 @@ class Supervisor:
             pass
 
     def ask(self, *command):
-        """Asks it for something as a user does."""
+        """Runs a command against it, as a user does."""
         subprocess.run([self.binary, *command], env=self.environment, check=True, stdout=subprocess.DEVNULL)
 
     def next_start(self):
@@ -103,12 +103,12 @@ class Supervisor:
         return [Path(f"/proc/{self.process.pid}/task") / task for task in os.listdir(f"/proc/{self.process.pid}/task")]
 
     def wake_ups(self):
-        """Times that any of its threads went to sleep of its own accord."""
+        """How often its threads went to sleep voluntarily."""
         texts = [(task / "status").read_text() for task in self.tasks()]
         return sum(int(text.split("\nvoluntary_ctxt_switches:")[1].split()[0]) for text in texts)
 
     def cpu_time(self):
-        """Nanoseconds on a processor."""
+        """CPU time in nanoseconds."""
         return sum(int((task / "schedstat").read_text().split()[0]) for task in self.tasks())
 
     def memory(self):

@@ -26,7 +26,7 @@ MODULES = ["startup", "footprint", "supervision", "guard"]
 
 
 def version(program, *arguments):
-    """The first line of what a program says of its version."""
+    """The first line of a program's version output."""
     path = shutil.which(program)
     if not path:
         return None
@@ -35,7 +35,7 @@ def version(program, *arguments):
 
 
 def package_version(package, program):
-    """The version of a Debian package, for programs that do not tell their own."""
+    """The version of a Debian package, for programs that do not print their own."""
     if not shutil.which(program):
         return None
     command = ["dpkg-query", "--show", "--showformat=${Version}", package]

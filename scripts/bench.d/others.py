@@ -57,7 +57,7 @@ class Service:
         return began, self.pid
 
     def kill(self):
-        """Kills the service that runs now: a supervisor may have replaced it of its own accord."""
+        """Kills the current service, which the supervisor may have replaced already."""
         while select.select([self.fifo], [], [], 0)[0]:
             self.next_start()
         os.kill(self.pid, signal.SIGKILL)
@@ -78,7 +78,7 @@ class Service:
         os.close(self.fifo)
 
     def left(self):
-        """All that was started from here, which has our directory for its home."""
+        """All processes that were started from here; their HOME is our directory."""
         mark = f"HOME={self.directory}\0".encode()
         for entry in Path("/proc").glob("[0-9]*/environ"):
             with contextlib.suppress(OSError):

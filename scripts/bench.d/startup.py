@@ -1,4 +1,4 @@
-"""What stands in front of a program costs time before it begins: from the start of it to the program's first act."""
+"""The time that an init or launcher adds: from its start to the first instruction of the program behind it."""
 
 import os
 import random
@@ -32,7 +32,7 @@ def sections(options, installation):
 
 
 def contestants(options, installation):
-    """Name, command and environment of everything that can stand in front of a program."""
+    """Name, command and environment of everything that can start a program."""
     plain = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
     target = str(installation.venv / "bin/gunicorn")
     launcher = options.binary
@@ -90,7 +90,7 @@ def in_turns(options, installation):
 
 
 def old_way(options, installation):
-    """What the shell scripts that mcp-launch replaces do at least: ask Python three times, then exec."""
+    """The minimum that the shell scripts did which mcp-launch replaces: run Python three times, then exec."""
     ask = f"'{sys.executable}' -c 'import sys; print(sys.version_info[:2])' >/dev/null"
     script = f"{ask}; {ask}; {ask}; exec '{installation.venv}/bin/gunicorn'"
     argv = ["/bin/sh", "-c", script]
@@ -98,7 +98,7 @@ def old_way(options, installation):
 
 
 def services(options, installation):
-    """The same for supervisors, which are started with a service to look after, in turns."""
+    """The same for supervisors, which are started with one service, in turns."""
     available = [service for service in SERVICES if service.is_installed()]
     times = {service.name: [] for service in available}
     turns = min(options.iterations, FEW)

@@ -30,7 +30,7 @@ SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 
 
 class Lost(Exception):
-    """A signal without its effect."""
+    """A signal that had no effect."""
 
 
 class Launcher:
@@ -128,7 +128,7 @@ class Launcher:
         raise Lost("it left processes behind")
 
     def clear_away(self, server):
-        """Whatever became of it, nothing is left."""
+        """Ends everything that is left of it."""
         if self.status is None:
             for pid in {self.pid, self.process}:
                 with contextlib.suppress(ProcessLookupError):

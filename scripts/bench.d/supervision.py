@@ -1,4 +1,4 @@
-"""What supervision costs when something happens: at a respawn, at a reload, when it is asked."""
+"""How long supervision takes: a respawn, a reload, a status request, a probe."""
 
 import contextlib
 import os
@@ -73,7 +73,7 @@ def respawn_ours(options, installation):
 
 def reload(options, installation):
     """Nanoseconds that `mcp-launch reload` takes with a server that boots in no time: what the launcher adds to a
-    release's own boot. The old generation is gone before the next one is asked for."""
+    release's own boot. The old generation is gone before the next reload is requested."""
     times = []
     with Supervisor(options, installation) as supervisor:
         for turn in range(options.reloads):
@@ -86,7 +86,7 @@ def reload(options, installation):
 
 
 def status(options, installation):
-    """Nanoseconds from a question on the control socket to its whole answer, with 64 workers."""
+    """Nanoseconds from a request on the control socket to the end of the response, with 64 workers."""
     times = []
     with Supervisor(options, installation, workers=64) as supervisor:
         [path] = installation.root.glob("mcp-launch-*.sock")
@@ -104,7 +104,7 @@ def status(options, installation):
 
 
 def probes(options, installation):
-    """Nanoseconds that one probe takes from its start to its end, by what is asked with. They take turns."""
+    """Nanoseconds that one probe takes from its start to its end, for each kind of probe, in turns."""
     curl = shutil.which("curl")
     with Supervisor(options, installation) as supervisor:
         [path] = installation.root.glob("mcp-launch-*.sock")
@@ -125,7 +125,7 @@ def probes(options, installation):
 
 
 def time_to_end(name, argv, environment):
-    """Nanoseconds from before the start of a command until it has ended well."""
+    """Nanoseconds from before the start of a command until it has succeeded."""
     actions = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
     start = now()
     pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions)
