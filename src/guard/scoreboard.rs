@@ -3,14 +3,15 @@
 //! One per generation, in a memory file: it needs no writable directory, and is gone with the last process that has
 //! it. Forked workers inherit its descriptor; spawned ones open it through `/proc/MAIN/fd/N`.
 //!
-//! A header, then the slots, each of two cache lines, then room for a text (its length in a word, then the
-//! text in UTF-8): why the app could not be loaded, which whoever fails writes before it ends. Every field is one aligned word that one process
-//! writes (the owner of the slot) and others read, so a torn read can only mix an older with a newer field of the
-//! same worker, which is no worse than having read a moment earlier or later. All numbers are the machine's own.
+//! A header, then the slots, each of two cache lines, then room for a text (its length in a word, then the text in
+//! UTF-8): why the app could not be loaded, which the failing process writes before it ends. Every field is one aligned
+//! word that one process writes (the owner of the slot) and others read, so a torn read can only mix an older with a
+//! newer field of the same worker, which is no worse than having read a moment earlier or later. All numbers are in the
+//! byte order of the machine.
 //!
 //! A worker owns a slot by a POSIX record lock on its 128 bytes. The kernel lets go of the lock when the process ends,
 //! however it ends, so a slot can neither leak nor have two owners, and nobody has to free it. What the last owner
-//! wrote stays until the next one begins: who reads must know which processes live.
+//! wrote stays until the next one begins, so readers must know which processes are alive.
 //!
 //! `board.py` is the other end, and has the same numbers.
 

@@ -163,7 +163,7 @@ impl Container {
         (self.running.wait(), took)
     }
 
-    /// The same, where nothing should keep it from ending well and soon.
+    /// The same, for a container that should end soon and successfully.
     #[track_caller]
     pub fn stop_well(mut self) {
         let (code, took) = self.stop();

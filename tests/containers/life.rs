@@ -64,7 +64,7 @@ fn a_main_process_that_is_killed_is_replaced_while_its_workers_serve(server: &st
     container.stop_well();
 }
 
-/// A process that ends after whoever started it has gone.
+/// A process that ends after its parent.
 fn leave_an_orphan(container: &Container) {
     let answer = container.exec(&["sh", "-c", "sh -c 'echo $$; exec sleep 0.2' &"]);
     assert_eq!(answer.code, Some(0), "{answer:?}");

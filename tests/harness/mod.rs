@@ -365,7 +365,8 @@ impl Running {
         found
     }
 
-    /// What still lives of all that it started: descendants that were seen, and processes with its environment.
+    /// The processes that it started and that are still alive: descendants that were seen, and processes with its
+    /// environment.
     pub fn leftovers(&self) -> Vec<Pid> {
         let mark = self.directory.path().as_os_str().as_bytes();
         let marked = |pid: &Pid| {

@@ -14,11 +14,11 @@ thread_local! {
     static HELD: RefCell<Weak<MutexGuard<'static, ()>>> = RefCell::default();
 }
 
-/// Waits for this test's turn; a test that has it already goes on with it.
+/// Waits for this test's turn; a test that already has it continues.
 pub fn take_turn() -> Turn {
     HELD.with_borrow_mut(|held| {
         held.upgrade().unwrap_or_else(|| {
-            // A test that failed in its turn has ended it all the same.
+            // A test that failed has ended its turn as well.
             let turn = Rc::new(MACHINE.lock().unwrap_or_else(PoisonError::into_inner));
             *held = Rc::downgrade(&turn);
             turn

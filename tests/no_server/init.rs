@@ -95,7 +95,7 @@ fn every_signal_that_can_be_is_forwarded() {
 
 #[test]
 fn stop_signals_stop_the_command_and_the_init_together() {
-    // It handles the signals, and is stopped all the same.
+    // It handles the signals and is stopped nevertheless.
     let script = "import signal, time\n\
         for s in (18, 20, 21, 22): signal.signal(s, lambda number, _: print(number, flush=True))\n\
         print('ready', flush=True)\n\

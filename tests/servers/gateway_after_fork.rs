@@ -35,7 +35,7 @@ fn preloaded_workers_share_nothing_that_must_be_their_own() {
     assert!(!gunicorn.log().contains("could not be renewed"), "{}", gunicorn.log());
 }
 
-/// The negative control. When it fails, a newer gateway looks after itself and our file has less to do.
+/// The negative control. If it fails, a newer gateway does this itself and our file has less to do.
 #[test]
 fn without_the_file_preloaded_workers_share_it_all() {
     let Some(venv) = test_venv() else { return };

@@ -1,4 +1,4 @@
-//! A worker whose event loop stands still is replaced, and nobody else is disturbed; one that only looks like it is
+//! A worker whose event loop is blocked is replaced, and no other worker is affected; one that only looks hung is
 //! left alone.
 
 use std::net::TcpStream;
@@ -71,7 +71,7 @@ fn a_stopped_worker_is_replaced(server: &str) {
     is_replaced(running);
 }
 
-/// As a laptop whose lid was closed, or a paused machine: everything stands still and goes on.
+/// Like a closed laptop or a paused virtual machine: everything stops and resumes.
 fn a_pause_of_everything_is_no_hang(server: &str) {
     let Some(mut running) = start(server, "2") else { return };
     let all = [vec![running.pid()], running.descendants()].concat();

@@ -185,7 +185,7 @@ fn who_asks_meanwhile_is_answered() {
     running.wait_log("pre-start");
     let ready = (Some(1), "not ready: starting, pre_start runs\n".to_owned());
     assert_eq!(ask(&running, &["health"]), ready);
-    // Whoever restarts what is not live must not cut a migration off.
+    // A liveness probe must not lead to a restart in the middle of a migration.
     assert_eq!(ask(&running, &["health", "--live"]), (Some(0), "live: starting, pre_start runs\n".to_owned()));
     let (code, status) = ask(&running, &["status", "--json"]);
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();

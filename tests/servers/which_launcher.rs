@@ -114,7 +114,7 @@ fn a_strangers_socket_is_not_believed() {
             assert!(!answer.out.contains("evil") && answer.problem.contains("user 65534"), "{answer:?}");
         }
     }
-    // Ours is found all the same, wherever its socket came to be.
+    // Ours is found nevertheless, wherever its socket is.
     let mut own = ready(directory.path(), "127.0.0.1", port);
     let status = command(directory.path(), &["status", "--json", "--port", &port_text]).json();
     assert_eq!(status["launcher"]["pid"], own.pid().as_raw());

@@ -128,7 +128,7 @@ crate::for_both_servers!(
     who_does_not_finish_in_time_is_killed,
 );
 
-/// The limits do not need the guard, nor an app that it can be around.
+/// The limits work without the guard, and with an app that the guard cannot wrap.
 #[test]
 fn without_the_guard_as_well() {
     for server in ["gunicorn", "granian"] {

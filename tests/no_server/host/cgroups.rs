@@ -317,7 +317,7 @@ fn without_cgroups_no_use_of_memory_is_limited() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// For every path of groups the least limit of all levels counts, wherever it stands.
+    /// For every path of groups the lowest limit of all levels applies, wherever it is.
     #[test]
     fn the_least_limit_on_the_path_counts(
         quotas in prop::collection::vec(prop::option::of(1_000_u32..800_000), 1..5),

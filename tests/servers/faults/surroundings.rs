@@ -1,4 +1,4 @@
-//! A system that has no room, no files, nobody who reads: supervision goes on.
+//! A system without memory, descriptors, writable files or readers of the log: supervision continues.
 
 use std::fs::File;
 use std::io::Write;

@@ -70,7 +70,7 @@ fn a_broken_renewal_keeps_the_old_certificate(server: &str) {
     // Half of a renewal is waited for; only if that is all that comes it is said.
     running.wait_log("certificate files have changed but cannot be used");
     assert!(serves(&running, "v1/tls.crt"), "{}", running.log());
-    // And whoever mends it need not tell.
+    // Once the files are repaired, no request is needed.
     fs::copy(running.directory.path().join("v2/tls.crt"), running.directory.path().join("v1/tls.crt")).unwrap();
     running.wait_log_count(" ready ", 2);
     running.wait_log(" gone ");
