@@ -131,6 +131,16 @@ struct Suspect {
     reported: Option<Duration>,
 }
 
+/// What holds for all workers in one look.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    now: Duration,
+    /// Whether we were stopped ourselves since the last one.
+    was_paused: bool,
+    /// Before that no worker may be ended.
+    may_end_at: Option<Duration>,
+}
+
 /// The worker that was ended last, until the next one may be.
 #[derive(Debug, Clone, Copy)]
 struct Ending {
@@ -179,87 +189,76 @@ impl Liveness {
         self.suspects.retain(|id, _| workers.iter().any(|worker| worker.id == *id));
         self.started.retain(|id, _| workers.iter().any(|worker| worker.id == *id));
         self.speaks_lifespan |= workers.iter().any(|worker| worker.stamp.is_some_and(|stamp| !stamp.no_lifespan));
-        let mut next = self.ending.and_then(|ending| ending.kill_at);
-        let mut wait_until = |at: Duration| next = Some(next.map_or(at, |next| next.min(at)));
         let youngest = workers.iter().map(|worker| worker.started).max();
         let may_end_at = youngest.filter(|_| !self.rules.pace.is_zero()).map(|started| started + self.rules.pace);
+        let look = Look { now, was_paused, may_end_at };
+        let mut next = self.ending.and_then(|ending| ending.kill_at);
         for worker in workers {
-            let started = *self.started.entry(worker.id).or_insert(worker.started);
-            let Some((mark, allowed)) = self.rules.allowance(worker, started, self.speaks_lifespan) else { continue };
-            if self.ending.is_some_and(|ending| ending.verdict.id == worker.id) {
-                continue;
-            }
-            let due = mark + allowed;
-            let suspected = due.saturating_sub((STEP * LOOKS).min(allowed / 4));
-            if now < suspected {
-                self.suspects.remove(&worker.id);
-                wait_until(suspected);
-                continue;
-            }
-            let suspect = self.suspects.entry(worker.id).or_insert_with(|| Suspect::new(mark, now));
-            if suspect.mark != mark {
-                *suspect = Suspect::new(mark, now);
-            }
-            if suspect.before.is_none() {
-                suspect.before = condition(worker.id);
-            }
-            if was_paused {
-                suspect.needed = suspect.looks + LOOKS_AFTER_PAUSE;
-            }
-            if now >= suspect.again {
-                suspect.looks += 1;
-                suspect.again = now + STEP;
-            }
-            if suspect.looks <= suspect.needed || now < due {
-                wait_until(suspect.again);
-                continue;
-            }
-            let (Some(before), Some(is)) = (suspect.before, condition(worker.id)) else {
-                // It has just gone, or there is no descriptor to spare: nothing is done on a guess.
-                wait_until(now + STEP);
-                continue;
-            };
-            let verdict = |remedy| Verdict {
-                id: worker.id,
-                remedy,
-                is_starting: worker.stamp.is_none_or(|stamp| stamp.state == State::Starting),
-                silent: now.saturating_sub(mark),
-                watched: now.saturating_sub(suspect.since),
-                cpu: is.cpu.saturating_sub(before.cpu),
-                state: is.state,
-            };
-            if is.is_writing {
-                if suspect.reported.is_none_or(|at| now >= at + REPORTS) {
-                    suspect.reported = Some(now);
-                    verdicts.push(verdict(Remedy::Report));
-                }
-                suspect.again = now + EXCUSED;
-            } else if self.ending.is_some()
-                || is_starved(&is, &before, now.saturating_sub(suspect.since)) && now < due + allowed
-            {
-                suspect.again = now + STEP;
-            } else if let Some(at) = may_end_at.filter(|at| now < *at) {
-                suspect.again = at;
-            } else {
-                let says_where = worker.stamp.is_some_and(|stamp| stamp.traceback_on_abort) && !is.is_stopped();
-                let verdict = verdict(if says_where { Remedy::Abort } else { Remedy::Kill });
-                self.ending = Some(Ending { verdict, at: now, kill_at: says_where.then_some(now + ABORT_GRACE) });
-                verdicts.push(verdict);
-                if says_where {
-                    wait_until(now + ABORT_GRACE);
-                }
-                continue;
-            }
-            wait_until(suspect.again);
+            let (verdict, again) = self.judge(worker, look, &mut condition);
+            verdicts.extend(verdict);
+            next = next.into_iter().chain(again).min();
         }
-        let ready = workers.iter().filter(|worker| worker.stamp.is_some_and(|stamp| stamp.state == State::Ready));
-        if ready.count() < planned {
+        let is_ready = |worker: &&Sample| worker.stamp.is_some_and(|stamp| stamp.state == State::Ready);
+        if workers.iter().filter(is_ready).count() < planned {
             // Nobody tells us when one gets ready.
-            let again = now + self.rules.timeout;
-            next = Some(next.map_or(again, |next| next.min(again)));
+            next = next.into_iter().chain([now + self.rules.timeout]).min();
         }
         self.next = next;
         verdicts
+    }
+
+    /// Looks at one worker: what is to be done about it, and when to look again.
+    fn judge(
+        &mut self,
+        worker: &Sample,
+        Look { now, was_paused, may_end_at }: Look,
+        condition: &mut impl FnMut(ProcessId) -> Option<ThreadStats>,
+    ) -> (Option<Verdict>, Option<Duration>) {
+        let started = *self.started.entry(worker.id).or_insert(worker.started);
+        let is_being_ended = self.ending.is_some_and(|ending| ending.verdict.id == worker.id);
+        let allowance = self.rules.allowance(worker, started, self.speaks_lifespan).filter(|_| !is_being_ended);
+        let Some((mark, allowed)) = allowance else { return (None, None) };
+        let due = mark + allowed;
+        let suspected = due.saturating_sub((STEP * LOOKS).min(allowed / 4));
+        if now < suspected {
+            self.suspects.remove(&worker.id);
+            return (None, Some(suspected));
+        }
+        let suspect = self.suspects.entry(worker.id).or_insert_with(|| Suspect::new(mark, now));
+        if !suspect.look(mark, now, was_paused, || condition(worker.id)) || now < due {
+            return (None, Some(suspect.again));
+        }
+        let (Some(before), Some(is)) = (suspect.before, condition(worker.id)) else {
+            // It has just gone, or there is no descriptor to spare: nothing is done on a guess.
+            return (None, Some(now + STEP));
+        };
+        let watched = now.saturating_sub(suspect.since);
+        let verdict = |remedy| Verdict {
+            id: worker.id,
+            remedy,
+            is_starting: worker.stamp.is_none_or(|stamp| stamp.state == State::Starting),
+            silent: now.saturating_sub(mark),
+            watched,
+            cpu: is.cpu.saturating_sub(before.cpu),
+            state: is.state,
+        };
+        if is.is_writing {
+            suspect.again = now + EXCUSED;
+            return (suspect.take_report(now).then(|| verdict(Remedy::Report)), Some(suspect.again));
+        }
+        if self.ending.is_some() || is_starved(&is, &before, watched) && now < due + allowed {
+            suspect.again = now + STEP;
+            return (None, Some(suspect.again));
+        }
+        if let Some(at) = may_end_at.filter(|at| now < *at) {
+            suspect.again = at;
+            return (None, Some(at));
+        }
+        let says_where = worker.stamp.is_some_and(|stamp| stamp.traceback_on_abort) && !is.is_stopped();
+        let verdict = verdict(if says_where { Remedy::Abort } else { Remedy::Kill });
+        let kill_at = says_where.then_some(now + ABORT_GRACE);
+        self.ending = Some(Ending { verdict, at: now, kill_at });
+        (Some(verdict), kill_at)
     }
 
     /// Kills the worker that did not end on SIGABRT, and finds out whether the next one may be ended.
@@ -288,6 +287,39 @@ impl Liveness {
 impl Suspect {
     const fn new(mark: Duration, now: Duration) -> Self {
         Self { mark, since: now, before: None, looks: 0, needed: LOOKS, again: now, reported: None }
+    }
+
+    /// Takes one more look, and says whether there have been enough of them. A newer stamp starts anew.
+    fn look(
+        &mut self,
+        mark: Duration,
+        now: Duration,
+        was_paused: bool,
+        condition: impl FnOnce() -> Option<ThreadStats>,
+    ) -> bool {
+        if self.mark != mark {
+            *self = Self::new(mark, now);
+        }
+        if self.before.is_none() {
+            self.before = condition();
+        }
+        if was_paused {
+            self.needed = self.looks + LOOKS_AFTER_PAUSE;
+        }
+        if now >= self.again {
+            self.looks += 1;
+            self.again = now + STEP;
+        }
+        self.looks > self.needed
+    }
+
+    /// Whether it is time for a line in the log, which counts as written.
+    fn take_report(&mut self, now: Duration) -> bool {
+        let is_due = self.reported.is_none_or(|at| now >= at + REPORTS);
+        if is_due {
+            self.reported = Some(now);
+        }
+        is_due
     }
 }
 
