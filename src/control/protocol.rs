@@ -208,7 +208,7 @@ pub struct Load {
 pub struct WorkerExit {
     /// Its process, which is gone.
     pub pid: i32,
-    /// `exit`, `signal`, `oom`, `hung`, `rss` or `age` (replaced because of that limit), or `unknown`.
+    /// `exit`, `signal`, `oom`, `hung`, `rss`, `age` or `requests` (replaced because of that limit), or `unknown`.
     pub cause: String,
     /// Its exit status, if it exited.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -104,6 +104,7 @@ fn cause(exit: &WorkerExit) -> String {
         ("hung", ..) => "hung, killed".to_owned(),
         ("rss", ..) => "too large, replaced".to_owned(),
         ("age", ..) => "too old, replaced".to_owned(),
+        ("requests", ..) => "replaced after its number of requests".to_owned(),
         (_, Some(signal), _) => format!("killed by {signal}"),
         (_, None, Some(status)) => format!("exit status {status}"),
         (_, None, None) => "cause unknown".to_owned(),

@@ -12,7 +12,7 @@ import time
 _MAGIC, _VERSION, _SLOT = b"MCPLGRD1", 2, 128
 _PID, _STATE, _IN_FLIGHT, _HIGH_WATER, _LAG, _MOST_LAG, _STREAMS, _FLAGS = 0, 1, 6, 7, 12, 13, 14, 15
 _CONNECTIONS, _TURNS, _LISTENER, _LIMIT, _SPREAD, _EXEMPT_IN_FLIGHT = 16, 17, 18, 19, 22, 23
-_CLAIMED, _HEARTBEAT, _SERVED, _REJECTED, _LEAVE_BY = 1, 2, 4, 5, 10
+_CLAIMED, _HEARTBEAT, _SERVED, _REJECTED, _LEAVE_BY, _MOST_REQUESTS = 1, 2, 4, 5, 10, 12
 # In the header: the launcher writes there by when all workers are to have left, and over how many milliseconds.
 _ALL_LEAVE_BY, _ALL_SPREAD = 3, 8
 _STARTING, _READY, _STOPPING = 1, 2, 3
@@ -181,3 +181,27 @@ def _trace_on_abort():
         except (AttributeError, OSError, RuntimeError, ValueError):
             return False
     return True
+
+
+# The launcher is not poked more often than this, in seconds.
+_POKE_PAUSE = 0.004
+_poked = 0.0
+
+
+def _poke():
+    """Wakes the launcher, which then looks at the board: who can take clients, and who is to be replaced."""
+    global _poked
+    if POKE is None:
+        return
+    _poked = time.monotonic()
+    try:
+        os.write(POKE, b"\0")
+    except OSError:
+        pass  # full: it is about to look anyway
+
+
+def _draw_most_requests():
+    """After how many requests this worker is to be replaced; 0 for never."""
+    import random
+
+    return MAX_REQUESTS[0] + random.randint(0, MAX_REQUESTS[1]) if MAX_REQUESTS else 0

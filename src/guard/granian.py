@@ -1,4 +1,4 @@
-# Granian: which listening socket a worker accepts from, and telling the launcher which workers can take clients.
+# Granian: which listening socket a worker accepts from, and watching the other workers for the launcher.
 
 # The number of this worker's socket among LISTENERS, counted from 1; 0 until it accepts.
 _own_listener = 0
@@ -7,8 +7,6 @@ _OPENED_BY_SERVER = 0xFFFFFFFF
 
 # A worker whose event loop has not turned for so long gets no new clients; in nanoseconds.
 _SILENT = 1_000_000_000
-# The launcher is not poked more often than this, in seconds.
-_POKE_PAUSE = 0.004
 
 
 def _use_own_listeners():
@@ -72,21 +70,6 @@ def _began_to_listen(number):
         except OSError:
             pass
     _poke()
-
-
-_poked = 0.0
-
-
-def _poke():
-    """Tells the launcher that somebody can take clients now, or no longer."""
-    global _poked
-    if POKE is None:
-        return
-    _poked = time.monotonic()
-    try:
-        os.write(POKE, b"\0")
-    except OSError:
-        pass  # full: it is about to look anyway
 
 
 class _Siblings:

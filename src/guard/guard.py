@@ -69,6 +69,7 @@ def _guard(inner):
             longs[_CLAIMED] = longs[_HEARTBEAT] = time.monotonic_ns()
             words[_FLAGS] = (_TRACEBACK_ON_ABORT if _trace_on_abort() else 0) | (0 if lifespan else _NO_LIFESPAN)
             words[_LISTENER], words[_LIMIT] = _own_listener, min(LIMIT or 0, 0xFFFFFFFF)
+            longs[_MOST_REQUESTS] = _draw_most_requests()
             words[_PID] = os.getpid()
             words[_STATE] = _STARTING
             keep_beating(launcher)
@@ -97,12 +98,14 @@ def _guard(inner):
         own, parent = os.getpid(), os.getppid()
         siblings = None
         if POKE is not None:
-            siblings, crossed = _Siblings(), _crossing(loop)
             os.set_inheritable(POKE, False)
+            if len(LISTENERS) > 1:
+                siblings, crossed = _Siblings(), _crossing(loop)
+        most_requests = longs[_MOST_REQUESTS] or sys.maxsize
         most_lag, due, told_to_end = 0, time.monotonic_ns() + int(BEAT * 1e9), None
 
         def beat():
-            nonlocal most_lag, due, told_to_end
+            nonlocal most_lag, due, told_to_end, most_requests
             if words[_PID] != own:
                 return
             now = time.monotonic_ns()
@@ -121,6 +124,9 @@ def _guard(inner):
                     os.kill(own, signal.SIGKILL)
             if siblings is not None:
                 siblings.look(now)
+            if served >= most_requests:
+                most_requests = sys.maxsize
+                _poke()
             due = now + int(BEAT * 1e9)
             loop.call_later(BEAT, beat)
 

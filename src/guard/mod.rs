@@ -80,12 +80,32 @@ pub struct Config {
     pub listeners: Vec<i32>,
     /// The length of their queues.
     pub backlog: u32,
+    /// After how many requests a worker wakes the launcher to be replaced.
+    pub max_requests: Option<MaxRequests>,
     /// The number of the descriptor through which a worker wakes the launcher, if it is to.
     pub poke: Option<i32>,
     /// The time between two heartbeats.
     pub beat: Duration,
     /// How long a worker may finish its requests when nobody is left to end it.
     pub grace: Duration,
+}
+
+/// After how many requests a worker is replaced. Each worker draws its own number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxRequests {
+    /// At least so many.
+    pub least: u32,
+    /// At most so many more.
+    pub jitter: u32,
+}
+
+impl MaxRequests {
+    /// The limit that these settings mean; none for 0.
+    #[must_use]
+    pub fn new(least: u64, jitter: u64) -> Option<Self> {
+        let [least, jitter] = [least, jitter].map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+        (least > 0).then_some(Self { least, jitter })
+    }
 }
 
 impl Config {
@@ -112,6 +132,11 @@ impl Config {
             ("LINE", descriptor(self.line)),
             ("LISTENERS", format!("({})", listeners.join(" "))),
             ("BACKLOG", self.backlog.to_string()),
+            (
+                "MAX_REQUESTS",
+                self.max_requests
+                    .map_or_else(|| "None".to_owned(), |most| format!("({}, {})", most.least, most.jitter)),
+            ),
             ("POKE", descriptor(self.poke)),
             ("BEAT", self.beat.as_secs_f64().to_string()),
             ("GRACE", self.grace.as_secs_f64().to_string()),

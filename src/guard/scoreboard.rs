@@ -69,6 +69,8 @@ mod slot {
     /// A word that goes with it.
     pub const SPREAD: usize = 88;
     // Then the requests in flight that are exempt from the limit; only workers look at them.
+    /// A long word.
+    pub const MAX_REQUESTS: usize = 96;
 }
 
 /// Bits of a slot's flags.
@@ -156,6 +158,8 @@ pub struct Slot {
     pub accepts: Accepts,
     /// How many requests it may have in flight at present, if that is limited.
     pub limit: Option<NonZeroU32>,
+    /// After how many requests it is to be replaced; 0 for never.
+    pub max_requests: u64,
     /// Whether the launcher has told it to leave.
     pub is_leaving: bool,
     /// Whether SIGABRT makes it write where it is (Python's faulthandler).
@@ -273,6 +277,7 @@ impl Scoreboard {
             turns: word(slot::TURNS),
             accepts: Accepts::from(word(slot::LISTENER)),
             limit: NonZeroU32::new(word(slot::LIMIT)),
+            max_requests: long(slot::MAX_REQUESTS),
             is_leaving: long(slot::LEAVE_BY) != 0,
             traceback_on_abort: flags & flag::TRACEBACK_ON_ABORT != 0,
             no_lifespan: flags & flag::NO_LIFESPAN != 0,

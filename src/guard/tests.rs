@@ -15,6 +15,7 @@ fn config() -> Config {
         line: None,
         listeners: vec![7, 8],
         backlog: 2048,
+        max_requests: None,
         poke: Some(9),
         board: Some(5),
         beat: Duration::from_millis(250),

@@ -198,6 +198,7 @@ impl Args<'_> {
             doubt: None,
             worker_timeout: inputs.worker_timeout.limit,
             sockets: self.worker_sockets(),
+            max_requests: self.max_requests(),
             obstacle,
         };
         launch.guard(around, inputs.resolution, self.findings)

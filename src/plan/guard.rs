@@ -6,7 +6,7 @@ use super::app::AppTarget;
 use super::common::Common;
 use super::modules::Module;
 use super::{Descriptor, Findings, Inherited, Launch, gateway};
-use crate::guard::{Config, MODULE};
+use crate::guard::{Config, MODULE, MaxRequests};
 use crate::host::Host;
 use crate::settings::value::{Mode, Server};
 use crate::settings::{Resolution, Settings};
@@ -35,6 +35,8 @@ pub(super) struct Around<'a> {
     pub sockets: WorkerSockets,
     /// Why it is not known whether the workers serve ASGI, so that no limit can be promised.
     pub doubt: Option<&'static str>,
+    /// After how many requests a worker is replaced.
+    pub max_requests: Option<MaxRequests>,
     /// How long an event loop may be silent, if that is watched.
     pub worker_timeout: Option<Duration>,
     /// Why the guard cannot be used.
@@ -122,16 +124,17 @@ impl Launch {
             self.descriptors.push(Descriptor { number, what });
             number
         };
-        let (mut line, mut listeners, mut poke, mut queue) = (None, Vec::new(), None, 0);
+        let (mut line, mut listeners, mut deals, mut queue) = (None, Vec::new(), false, 0);
         match around.sockets {
             WorkerSockets::Own if board.is_some() => line = Some(inherit(Inherited::BorrowedSockets)),
             WorkerSockets::Lent { workers, backlog } if board.is_some() => {
                 queue = backlog;
                 listeners = (0..workers).map(|_| inherit(Inherited::WorkerListener)).collect();
-                poke = (workers > 1).then(|| inherit(Inherited::Wakeup));
+                deals = workers > 1;
             }
             _ => {}
         }
+        let poke = board.is_some().then(|| inherit(Inherited::Wakeup));
         let config = Config {
             server: around.server,
             app: around.app.text.clone(),
@@ -145,9 +148,10 @@ impl Launch {
             balance: settings.balance.value,
             board,
             line,
-            beat: beat(around.worker_timeout).min(if poke.is_some() { DEALING_BEAT } else { SLOWEST_BEAT }),
+            beat: beat(around.worker_timeout).min(if deals { DEALING_BEAT } else { SLOWEST_BEAT }),
             listeners,
             backlog: queue,
+            max_requests: around.max_requests,
             poke,
             grace: settings.stop_timeout.0,
         };

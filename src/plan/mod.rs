@@ -27,6 +27,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::guard::MaxRequests;
 use crate::host::{Environment, Host, Instance, Version};
 use crate::problem::Problem;
 use crate::settings::checks::STOP_RESERVE;
@@ -201,6 +202,8 @@ pub struct Policy {
     pub workers_max_rss: Option<u64>,
     /// Age above which we replace a worker.
     pub workers_lifetime: Option<Duration>,
+    /// Requests after which we replace a worker.
+    pub max_requests: Option<MaxRequests>,
     /// The path that shows whether the app works.
     pub health_path: String,
     /// The length of the accept queue.
@@ -337,6 +340,7 @@ fn policy(settings: &Settings, server: Server, told: &ToldPolicy, limits: &Limit
         worker_timeout: told.worker_timeout,
         workers_max_rss: limits.max_rss,
         workers_lifetime: limits.lifetime,
+        max_requests: limits.requests,
         health_path: settings.health_path.value.0.clone(),
         backlog: count(told.backlog.unwrap_or(Common::of(server, settings).backlog.0)),
         tls_is_guessed: told.computes_tls,
@@ -398,11 +402,13 @@ impl Launch {
 struct Limits {
     max_rss: Option<u64>,
     lifetime: Option<Duration>,
+    requests: Option<MaxRequests>,
 }
 
 impl Limits {
-    fn new(max_rss: Option<MebiSize>, lifetime: Option<Lifetime>) -> Self {
+    fn new(max_rss: Option<MebiSize>, lifetime: Option<Lifetime>, requests: Option<MaxRequests>) -> Self {
         Self {
+            requests,
             max_rss: max_rss.map(|limit| limit.mebibytes() << 20),
             lifetime: lifetime.map(|seconds| Duration::from_secs(seconds.0)),
         }

@@ -236,6 +236,12 @@ options! {
     gunicorn_workers_lifetime: Option<Lifetime> = "", Gunicorn "workers_lifetime",
         ["GUNICORN_WORKERS_LIFETIME"], Gunicorn, flag: Some("workers-lifetime");
 
+    /// Replace a Granian worker after this many requests; 0 means never.
+    granian_max_requests: Int<0, 4_294_967_295> = "0", Granian "max_requests", ["GRANIAN_MAX_REQUESTS"],
+        Granian, flag: Some("max-requests");
+    /// Random number of requests, at most this, added to max_requests so that workers are not all replaced at once.
+    granian_max_requests_jitter: Int<0, 4_294_967_295> = "0", Granian "max_requests_jitter",
+        ["GRANIAN_MAX_REQUESTS_JITTER"], Granian, flag: Some("max-requests-jitter");
     /// Number of Granian workers.
     granian_workers: Workers = "auto", Granian "workers", ["GRANIAN_WORKERS"], Granian, flag: Some("workers"),
         short: Some('w');

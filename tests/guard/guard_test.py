@@ -35,6 +35,7 @@ DEFAULTS = {
     "LINE": None,
     "LISTENERS": (),
     "BACKLOG": 128,
+    "MAX_REQUESTS": None,
     "POKE": None,
     "BEAT": 0.01,
     "GRACE": 25,

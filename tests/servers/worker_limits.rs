@@ -28,16 +28,6 @@ fn grow(running: &Running, mebibytes: u32) -> Pid {
     Pid::from_raw(body.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap())
 }
 
-/// What remains: a server that is told to stop closes connections that it has accepted and on which nobody has asked yet.
-/// A worker that leaves must get no new clients before that.
-#[track_caller]
-fn assert_hardly_any_failed(load: Load) {
-    let answered = load.answered();
-    let failures = load.finish();
-    eprintln!("{} of {answered} failed", failures.len());
-    assert!(failures.len() as u64 <= 2 + answered / 10_000, "of {answered}: {failures:?}");
-}
-
 /// A request that nobody waits for.
 fn begin(port: u16, path: &str) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -68,7 +58,7 @@ fn a_worker_that_grows_too_big_is_replaced_and_only_it(server: &str) {
     assert!(running.log().contains(&format!("replacing a worker generation=1 pid={big} cause=rss limit=\"300M\"")));
     wait_until("the successor", || all_are_ready(&running));
     assert!(!is_alive(big));
-    assert_hardly_any_failed(load);
+    load.assert_nothing_lost();
     assert!(status(&running).contains("too large, replaced"), "{}", status(&running));
     assert_eq!(running.log().matches("worker exit").count(), 1, "{}", running.log());
     assert_eq!(running.stop(), 0, "{}", running.log());
@@ -81,7 +71,7 @@ fn workers_that_are_too_old_are_replaced_one_after_the_other(server: &str) {
     let first = running.descendants();
     let load = Load::start(running.port, "/", 4);
     running.wait_log_count("cause=age", 4);
-    assert_hardly_any_failed(load);
+    load.assert_nothing_lost();
     let log = running.log();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("cause=age")).take(4).collect();
     let order: Vec<bool> = lines.iter().map(|line| line.contains("worker exit")).collect();
@@ -89,6 +79,23 @@ fn workers_that_are_too_old_are_replaced_one_after_the_other(server: &str) {
     assert_eq!(first.iter().filter(|pid| is_alive(**pid)).count(), 1, "the main process stays: {log}");
     assert_eq!(log.matches("ready generation=").count(), 1, "{log}");
     wait_until("the successor", || all_are_ready(&running));
+    assert_eq!(running.stop(), 0, "{}", running.log());
+}
+
+fn a_worker_that_has_had_its_requests_is_replaced_and_no_request_is_lost(server: &str) {
+    let env = [("GUNICORN_MAX_REQUESTS", "2000"), ("GRANIAN_MAX_REQUESTS", "2000")];
+    let jitter = [("GUNICORN_MAX_REQUESTS_JITTER", "1000"), ("GRANIAN_MAX_REQUESTS_JITTER", "1000")];
+    let env = [env, jitter].concat();
+    let Some(mut running) = start(server, &["--workers", "3", "--worker-timeout", "20s"], &env) else { return };
+    let load = Load::start(running.port, "/", 4);
+    running.wait_log_count("cause=requests", 6);
+    load.assert_nothing_lost();
+    let log = running.log();
+    let lines: Vec<bool> =
+        log.lines().filter(|line| line.contains("cause=requests")).map(|line| line.contains("worker exit")).collect();
+    assert_eq!(lines[..6], [false, true, false, true, false, true], "one at a time: {log}");
+    assert!(!log.contains("SIGKILL"), "{log}");
+    wait_until("all of them", || all_are_ready(&running));
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
 
@@ -123,6 +130,7 @@ fn who_does_not_finish_in_time_is_killed(server: &str) {
 crate::for_both_servers!(
     a_worker_that_grows_too_big_is_replaced_and_only_it,
     workers_that_are_too_old_are_replaced_one_after_the_other,
+    a_worker_that_has_had_its_requests_is_replaced_and_no_request_is_lost,
     the_only_worker_is_replaced_by_one_that_serves_before_it_leaves,
     a_worker_with_streams_is_replaced_in_time,
     who_does_not_finish_in_time_is_killed,

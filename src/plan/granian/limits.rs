@@ -1,6 +1,7 @@
 //! What happens to Granian's workers that end, or have become too large or too old.
 
 use super::Args;
+use crate::guard::MaxRequests;
 use crate::plan::{Limits, grace};
 use crate::settings::value::Mode;
 
@@ -38,6 +39,7 @@ impl Args<'_> {
         let settings = self.settings();
         if self.reloads() {
             let limits = [
+                (settings.granian_max_requests.0 > 0).then_some("max_requests"),
                 settings.granian_workers_max_rss.value.is_some().then_some("workers_max_rss"),
                 settings.granian_workers_lifetime.value.is_some().then_some("workers_lifetime"),
             ];
@@ -48,10 +50,16 @@ impl Args<'_> {
         }
         if respawns && settings.mode.value == Mode::Supervise {
             let (max_rss, lifetime) = (&settings.granian_workers_max_rss, &settings.granian_workers_lifetime);
-            return Some(Limits::new(max_rss.value, lifetime.value));
+            return Some(Limits::new(max_rss.value, lifetime.value, self.max_requests()));
         }
         self.own_limits();
         None
+    }
+
+    /// After how many requests a worker is replaced.
+    pub(super) fn max_requests(&self) -> Option<MaxRequests> {
+        let settings = self.settings();
+        MaxRequests::new(settings.granian_max_requests.0, settings.granian_max_requests_jitter.0)
     }
 
     /// Whether Granian reloads when the code changes; it then ends as soon as a worker does.
@@ -61,6 +69,12 @@ impl Args<'_> {
 
     /// Granian enforces the limits itself.
     fn own_limits(&mut self) {
+        let max_requests = self.settings().granian_max_requests.clone();
+        if max_requests.0 > 0 {
+            let origin = max_requests.origin;
+            self.findings
+                .warn(format!("max_requests (from {origin}) has no effect: Granian itself does not know it"));
+        }
         let settings = self.settings();
         let (max_rss, lifetime) =
             (settings.granian_workers_max_rss.clone(), settings.granian_workers_lifetime.clone());

@@ -30,6 +30,7 @@ use super::capabilities;
 use super::flags::{GUNICORN_NETWORKS, gunicorn_has};
 use super::guard::{Around, WorkerSockets};
 use super::{Descriptor, Findings, Inherited, Launch, Limits, Module, grace};
+use crate::guard::MaxRequests;
 use crate::host::{Host, Version};
 use crate::problem::{Origin, Problem};
 use crate::settings::value::{Mode, Server};
@@ -81,6 +82,13 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
     directives.extend(tls::tls(&mut launch, pair, resolution));
     directives.extend(tls::http(resolution, host, version, class.known.as_deref(), findings));
     let around = guarded(resolution, host, app, &own, &class, worker_timeout);
+    let counts_requests = counts_requests(settings, &own, resolution, &around);
+    if counts_requests {
+        directives.retain(|directive| !directive.setting.starts_with("max_requests"));
+        // A file that computes it has its way, and Gunicorn counts as well.
+        let explicit = settings.gunicorn_max_requests.is_explicit();
+        directives.push(Directive::new("max_requests", "--max-requests", Python::Int(0), explicit));
+    }
     if around.is_possible(settings) && !own.cmd_args.sets("proc_name") {
         // Gunicorn's default is what it imports, which is the guard.
         directives.push(Directive::default_value("proc_name", "--name", text(&app.text)));
@@ -147,8 +155,12 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
     launch.tls = settings.ssl.value || own.is_on("certfile") || own.is_on("keyfile");
     match settings.mode.value {
         Mode::Supervise => {
-            launch.limits =
-                Limits::new(settings.gunicorn_workers_max_rss.value, settings.gunicorn_workers_lifetime.value);
+            let requests = counts_requests.then(|| max_requests(settings)).flatten();
+            launch.limits = Limits::new(
+                settings.gunicorn_workers_max_rss.value,
+                settings.gunicorn_workers_lifetime.value,
+                requests,
+            );
         }
         Mode::Exec => limits_without_effect(settings).into_iter().for_each(|warning| findings.warn(warning)),
     }
@@ -196,10 +208,27 @@ fn guarded<'a>(
         worker_class: asked.map(str::to_owned),
         has_lifespan: true,
         sockets: WorkerSockets::Shared,
+        max_requests: max_requests(&resolution.settings),
         doubt: class.known.is_none().then_some("the configuration file computes the worker class"),
         worker_timeout: worker_timeout.limit,
         obstacle,
     }
+}
+
+/// Whether we replace workers after their number of requests, in place of Gunicorn, whose worker leaves before it has a
+/// successor: the guard counts, and our setting is the one that is in force.
+fn counts_requests(settings: &Settings, own: &Own, resolution: &Resolution, around: &Around) -> bool {
+    const NAME: &str = "max_requests";
+    let set_elsewhere = own.get(NAME).is_some() || own.cmd_args.sets(NAME) || server_args_set(resolution, NAME);
+    settings.mode.value == Mode::Supervise
+        && around.is_possible(settings)
+        && around.doubt.is_none()
+        && (settings.gunicorn_max_requests.is_explicit() || !set_elsewhere)
+        && !server_args_set(resolution, NAME)
+}
+
+fn max_requests(settings: &Settings) -> Option<MaxRequests> {
+    MaxRequests::new(settings.gunicorn_max_requests.0, settings.gunicorn_max_requests_jitter.0)
 }
 
 /// Gunicorn knows no limits of memory and age: without us nobody keeps them.

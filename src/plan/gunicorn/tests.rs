@@ -93,7 +93,7 @@ fn with_a_users_file_defaults_go_into_the_module_and_explicit_settings_stay_flag
     assert_eq!(words[..2], ["-c", "python:mcp_launch_gunicorn_config"]);
     assert!(words.contains(&"--timeout".to_owned()) && !words.contains(&"--max-requests".to_owned()), "{words:?}");
     let source = module(&plan).unwrap();
-    assert!(source.contains("max_requests = 100000") && !source.contains("timeout = 600"), "{source}");
+    assert!(source.contains("max_requests = 0") && !source.contains("timeout = 600"), "{source}");
 }
 
 #[test]
@@ -144,13 +144,13 @@ fn sockets_are_inherited_when_we_stay() {
     let plan = planned(&[], &installed_host());
     let words = argv(&plan).join(" ");
     assert!(words.contains("--bind 0.0.0.0:4444 ") && plan.listen_pid, "{words}");
-    assert_eq!(numbers(&plan), [3, 4, 5, 6]);
-    assert_eq!(plan.env[std::ffi::OsStr::new("PYTHONPATH")], "/proc/self/fd/6");
+    assert_eq!(numbers(&plan), [3, 4, 5, 6, 7]);
+    assert_eq!(plan.env[std::ffi::OsStr::new("PYTHONPATH")], "/proc/self/fd/7");
 
     let plan = planned(&[("MCP_LAUNCH_UDS", "/run/app.sock"), ("PYTHONPATH", "/srv/lib")], &installed_host());
     assert!(argv(&plan).join(" ").contains("--bind unix:/run/app.sock") && plan.listen_pid);
     assert_eq!(plan.env[std::ffi::OsStr::new("LISTEN_FDS")], "2");
-    assert_eq!(plan.env[std::ffi::OsStr::new("PYTHONPATH")], "/proc/self/fd/6:/srv/lib");
+    assert_eq!(plan.env[std::ffi::OsStr::new("PYTHONPATH")], "/proc/self/fd/7:/srv/lib");
 
     let plan = planned(&[("MCP_LAUNCH_MODE", "exec"), ("HOST", "::")], &installed_host());
     assert!(argv(&plan).join(" ").contains("--bind [::]:4444"));

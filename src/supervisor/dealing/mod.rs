@@ -29,6 +29,8 @@ pub(super) struct Dealing {
     withheld: BTreeMap<GenerationId, BTreeSet<usize>>,
     /// Of the list of workers, at the last look.
     revision: u64,
+    /// Whether a worker was told to leave since then.
+    one_leaves: bool,
     /// Workers that were looked for because they wrote to the scoreboard and were not known.
     sought: BTreeSet<Pid>,
 }
@@ -44,12 +46,16 @@ impl Component for Dealing {
         self.withheld.retain(|generation, _| world.running.contains_key(generation));
         let is_woken = world.running.values().filter_map(|running| running.wakeup.as_ref()).any(drain);
         let revision = std::mem::replace(&mut self.revision, world.workers.revision());
-        if !is_woken && revision == self.revision {
+        if !is_woken && !std::mem::take(&mut self.one_leaves) && revision == self.revision {
             return Vec::new();
         }
         self.seek_newcomers(world);
         let generations: Vec<GenerationId> = world.running.keys().copied().collect();
         generations.into_iter().filter_map(|generation| self.deal(generation, world)).collect()
+    }
+
+    fn observe(&mut self, _world: &mut World, action: &Action) {
+        self.one_leaves |= matches!(action, Action::RetireWorker { .. });
     }
 }
 

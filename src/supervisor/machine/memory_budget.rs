@@ -52,6 +52,13 @@ pub struct Shortage {
     pub size: Size,
 }
 
+/// The memory that is left on the level that has least; everything without limits.
+#[must_use]
+pub fn free(levels: &[MemoryUse]) -> u64 {
+    let free = |level: &MemoryUse| level.limit.saturating_sub(level.current.saturating_sub(level.inactive_file));
+    levels.iter().map(free).min().unwrap_or(u64::MAX)
+}
+
 /// What there is room for beside a generation of this size, given the use of memory on every level that has a
 /// limit. Without limits there is room.
 #[must_use]

@@ -75,6 +75,7 @@ mod tests {
             turns: 0,
             accepts: Accepts::Untold,
             limit: None,
+            max_requests: 0,
             is_leaving: false,
             traceback_on_abort: false,
             no_lifespan: false,

@@ -4,6 +4,7 @@
 
 pub mod policy;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -14,10 +15,12 @@ use super::component::{Component, Output, Ready, Waits};
 use super::machine::action::Action;
 use super::machine::event::Event;
 use super::machine::generation::Main;
+use super::machine::memory_budget;
 use super::observers::log::show_rounded;
 use super::watched::Watched;
 use super::workers::Cause;
-use crate::guard::scoreboard::{self, State};
+use crate::guard::scoreboard::{self, Slot, State};
+use crate::host;
 use crate::ids::{GenerationId, ProcessId};
 use crate::plan::Policy;
 use crate::proc::process::Process;
@@ -56,24 +59,35 @@ impl Component for Recycling {
             None => Watched::new(generation, Limits::new(rules, now)),
         };
         let watched = self.watched.insert(watched);
-        if !watched.take_change(world.workers.revision()) && now < watched.policy.next() {
+        let is_quiet = !watched.take_change(world.workers.revision()) && now < watched.policy.next();
+        if is_quiet && !(world.has_spent_worker(generation) && watched.policy.is_idle()) {
             return Vec::new();
         }
         let planned = world.workers.planned(generation).unwrap_or(1) as usize;
         let samples = world.sizes(generation, &world.workers.of(generation));
-        let order = watched.policy.look(now, planned, &samples, world.workers.replaces_hung);
+        let room = memory_left(watched.policy.may_grow());
+        let order = watched.policy.look(now, planned, &samples, world.workers.replaces_hung, room);
         order.map(|order| obey(generation, order, world)).into_iter().collect()
     }
 }
 
+/// How much memory there is for one worker more.
+fn memory_left(is_asked: bool) -> u64 {
+    if is_asked { memory_budget::free(&host::memory_use(Path::new("/"))) } else { 0 }
+}
+
 fn obey(generation: GenerationId, order: Order, world: &mut World) -> Output {
     match order {
+        Order::Grow(worker, excess) => {
+            world.write_replacing(generation, worker, excess, "replacing a worker");
+            Action::Signal { generation, signal: Signal::SIGTTIN }.into()
+        }
+        Order::Shrink(_) => Action::Signal { generation, signal: Signal::SIGTTOU }.into(),
         Order::Dismiss(worker, excess) => {
             world.write_replacing(generation, worker, excess, "replacing a worker");
-            world.workers.mark_killed(generation, worker.id.pid, excess.cause());
-            let within = world.plan_of(generation).map_or(Duration::ZERO, |plan| plan.policy.stop_timeout);
-            Action::RetireWorker { generation, worker: worker.id, within }.into()
+            retire(generation, worker, excess, world)
         }
+        Order::Withdraw(worker, excess) => retire(generation, worker, excess, world),
         Order::End(id) => signal(id, Signal::SIGTERM),
         Order::Kill(id) => {
             warn!(generation = generation.0, pid = %id, "the worker being replaced has not finished in time: SIGKILL");
@@ -86,6 +100,12 @@ fn obey(generation: GenerationId, order: Order, world: &mut World) -> Output {
     }
 }
 
+fn retire(generation: GenerationId, worker: Sample, excess: Excess, world: &mut World) -> Output {
+    world.workers.mark_killed(generation, worker.id.pid, excess.cause());
+    let within = world.plan_of(generation).map_or(Duration::ZERO, |plan| plan.policy.stop_timeout);
+    Action::RetireWorker { generation, worker: worker.id, within }.into()
+}
+
 fn signal(process: ProcessId, signal: Signal) -> Output {
     Action::SignalProcess { process, signal }.into()
 }
@@ -96,12 +116,13 @@ impl World {
         let Main::Alive(_) = serving.main else { return None };
         let plan = self.plans.get(&serving.plan)?;
         let Policy { workers_max_rss: rss, workers_lifetime: age, worker_timeout, stop_timeout, .. } = plan.policy;
-        if rss.is_none() && age.is_none() {
+        if rss.is_none() && age.is_none() && plan.policy.max_requests.is_none() {
             return None;
         }
         let interval = worker_timeout.map_or(SLOWEST, |timeout| (timeout / LOOKS).clamp(FASTEST, SLOWEST));
         let pace = plan.capabilities.least_age;
-        Some((serving.id, Rules { rss, age, grace: stop_timeout, pace, interval, renews: plan.workers == 1 }))
+        let (resizes, renews) = (plan.capabilities.is_resizable(), plan.workers == 1);
+        Some((serving.id, Rules { rss, age, grace: stop_timeout, pace, interval, resizes, renews }))
     }
 
     /// The workers of a generation with what they take. Children of the main process that are no workers are left out:
@@ -123,9 +144,16 @@ impl World {
                 None => usage.age >= boot,
             };
             let streams = slot.map_or(0, |slot| slot.streams);
-            Some(Sample { id: process.id(), age: usage.age, rss: usage.rss, streams, is_ready })
+            let (id, age, rss) = (process.id(), usage.age, usage.rss);
+            Some(Sample { id, age, rss, streams, is_ready, is_spent: slot.is_some_and(is_spent) })
         };
         workers.iter().filter_map(sample).collect()
+    }
+
+    /// Whether a worker has had its number of requests.
+    fn has_spent_worker(&self, generation: GenerationId) -> bool {
+        let board = self.running.get(&generation).and_then(|running| running.board.as_ref());
+        board.is_some_and(|board| board.slots().iter().any(|slot| slot.state == State::Ready && is_spent(slot)))
     }
 
     fn write_replacing(&self, generation: GenerationId, worker: Sample, excess: Excess, what: &str) {
@@ -139,9 +167,14 @@ impl World {
         let limit = self.plan_of(generation).and_then(|plan| match excess {
             Excess::Rss => plan.policy.workers_max_rss.map(show_size),
             Excess::Age => plan.policy.workers_lifetime.map(show_span),
+            Excess::Requests => plan.policy.max_requests.map(|most| format!("{} requests", most.least)),
         });
         limit.unwrap_or_default()
     }
+}
+
+fn is_spent(slot: &Slot) -> bool {
+    slot.max_requests > 0 && slot.served >= slot.max_requests
 }
 
 /// Nobody wants to know the rest.
@@ -154,6 +187,7 @@ impl Excess {
         match self {
             Self::Rss => Cause::Rss,
             Self::Age => Cause::Age,
+            Self::Requests => Cause::Requests,
         }
     }
 }

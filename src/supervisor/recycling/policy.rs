@@ -23,6 +23,8 @@ const YOUNG: Duration = Duration::from_mins(10);
 /// So much less often, to begin with at once and from then on after this.
 const YOUNG_PAUSE: Duration = Duration::from_mins(1);
 
+/// Where only requests are counted: a worker that has had its number wakes us.
+const IDLE: Duration = Duration::from_hours(24);
 /// From one try to replace a generation to the next.
 const RENEWAL_PAUSE: Duration = Duration::from_mins(10);
 
@@ -39,6 +41,8 @@ pub struct Rules {
     pub pace: Duration,
     /// Between two looks at the memory.
     pub interval: Duration,
+    /// Whether the main process can be told to have one worker more, and one less, which is the oldest then.
+    pub resizes: bool,
     /// Whether an only worker is replaced with its generation: not if there are more in the plan, which somebody has told
     /// the main process to do without.
     pub renews: bool,
@@ -57,6 +61,8 @@ pub struct Sample {
     pub streams: u32,
     /// Whether it serves.
     pub is_ready: bool,
+    /// Whether it has had its number of requests.
+    pub is_spent: bool,
 }
 
 /// The limit that a worker is past.
@@ -66,11 +72,19 @@ pub enum Excess {
     Rss,
     /// It is too old.
     Age,
+    /// It has had its number of requests.
+    Requests,
 }
 
 /// What is to be done about a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
+    /// Have the main process start one worker more, which is to take this one's place.
+    Grow(Sample, Excess),
+    /// Its successor is there: tell it to leave.
+    Withdraw(Sample, Excess),
+    /// Have the main process end the oldest worker, which is this one.
+    Shrink(ProcessId),
     /// Tell it to leave, so that it parts from its clients.
     Dismiss(Sample, Excess),
     /// SIGTERM, so that it finishes what it has.
@@ -85,6 +99,7 @@ pub enum Order {
 #[derive(Debug)]
 pub struct Limits {
     rules: Rules,
+    growing: Option<(ProcessId, Excess)>,
     leaving: Option<Leaving>,
     /// Before that nobody is replaced for being too big.
     too_big_from: Duration,
@@ -98,6 +113,8 @@ pub struct Limits {
 struct Leaving {
     id: ProcessId,
     end_at: Option<Duration>,
+    /// Whether its successor is there already.
+    has_successor: bool,
     kill_at: Option<Duration>,
 }
 
@@ -113,13 +130,25 @@ impl Limits {
     /// A watch that looks at once.
     #[must_use]
     pub const fn new(rules: Rules, now: Duration) -> Self {
-        Self { rules, leaving: None, too_big_from: now, renewal_from: now, next: now }
+        Self { rules, growing: None, leaving: None, too_big_from: now, renewal_from: now, next: now }
     }
 
     /// A watch over the generation that follows. What needs time to pass goes on: the next one may be as big again.
     #[must_use]
     pub fn following(&self, rules: Rules, now: Duration) -> Self {
         Self { too_big_from: self.too_big_from, renewal_from: self.renewal_from, ..Self::new(rules, now) }
+    }
+
+    /// Whether nobody is being replaced.
+    #[must_use]
+    pub const fn is_idle(&self) -> bool {
+        self.growing.is_none() && self.leaving.is_none()
+    }
+
+    /// Whether it matters how much memory is left.
+    #[must_use]
+    pub const fn may_grow(&self) -> bool {
+        self.rules.resizes && self.is_idle()
     }
 
     /// When to look again.
@@ -129,19 +158,37 @@ impl Limits {
     }
 
     /// Looks at the workers, of which so many should be ready. While another one is being ended for being hung, nobody
-    /// is told to leave.
-    pub fn look(&mut self, now: Duration, planned: usize, workers: &[Sample], one_is_hung: bool) -> Option<Order> {
+    /// is told to leave. `room` is how much memory a worker more may take.
+    pub fn look(
+        &mut self,
+        now: Duration,
+        planned: usize,
+        workers: &[Sample],
+        one_is_hung: bool,
+        room: u64,
+    ) -> Option<Order> {
         let ready = workers.iter().filter(|worker| worker.is_ready).count();
         if let Some(leaving) = &mut self.leaving {
             self.next = now + STEP;
             if workers.iter().any(|worker| worker.id == leaving.id) {
-                let end = leaving.end_at.take_if(|at| *at <= now).map(|_| Order::End(leaving.id));
+                let order = if leaving.has_successor { Order::Shrink } else { Order::End };
+                let end = leaving.end_at.take_if(|at| *at <= now).map(|_| order(leaving.id));
                 return end.or_else(|| leaving.kill_at.take_if(|at| *at <= now).map(|_| Order::Kill(leaving.id)));
             }
             if ready < planned {
                 return None;
             }
             self.leaving = None;
+        }
+        if let Some((id, excess)) = self.growing {
+            self.next = now + STEP;
+            if ready < planned {
+                return None;
+            }
+            self.growing = None;
+            // If it has ended by itself, it has a successor all the same: the next one to leave makes up for that.
+            let worker = workers.iter().find(|worker| worker.id == id).copied().or_else(|| Self::oldest(workers))?;
+            return Some(self.dismiss(now, worker, excess, true));
         }
         self.next = self.due(now, workers);
         if ready < planned || one_is_hung {
@@ -159,10 +206,26 @@ impl Limits {
             self.renewal_from = now + RENEWAL_PAUSE;
             return Some(Order::Renew(worker, excess));
         }
+        // Which worker the main process ends is not ours to choose: whose turn it is by age or requests can wait.
+        let oldest = Self::oldest(workers).filter(|oldest| oldest.id == worker.id || excess != Excess::Rss);
+        if let Some(oldest) = oldest.filter(|oldest| self.rules.resizes && oldest.rss <= room) {
+            self.growing = Some((oldest.id, excess));
+            self.next = now + STEP;
+            return Some(Order::Grow(oldest, excess));
+        }
+        Some(self.dismiss(now, worker, excess, false))
+    }
+
+    fn dismiss(&mut self, now: Duration, worker: Sample, excess: Excess, has_successor: bool) -> Order {
         let end_at = Some(now + self.rules.time_to_part(&worker));
-        self.leaving = Some(Leaving { id: worker.id, end_at, kill_at: Some(now + self.rules.grace) });
+        self.leaving = Some(Leaving { id: worker.id, end_at, has_successor, kill_at: Some(now + self.rules.grace) });
         self.next = now + STEP;
-        Some(Order::Dismiss(worker, excess))
+        if has_successor { Order::Withdraw(worker, excess) } else { Order::Dismiss(worker, excess) }
+    }
+
+    /// The worker that was started first.
+    fn oldest(workers: &[Sample]) -> Option<Sample> {
+        workers.iter().min_by_key(|worker| (worker.id.start, worker.id.pid)).copied()
     }
 
     /// The worker that is most in need of being replaced: the oldest, else the biggest.
@@ -171,7 +234,8 @@ impl Limits {
         let too_old = settled().filter(|worker| self.rules.age.is_some_and(|limit| worker.age >= limit));
         let too_big = settled().filter(|worker| self.rules.rss.is_some_and(|limit| worker.rss > limit));
         let oldest = too_old.max_by_key(|worker| worker.age).map(|worker| (*worker, Excess::Age));
-        oldest.or_else(|| {
+        let spent = settled().find(|worker| worker.is_spent).map(|worker| (*worker, Excess::Requests));
+        oldest.or(spent).or_else(|| {
             let biggest = too_big.max_by_key(|worker| worker.rss).filter(|_| now >= self.too_big_from);
             biggest.map(|worker| (*worker, Excess::Rss))
         })
@@ -183,6 +247,7 @@ impl Limits {
         if self.rules.rss.is_some() {
             return interval;
         }
+        let Some(_) = self.rules.age else { return now + IDLE };
         let left = |worker: &Sample| Some(self.rules.age?.max(self.rules.pace).saturating_sub(worker.age));
         let first = workers.iter().filter_map(left).min().unwrap_or(self.rules.interval);
         // One whose time has come waits for the others to be ready.
@@ -197,6 +262,7 @@ mod tests {
     use proptest::prelude::*;
 
     const START: Duration = Duration::from_hours(1);
+    const ROOM: u64 = u64::MAX;
     const MEBI: u64 = 1 << 20;
 
     fn rules() -> Rules {
@@ -206,26 +272,34 @@ mod tests {
             grace: Duration::from_secs(25),
             pace: Duration::from_secs(6),
             interval: Duration::from_secs(30),
+            resizes: false,
             renews: true,
         }
     }
 
     fn worker(number: i32, age_seconds: u64, mebibytes: u64) -> Sample {
         let id = ProcessId { pid: Pid::from_raw(number), start: 1 };
-        Sample { id, age: Duration::from_secs(age_seconds), rss: mebibytes * MEBI, streams: 0, is_ready: true }
+        Sample {
+            id,
+            age: Duration::from_secs(age_seconds),
+            rss: mebibytes * MEBI,
+            streams: 0,
+            is_ready: true,
+            is_spent: false,
+        }
     }
 
     #[test]
     fn who_is_within_the_limits_is_left_alone_and_looked_at_now_and_then() {
         let mut limits = Limits::new(rules(), START);
-        assert_eq!(limits.look(START, 2, &[worker(1, 60, 100), worker(2, 1799, 500)], false), None);
+        assert_eq!(limits.look(START, 2, &[worker(1, 60, 100), worker(2, 1799, 500)], false, ROOM), None);
         assert_eq!(limits.next(), START + rules().interval);
     }
 
     #[test]
     fn without_a_limit_of_memory_the_next_look_is_when_the_first_one_comes_of_age() {
         let mut limits = Limits::new(Rules { rss: None, ..rules() }, START);
-        assert_eq!(limits.look(START, 2, &[worker(1, 60, 900), worker(2, 1700, 900)], false), None);
+        assert_eq!(limits.look(START, 2, &[worker(1, 60, 900), worker(2, 1700, 900)], false, ROOM), None);
         assert_eq!(limits.next(), START + Duration::from_secs(100));
     }
 
@@ -233,43 +307,47 @@ mod tests {
     fn the_oldest_goes_first_and_the_next_when_there_is_another_in_its_place() {
         let mut limits = Limits::new(rules(), START);
         let (old, older, big) = (worker(1, 1801, 1), worker(2, 1805, 1), worker(3, 700, 900));
-        assert_eq!(limits.look(START, 3, &[old, older, big], false), Some(Order::Dismiss(older, Excess::Age)));
-        assert_eq!(limits.look(START + STEP, 3, &[old, older, big], false), None, "it leaves");
-        assert_eq!(limits.look(START + STEP * 2, 3, &[old, big], false), None, "it is gone");
+        assert_eq!(limits.look(START, 3, &[old, older, big], false, ROOM), Some(Order::Dismiss(older, Excess::Age)));
+        assert_eq!(limits.look(START + STEP, 3, &[old, older, big], false, ROOM), None, "it leaves");
+        assert_eq!(limits.look(START + STEP * 2, 3, &[old, big], false, ROOM), None, "it is gone");
         let starting = Sample { is_ready: false, ..worker(4, 1, 1) };
-        assert_eq!(limits.look(START + STEP * 3, 3, &[old, big, starting], false), None, "its successor starts");
+        assert_eq!(
+            limits.look(START + STEP * 3, 3, &[old, big, starting], false, ROOM),
+            None,
+            "its successor starts"
+        );
         let all = [old, big, worker(4, 2, 1)];
-        assert_eq!(limits.look(START + STEP * 4, 3, &all, false), Some(Order::Dismiss(old, Excess::Age)));
+        assert_eq!(limits.look(START + STEP * 4, 3, &all, false, ROOM), Some(Order::Dismiss(old, Excess::Age)));
     }
 
     #[test]
     fn who_does_not_finish_in_time_is_killed_once() {
         let mut limits = Limits::new(rules(), START);
         let workers = [worker(1, 9, 900), worker(2, 9, 1)];
-        assert_eq!(limits.look(START, 2, &workers, false), Some(Order::Dismiss(workers[0], Excess::Rss)));
+        assert_eq!(limits.look(START, 2, &workers, false, ROOM), Some(Order::Dismiss(workers[0], Excess::Rss)));
         let late = START + rules().grace;
-        assert_eq!(limits.look(START + STEP, 2, &workers, false), None);
-        assert_eq!(limits.look(START + LEAVES, 2, &workers, false), Some(Order::End(workers[0].id)));
-        assert_eq!(limits.look(START + LEAVES + STEP, 2, &workers, false), None);
-        assert_eq!(limits.look(late, 2, &workers, false), Some(Order::Kill(workers[0].id)));
-        assert_eq!(limits.look(late + STEP, 2, &workers, false), None);
+        assert_eq!(limits.look(START + STEP, 2, &workers, false, ROOM), None);
+        assert_eq!(limits.look(START + LEAVES, 2, &workers, false, ROOM), Some(Order::End(workers[0].id)));
+        assert_eq!(limits.look(START + LEAVES + STEP, 2, &workers, false, ROOM), None);
+        assert_eq!(limits.look(late, 2, &workers, false, ROOM), Some(Order::Kill(workers[0].id)));
+        assert_eq!(limits.look(late + STEP, 2, &workers, false, ROOM), None);
     }
 
     #[test]
     fn who_has_many_streams_has_more_time_to_close_them() {
         let mut limits = Limits::new(rules(), START);
         let workers = [Sample { streams: 500, ..worker(1, 9, 900) }, worker(2, 9, 1)];
-        assert_eq!(limits.look(START, 2, &workers, false), Some(Order::Dismiss(workers[0], Excess::Rss)));
-        assert_eq!(limits.look(START + STEP * 10, 2, &workers, false), None);
-        assert_eq!(limits.look(START + STEP * 11, 2, &workers, false), Some(Order::End(workers[0].id)));
+        assert_eq!(limits.look(START, 2, &workers, false, ROOM), Some(Order::Dismiss(workers[0], Excess::Rss)));
+        assert_eq!(limits.look(START + STEP * 10, 2, &workers, false, ROOM), None);
+        assert_eq!(limits.look(START + STEP * 11, 2, &workers, false, ROOM), Some(Order::End(workers[0].id)));
     }
 
     #[test]
     fn nobody_goes_while_another_is_missing_or_too_young() {
         let mut limits = Limits::new(rules(), START);
-        assert_eq!(limits.look(START, 2, &[worker(1, 60, 900)], false), None);
+        assert_eq!(limits.look(START, 2, &[worker(1, 60, 900)], false, ROOM), None);
         assert_eq!(
-            limits.look(START, 2, &[worker(1, 5, 900), worker(2, 5, 100)], false),
+            limits.look(START, 2, &[worker(1, 5, 900), worker(2, 5, 100)], false, ROOM),
             None,
             "Granian would give up"
         );
@@ -279,30 +357,51 @@ mod tests {
     fn the_only_worker_is_replaced_with_its_generation_and_not_again_and_again() {
         let mut limits = Limits::new(rules(), START);
         let only = worker(1, 1900, 900);
-        assert_eq!(limits.look(START, 1, &[only], false), Some(Order::Renew(only, Excess::Age)));
-        assert_eq!(limits.look(START + Duration::from_mins(1), 1, &[only], false), None);
-        assert!(limits.look(START + RENEWAL_PAUSE, 1, &[only], false).is_some());
+        assert_eq!(limits.look(START, 1, &[only], false, ROOM), Some(Order::Renew(only, Excess::Age)));
+        assert_eq!(limits.look(START + Duration::from_mins(1), 1, &[only], false, ROOM), None);
+        assert!(limits.look(START + RENEWAL_PAUSE, 1, &[only], false, ROOM).is_some());
         let now = START + RENEWAL_PAUSE + STEP;
         let mut next = limits.following(rules(), now);
         let as_big = worker(2, 10, 900);
-        assert_eq!(next.look(now, 1, &[as_big], false), None, "nor when the next one is no better");
-        assert!(next.look(now + RENEWAL_PAUSE, 1, &[as_big], false).is_some());
+        assert_eq!(next.look(now, 1, &[as_big], false, ROOM), None, "nor when the next one is no better");
+        assert!(next.look(now + RENEWAL_PAUSE, 1, &[as_big], false, ROOM).is_some());
     }
 
     #[test]
     fn a_worker_that_is_alone_because_somebody_wants_it_so_is_replaced_by_its_main_process() {
         let mut limits = Limits::new(Rules { renews: false, ..rules() }, START);
         let only = worker(1, 1900, 1);
-        assert_eq!(limits.look(START, 1, &[only], false), Some(Order::Dismiss(only, Excess::Age)));
+        assert_eq!(limits.look(START, 1, &[only], false, ROOM), Some(Order::Dismiss(only, Excess::Age)));
+    }
+
+    #[test]
+    fn a_successor_comes_first_where_the_main_process_can_be_told_and_there_is_memory() {
+        let resizing = Rules { resizes: true, ..rules() };
+        let mut limits = Limits::new(resizing, START);
+        let (spent, other) = (Sample { is_spent: true, ..worker(2, 600, 100) }, worker(1, 700, 100));
+        let workers = [spent, other];
+        assert_eq!(limits.look(START, 2, &workers, false, ROOM), Some(Order::Grow(other, Excess::Requests)));
+        let starting = Sample { is_ready: false, ..worker(3, 1, 50) };
+        assert_eq!(limits.look(START + STEP, 3, &[spent, other, starting], false, ROOM), None);
+        let all = [spent, other, worker(3, 2, 50)];
+        let now = START + STEP * 2;
+        assert_eq!(limits.look(now, 3, &all, false, ROOM), Some(Order::Withdraw(other, Excess::Requests)));
+        let later = now + rules().time_to_part(&other);
+        assert_eq!(limits.look(later, 3, &all, false, ROOM), Some(Order::Shrink(other.id)));
+        assert_eq!(limits.look(later + STEP, 2, &all, false, ROOM), None, "it finishes what it has");
+        let left = [spent, worker(3, 9, 50)];
+        assert_eq!(limits.look(later + STEP * 2, 2, &left, false, ROOM), Some(Order::Grow(spent, Excess::Requests)));
+        let mut limits = Limits::new(resizing, START);
+        assert_eq!(limits.look(START, 2, &workers, false, 0), Some(Order::Dismiss(spent, Excess::Requests)));
     }
 
     #[test]
     fn nobody_is_told_to_leave_while_a_hung_worker_is_being_ended() {
         let mut limits = Limits::new(rules(), START);
         let workers = [worker(1, 60, 900), worker(2, 60, 1)];
-        assert_eq!(limits.look(START, 2, &workers, true), None);
+        assert_eq!(limits.look(START, 2, &workers, true, ROOM), None);
         assert!(limits.next() > START);
-        assert!(limits.look(limits.next(), 2, &workers, false).is_some());
+        assert!(limits.look(limits.next(), 2, &workers, false, ROOM).is_some());
     }
 
     #[test]
@@ -312,7 +411,7 @@ mod tests {
         let (mut now, mut number) = (START, 2);
         let mut workers = vec![worker(1, 10, 900), worker(2, 10, 900)];
         while now < START + Duration::from_hours(1) {
-            if let Some(Order::Dismiss(gone, _)) = limits.look(now, 2, &workers, false) {
+            if let Some(Order::Dismiss(gone, _)) = limits.look(now, 2, &workers, false, ROOM) {
                 dismissed += 1;
                 number += 1;
                 workers.retain(|worker| worker.id != gone.id);
@@ -339,14 +438,14 @@ mod tests {
                 .map(|((age, size, is_ready), number)| Sample { is_ready: *is_ready, ..worker(number, *age, *size) })
                 .collect();
             let mut limits = Limits::new(rules(), START);
-            match limits.look(START, planned, &workers, false) {
+            match limits.look(START, planned, &workers, false, ROOM) {
                 Some(Order::Dismiss(gone, _)) => {
                     prop_assert!(planned > 1 && gone.is_ready);
                     let others = workers.iter().filter(|worker| worker.is_ready && worker.id != gone.id).count();
                     prop_assert!(others + 1 >= planned);
                 }
                 Some(Order::Renew(..)) => prop_assert_eq!(planned, 1),
-                Some(Order::End(_) | Order::Kill(_)) => prop_assert!(false),
+                Some(_) => prop_assert!(false),
                 None => {}
             }
             prop_assert!(limits.next() > START);

@@ -20,6 +20,8 @@ pub enum Cause {
     Rss,
     /// We had it replaced, because it had become too old.
     Age,
+    /// We had it replaced, because it had had its number of requests.
+    Requests,
     /// A signal ended it.
     Signal(i32),
     /// It exited.
@@ -47,6 +49,7 @@ impl Cause {
             Self::Hung => "hung",
             Self::Rss => "rss",
             Self::Age => "age",
+            Self::Requests => "requests",
             Self::Signal(_) => "signal",
             Self::Exit(_) => "exit",
             Self::Unknown => "unknown",
@@ -59,7 +62,7 @@ impl Cause {
         let number = match self {
             Self::Oom => libc::SIGKILL,
             Self::Signal(number) => number,
-            Self::Hung | Self::Rss | Self::Age | Self::Exit(_) | Self::Unknown => return None,
+            Self::Hung | Self::Rss | Self::Age | Self::Requests | Self::Exit(_) | Self::Unknown => return None,
         };
         Some(Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |signal| signal.to_string()))
     }
@@ -68,7 +71,9 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Oom | Self::Hung | Self::Rss | Self::Age | Self::Unknown => f.write_str(self.word()),
+            Self::Oom | Self::Hung | Self::Rss | Self::Age | Self::Requests | Self::Unknown => {
+                f.write_str(self.word())
+            }
             Self::Signal(_) => write!(f, "killed by {}", self.signal_name().unwrap_or_default()),
             Self::Exit(status) => write!(f, "exit status {status}"),
         }

@@ -160,12 +160,12 @@ impl Workers {
     pub fn advance(&mut self, ready: &BTreeSet<RawFd>, now: Instant) -> Vec<WorkerExit> {
         let mut exits = Vec::new();
         for set in self.sets.values_mut() {
-            let before = set.workers.len();
+            let (before, dismissed) = (set.workers.len(), set.dismissed);
             let ended = set.take_ended(ready, now);
             let recorded: Vec<WorkerExit> =
                 ended.iter().map(|worker| set.record_exit(worker, &mut self.oom, now)).collect();
-            // Those that were asked to end are not replaced.
-            let missing = recorded.iter().filter(|exit| !exit.expected).count();
+            // Those that their main process was told to do without are not replaced.
+            let missing = recorded.len() - (dismissed - set.dismissed) as usize;
             if missing > 0 && set.roster.stage == RosterStage::Serving && set.roster.main_alive {
                 let wanted = (set.workers.len() + missing).max(set.roster.planned as usize);
                 set.search = Some(Search::new(wanted, now));
@@ -252,8 +252,16 @@ impl Workers {
     /// Ends that were not expected since the start, by cause; every cause is there.
     #[must_use]
     pub fn ends(&self) -> BTreeMap<String, u64> {
-        let causes =
-            [Cause::Oom, Cause::Hung, Cause::Rss, Cause::Age, Cause::Signal(0), Cause::Exit(0), Cause::Unknown];
+        let causes = [
+            Cause::Oom,
+            Cause::Hung,
+            Cause::Rss,
+            Cause::Age,
+            Cause::Requests,
+            Cause::Signal(0),
+            Cause::Exit(0),
+            Cause::Unknown,
+        ];
         causes.map(|cause| (cause.word().to_owned(), self.ends.get(cause.word()).copied().unwrap_or(0))).into()
     }
 
@@ -286,8 +294,10 @@ impl WorkerSet {
     fn record_exit(&mut self, worker: &Worker, oom: &mut OomWatch, now: Instant) -> WorkerExit {
         let process = &worker.process;
         let cause = worker.remedy.unwrap_or_else(|| Cause::of(worker.status(), || oom.claim(now)));
-        let is_asked_for = matches!(cause, Cause::Exit(0) | Cause::Signal(libc::SIGTERM)) && self.dismissed > 0;
-        self.dismissed -= u32::from(is_asked_for);
+        let is_polite = matches!(cause, Cause::Exit(0) | Cause::Signal(libc::SIGTERM));
+        let is_recycled = matches!(cause, Cause::Rss | Cause::Age | Cause::Requests);
+        let is_asked_for = is_polite && self.dismissed > 0;
+        self.dismissed = self.dismissed.saturating_sub(u32::from(is_polite || is_recycled));
         let expected = is_asked_for || self.roster.stage == RosterStage::Leaving;
         self.restarts += u64::from(!expected);
         let exit = WorkerExit {

@@ -23,6 +23,7 @@ pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 pub(crate) fn policy() -> Policy {
     Policy {
+        max_requests: None,
         restart: Restart::OnFailure,
         restart_limit: 5,
         restart_window: SECOND * 600,
