@@ -19,6 +19,7 @@ use nix::unistd::Pid;
 
 use crate::host::Environment;
 use crate::sys::SignalState;
+use crate::sys::memory_file::{Content, memory_file};
 use crate::sys::spawn::{Group, Image, Setup, spawn};
 
 /// How much of a process's output is kept, from its end.
@@ -164,8 +165,7 @@ impl Tail {
 
 /// A file without a name, so that it does not need to be removed.
 fn in_memory(text: &str) -> std::io::Result<OwnedFd> {
-    use nix::sys::memfd::{MFdFlags, memfd_create};
-    let file = memfd_create(c"mcp-launch-script", MFdFlags::MFD_CLOEXEC)?;
+    let file = memory_file(c"mcp-launch-script", Content::Plain)?;
     std::fs::File::from(file.as_fd().try_clone_to_owned()?).write_all(text.as_bytes())?;
     Ok(file)
 }

@@ -4,6 +4,7 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod memory_file;
 pub(crate) mod pidfd;
 pub(crate) mod reuseport;
 pub(crate) mod scm;

@@ -5,8 +5,9 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use nix::errno::Errno;
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+
+use super::memory_file::{Content, memory_file};
 
 /// A memory file of fixed size, mapped. Other processes with the descriptor read and write it concurrently, so it is
 /// only ever accessed one word at a time.
@@ -24,16 +25,15 @@ impl SharedMemory {
     /// # Errors
     /// If the kernel has no memory or descriptor for it, or forbids such files.
     pub fn new(length: std::num::NonZeroUsize) -> nix::Result<Self> {
-        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        // Linux 6.3 asks for an explicit choice about executability, and may insist on it (vm.memfd_noexec = 2).
-        let file = memfd_create(c"mcp-launch-scoreboard", flags | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL))
-            .or_else(|errno| {
-                if errno == Errno::EINVAL { memfd_create(c"mcp-launch-scoreboard", flags) } else { Err(errno) }
-            })?;
+        let file = memory_file(c"mcp-launch-scoreboard", Content::Plain)?;
         nix::unistd::ftruncate(&file, i64::try_from(length.get()).map_err(|_| Errno::EINVAL)?)?;
         let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
         let seals = nix::fcntl::SealFlag::from_bits_retain(seals);
-        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_ADD_SEALS(seals))?;
+        match nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_ADD_SEALS(seals)) {
+            // Only memory files have seals; in another one it is left to our workers not to change its size.
+            Ok(_) | Err(Errno::EINVAL | Errno::EPERM) => {}
+            Err(errno) => return Err(errno),
+        }
         // SAFETY: a new mapping at an address chosen by the kernel; the file is as long as the mapping and stays so.
         let start = unsafe {
             mmap(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, &file, 0)?

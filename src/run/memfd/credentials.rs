@@ -12,9 +12,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::plan::{Credentials, Files, Inherited};
+use crate::sys::memory_file::{Content, memory_file as empty_file};
 
 /// What the names of our directories begin with.
 const PREFIX: &str = "mcp-launch-";
@@ -24,7 +24,7 @@ const PREFIX: &str = "mcp-launch-";
 /// # Errors
 /// When the kernel has no memory or descriptor for it.
 pub fn memory_file(credentials: Option<&Credentials>, what: &Inherited) -> io::Result<OwnedFd> {
-    let mut file = File::from(memfd_create(c"mcp-launch-tls", MFdFlags::MFD_CLOEXEC)?);
+    let mut file = File::from(empty_file(c"mcp-launch-tls", Content::Secret)?);
     match (credentials, what) {
         (Some(credentials), Inherited::Pair) => file.write_all(&credentials.pair.to_pem())?,
         (Some(credentials), _) => file.write_all(credentials.pair.authority.as_deref().unwrap_or_default())?,

@@ -5,17 +5,15 @@
 use std::io::Write;
 use std::os::fd::OwnedFd;
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
-
 use crate::plan::Module;
+use crate::sys::memory_file::{Content, memory_file as empty_file};
 
 /// Makes the memory file.
 ///
 /// # Errors
 /// When the kernel has no memory or descriptor for it.
 pub fn memory_file(modules: &[Module]) -> std::io::Result<OwnedFd> {
-    let fd = memfd_create(c"mcp-launch", MFdFlags::MFD_CLOEXEC)?;
-    let mut file = std::fs::File::from(fd);
+    let mut file = std::fs::File::from(empty_file(c"mcp-launch", Content::Plain)?);
     file.write_all(&archive(modules))?;
     Ok(file.into())
 }

@@ -10,9 +10,9 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::ask::ask;
+use crate::harness::ask::{all_are_ready, ask};
 use crate::harness::http::{answer, get, request};
-use crate::harness::{Launch, Running, is_root, wait_until};
+use crate::harness::{Launch, Running, children, is_root, tests_directory, venv, wait_until};
 
 /// A user that no system has.
 const NOBODY_AT_ALL: &[&str] = &["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"];
@@ -332,3 +332,27 @@ fn without_a_thread_a_standard_error_that_nobody_reads_changes_nothing() {
     let (_reader, writer) = full_pipe();
     goes_on(without_threads(Launch::fake("gunicorn", "serve", &[])).start_with_stderr(writer));
 }
+
+/// As under an old kernel, or a seccomp profile that refuses these calls.
+fn without_newer_system_calls_it_supervises_all_the_same(server: &str) {
+    let Some(venv) = venv() else { return };
+    let filter = tests_directory("apps").join("without_calls.py");
+    let calls = [libc::SYS_pidfd_open, libc::SYS_memfd_create, libc::SYS_close_range, libc::SYS_faccessat2];
+    let all = calls.map(|call| call.to_string()).join(",");
+    for refused in [calls[0].to_string(), calls[1].to_string(), all] {
+        let wrapper = ["python3", filter.to_str().unwrap(), &refused];
+        let mut running = Launch::app(&venv, server, &["--workers", "2"]).through(&wrapper).in_turn().start();
+        running.wait_log("ready generation=1");
+        wait_until("all workers", || all_are_ready(&running));
+        kill(children(running.children()[0])[0], Signal::SIGKILL).unwrap();
+        running.wait_log("worker exit generation=1");
+        wait_until("its successor", || all_are_ready(&running));
+        running.signal(Signal::SIGHUP);
+        running.wait_log("ready generation=2");
+        assert!(is_serving(&running), "{refused}");
+        assert_eq!(running.stop(), 0, "{}", running.log());
+        running.assert_nothing_left();
+    }
+}
+
+crate::for_both_servers!(without_newer_system_calls_it_supervises_all_the_same);
