@@ -1,7 +1,7 @@
 //! A plain init for any command: it forwards signals, reaps, and exits with the command's status.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -42,8 +42,9 @@ pub fn run(program: &Path, argv: &[OsString], env: &Environment, inherited: Sign
     super::adopt_orphans();
     let image = Image::new(program, argv, env).map_err(|errno| cannot("arguments", &errno.desc()))?;
     let interactive = nix::unistd::tcgetpgrp(std::io::stdin()).is_ok_and(|group| group == nix::unistd::getpgrp());
+    let home = leave_directory();
     let setup = Setup {
-        cwd: None,
+        cwd: home.as_deref(),
         descriptors: &[],
         group: if interactive { Group::Foreground } else { Group::Own },
         death_signal: None,
@@ -59,11 +60,17 @@ pub fn run(program: &Path, argv: &[OsString], env: &Environment, inherited: Sign
         Problem { exit, ..cannot("it could not be started", &error) }
     };
     let (child, report) = begin(&image, &setup).map_err(not_started)?;
-    // A directory that only we are in could not be unmounted or removed; the command has its own hold on it.
-    let _ = nix::unistd::chdir("/");
     let status = forward_until_exit(child, &mut signals);
     end_descendants(&mut signals);
     report.failure().map_or(Ok(status), |error| Err(not_started(error)))
+}
+
+/// Leaves the working directory, which could not be unmounted while we are in it, and returns it for the command, which
+/// has a hold of its own on it. If there is no way back by its path, we stay.
+fn leave_directory() -> Option<PathBuf> {
+    let home = std::env::current_dir().ok()?;
+    nix::unistd::chdir(&home).and_then(|()| nix::unistd::chdir("/")).ok()?;
+    Some(home)
 }
 
 fn wait_for_signal(signals: &BlockedSignals, timeout: PollTimeout) {

@@ -1,6 +1,5 @@
 //! `mcp-launch init -- CMD`: as good an init as tini and dumb-init.
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::harness::{self, Launch, PROGRAM, is_root, wait_for, wait_until};
@@ -62,14 +61,12 @@ fn arguments_and_environment_arrive_as_they_are() {
 
 #[test]
 fn the_command_works_where_init_was_started_and_init_holds_no_directory() {
-    let mut running = init("pwd; exec sleep 300").start();
-    wait_until("the command", || running.out().ends_with('\n'));
-    let directory = running.directory.path().canonicalize().unwrap();
-    assert_eq!(Path::new(running.out().trim()), directory);
-    let link = format!("/proc/{}/cwd", running.pid());
-    wait_until("init to leave it", || std::fs::read_link(&link).unwrap() == Path::new("/"));
-    running.signal(Signal::SIGTERM);
-    assert_eq!(running.wait(), 143);
+    let launch = init("pwd; readlink /proc/$PPID/cwd; ./here");
+    let here = launch.directory.path().join("here");
+    std::fs::write(&here, "#!/bin/sh\necho here").unwrap();
+    std::fs::set_permissions(&here, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let directory = launch.directory.path().canonicalize().unwrap();
+    assert_eq!(launch.finish().out, format!("{}\n/\nhere\n", directory.display()));
 }
 
 #[test]
