@@ -180,6 +180,19 @@ impl Launch {
         self
     }
 
+    /// Without one of its arguments.
+    pub fn without_argument(mut self, argument: &str) -> Self {
+        let mut command = Command::new(self.command.get_program());
+        command
+            .args(self.command.get_args().filter(|found| *found != argument))
+            .env_clear()
+            .envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .current_dir(self.command.get_current_dir().unwrap())
+            .stdin(Stdio::null());
+        self.command = command;
+        self
+    }
+
     /// Has another program execute it, which must not stay in between.
     pub fn through(mut self, wrapper: &[&str]) -> Self {
         let mut command = Command::new(wrapper[0]);

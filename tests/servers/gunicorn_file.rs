@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::harness::ask::ask;
 use crate::harness::http::get;
 use crate::harness::{Launch, Running, free_port, venv, wait_until};
+use nix::sys::signal::{Signal, kill};
 
 const READY: &str = "ready generation=1";
 
@@ -267,5 +268,49 @@ fn a_grace_that_is_computed_is_cut_with_a_word() {
     let mut running = ready(launch);
     let log = running.log();
     assert!(log.contains("graceful_timeout = 120 in the configuration file is more than"), "{log}");
+    assert_eq!(running.stop(), 0);
+}
+
+/// A metrics server in the main process, as many projects have it: no second generation can have its port.
+fn hook_that_binds(port: u16) -> String {
+    format!(
+        "import socket\ndef when_ready(server):\n    global kept\n    kept = socket.socket()\n    \
+         kept.bind(('127.0.0.1', {port}))\n    kept.listen()\n"
+    )
+}
+
+#[test]
+fn workers_that_serve_are_kept_although_no_successor_of_their_main_process_can_start() {
+    let Some(launch) = launch(&hook_that_binds(free_port()), &["--restart-limit", "2", "--backoff-max", "500ms"])
+    else {
+        return;
+    };
+    let port = launch.port;
+    let mut running = ready(launch.env("HOST", "127.0.0.1").env("PORT", port.to_string()));
+    running.signal(Signal::SIGHUP);
+    running.wait_log("the old generation was kept");
+    assert_eq!(get(port, "/health").unwrap().status, 200);
+    // The workers have inherited the socket of the hook, too.
+    kill(running.children()[0], Signal::SIGKILL).unwrap();
+    running.wait_log("its workers keep serving");
+    running.wait_log_count("server exit", 5);
+    assert_eq!(get(port, "/health").unwrap().status, 200, "{}", running.log());
+    running.stop();
+    running.assert_nothing_left();
+}
+
+#[test]
+fn a_release_whose_workers_die_soon_after_they_are_ready_is_a_failed_reload() {
+    let Some(launch) = launch("", &[]) else { return };
+    let port = launch.port;
+    let mut running = ready(launch.env("HOST", "127.0.0.1").env("PORT", port.to_string()));
+    let file = "import os, threading\ndef post_worker_init(worker):\n    \
+                threading.Timer(0.6, os._exit, [4]).start()\n";
+    std::fs::write(running.directory.path().join("gunicorn.conf.py"), file).unwrap();
+    let answer = ask(&running, &["reload"]);
+    assert_eq!(answer.code, Some(1), "{answer:?}\n{}", running.log());
+    for _ in 0..20 {
+        assert_eq!(get(port, "/health").unwrap().status, 200, "{}", running.log());
+    }
     assert_eq!(running.stop(), 0);
 }

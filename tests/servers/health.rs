@@ -2,7 +2,9 @@
 
 use std::process::{Command, Output};
 
-use crate::harness::{Launch, PROGRAM, Running, venv};
+use crate::harness::ask::all_are_ready;
+use crate::harness::{Launch, PROGRAM, Running, children, venv, wait_until};
+use nix::sys::signal::{Signal, kill};
 
 fn health(running: &Running, arguments: &[&str]) -> Output {
     let mut command = Command::new(PROGRAM);
@@ -27,4 +29,23 @@ fn a_server_on_a_unix_socket_is_asked_there(server: &str) {
     assert_eq!(health(&running, &["--uds", place]).status.code(), Some(3));
 }
 
-crate::for_both_servers!(a_server_on_a_unix_socket_is_asked_there);
+/// The main process is stopped, so that nobody replaces the workers that were killed.
+fn without_a_worker_that_can_answer_it_is_not_ready(server: &str) {
+    let Some(venv) = venv() else { return };
+    let mut running = Launch::app(&venv, server, &["--workers", "2"]).in_turn().start();
+    running.wait_log(" ready ");
+    wait_until("all workers", || all_are_ready(&running));
+    let main = running.children()[0];
+    kill(main, Signal::SIGSTOP).unwrap();
+    for worker in children(main) {
+        kill(worker, Signal::SIGKILL).unwrap();
+    }
+    let is_ready = || health(&running, &["--ready"]).status.code() == Some(0);
+    assert!(is_ready(), "nobody has waited for 5 s yet");
+    wait_until("it to be not ready", || !is_ready());
+    kill(main, Signal::SIGCONT).unwrap();
+    wait_until("it to be ready again", is_ready);
+    assert_eq!(running.stop(), 0, "{}", running.log());
+}
+
+crate::for_both_servers!(a_server_on_a_unix_socket_is_asked_there, without_a_worker_that_can_answer_it_is_not_ready);

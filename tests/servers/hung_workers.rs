@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::ask::{all_are_ready, ask};
 use crate::harness::http::{get, request};
-use crate::harness::{self, Launch, Running, is_alive, venv, wait_until};
+use crate::harness::{self, Launch, Running, is_alive, tests_directory, venv, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -115,7 +115,43 @@ fn a_worker_that_waits_for_its_output_to_be_read_is_reported_and_left_alone(serv
     assert_eq!(running.stop(), 0);
 }
 
+/// One that was replaced before is watched like the first.
+fn an_only_worker_is_replaced_again_and_again(server: &str) {
+    let Some(mut running) = start(server, "1") else { return };
+    for time in 1..=2 {
+        kill(a_worker(&running), Signal::SIGSTOP).unwrap();
+        running.wait_log_count("worker hung", time);
+        wait_until("its successor", || get(running.port, "/").is_ok_and(|answer| answer.status == 200));
+        wait_until("it to be ready", || all_are_ready(&running));
+    }
+    assert_eq!(running.stop(), 0, "{}", running.log());
+}
+
+/// The app is imported in the worker, which has no slot on the board yet: it has the startup timeout.
+fn a_successor_that_hangs_at_its_import_is_replaced(server: &str) {
+    let Some(venv) = venv() else { return };
+    let arguments = ["--workers", "2", "--worker-timeout", TIMEOUT, "--startup-timeout", "8s"];
+    let launch = Launch::app(&venv, server, &arguments).in_turn();
+    let (app, hang) = (launch.directory.path().join("once.py"), launch.directory.path().join("hang"));
+    let source = "import os, time\nif os.path.exists(os.environ['HANG']):\n    os.remove(os.environ['HANG'])\n    \
+                  time.sleep(1000)\nfrom hello import app\n";
+    std::fs::write(&app, source).unwrap();
+    let path = format!("{}:{}", launch.directory.path().display(), tests_directory("apps").display());
+    let launch = launch.env("HANG", &hang).env("PYTHONPATH", path).env("APP_MODULE", "once:app");
+    let mut running = launch.without_argument("hello:app").start();
+    running.wait_log("ready generation=1");
+    std::fs::write(&hang, "").unwrap();
+    kill(a_worker(&running), Signal::SIGKILL).unwrap();
+    wait_until("its successor to hang", || !hang.exists());
+    running.wait_log("worker does not become ready");
+    wait_until("all workers", || all_are_ready(&running));
+    assert_eq!(running.stop(), 0, "{}", running.log());
+    running.assert_nothing_left();
+}
+
 crate::for_both_servers!(
+    an_only_worker_is_replaced_again_and_again,
+    a_successor_that_hangs_at_its_import_is_replaced,
     a_worker_that_waits_for_its_output_to_be_read_is_reported_and_left_alone,
     a_blocked_event_loop_is_replaced_and_says_where_it_was,
     an_endless_loop_of_one_of_eight_workers_is_replaced,
