@@ -6,7 +6,7 @@ use super::gunicorn::Own;
 use super::gunicorn::address::parse;
 use super::{Bind, Findings};
 use crate::host::Host;
-use crate::problem::Problem;
+use crate::problem::{Exit, Problem};
 use crate::settings::value::{BindHost, Int, Server, Value};
 use crate::settings::{Origin, Resolution, Settings};
 
@@ -85,6 +85,9 @@ fn first(resolution: &Resolution, server: Server, own: &Own, findings: &mut Find
                  what it comes to",
                 default_address(settings)
             ));
+        } else if !told.is_texts() {
+            let hint = "use 'ADDRESS:PORT', 'unix:PATH' or a list of them";
+            findings.problem(Problem::new(Exit::Settings, format!("{told} is not an address")).hint(hint));
         } else if let Some(addresses) = told_to_gunicorn(settings, &told.texts(), &told.origin, findings) {
             return addresses;
         }

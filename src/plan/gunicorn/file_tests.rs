@@ -84,6 +84,10 @@ fn an_address_that_cannot_be_served_is_a_problem_with_its_line() {
     let found = problems(&[OTHER_APP], &host("x = 1\nbind = 'example.com:80'"));
     assert!(found[0].contains("example.com") && found[0].contains("key bind, line 2"), "{found:?}");
     assert!(problems(&[OTHER_APP], &host("bind = 'fd://5'"))[0].contains("LISTEN_FDS"));
+    for source in ["bind = 8000", "bind = True", "bind = [\"127.0.0.1:80\", 8000]"] {
+        let found = problems(&[OTHER_APP], &host(source));
+        assert!(found[0].contains(source) && found[0].contains("is not an address"), "{found:?}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::super::Findings;
 use super::super::workers::Told;
 use super::cmd_args::{self, CmdArgs};
 use crate::host::{Assigned, Assignments, Host, Literal};
-use crate::problem::Problem;
+use crate::problem::{Exit, Problem};
 use crate::settings::value::{App, Server, Value};
 use crate::settings::{Origin, Resolution, Setting, Settings};
 
@@ -93,7 +93,7 @@ impl<'a> Own<'a> {
             ),
             None => {}
             Some(Err(_)) => findings
-                .problem(Problem::setting(told.to_string(), &told.origin).hint(format!("use {}", App::expected()))),
+                .problem(Problem::new(Exit::Settings, told.to_string()).hint(format!("use {}", App::expected()))),
         }
         setting.clone()
     }
@@ -117,7 +117,7 @@ impl<'a> Own<'a> {
             )),
             _ if told.is_none() => {}
             _ => findings.problem(
-                Problem::setting(format!("{told} is not a worker count"), &told.origin).hint("use a whole number of at least 1"),
+                Problem::new(Exit::Settings, format!("{told} is not a worker count")).hint("use a whole number of at least 1"),
             ),
         }
         None
@@ -194,6 +194,15 @@ impl Given {
             // Gunicorn takes a text with commas for several.
             Some(Literal::Text(text)) => text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect(),
             _ => Vec::new(),
+        }
+    }
+
+    /// Whether it is nothing but texts, or nothing at all.
+    pub fn is_texts(&self) -> bool {
+        match &self.value {
+            Some(Literal::Sequence(values)) => values.iter().all(|value| matches!(value, Literal::Text(_))),
+            Some(Literal::Text(_) | Literal::None) => true,
+            _ => false,
         }
     }
 
