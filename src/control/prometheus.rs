@@ -68,7 +68,7 @@ fn each<V: Display>(text: &mut Exposition, generations: &[Generation], value: im
 type OfWorker = (&'static str, &'static str, fn(&Worker) -> Option<f64>);
 
 #[allow(clippy::cast_precision_loss, reason = "the format's numbers are of this kind")]
-const OF_WORKER: [OfWorker; 13] = [
+const OF_WORKER: [OfWorker; 14] = [
     ("worker_age_seconds", "Time since the start of a worker.", |worker| Some(worker.age_seconds)),
     ("worker_resident_memory_bytes", "Resident memory of a worker, shared pages included.", |worker| {
         Some(worker.rss_bytes as f64)
@@ -94,6 +94,9 @@ const OF_WORKER: [OfWorker; 13] = [
     }),
     ("worker_requests_in_flight_max", "Highest number of concurrent requests in a worker.", |worker| {
         load(worker, |load| f64::from(load.high_water))
+    }),
+    ("worker_connections", "Open connections of a worker, if its server tells.", |worker| {
+        worker.load.as_ref()?.connections.map(f64::from)
     }),
     ("worker_streams", "Open event streams and WebSockets of a worker.", |worker| {
         load(worker, |load| f64::from(load.streams))

@@ -198,6 +198,9 @@ pub struct Load {
     pub high_water: u32,
     /// Open event streams and web sockets.
     pub streams: u32,
+    /// Open connections, if its server tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
     /// The outcome of its requests.
     #[serde(flatten)]
     pub requests: Requests,

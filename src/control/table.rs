@@ -67,14 +67,15 @@ pub(super) fn generation_lines(generation: &Generation) -> String {
 
 /// What the kernel reports about a worker.
 const PROCESS: [&str; 4] = ["WORKER", "AGE", "RSS", "CPU"];
-/// What it reports itself: its state, requests in flight and their maximum, open streams, requests served and
-/// rejected, its latest event loop lag, and when the loop last ran.
-const LOAD: [&str; 8] = ["STATE", "BUSY", "PEAK", "STREAMS", "SERVED", "REJECTED", "LAG", "SEEN"];
+/// What it reports itself: its state, open connections, requests in flight and their maximum, open streams, requests
+/// served and rejected, its latest event loop lag, and when the loop last ran.
+const LOAD: [&str; 9] = ["STATE", "CONNS", "BUSY", "PEAK", "STREAMS", "SERVED", "REJECTED", "LAG", "SEEN"];
 
-fn load_cells(load: &Load) -> [String; 8] {
-    let Load { state, in_flight, high_water, streams, requests, .. } = load;
+fn load_cells(load: &Load) -> [String; 9] {
+    let Load { state, connections, in_flight, high_water, streams, requests, .. } = load;
     [
         state.clone(),
+        connections.map_or_else(|| "-".to_owned(), |connections| connections.to_string()),
         in_flight.to_string(),
         high_water.to_string(),
         streams.to_string(),
@@ -198,6 +199,7 @@ pub(super) mod tests {
             in_flight: 7,
             high_water: 64,
             streams: 3,
+            connections: Some(12),
             requests: Requests { served: 123_456, rejected: 8 },
         }
     }
@@ -210,8 +212,8 @@ pub(super) mod tests {
             "address 0.0.0.0:4444  restarts left 5  failures 0  served 200000  rejected 11\n",
             "generation 2  granian/2.8.7  serving  age 1h1m  main 41  workers 1/2  restarts 1\n",
             "  last worker exit: pid 7, killed by SIGKILL, after 1m1s, 2d7h ago\n",
-            "  WORKER    AGE     RSS    CPU  STATE  BUSY  PEAK  STREAMS  SERVED  REJECTED  LAG      SEEN\n",
-            "      42  59.9s  120.0M  3.21s  ready     7    64        3  123456         8  1ms  0.4s ago\n",
+            "  WORKER    AGE     RSS    CPU  STATE  CONNS  BUSY  PEAK  STREAMS  SERVED  REJECTED  LAG      SEEN\n",
+            "      42  59.9s  120.0M  3.21s  ready     12     7    64        3  123456         8  1ms  0.4s ago\n",
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }

@@ -11,12 +11,13 @@ import time
 # 16 long ones, in the machine's own byte order.
 _MAGIC, _VERSION, _SLOT = b"MCPLGRD1", 2, 128
 _PID, _STATE, _IN_FLIGHT, _HIGH_WATER, _LAG, _MOST_LAG, _STREAMS, _FLAGS = 0, 1, 6, 7, 12, 13, 14, 15
-_CONNECTIONS, _TURNS, _LISTENER, _LIMIT, _SPREAD, _EXEMPT_IN_FLIGHT = 16, 17, 18, 19, 22, 23
+_CONNECTIONS, _TURNS, _LISTENER, _LIMIT, _SPREAD, _EXEMPT_IN_FLIGHT, _EXPECTED = 16, 17, 18, 19, 22, 23, 26
 _CLAIMED, _HEARTBEAT, _SERVED, _REJECTED, _LEAVE_BY, _MOST_REQUESTS = 1, 2, 4, 5, 10, 12
-# In the header: the launcher writes there by when all workers are to have left, and over how many milliseconds.
-_ALL_LEAVE_BY, _ALL_SPREAD = 3, 8
+# In the header: the launcher writes there by when all workers are to have left, and over how many milliseconds; and the
+# workers whether one of them has more in flight than its limit.
+_ALL_LEAVE_BY, _ALL_SPREAD, _EXCEEDED = 3, 8, 9
 _STARTING, _READY, _STOPPING = 1, 2, 3
-_TRACEBACK_ON_ABORT, _NO_LIFESPAN = 1, 2
+_TRACEBACK_ON_ABORT, _NO_LIFESPAN, _COUNTS_CONNECTIONS = 1, 2, 4
 # At the board's end, a word with its length in front: why the app could not be loaded or started.
 _TEXT = 1024
 
@@ -74,7 +75,8 @@ _slot = None
 
 
 def _claim_slot():
-    """This process's slot, as words and as long words, and the launcher's process; none if there is no slot.
+    """This process's slot, as words and as long words, the launcher's process, and the other workers; none if there is
+    no slot.
 
     It is ours by a record lock, which the kernel takes back when the process ends, however it ends.
     """
@@ -104,7 +106,7 @@ def _claim_slot():
         # Those that were there already were told in their own slots.
         words[_SPREAD] = struct.unpack_from("=I", _map, 4 * _ALL_SPREAD)[0]
         longs[_LEAVE_BY] = struct.unpack_from("=Q", _map, 8 * _ALL_LEAVE_BY)[0]
-        return words, longs, launcher
+        return words, longs, launcher, _LivingSiblings(fd, slots, start)
     _say("the scoreboard is full: it is not seen how this worker is")
     return None
 

@@ -39,6 +39,8 @@ def _guard(inner):
     # Nobody's memory, until there is a slot: what counts need not ask.
     words, longs = memoryview(bytearray(_SLOT)).cast("I"), memoryview(bytearray(_SLOT)).cast("Q")
     open_streams, current_task = _Streams(words, longs), None
+    others = accepting = None
+    exceeded = bytes(1)
 
     def begin(lifespan):
         """Takes a slot, and gives the app its last form. A factory may raise; the next call then tries it again."""
@@ -61,18 +63,22 @@ def _guard(inner):
             words[_STATE] = _READY
 
     def claim(lifespan):
-        nonlocal words, longs
+        nonlocal words, longs, others, accepting, exceeded
         slot = _claim_slot()
         if slot is not None:
-            words, longs, launcher = slot
+            words, longs, launcher, others = slot
             open_streams.words, open_streams.longs = words, longs
             longs[_CLAIMED] = longs[_HEARTBEAT] = time.monotonic_ns()
             words[_FLAGS] = (_TRACEBACK_ON_ABORT if _trace_on_abort() else 0) | (0 if lifespan else _NO_LIFESPAN)
             words[_LISTENER], words[_LIMIT] = _own_listener, min(LIMIT or 0, 0xFFFFFFFF)
             longs[_MOST_REQUESTS] = _draw_most_requests()
+            if LIMIT is not None:
+                exceeded = others.exceeded
             words[_PID] = os.getpid()
             words[_STATE] = _STARTING
             keep_beating(launcher)
+            if DEALS and lifespan:
+                accepting = _deal(words, others, LIMIT)
 
     def meet(scope):
         """What the first request tells: where the app is mounted, which is the same for all. Uvicorn puts that in
@@ -81,6 +87,8 @@ def _guard(inner):
         if not begun:
             begin(False)
         met = True
+        if DEALS:
+            _say_unless_dealt(accepting)
         root = scope.get("root_path")
         if root:
             special = True
@@ -114,6 +122,8 @@ def _guard(inner):
                 most_lag = words[_MOST_LAG] = lag
             words[_LAG] = lag
             longs[_HEARTBEAT], longs[_SERVED] = now, served
+            if accepting is not None:
+                accepting.beat()
             # A dead parent's children go to the launcher. With the launcher dead as well nobody is left to end us.
             if os.getppid() not in (parent, launcher):
                 if told_to_end is None:
@@ -152,7 +162,7 @@ def _guard(inner):
         path = scope["path"]
         if path == health or special and (path in mounted_health or path.startswith(exempt)):
             return await admit(scope, receive, send)
-        if busy >= limit:
+        if (busy >= limit or exceeded[0]) and not may_have_one_more():
             return await refuse(scope["method"], send)
         busy += 1
         words[_IN_FLIGHT] = busy
@@ -277,7 +287,7 @@ def _guard(inner):
         path = scope["path"]
         is_exempt = path == health or special and (path in mounted_health or path.startswith(exempt))
         if not is_exempt:
-            if busy >= limit or streams >= most_streams:
+            if (busy >= limit or exceeded[0]) and not may_have_one_more() or streams >= most_streams:
                 await receive()
                 return await refuse_websocket(scope, send)
             busy += 1
@@ -310,6 +320,12 @@ def _guard(inner):
             else:
                 close(role)
         await socket.parted()
+
+    def may_have_one_more():
+        """Whether there is room for another request, here or in other workers: its client has its connection here."""
+        if others is None:
+            return busy < limit
+        return busy < 2 * limit and others.have_room(busy, limit)
 
     def open_stream(stream, scope):
         """A request becomes a stream and leaves the count, or is refused."""

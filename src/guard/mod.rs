@@ -18,8 +18,8 @@
 //!
 //! Of a worker that leaves, all answers say `Connection: close`, and what is open is closed bit by bit (`leave.py`).
 //!
-//! `board.py`, `loading.py`, `stand_in.py`, `granian.py`, `headers.py`, `leave.py` and `guard.py` are the parts of the
-//! one module.
+//! `board.py`, `siblings.py`, `loading.py`, `stand_in.py`, `granian.py`, `headers.py`, `leave.py` and `guard.py` are the parts
+//! of the one module, and `accept.py` under Gunicorn, where the workers deal clients out among themselves.
 
 pub mod scoreboard;
 
@@ -35,6 +35,8 @@ pub const MODULE: &str = "mcp_launch_guard";
 pub const SOURCE: &str = concat!(
     include_str!("board.py"),
     "\n\n",
+    include_str!("siblings.py"),
+    "\n\n",
     include_str!("loading.py"),
     "\n\n",
     include_str!("stand_in.py"),
@@ -47,6 +49,9 @@ pub const SOURCE: &str = concat!(
     "\n\n",
     include_str!("guard.py"),
 );
+
+/// What is put in front of it where workers share a listening socket that they can accept from politely.
+pub const ACCEPT: &str = include_str!("accept.py");
 
 /// What the guard is told. It is part of the module's text, so that neither the environment nor a file has it.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,8 +74,8 @@ pub struct Config {
     pub health_path: String,
     /// Beginnings of paths that are never refused.
     pub exempt: Vec<String>,
-    /// Whether clients are to be dealt out to the workers that can take them, see `MCP_LAUNCH_BALANCE`.
-    pub balance: bool,
+    /// Whether the workers deal clients out among themselves, see `MCP_LAUNCH_BALANCE`.
+    pub deals: bool,
     /// The number of the [scoreboard](scoreboard)'s descriptor, if there is one.
     pub board: Option<i32>,
     /// The number of the descriptor over which the launcher asks for a copy of a listening socket, if it does.
@@ -127,7 +132,7 @@ impl Config {
             ("MAX_STREAMS", number(self.max_streams)),
             ("HEALTH_PATH", literal(&self.health_path)),
             ("EXEMPT", format!("({exempt})")),
-            ("BALANCE", truth(self.balance).into()),
+            ("DEALS", truth(self.deals).into()),
             ("BOARD", descriptor(self.board)),
             ("LINE", descriptor(self.line)),
             ("LISTENERS", format!("({})", listeners.join(" "))),
@@ -146,7 +151,12 @@ impl Config {
         for (name, value) in constants {
             let _ = writeln!(text, "{name} = {value}");
         }
-        text + "\n" + SOURCE
+        text.push('\n');
+        if self.deals {
+            text += ACCEPT;
+            text += "\n\n";
+        }
+        text + SOURCE
     }
 }
 

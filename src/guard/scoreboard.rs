@@ -44,6 +44,7 @@ mod header {
     pub const LEAVE_BY: usize = 24;
     /// A word that goes with it.
     pub const SPREAD: usize = 32;
+    // A word at 36 is the workers' own: whether one of them has more in flight than its limit.
 }
 
 /// Offsets in a slot, in bytes.
@@ -71,12 +72,14 @@ mod slot {
     // Then the requests in flight that are exempt from the limit; only workers look at them.
     /// A long word.
     pub const MAX_REQUESTS: usize = 96;
+    // Then the clients that have been accepted and have not asked yet; only workers look at them.
 }
 
 /// Bits of a slot's flags.
 mod flag {
     pub const TRACEBACK_ON_ABORT: u32 = 1;
     pub const NO_LIFESPAN: u32 = 2;
+    pub const COUNTS_CONNECTIONS: u32 = 4;
 }
 
 /// Where a worker accepts clients, as far as it tells.
@@ -151,7 +154,7 @@ pub struct Slot {
     /// Event streams and web sockets that are open.
     pub streams: u32,
     /// Connections that it has open, if its server tells.
-    pub connections: u32,
+    pub connections: Option<u32>,
     /// How often its event loop has looked for new clients. It moves while the loop turns and clients come.
     pub turns: u32,
     /// Where it accepts clients.
@@ -273,7 +276,7 @@ impl Scoreboard {
             lag: microseconds(slot::LAG),
             most_lag: microseconds(slot::MOST_LAG),
             streams: word(slot::STREAMS),
-            connections: word(slot::CONNECTIONS),
+            connections: (flags & flag::COUNTS_CONNECTIONS != 0).then(|| word(slot::CONNECTIONS)),
             turns: word(slot::TURNS),
             accepts: Accepts::from(word(slot::LISTENER)),
             limit: NonZeroU32::new(word(slot::LIMIT)),

@@ -11,7 +11,7 @@ fn config() -> Config {
         max_streams: None,
         health_path: "/health".into(),
         exempt: vec!["/a".into(), "/b\"\\\n".into()],
-        balance: true,
+        deals: true,
         line: None,
         listeners: vec![7, 8],
         backlog: 2048,
@@ -26,9 +26,9 @@ fn config() -> Config {
 #[test]
 fn the_constants_are_python_and_what_was_meant() {
     let text = config().source();
-    let (constants, _) = text.split_once("# What stands above").unwrap();
+    let (constants, _) = text.split_once("# How clients").unwrap();
     let script = format!(
-        "{constants}\nprint([APP, LIMIT, MAX_STREAMS, EXEMPT, BOARD, BEAT, FACTORY, GRACE, BALANCE, LISTENERS, POKE])"
+        "{constants}\nprint([APP, LIMIT, MAX_STREAMS, EXEMPT, BOARD, BEAT, FACTORY, GRACE, DEALS, LISTENERS, POKE])"
     );
     let output = std::process::Command::new("python3").args(["-c", &script]).output().unwrap();
     let wanted = r#"['my.app:app', 2, None, ('/a', '/b"\\\n'), 5, 0.25, False, 25, True, (7, 8), 9]"#;

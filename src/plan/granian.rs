@@ -12,6 +12,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use super::app::AppTarget;
+use super::balance::Dealing;
 use super::flags::{GRANIAN_OWN_SOCKETS, granian_has, granian_since};
 use super::guard::{Around, WorkerSockets};
 use super::gunicorn::timeout::WorkerTimeout;
@@ -199,6 +200,7 @@ impl Args<'_> {
             worker_timeout: inputs.worker_timeout.limit,
             sockets: self.worker_sockets(),
             max_requests: self.max_requests(),
+            dealing: Dealing::OwnSockets,
             obstacle,
         };
         launch.guard(around, inputs.resolution, self.findings)

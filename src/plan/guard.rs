@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::app::AppTarget;
+use super::balance::Dealing;
 use super::common::Common;
 use super::modules::Module;
 use super::{Descriptor, Findings, Inherited, Launch, gateway};
@@ -39,6 +40,8 @@ pub(super) struct Around<'a> {
     pub max_requests: Option<MaxRequests>,
     /// How long an event loop may be silent, if that is watched.
     pub worker_timeout: Option<Duration>,
+    /// How clients can be dealt out.
+    pub dealing: Dealing,
     /// Why the guard cannot be used.
     pub obstacle: Option<String>,
 }
@@ -111,9 +114,7 @@ impl Launch {
             findings.decide("guard", decision, because);
             self.limit = limit;
         }
-        if !settings.balance.value {
-            findings.decide("balance", "off", settings.balance.origin.to_string());
-        }
+        let among_workers = around.dealing.decide(settings, findings);
         let board = (settings.mode.value == Mode::Supervise && around.has_lifespan).then(|| {
             let number = self.next_number(resolution);
             self.descriptors.push(Descriptor { number, what: Inherited::Scoreboard });
@@ -145,7 +146,7 @@ impl Launch {
             max_streams: settings.max_streams.value.map(|most| most.0),
             health_path: settings.health_path.value.0.clone(),
             exempt: exempt(settings, around.app),
-            balance: settings.balance.value,
+            deals: among_workers,
             board,
             line,
             beat: beat(around.worker_timeout).min(if deals { DEALING_BEAT } else { SLOWEST_BEAT }),

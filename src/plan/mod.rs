@@ -4,6 +4,7 @@
 //! Pure: nothing here reads a file, the clock or the environment.
 
 mod app;
+mod balance;
 mod bind;
 mod capabilities;
 mod common;

@@ -30,7 +30,7 @@ DEFAULTS = {
     "MAX_STREAMS": None,
     "HEALTH_PATH": "/health",
     "EXEMPT": (),
-    "BALANCE": False,
+    "DEALS": False,
     "BOARD": None,
     "LINE": None,
     "LISTENERS": (),

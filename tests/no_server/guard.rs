@@ -46,12 +46,18 @@ fn a_worker_that_leaves_parts_from_its_clients_on_every_python() {
     on_every_python("leave_test.py");
 }
 
+#[test]
+fn workers_accept_clients_that_others_are_not_better_for_on_every_python() {
+    on_every_python("accept_test.py");
+}
+
 fn on_every_python(test: &str) {
     let interpreters = interpreters();
     assert!(!interpreters.is_empty(), "no Python from 3.{} on", VERSIONS.start());
     let directory = tempfile::tempdir().unwrap();
     let guard = directory.path().join("guard.py");
-    std::fs::write(&guard, mcp_launch::guard::SOURCE).unwrap();
+    let whole = format!("{}\n\n{}", mcp_launch::guard::ACCEPT, mcp_launch::guard::SOURCE);
+    std::fs::write(&guard, whole).unwrap();
     for (version, python) in interpreters {
         let output = Command::new("timeout")
             .arg("60")

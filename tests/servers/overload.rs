@@ -150,15 +150,15 @@ fn exactly_the_excess_is_refused_at_once_and_the_capacity_comes_back(server: &st
 fn two_workers_never_have_more_in_flight_than_their_capacity(server: &str) {
     let Some((mut running, gate)) = start(server, &["--workers", "2"]) else { return };
     let volley = Volley::fire(running.port, "/wait", 4 * LIMIT);
-    // Connections spread unevenly, and a full worker refuses earlier.
     wait_until("everybody to be inside or refused", || {
         volley.count(503) + in_flight(&running) as usize == 4 * LIMIT as usize
     });
-    assert!(volley.count(503) >= 2 * LIMIT as usize);
+    assert_eq!(volley.count(503), 2 * LIMIT as usize);
     std::fs::write(&gate, "").unwrap();
     let answers = volley.finish();
     assert!(answers.iter().all(|answer| [200, 503].contains(&answer.0)), "{answers:?}");
-    assert!(board(&running).iter().all(|slot| slot.high_water <= LIMIT), "{:?}", board(&running));
+    // One may have more than its own part, when clients are spread unevenly, and never more than twice that.
+    assert!(board(&running).iter().all(|slot| slot.high_water <= 2 * LIMIT), "{:?}", board(&running));
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
 

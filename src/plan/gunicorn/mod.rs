@@ -25,6 +25,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use super::app::AppTarget;
+use super::balance::Dealing;
 use super::bind::Addresses;
 use super::capabilities;
 use super::flags::{GUNICORN_NETWORKS, gunicorn_has};
@@ -209,6 +210,7 @@ fn guarded<'a>(
         has_lifespan: true,
         sockets: WorkerSockets::Shared,
         max_requests: max_requests(&resolution.settings),
+        dealing: Dealing::AmongWorkers { condition: worker_class::condition_to_deal(class.known.as_deref()) },
         doubt: class.known.is_none().then_some("the configuration file computes the worker class"),
         worker_timeout: worker_timeout.limit,
         obstacle,

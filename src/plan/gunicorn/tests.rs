@@ -268,3 +268,33 @@ fn dev_mode_takes_a_class_that_reloads_and_says_of_others_that_they_do_not() {
     host.python.packages.insert("gunicorn".into(), Version(23, 0, 0));
     assert!(warned(&[dev], &host));
 }
+
+/// What `explain` says of dealing clients out, and whether the guard's text has what it takes.
+#[test]
+fn clients_are_dealt_out_where_the_workers_can_and_explain_says_so() {
+    let balance = |env: &[(&str, &str)]| {
+        let plan = planned(env, &installed_host());
+        let reason = plan.reasons.iter().find(|reason| reason.topic == "balance").unwrap();
+        let modules = plan.descriptors.iter().filter_map(|descriptor| match &descriptor.what {
+            Inherited::Modules(modules) => Some(modules),
+            _ => None,
+        });
+        let deals = modules.flatten().any(|module| module.source.contains("\nDEALS = True"));
+        (reason.decision.clone(), reason.because.clone(), deals)
+    };
+    let (decision, because, deals) = balance(&[OTHER_APP]);
+    assert_eq!((&*decision, deals), ("even", true));
+    assert!(because.contains("fewer connections accept first"), "{because}");
+    let (decision, _, deals) = balance(&[OTHER_APP, ("GUNICORN_WORKER_CLASS", "my.Worker")]);
+    assert!(decision.starts_with("even if my.Worker accepts") && deals, "{decision}");
+    for (env, why) in [
+        (("MCP_LAUNCH_BALANCE", "off"), "MCP_LAUNCH_BALANCE"),
+        (("MCP_LAUNCH_MODE", "exec"), "exec mode"),
+        (("MCP_LAUNCH_GUARD", "off"), "guard"),
+        (("GUNICORN_WORKER_CLASS", "gthread"), "guard"),
+    ] {
+        let (decision, because, deals) = balance(&[OTHER_APP, env]);
+        assert_eq!((&*decision, deals), ("off", false), "{env:?}");
+        assert!(because.contains(why), "{env:?}: {because}");
+    }
+}

@@ -101,6 +101,17 @@ fn is_asgi(class: &str) -> bool {
     is_uvicorn(class) || is_own_asgi(class)
 }
 
+/// What has to be so in order that the guard can accept for a worker of this class.
+pub(super) fn condition_to_deal(class: Option<&str>) -> Option<String> {
+    match class {
+        Some(class) if is_asgi(class) => None,
+        Some(class) => {
+            Some(format!("if {class} accepts as Uvicorn's workers or Gunicorn's asgi do; else its log says so"))
+        }
+        None => Some("if the worker class is Uvicorn's or Gunicorn's asgi, or derived from them".to_owned()),
+    }
+}
+
 /// Whether it is Gunicorn's own for ASGI apps.
 pub(super) fn is_own_asgi(class: &str) -> bool {
     [ASGI, "gunicorn.workers.gasgi.ASGIWorker"].contains(&class)

@@ -205,6 +205,7 @@ fn load(slot: &Slot) -> Load {
         in_flight: slot.in_flight,
         high_water: slot.high_water,
         streams: slot.streams,
+        connections: slot.connections,
         requests: Requests { served: slot.served, rejected: slot.rejected },
     }
 }

@@ -232,7 +232,7 @@ mod tests {
             lag: Duration::ZERO,
             most_lag: Duration::ZERO,
             streams: 0,
-            connections: 0,
+            connections: None,
             turns: 0,
             accepts: Accepts::Untold,
             limit: None,

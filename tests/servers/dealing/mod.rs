@@ -1,12 +1,15 @@
 //! Which worker a client meets: all get their share, and only those that can take clients get any.
 
 mod granian;
+mod gunicorn;
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::harness::http::{Connection, get};
-use crate::harness::{Launch, Running, venv};
+use crate::harness::{Launch, Running, tests_directory, venv};
 use nix::unistd::Pid;
 
 /// A real server with four workers, ready.
@@ -62,4 +65,39 @@ pub fn ask_fresh(port: u16, requests: usize) -> (BTreeMap<String, u32>, Duration
         *counts.entry(answer.body).or_default() += 1;
     }
     (counts, slowest)
+}
+
+/// Workers, in these tests.
+const WORKERS: u32 = 4;
+/// Keep-alive clients.
+const CLIENTS: u32 = 64;
+
+/// Medians of five trials: how many of the keep-alive clients the worker with the most has, as a multiple of the mean;
+/// when they come one by one, and at once.
+#[derive(Debug)]
+struct Spread {
+    one_by_one: f64,
+    at_once: f64,
+}
+
+impl Spread {
+    fn measure(address: &str, security: &str) -> Self {
+        let trials = |order| {
+            let output = Command::new(venv().unwrap().join("bin/python"))
+                .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/dealing/clients.py"))
+                .args([address, security, order, &CLIENTS.to_string(), &WORKERS.to_string(), "5"])
+                .current_dir(tests_directory("apps"))
+                .output()
+                .unwrap();
+            let median = String::from_utf8_lossy(&output.stdout);
+            median.trim().parse().unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+        };
+        Self { one_by_one: trials("one-by-one"), at_once: trials("at-once") }
+    }
+
+    #[track_caller]
+    fn assert_even(&self, case: &str) {
+        eprintln!("{case}: {self:?}");
+        assert!(self.one_by_one <= 1.5 && self.at_once <= 1.75, "{case}: {self:?}");
+    }
 }

@@ -1,7 +1,7 @@
 //! TLS with the real servers and with real clients (curl, openssl): keys of every kind, client certificates, versions,
 //! HTTP/2, renewals.
 
-mod certificates;
+pub mod certificates;
 mod http2;
 mod keys;
 mod peers;

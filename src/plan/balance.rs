@@ -1,0 +1,40 @@
+//! How clients are dealt out among the workers.
+
+use super::Findings;
+use crate::settings::Settings;
+use crate::settings::value::Mode;
+
+/// What a server allows.
+#[derive(Debug)]
+pub(super) enum Dealing {
+    /// The workers share their listening sockets, and the guard accepts for the server.
+    AmongWorkers {
+        /// What has to be so, and is not known.
+        condition: Option<String>,
+    },
+    /// Each worker has its own.
+    OwnSockets,
+}
+
+impl Dealing {
+    /// Whether the workers deal clients out among themselves. Says how it is, and why.
+    pub(super) fn decide(&self, settings: &Settings, findings: &mut Findings) -> bool {
+        let why_not = match (settings.balance.value, settings.mode.value) {
+            (false, _) => Some(settings.balance.origin.to_string()),
+            (true, Mode::Exec) => Some("in exec mode workers know nothing of each other".to_owned()),
+            (true, Mode::Supervise) => None,
+        };
+        if let Some(why_not) = why_not {
+            findings.decide("balance", "off", why_not);
+            return false;
+        }
+        let Self::AmongWorkers { condition } = self else { return false };
+        let because = "the workers share the listening socket: those with fewer connections accept first, and those that \
+                       are full, leaving or silent leave new clients to the others";
+        match condition {
+            None => findings.decide("balance", "even", because),
+            Some(condition) => findings.decide("balance", format!("even {condition}"), because),
+        }
+        true
+    }
+}

@@ -1,0 +1,353 @@
+//! Gunicorn's workers, which share one socket and accept politely.
+
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::{Spread, WORKERS};
+use crate::harness::ask::{all_are_ready, ask};
+use crate::harness::http::{Connection, Load, answer, get, request};
+use crate::harness::{Launch, Running, children, take_turn, tests_directory, venv, wait_until};
+use crate::tls::certificates::pair;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Worker classes, and what Gunicorn is told besides: both with uvloop and with asyncio.
+const KINDS: [(&str, &str); 4] = [
+    ("uvicorn_worker.UvicornWorker", ""),
+    ("uvicorn_worker.UvicornH11Worker", ""),
+    ("asgi", ""),
+    ("asgi", "--asgi-loop asyncio"),
+];
+
+fn launch(class: &str, arguments: &[&str]) -> Option<Launch> {
+    let workers = WORKERS.to_string();
+    let arguments = [&["--workers", &workers, "--worker-class", class, "--keep-alive", "30"], arguments].concat();
+    Some(Launch::app(&venv()?, "gunicorn", &arguments))
+}
+
+fn ready(launch: Launch) -> Running {
+    let mut running = launch.start();
+    running.wait_log("ready generation=");
+    wait_until("all workers", || all_are_ready(&running));
+    running
+}
+
+fn local(running: &Running) -> String {
+    format!("127.0.0.1:{}", running.port)
+}
+
+fn stop(mut running: Running) {
+    assert_eq!(running.stop(), 0, "{}", running.log());
+    running.assert_nothing_left();
+}
+
+#[test]
+fn keep_alive_clients_are_spread_evenly() {
+    let _turn = take_turn();
+    for (class, options) in KINDS {
+        let Some(launch) = launch(class, &[]) else { return };
+        let running = ready(launch.env("GUNICORN_CMD_ARGS", options));
+        Spread::measure(&local(&running), "plain").assert_even(&format!("{class} {options}"));
+        assert!(!running.log().contains("perhaps unevenly"), "{}", running.log());
+        stop(running);
+    }
+}
+
+#[test]
+fn they_are_with_tls_and_when_the_app_is_loaded_once() {
+    let _turn = take_turn();
+    for class in ["uvicorn_worker.UvicornWorker", "asgi"] {
+        let Some(launch) = launch(class, &["--ssl", "--cert-file", "server.crt", "--key-file", "server.key"]) else {
+            return;
+        };
+        pair(launch.directory.path(), "server");
+        let running = ready(launch.env("GUNICORN_PRELOAD_APP", "true"));
+        Spread::measure(&local(&running), "tls").assert_even(class);
+        stop(running);
+    }
+}
+
+#[test]
+fn they_are_on_a_unix_socket() {
+    let _turn = take_turn();
+    for class in ["uvicorn_worker.UvicornWorker", "asgi"] {
+        let Some(launch) = launch(class, &["--uds", "gateway.sock"]) else { return };
+        let path = launch.directory.path().join("gateway.sock");
+        let mut running = launch.start();
+        running.wait_log("ready generation=");
+        Spread::measure(path.to_str().unwrap(), "plain").assert_even(class);
+        stop(running);
+    }
+}
+
+/// Requests on fresh connections, which stay inside until the gate is opened.
+struct Crowd {
+    running: Running,
+    gate: PathBuf,
+    clients: Vec<TcpStream>,
+}
+
+impl Crowd {
+    const LIMIT: usize = 16;
+
+    fn new(class: &str) -> Option<Self> {
+        let limit = Self::LIMIT.to_string();
+        let mut launch = launch(class, &["--backpressure", &limit])?;
+        let gate = launch.directory.path().join("gate");
+        let arguments: Vec<_> = launch.command.get_args().map(std::ffi::OsStr::to_owned).collect();
+        let mut command = std::process::Command::new(launch.command.get_program());
+        command
+            .args(
+                arguments
+                    .iter()
+                    .map(|word| if word == "hello:app" { "overload:app".as_ref() } else { word.as_os_str() }),
+            )
+            .env_clear()
+            .envs(launch.command.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .current_dir(launch.directory.path())
+            .stdin(std::process::Stdio::null());
+        launch.command = command;
+        let running = ready(launch.env("GATE", &gate));
+        Some(Self { running, gate, clients: Vec::new() })
+    }
+
+    /// So many more come, with a pause between two of them.
+    fn come(&mut self, count: usize, pause: Duration) {
+        for _ in 0..count {
+            let mut client = TcpStream::connect(("127.0.0.1", self.running.port)).unwrap();
+            request(&mut client, "/wait");
+            self.clients.push(client);
+            std::thread::sleep(pause);
+        }
+    }
+
+    fn in_flight(&self) -> u64 {
+        let status = ask(&self.running, &["status", "--json"]).json();
+        let workers = status["generations"][0]["workers"].as_array().unwrap().clone();
+        workers.iter().filter_map(|worker| worker["load"]["in_flight"].as_u64()).sum()
+    }
+
+    fn rejected(&self) -> u64 {
+        ask(&self.running, &["status", "--json"]).json()["requests"]["rejected"].as_u64().unwrap()
+    }
+
+    /// The gate is opened; how many were answered.
+    fn leave(&mut self) -> usize {
+        std::fs::write(&self.gate, "").unwrap();
+        let answered = self.clients.drain(..).filter_map(|client| answer(client).ok()).count();
+        std::fs::remove_file(&self.gate).unwrap();
+        wait_until("nobody to be inside", || self.in_flight() == 0);
+        answered
+    }
+}
+
+#[test]
+fn as_many_requests_are_let_in_as_all_workers_together_may_have_and_the_next_is_refused_at_once() {
+    let _turn = take_turn();
+    let capacity = Crowd::LIMIT * WORKERS as usize;
+    for class in ["uvicorn_worker.UvicornWorker", "asgi"] {
+        let Some(mut crowd) = Crowd::new(class) else { return };
+        let mut rejected = 0;
+        for (count, pause) in
+            [(capacity * 3 / 4, 0), (capacity, 4), (capacity, 0), (capacity + 16, 4), (capacity + 16, 0)]
+        {
+            crowd.come(count, Duration::from_millis(pause));
+            let inside = count.min(capacity);
+            rejected += (count - inside) as u64;
+            wait_until("everybody to be inside or refused", || {
+                crowd.in_flight() >= inside as u64 && crowd.rejected() >= rejected
+            });
+            let found = (crowd.in_flight(), crowd.rejected());
+            assert_eq!(found, (inside as u64, rejected), "{class} {count} {pause}");
+            if count >= capacity {
+                rejected += refusals_are_quick(&crowd, class);
+            }
+            assert_eq!(crowd.leave(), inside, "{class} {count} {pause}");
+        }
+        stop(crowd.running);
+    }
+}
+
+/// While it is saturated.
+fn refusals_are_quick(crowd: &Crowd, class: &str) -> u64 {
+    let refusal = |_| {
+        let start = Instant::now();
+        assert_eq!(get(crowd.running.port, "/").unwrap().status, 503, "{class}");
+        start.elapsed()
+    };
+    let mut times: Vec<Duration> = (0..9).map(refusal).collect();
+    times.sort_unstable();
+    assert!(times[4] < Duration::from_millis(50), "{class}: {times:?}");
+    9
+}
+
+/// Idle clients of all workers but one, which has none: it would be the first to accept.
+fn with_an_idle_worker(class: &str) -> Option<(Running, Vec<Connection>, Pid)> {
+    let running = ready(launch(class, &["--worker-timeout", "0"])?);
+    let mut clients: Vec<(Connection, String)> = (0..24)
+        .map(|_| {
+            let mut client = Connection::open(running.port).unwrap();
+            let worker = client.get("/pid", "").unwrap().body;
+            (client, worker)
+        })
+        .collect();
+    let chosen = clients[0].1.clone();
+    clients.retain(|(_, worker)| *worker != chosen);
+    let digits: String = chosen.chars().filter(char::is_ascii_digit).collect();
+    Some((running, clients.into_iter().map(|(client, _)| client).collect(), Pid::from_raw(digits.parse().unwrap())))
+}
+
+/// Times of fresh requests, sorted; none may fail.
+fn fresh_requests(port: u16, count: usize) -> Vec<Duration> {
+    let ask = |_| {
+        let start = Instant::now();
+        assert_eq!(get(port, "/").unwrap().status, 200);
+        start.elapsed()
+    };
+    let mut times: Vec<Duration> = (0..count).map(ask).collect();
+    times.sort_unstable();
+    times
+}
+
+#[test]
+fn no_fresh_request_fails_or_waits_for_a_worker_that_is_stopped_or_asleep() {
+    let _turn = take_turn();
+    for class in ["uvicorn_worker.UvicornWorker", "asgi"] {
+        for stopped in [true, false] {
+            let Some((running, clients, idle)) = with_an_idle_worker(class) else { return };
+            let mut asleep = Connection::open(running.port).unwrap();
+            let pause = std::thread::spawn(move || if stopped { None } else { asleep.get("/block?s=4", "").ok() });
+            if stopped {
+                kill(idle, Signal::SIGSTOP).unwrap();
+            }
+            let times = fresh_requests(running.port, 300);
+            assert!(times[150] < Duration::from_millis(20), "{class} {stopped}: median {:?}", times[150]);
+            assert!(times[297] < Duration::from_millis(500), "{class} {stopped}: {:?}", &times[280..]);
+            if stopped {
+                kill(idle, Signal::SIGCONT).unwrap();
+            }
+            pause.join().unwrap();
+            drop(clients);
+            stop(running);
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_was_killed_or_comes_anew_upsets_nobody() {
+    let _turn = take_turn();
+    let Some((running, clients, idle)) = with_an_idle_worker("uvicorn_worker.UvicornWorker") else { return };
+    kill(idle, Signal::SIGKILL).unwrap();
+    let times = fresh_requests(running.port, 200);
+    assert!(times[100] < Duration::from_millis(20), "{:?}", times[100]);
+    wait_until("its successor", || all_are_ready(&running));
+    drop(clients);
+    Spread::measure(&local(&running), "plain").assert_even("with a successor");
+    stop(running);
+}
+
+#[test]
+fn status_shows_the_connections_of_each_worker() {
+    let Some(launch) = launch("uvicorn_worker.UvicornWorker", &[]) else { return };
+    let running = ready(launch);
+    let mut clients: Vec<Connection> = (0..8).map(|_| Connection::open(running.port).unwrap()).collect();
+    for client in &mut clients {
+        client.get("/", "").unwrap();
+    }
+    let connections = || -> u64 {
+        let status = ask(&running, &["status", "--json"]).json();
+        let workers = status["generations"][0]["workers"].as_array().unwrap().clone();
+        workers.iter().map(|worker| worker["load"]["connections"].as_u64().unwrap_or(1000)).sum()
+    };
+    wait_until("all clients to be counted", || connections() == 8);
+    assert!(ask(&running, &["status"]).out.contains("CONNS"));
+    assert!(ask(&running, &["status", "--prometheus"]).out.contains("worker_connections{"));
+    drop(clients);
+    wait_until("none to be counted", || connections() == 0);
+    stop(running);
+}
+
+#[test]
+fn if_it_is_switched_off_everything_is_as_the_server_has_it() {
+    let Some(launch) = launch("uvicorn_worker.UvicornWorker", &[]) else { return };
+    let running = ready(launch.env("MCP_LAUNCH_BALANCE", "off"));
+    assert_eq!(get(running.port, "/").unwrap().status, 200);
+    let status = ask(&running, &["status", "--json"]).json();
+    assert!(status["generations"][0]["workers"][0]["load"]["connections"].is_null(), "{status}");
+    assert!(ask(&running, &["explain", "--running"]).out.contains("balance = off"));
+    stop(running);
+}
+
+/// A class that accepts by itself, without its event loop's servers.
+const OWN_CLASS: &str = "
+import asyncio
+
+from uvicorn.server import Server
+from uvicorn_worker import UvicornWorker
+
+
+class Own(UvicornWorker):
+    async def _serve(self):
+        self.config.app = self.wsgi
+        self.config.load()
+        state = Server(config=self.config).server_state
+        lifespan = self.config.lifespan_class(self.config)
+        await lifespan.startup()
+        loop = asyncio.get_running_loop()
+        asyncio.ensure_future(self._beat())
+
+        def protocol():
+            return self.config.http_protocol_class(config=self.config, server_state=state, app_state={})
+
+        async def accept(listener):
+            listener.setblocking(False)
+            while True:
+                connection, _ = await loop.sock_accept(listener)
+                await loop.connect_accepted_socket(protocol, connection)
+
+        await asyncio.gather(*(accept(each.sock) for each in self.sockets))
+
+    async def _beat(self):
+        while True:
+            self.notify()
+            await asyncio.sleep(1)
+";
+
+#[test]
+fn a_worker_class_that_accepts_by_itself_is_left_alone_and_that_is_said_once() {
+    let Some(launch) = launch("own_class.Own", &[]) else { return };
+    let directory = launch.directory.path().to_owned();
+    std::fs::write(directory.join("own_class.py"), OWN_CLASS).unwrap();
+    let path = format!("{}:{}", directory.display(), tests_directory("apps").display());
+    let mut running = ready(launch.env("PYTHONPATH", path));
+    let said = "clients are dealt out as the server does it";
+    for _ in 0..40 {
+        assert_eq!(get(running.port, "/").unwrap().status, 200);
+    }
+    running.wait_log(said);
+    let workers = children(running.children()[0]);
+    for worker in workers {
+        let line = format!("worker {worker}: {said}");
+        assert!(running.log().matches(&line).count() <= 1, "{}", running.log());
+    }
+    running.stop();
+}
+
+/// No request is lost when old workers stop accepting, and new ones begin.
+#[test]
+fn reloads_under_fresh_connections_lose_nobody() {
+    for class in ["uvicorn_worker.UvicornWorker", "asgi"] {
+        let Some(launch) = launch(class, &[]) else { return };
+        let running = ready(launch);
+        let load = Load::start(running.port, "/", 4);
+        for _ in 0..3 {
+            let answer = ask(&running, &["reload"]);
+            assert_eq!(answer.code, Some(0), "{answer:?}");
+            let before = load.answered();
+            wait_until("answers", || load.answered() > before + 50);
+        }
+        load.assert_nothing_lost();
+        stop(running);
+    }
+}
