@@ -22,7 +22,7 @@ from pathlib import Path
 from figures import table
 from launcher import Installation
 
-MODULES = ["startup", "footprint", "supervision", "guard"]
+MODULES = ["startup", "footprint", "supervision", "guard", "dealing"]
 
 
 def version(program, *arguments):
