@@ -15,6 +15,7 @@ mod gateway;
 mod granian;
 mod guard;
 mod gunicorn;
+mod launch;
 mod modules;
 pub(crate) mod pre_start;
 mod server;
@@ -32,7 +33,7 @@ use crate::guard::MaxRequests;
 use crate::host::{Environment, Host, Instance, Version};
 use crate::problem::Problem;
 use crate::settings::checks::STOP_RESERVE;
-use crate::settings::value::{Lifetime, MebiSize, Mode, Restart, Server};
+use crate::settings::value::{Mode, Restart, Server};
 use crate::settings::{Resolution, Settings};
 use crate::tls::Findings as TlsFindings;
 pub use bind::{Addresses, addresses};
@@ -42,6 +43,7 @@ use findings::Findings;
 use gunicorn::Own;
 pub use gunicorn::cmd_args::{Places, places};
 use gunicorn::timeout::WorkerTimeout;
+use launch::{Launch, Limits};
 pub use modules::Module;
 use pre_start::PreStart;
 pub use tls::{Credentials, Files};
@@ -360,60 +362,6 @@ struct ToldPolicy {
     worker_timeout: Option<Duration>,
     backlog: Option<u64>,
     computes_tls: bool,
-}
-
-/// How a server is started: the arguments after the program's name, and what goes with them.
-#[derive(Debug)]
-struct Launch {
-    capabilities: Capabilities,
-    args: Vec<OsString>,
-    target: String,
-    limit: Option<u64>,
-    /// Variables to set, or to remove.
-    env: Vec<(OsString, Option<OsString>)>,
-    descriptors: Vec<Descriptor>,
-    listen_pid: bool,
-    tls: bool,
-    h2c: bool,
-    credentials: Option<Credentials>,
-    /// How large and how old workers may get, as far as we enforce that.
-    limits: Limits,
-}
-
-impl Launch {
-    fn new(capabilities: Capabilities) -> Self {
-        Self {
-            capabilities,
-            args: Vec::new(),
-            target: String::new(),
-            limit: None,
-            env: Vec::new(),
-            descriptors: Vec::new(),
-            listen_pid: false,
-            tls: false,
-            h2c: false,
-            credentials: None,
-            limits: Limits::default(),
-        }
-    }
-}
-
-/// How large and how old a worker may get.
-#[derive(Debug, Default)]
-struct Limits {
-    max_rss: Option<u64>,
-    lifetime: Option<Duration>,
-    requests: Option<MaxRequests>,
-}
-
-impl Limits {
-    fn new(max_rss: Option<MebiSize>, lifetime: Option<Lifetime>, requests: Option<MaxRequests>) -> Self {
-        Self {
-            requests,
-            max_rss: max_rss.map(|limit| limit.mebibytes() << 20),
-            lifetime: lifetime.map(|seconds| Duration::from_secs(seconds.0)),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@
 pub mod ask;
 pub mod fake;
 pub mod http;
+mod installed;
+mod processes;
 mod turn;
 
 use std::cell::RefCell;
@@ -26,6 +28,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+pub use installed::*;
+pub use processes::*;
 pub use turn::{Turn, take_turn};
 
 /// Far longer than anything takes: a test that gets here has failed.
@@ -51,39 +55,6 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
 #[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     wait_for(what, || condition().then_some(()));
-}
-
-/// The virtual environment with the real servers.
-pub fn venv() -> Option<PathBuf> {
-    made_by_scripts_test("MCP_LAUNCH_TEST_VENV")
-}
-
-/// The virtual environment with what checks files.
-pub fn tools() -> Option<PathBuf> {
-    made_by_scripts_test("MCP_LAUNCH_TEST_TOOLS")
-}
-
-/// The folder with what `scripts/release` has made.
-pub fn release() -> Option<PathBuf> {
-    made_by_scripts_test("MCP_LAUNCH_TEST_RELEASE")
-}
-
-fn made_by_scripts_test(variable: &str) -> Option<PathBuf> {
-    let path = std::env::var_os(variable).map(PathBuf::from);
-    if path.is_none() {
-        eprintln!("SKIPPED: {variable} is not set; scripts/test makes what it names, and sets it");
-    }
-    path
-}
-
-/// Whether this machine has a program; if not, the test says that it is skipped.
-pub fn has(program: &str) -> bool {
-    let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-        .any(|folder| folder.join(program).is_file());
-    if !found {
-        eprintln!("SKIPPED: there is no {program} on this machine");
-    }
-    found
 }
 
 /// Makes a test of each function, for each server: `gunicorn::NAME` and `granian::NAME`.
@@ -425,57 +396,6 @@ impl Drop for Running {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-}
-
-/// The children of a process that live.
-pub fn children(pid: Pid) -> Vec<Pid> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    threads
-        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
-        .flat_map(|text| text.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect::<Vec<_>>())
-        .filter(|pid| is_alive(*pid))
-        .collect()
-}
-
-/// The descendants of a process that live.
-pub fn descendants(pid: Pid) -> Vec<Pid> {
-    children(pid).into_iter().flat_map(|child| std::iter::once(child).chain(descendants(child))).collect()
-}
-
-/// The state letter of a process; none when it is gone.
-pub fn state(pid: Pid) -> Option<char> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    text[text.rfind(')')? + 2..].chars().next()
-}
-
-/// Whether a process is there and no zombie.
-pub fn is_alive(pid: Pid) -> bool {
-    state(pid).is_some_and(|state| !matches!(state, 'Z' | 'X'))
-}
-
-/// Whether it is in the middle of writing to its standard error.
-pub fn waits_to_write(pid: Pid) -> bool {
-    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
-    call.starts_with(&format!("{} 0x2 ", libc::SYS_write))
-}
-
-/// A line of `/proc/PID/status`.
-pub fn status_line(pid: Pid, name: &str) -> String {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.unwrap_or_default().trim().to_owned()
-}
-
-/// What lies unread at a port: connections that nobody accepted, bytes of requests that nobody read.
-pub fn unread(port: u16) -> u64 {
-    let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    let waiting = |line: &str| {
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let here = fields[1].ends_with(&format!(":{port:04X}"));
-        // The queue of received bytes; of a listening socket, the connections to be accepted.
-        here.then(|| u64::from_str_radix(fields[4].split_once(':').unwrap().1, 16).unwrap())
-    };
-    table.lines().skip(1).filter_map(waiting).sum()
 }
 
 /// Whether we may do what root may (make namespaces).
