@@ -29,11 +29,13 @@ pub fn advice(all: &[Results], rows: &[Row]) -> Vec<Advice> {
     let of = |prefix| rows.iter().filter(begins(prefix)).collect::<Vec<_>>();
     let loaded: Vec<&Row> = rows.iter().filter(|row| row.key == "memory_loaded").collect();
     let (work, tails) = ([of("requests_per_second"), of("cpu_")].concat(), of("p99"));
-    let give = |scenario, (which, because): (Choice, String)| Advice {
-        scenario,
-        choose: which.map_or("unknown", |which| which.map_or("either", |which| all[which].subject.server.word())),
-        choice: which.map_or("not known", |which| which.map_or("either", |which| all[which].subject.server.title())),
-        because,
+    let give = |scenario, (which, because): (Choice, String)| {
+        let (choose, choice) = match which {
+            Choice::Unknown => ("unknown", "not known"),
+            Choice::Either => ("either", "either"),
+            Choice::One(which) => (all[which].subject.server.word(), all[which].subject.server.title()),
+        };
+        Advice { scenario, choose, choice, because }
     };
     vec![
         give("Memory-constrained environment", weigh(all, &loaded)),
@@ -44,18 +46,26 @@ pub fn advice(all: &[Results], rows: &[Row]) -> Vec<Advice> {
     ]
 }
 
-/// None: nothing to base a choice on. Some(None): either server.
-type Choice = Option<Option<usize>>;
+/// Which server to choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    /// There is nothing to base a choice on.
+    Unknown,
+    /// They are equally good.
+    Either,
+    /// The one at this place in the results.
+    One(usize),
+}
 
 /// Based on rows of figures: a server is chosen if it is better in at least half of them and worse in none. Among
 /// many rows, one will differ by chance sooner or later.
 fn weigh(all: &[Results], rows: &[&Row]) -> (Choice, String) {
     if rows.iter().any(|row| row.verdict == Verdict::TooFewRounds) {
-        return (None, "too few rounds to tell a difference from chance".to_owned());
+        return (Choice::Unknown, "too few rounds to tell a difference from chance".to_owned());
     }
     let compared = || rows.iter().filter(|row| row.verdict != Verdict::NotCompared);
     if compared().next().is_none() {
-        return (None, "not measured on both servers".to_owned());
+        return (Choice::Unknown, "not measured on both servers".to_owned());
     }
     let better: Vec<usize> = compared()
         .filter_map(|row| match row.verdict {
@@ -65,7 +75,7 @@ fn weigh(all: &[Results], rows: &[&Row]) -> (Choice, String) {
         .collect();
     let Some(first) = better.first().copied() else {
         let labels: Vec<&str> = compared().map(|row| row.label.as_str()).collect();
-        return (Some(None), format!("no difference in: {}", labels.join("; ")));
+        return (Choice::Either, format!("no difference in: {}", labels.join("; ")));
     };
     let reasons: Vec<String> = compared()
         .filter(|row| matches!(row.verdict, Verdict::Better { .. }))
@@ -73,11 +83,11 @@ fn weigh(all: &[Results], rows: &[&Row]) -> (Choice, String) {
         .collect();
     let reasons = reasons.join("; ");
     if better.iter().any(|which| *which != first) {
-        (Some(None), format!("each is better at something: {reasons}"))
+        (Choice::Either, format!("each is better at something: {reasons}"))
     } else if 2 * better.len() < compared().count() {
-        (Some(None), format!("mostly no difference, except: {reasons}"))
+        (Choice::Either, format!("mostly no difference, except: {reasons}"))
     } else {
-        (Some(Some(first)), reasons)
+        (Choice::One(first), reasons)
     }
 }
 
@@ -88,21 +98,22 @@ const LONGER: f64 = 1.0;
 
 /// Based on what happens beyond the capacity: a response or an immediate refusal is good, waiting for nothing is not.
 fn spikes(all: &[Results]) -> (Choice, String) {
-    let [first, second] = all else { return (None, "not measured on both servers".to_owned()) };
+    let [first, second] = all else { return (Choice::Unknown, "not measured on both servers".to_owned()) };
     let count = first.overloads.len().min(second.overloads.len());
     if count == 0 {
-        return (None, "not measured on both servers".to_owned());
+        return (Choice::Unknown, "not measured on both servers".to_owned());
     }
     let because = format!("{}; {}", beyond_capacity(first), beyond_capacity(second));
     if count < FEWEST {
-        return (None, format!("too few rounds to tell a difference from chance: {because}"));
+        return (Choice::Unknown, format!("too few rounds to tell a difference from chance: {because}"));
     }
     let less = |margin: f64, of: fn(&Overload) -> f64| {
         let [a, b] = [first, second].map(|results| results.overloads.iter().map(of).collect::<Vec<_>>());
         let apart = Summary::of(&a)?.median - Summary::of(&b)?.median;
         (difference(&a, &b).is_some() && apart.abs() > margin).then_some(usize::from(apart > 0.0))
     };
-    (Some(less(LOST, Overload::lost_share).or_else(|| less(LONGER, Overload::recovery))), because)
+    let better = less(LOST, Overload::lost_share).or_else(|| less(LONGER, Overload::recovery));
+    (better.map_or(Choice::Either, Choice::One), because)
 }
 
 /// The outcome of requests beyond the capacity, in all rounds.
@@ -122,17 +133,17 @@ fn beyond_capacity(results: &Results) -> String {
 
 fn http2(all: &[Results]) -> (Choice, String) {
     let [Some(first), Some(second)] = [0, 1].map(|which| all.get(which).and_then(|it| it.http2)) else {
-        return (None, "not tried on both servers".to_owned());
+        return (Choice::Unknown, "not tried on both servers".to_owned());
     };
     let says = |which: usize, speaks: bool| {
         format!("{} {} it", all[which].subject.server.title(), if speaks { "speaks" } else { "does not speak" })
     };
     let because = format!("{}, {}", says(0, first), says(1, second));
     match (first, second) {
-        (true, false) => (Some(Some(0)), because),
-        (false, true) => (Some(Some(1)), because),
-        (true, true) => (Some(None), because),
-        (false, false) => (None, because),
+        (true, false) => (Choice::One(0), because),
+        (false, true) => (Choice::One(1), because),
+        (true, true) => (Choice::Either, because),
+        (false, false) => (Choice::Unknown, because),
     }
 }
 
@@ -217,10 +228,10 @@ mod tests {
         let better = |which| row(Verdict::Better { which, by: 0.1, more: false });
         let same = row(Verdict::NoDifference);
         let choice = |rows: &[&Row]| weigh(&all, rows).0;
-        assert_eq!(choice(&[&better(1)]), Some(Some(1)));
-        assert_eq!(choice(&[&better(1), &same]), Some(Some(1)));
-        assert_eq!(choice(&[&better(1), &same, &same]), Some(None));
-        assert_eq!(choice(&[&better(1), &better(0)]), Some(None));
+        assert_eq!(choice(&[&better(1)]), Choice::One(1));
+        assert_eq!(choice(&[&better(1), &same]), Choice::One(1));
+        assert_eq!(choice(&[&better(1), &same, &same]), Choice::Either);
+        assert_eq!(choice(&[&better(1), &better(0)]), Choice::Either);
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl World {
     /// The workers of a generation that has its listening socket from us; none if that cannot be seen.
     fn headcount(&mut self, generation: GenerationId) -> Option<Headcount> {
         let socket = self.shared_listener(generation)?;
-        let alive = self.living_workers(generation, socket);
+        let alive = self.count_workers(generation, socket);
         if alive.is_empty() {
             return None;
         }
@@ -79,9 +79,9 @@ impl World {
         self.listeners.inodes(generation).first().copied()
     }
 
-    /// The children of the main process that have the listening socket, or had it when they were last counted: one
-    /// that finishes has closed it.
-    fn living_workers(&mut self, generation: GenerationId, socket: u64) -> Vec<Process> {
+    /// Counts the workers: children of the main process that have the listening socket, or had it when they were last
+    /// counted, because one that finishes has closed it.
+    fn count_workers(&mut self, generation: GenerationId, socket: u64) -> Vec<Process> {
         let members = self.members(generation);
         let Some(running) = self.running.get_mut(&generation) else { return Vec::new() };
         let main = running.main;
@@ -112,7 +112,7 @@ impl World {
     pub(super) fn draining_workers(&mut self, generation: GenerationId) -> Vec<Process> {
         let Some(socket) = self.shared_listener(generation) else { return Vec::new() };
         let (polling, others): (Vec<Process>, Vec<Process>) = self
-            .living_workers(generation, socket)
+            .count_workers(generation, socket)
             .into_iter()
             .partition(|worker| sockets::is_polled(worker.pid.as_raw(), socket));
         if polling.is_empty() { Vec::new() } else { others }
