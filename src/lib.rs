@@ -12,7 +12,7 @@
 //!  /proc, cgroups, ─▶ host ───┘                └─▶ supervisor: start it and stay
 //!  Python environment
 //!
-//!                         the supervisor: one thread, one poll
+//!                         the supervisor: one loop, one poll
 //!
 //!   signals, children, workers, ┌────────────┐ events  ┌─────────┐ actions ┌─────────┐
 //!   certificates, clients  ────▶│ components │────────▶│ machine │────────▶│ effects │────▶ processes, sockets
@@ -46,6 +46,7 @@
 //! | When a generation is ready | `supervisor/readiness/mod.rs` |
 //! | What happens after a crash | `supervisor/machine/failure.rs`, `supervisor/machine/backoff.rs` |
 //! | How a stop proceeds | `supervisor/machine/shutdown.rs`, `run/stop_sequence.rs` |
+//! | Which stages there are | the state diagram at the top of `supervisor/machine/mod.rs` |
 //! | A large or old worker is replaced | `supervisor/recycling/policy.rs`, `supervisor/recycling/mod.rs` |
 //! | A 503 | `guard/guard.py` |
 //! | What a setting means | `settings/options.rs` |
