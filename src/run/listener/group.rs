@@ -283,3 +283,24 @@ impl Group {
         self.members.extract_if(.., |member| is_it(&member.socket)).map(|member| member.socket).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nothing_can_be_steered_all_workers_and_generations_share_one_socket() {
+        let (_holder, address) = tcp::claim("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut group = Group::new(address);
+        group.steerable = Some(false);
+        group.lend(GenerationId(1), 3, 16).unwrap();
+        group.lend(GenerationId(2), 2, 16).unwrap();
+        assert_eq!(group.count(), 1);
+        group.steer(&[(GenerationId(2), 1)]);
+        group.withhold(GenerationId(2), BTreeSet::from([0]));
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        group.release(GenerationId(1));
+        let socket = group.of(GenerationId(2)).unwrap()[1].as_raw_fd();
+        assert!(nix::sys::socket::accept(socket).is_ok(), "whoever is left has what waits");
+    }
+}
