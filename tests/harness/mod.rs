@@ -8,6 +8,7 @@ pub mod ask;
 pub mod fake;
 pub mod http;
 mod installed;
+mod ports;
 mod processes;
 mod turn;
 
@@ -20,7 +21,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -29,6 +29,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 pub use installed::*;
+pub use ports::*;
 pub use processes::*;
 pub use turn::{Turn, take_turn};
 
@@ -69,23 +70,6 @@ macro_rules! for_both_servers {
 /// A directory under `tests/`.
 pub fn tests_directory(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)
-}
-
-/// A port that nobody has, and that is given to one test only. It lies below those that the kernel gives to clients
-/// (`ip_local_port_range`): while a load runs, a client's own port would be in the way of the launcher that is to bind it.
-pub fn free_port() -> u16 {
-    const FIRST: u32 = 10_000;
-    const COUNT: u32 = 20_000;
-    static GIVEN: AtomicU32 = AtomicU32::new(0);
-    // Two test programs at the same time begin in different places.
-    let begin = std::process::id().wrapping_mul(97);
-    loop {
-        let next = begin.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % COUNT + FIRST;
-        let port = u16::try_from(next).unwrap();
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// A launcher that is about to be started, in a clean environment of its own.
