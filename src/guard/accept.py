@@ -75,7 +75,7 @@ class _Accepting:
 
     def has_lost_one(self):
         mine = self.words[_CONNECTIONS] = self.count()
-        if not self.is_open and 2 * mine < self.peak and self.listeners and _takes_clients(self.words):
+        if not self.is_open and 4 * mine < 3 * max(self.peak, self.peak_before) and self.listeners and _takes_clients(self.words):
             self.open()
 
     def count_turn(self):
@@ -139,7 +139,8 @@ class _Accepting:
         self.coming.append(client)
         words[_CONNECTIONS] = mine = self.count()
         words[_TURNS] = (words[_TURNS] + 1) & 0xFFFFFFFF
-        if not self.is_replacement(mine, client.since) or self.is_full() or not _takes_clients(words):
+        is_full = self.limit is not None and self.is_full()
+        if not self.is_replacement(mine, client.since) or is_full or not _takes_clients(words):
             if self.is_open and not self.may_go_on(client.listener.socket, mine):
                 client.listener.close_all()
 
@@ -164,7 +165,7 @@ class _Accepting:
             return False
         counts = [words[_CONNECTIONS] for words, _ in others]
         least = min(counts)
-        if mine <= least + 1 + least // 8:
+        if mine <= least + 2 + least // 8:
             return True
         # Its share of all that are there already.
         return mine * (len(counts) + 1) < mine + sum(counts) + _waiting(sock)
