@@ -12,8 +12,10 @@ pub(super) enum Dealing {
         /// What has to be so, and is not known.
         condition: Option<String>,
     },
-    /// Each worker has its own.
-    OwnSockets,
+    /// Each worker has a listening socket from the launcher.
+    AmongSockets,
+    /// It is left to the kernel, and this is why.
+    ByKernel(&'static str),
 }
 
 impl Dealing {
@@ -28,7 +30,19 @@ impl Dealing {
             findings.decide("balance", "off", why_not);
             return false;
         }
-        let Self::AmongWorkers { condition } = self else { return false };
+        let condition = match self {
+            Self::AmongWorkers { condition } => condition,
+            Self::AmongSockets => {
+                let because = "each worker has a listening socket from the launcher: new clients go at random to those \
+                               that are not starting, full, leaving or silent";
+                findings.decide("balance", "even", because);
+                return false;
+            }
+            Self::ByKernel(why) => {
+                findings.decide("balance", "by the kernel", *why);
+                return false;
+            }
+        };
         let because = "the workers share the listening socket: those with fewer connections accept first, and those that \
                        are full, leaving or silent leave new clients to the others";
         match condition {

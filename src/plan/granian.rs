@@ -200,10 +200,22 @@ impl Args<'_> {
             worker_timeout: inputs.worker_timeout.limit,
             sockets: self.worker_sockets(),
             max_requests: self.max_requests(),
-            dealing: Dealing::OwnSockets,
+            dealing: self.dealing(),
             obstacle,
         };
         launch.guard(around, inputs.resolution, self.findings)
+    }
+
+    /// How clients come to the workers.
+    fn dealing(&self) -> Dealing {
+        match self.worker_sockets() {
+            WorkerSockets::Lent { .. } => Dealing::AmongSockets,
+            _ if matches!(self.inputs.bind, Bind::Unix(_)) => {
+                Dealing::ByKernel("Granian's workers share a Unix socket: whoever wakes first accepts")
+            }
+            _ if self.spawns() => Dealing::ByKernel("the workers are spawned, and inherit no listening socket"),
+            _ => Dealing::ByKernel("the workers of this Granian open their listening sockets themselves"),
+        }
     }
 
     /// How the workers come to their listening sockets. Spawned ones inherit nothing, neither a socket nor the channel

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::crowd::{Crowd, refusals_are_quick};
 use super::{a_worker, ask_fresh, four_workers, keep, unevenness};
 use crate::harness::ask::ask;
 use crate::harness::http::{Connection, Load};
@@ -21,6 +22,23 @@ fn kept_connections_are_spread_over_all_workers() {
     let at_once = unevenness(|| keep(running.port, 64, Duration::ZERO));
     assert!(at_once <= 1.75, "{at_once}");
     assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn hardly_a_request_is_refused_before_all_workers_together_have_as_many_as_they_may() {
+    let Some(venv) = venv() else { return };
+    let mut crowd = Crowd::new(Launch::app(&venv, "granian", &["--workers", "4"]).in_turn());
+    let capacity = Crowd::LIMIT * 4;
+    crowd.come(capacity, Duration::from_millis(4));
+    let all = |crowd: &Crowd| crowd.in_flight() + crowd.rejected() >= capacity as u64;
+    wait_until("everybody to be inside or refused", || all(&crowd));
+    assert!(crowd.rejected() <= 1, "{} refused", crowd.rejected());
+    // One place may be left.
+    crowd.come(1, Duration::ZERO);
+    wait_until("it to be full", || crowd.in_flight() == capacity as u64);
+    refusals_are_quick(&crowd, "granian");
+    assert!(crowd.leave() >= capacity - 1);
+    assert_eq!(crowd.running.stop(), 0);
 }
 
 #[test]

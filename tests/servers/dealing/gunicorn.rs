@@ -1,12 +1,11 @@
 //! Gunicorn's workers, which share one socket and accept politely.
 
-use std::net::TcpStream;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::crowd::{Crowd, refusals_are_quick};
 use super::{Spread, WORKERS};
 use crate::harness::ask::{all_are_ready, ask};
-use crate::harness::http::{Connection, Load, answer, get, request};
+use crate::harness::http::{Connection, Load, get};
 use crate::harness::{Launch, Running, children, take_turn, tests_directory, venv, wait_until};
 use crate::tls::certificates::pair;
 use nix::sys::signal::{Signal, kill};
@@ -81,73 +80,13 @@ fn they_are_on_a_unix_socket() {
     }
 }
 
-/// Requests on fresh connections, which stay inside until the gate is opened.
-struct Crowd {
-    running: Running,
-    gate: PathBuf,
-    clients: Vec<TcpStream>,
-}
-
-impl Crowd {
-    const LIMIT: usize = 16;
-
-    fn new(class: &str) -> Option<Self> {
-        let limit = Self::LIMIT.to_string();
-        let mut launch = launch(class, &["--backpressure", &limit])?;
-        let gate = launch.directory.path().join("gate");
-        let arguments: Vec<_> = launch.command.get_args().map(std::ffi::OsStr::to_owned).collect();
-        let mut command = std::process::Command::new(launch.command.get_program());
-        command
-            .args(
-                arguments
-                    .iter()
-                    .map(|word| if word == "hello:app" { "overload:app".as_ref() } else { word.as_os_str() }),
-            )
-            .env_clear()
-            .envs(launch.command.get_envs().filter_map(|(name, value)| Some((name, value?))))
-            .current_dir(launch.directory.path())
-            .stdin(std::process::Stdio::null());
-        launch.command = command;
-        let running = ready(launch.env("GATE", &gate));
-        Some(Self { running, gate, clients: Vec::new() })
-    }
-
-    /// So many more come, with a pause between two of them.
-    fn come(&mut self, count: usize, pause: Duration) {
-        for _ in 0..count {
-            let mut client = TcpStream::connect(("127.0.0.1", self.running.port)).unwrap();
-            request(&mut client, "/wait");
-            self.clients.push(client);
-            std::thread::sleep(pause);
-        }
-    }
-
-    fn in_flight(&self) -> u64 {
-        let status = ask(&self.running, &["status", "--json"]).json();
-        let workers = status["generations"][0]["workers"].as_array().unwrap().clone();
-        workers.iter().filter_map(|worker| worker["load"]["in_flight"].as_u64()).sum()
-    }
-
-    fn rejected(&self) -> u64 {
-        ask(&self.running, &["status", "--json"]).json()["requests"]["rejected"].as_u64().unwrap()
-    }
-
-    /// The gate is opened; how many were answered.
-    fn leave(&mut self) -> usize {
-        std::fs::write(&self.gate, "").unwrap();
-        let answered = self.clients.drain(..).filter_map(|client| answer(client).ok()).count();
-        std::fs::remove_file(&self.gate).unwrap();
-        wait_until("nobody to be inside", || self.in_flight() == 0);
-        answered
-    }
-}
-
 #[test]
 fn as_many_requests_are_let_in_as_all_workers_together_may_have_and_the_next_is_refused_at_once() {
     let _turn = take_turn();
     let capacity = Crowd::LIMIT * WORKERS as usize;
     for class in ["uvicorn_worker.UvicornWorker", "asgi"] {
-        let Some(mut crowd) = Crowd::new(class) else { return };
+        let Some(launch) = launch(class, &[]) else { return };
+        let mut crowd = Crowd::new(launch);
         let mut rejected = 0;
         for (count, pause) in
             [(capacity * 3 / 4, 0), (capacity, 4), (capacity, 0), (capacity + 16, 4), (capacity + 16, 0)]
@@ -167,19 +106,6 @@ fn as_many_requests_are_let_in_as_all_workers_together_may_have_and_the_next_is_
         }
         stop(crowd.running);
     }
-}
-
-/// While it is saturated.
-fn refusals_are_quick(crowd: &Crowd, class: &str) -> u64 {
-    let refusal = |_| {
-        let start = Instant::now();
-        assert_eq!(get(crowd.running.port, "/").unwrap().status, 503, "{class}");
-        start.elapsed()
-    };
-    let mut times: Vec<Duration> = (0..9).map(refusal).collect();
-    times.sort_unstable();
-    assert!(times[4] < Duration::from_millis(50), "{class}: {times:?}");
-    9
 }
 
 /// Idle clients of all workers but one, which has none: it would be the first to accept.

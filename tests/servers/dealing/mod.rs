@@ -1,5 +1,6 @@
 //! Which worker a client meets: all get their share, and only those that can take clients get any.
 
+mod crowd;
 mod granian;
 mod gunicorn;
 

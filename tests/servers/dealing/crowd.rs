@@ -1,0 +1,84 @@
+//! More requests at a time than the workers may have.
+
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::harness::ask::ask;
+use crate::harness::http::{answer, get, request};
+use crate::harness::{Launch, Running, wait_until};
+
+/// Requests on fresh connections, which stay inside until the gate is opened.
+pub struct Crowd {
+    pub running: Running,
+    gate: PathBuf,
+    clients: Vec<TcpStream>,
+}
+
+impl Crowd {
+    pub const LIMIT: usize = 16;
+
+    /// Clients of a server that is about to be started.
+    pub fn new(mut launch: Launch) -> Self {
+        launch.command.args(["--backpressure", &Self::LIMIT.to_string()]);
+        let gate = launch.directory.path().join("gate");
+        let arguments: Vec<_> = launch.command.get_args().map(std::ffi::OsStr::to_owned).collect();
+        let mut command = std::process::Command::new(launch.command.get_program());
+        command
+            .args(
+                arguments
+                    .iter()
+                    .map(|word| if word == "hello:app" { "overload:app".as_ref() } else { word.as_os_str() }),
+            )
+            .env_clear()
+            .envs(launch.command.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .current_dir(launch.directory.path())
+            .stdin(std::process::Stdio::null());
+        launch.command = command;
+        let mut running = launch.env("GATE", &gate).start();
+        running.wait_log("ready generation=");
+        Self { running, gate, clients: Vec::new() }
+    }
+
+    /// So many more come, with a pause between two of them.
+    pub fn come(&mut self, count: usize, pause: Duration) {
+        for _ in 0..count {
+            let mut client = TcpStream::connect(("127.0.0.1", self.running.port)).unwrap();
+            request(&mut client, "/wait");
+            self.clients.push(client);
+            std::thread::sleep(pause);
+        }
+    }
+
+    pub fn in_flight(&self) -> u64 {
+        let status = ask(&self.running, &["status", "--json"]).json();
+        let workers = status["generations"][0]["workers"].as_array().unwrap().clone();
+        workers.iter().filter_map(|worker| worker["load"]["in_flight"].as_u64()).sum()
+    }
+
+    pub fn rejected(&self) -> u64 {
+        ask(&self.running, &["status", "--json"]).json()["requests"]["rejected"].as_u64().unwrap()
+    }
+
+    /// The gate is opened; how many were answered.
+    pub fn leave(&mut self) -> usize {
+        std::fs::write(&self.gate, "").unwrap();
+        let answered = self.clients.drain(..).filter_map(|client| answer(client).ok()).count();
+        std::fs::remove_file(&self.gate).unwrap();
+        wait_until("nobody to be inside", || self.in_flight() == 0);
+        answered
+    }
+}
+
+/// While it is saturated.
+pub fn refusals_are_quick(crowd: &Crowd, class: &str) -> u64 {
+    let refusal = |_| {
+        let start = Instant::now();
+        assert_eq!(get(crowd.running.port, "/").unwrap().status, 503, "{class}");
+        start.elapsed()
+    };
+    let mut times: Vec<Duration> = (0..9).map(refusal).collect();
+    times.sort_unstable();
+    assert!(times[4] < Duration::from_millis(50), "{class}: {times:?}");
+    9
+}
