@@ -1,6 +1,6 @@
 //! Memory: what the machine has, and what the cgroups allow.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::cgroup::{Cgroup, Cgroups, Interface};
 use super::root::Root;
@@ -35,21 +35,65 @@ pub(super) fn memory(root: &Root, cgroups: &Cgroups, notes: &mut Vec<String>) ->
 /// The use of memory on every level that limits it.
 pub(super) fn memory_use(root: &Root, cgroups: &Cgroups, notes: &mut Vec<String>) -> Vec<MemoryUse> {
     let Some(cgroup) = cgroups.of("memory", notes) else { return Vec::new() };
-    // In version 1 the plain names in `memory.stat` cover only the group itself, in version 2 also its descendants.
-    let (limits, current, inactive): (&[&str], _, _) = match cgroup.interface {
-        Interface::V1 => (&["memory.limit_in_bytes"], "memory.usage_in_bytes", "total_inactive_file "),
-        Interface::V2 => (&["memory.max", "memory.high"], "memory.current", "inactive_file "),
+    let (limits, current): (&[&str], _) = match cgroup.interface {
+        Interface::V1 => (&["memory.limit_in_bytes"], "memory.usage_in_bytes"),
+        Interface::V2 => (&["memory.max", "memory.high"], "memory.current"),
     };
     let mut read = |level: &Path| {
         let mut value = |file: &str| root.value(&level.join(file), notes);
         let limits = limits.iter().filter_map(|file| value(file)?.parse::<u64>().ok());
         let limit = limits.filter(|limit| *limit < NO_LIMIT).min()?;
         let current = value(current)?.parse().ok()?;
-        let stat = value("memory.stat").unwrap_or_default();
-        let inactive_file = stat.lines().find_map(|line| line.strip_prefix(inactive)?.parse().ok());
-        Some(MemoryUse { limit, current, inactive_file: inactive_file.unwrap_or(0) })
+        let reclaimable = reclaimable(cgroup.interface, &value("memory.stat").unwrap_or_default());
+        Some(MemoryUse { limit, current, reclaimable })
     };
     cgroup.levels.iter().filter_map(|level| read(level)).collect()
+}
+
+/// What the kernel gives up when memory is short, by `memory.stat`: page cache, used lately or not, as long as no process
+/// has it mapped, and caches of its own (version 1 does not tell how much of these).
+fn reclaimable(interface: Interface, stat: &str) -> u64 {
+    // In version 1 the plain names cover only the group itself, in version 2 also its descendants.
+    let [inactive, active, mapped, slab] = match interface {
+        Interface::V1 => ["total_inactive_file", "total_active_file", "total_mapped_file", "slab_reclaimable"],
+        Interface::V2 => ["inactive_file", "active_file", "file_mapped", "slab_reclaimable"],
+    };
+    let value = |name: &str| {
+        let found = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok());
+        found.unwrap_or(0_u64)
+    };
+    // Programs and libraries that run are mapped; of what has not been used lately that may be given up, too.
+    let unmapped = (value(inactive) + value(active)).saturating_sub(value(mapped));
+    unmapped.max(value(inactive)) + value(slab)
+}
+
+/// The counter of the processes in our memory cgroup that the kernel killed for lack of memory. It says how many, not
+/// which.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OomKills(PathBuf);
+
+impl OomKills {
+    /// Where the counter is; none without a memory cgroup, or if it has no counter (version 1 before Linux 4.13).
+    pub(super) fn find(root: &Root, cgroups: &Cgroups, notes: &mut Vec<String>) -> Option<Self> {
+        let cgroup = cgroups.of("memory", notes)?;
+        let file = match cgroup.interface {
+            Interface::V1 => "memory.oom_control",
+            Interface::V2 => "memory.events",
+        };
+        let (path, text) = cgroup.values(root, file, notes).next()?;
+        kills(&text).map(|_| Self(path))
+    }
+
+    /// The number of processes killed so far.
+    #[must_use]
+    pub fn count(&self) -> Option<u64> {
+        kills(&std::fs::read_to_string(&self.0).ok()?)
+    }
+}
+
+/// `oom_kill` in `memory.events`, `Documentation/admin-guide/cgroup-v2.rst`, and in version 1's `memory.oom_control`.
+fn kills(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
 
 /// `MemTotal` in bytes; 0 and a note if it cannot be read.
@@ -83,4 +127,27 @@ fn least(root: &Root, cgroup: &Cgroup, file: &str, notes: &mut Vec<String>) -> O
         }
     }
     limits.into_iter().min_by_key(|limit| limit.bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_versions_count_the_same_kills() {
+        assert_eq!(kills("low 0\nhigh 0\nmax 7\noom 4\noom_kill 3\noom_group_kill 0\n"), Some(3));
+        assert_eq!(kills("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"), Some(2));
+        assert_eq!(kills("oom_kill_disable 0\nunder_oom 0\n"), None);
+    }
+
+    #[test]
+    fn page_cache_and_slab_are_given_up_and_what_is_mapped_is_not() {
+        let v2 = "anon 1000\nfile 700\nfile_mapped 150\nactive_file 400\ninactive_file 200\nslab_reclaimable 30\n";
+        assert_eq!(reclaimable(Interface::V2, v2), 400 + 200 - 150 + 30);
+        assert_eq!(reclaimable(Interface::V2, &v2.replace("file_mapped 150", "file_mapped 5000")), 200 + 30);
+        let v1 =
+            "inactive_file 1\nmapped_file 1\ntotal_mapped_file 150\ntotal_inactive_file 200\ntotal_active_file 400\n";
+        assert_eq!(reclaimable(Interface::V1, v1), 450);
+        assert_eq!(reclaimable(Interface::V2, ""), 0);
+    }
 }

@@ -15,7 +15,6 @@ mod gunicorn;
 mod instance;
 mod limits;
 mod memory;
-mod oom;
 pub mod python;
 mod python_source;
 mod query;
@@ -26,7 +25,7 @@ mod version;
 
 pub use app_root::AppRoot;
 pub use instance::Instance;
-pub use oom::OomKills;
+pub use memory::OomKills;
 pub use python_source::{Assigned, Assignments, Interface, Literal};
 pub use query::{GunicornFile, Query};
 pub use runtime::{runtime_directories, writable_runtime_directories};
@@ -81,6 +80,14 @@ pub fn memory_use(root: &Path) -> Vec<MemoryUse> {
     let mut notes = Vec::new();
     let root = Root::new(root);
     memory::memory_use(&root, &Cgroups::read(&root, &mut notes), &mut notes)
+}
+
+/// The counter of processes that the kernel killed for lack of memory, if there is one.
+#[must_use]
+pub fn oom_kills(root: &Path) -> Option<OomKills> {
+    let mut notes = Vec::new();
+    let root = Root::new(root);
+    OomKills::find(&root, &Cgroups::read(&root, &mut notes), &mut notes)
 }
 
 /// The environment variables that the program was started with.
@@ -163,8 +170,8 @@ pub struct MemoryUse {
     pub limit: u64,
     /// Everything charged to the group and its descendants, page cache included.
     pub current: u64,
-    /// Page cache that has not been used lately, which the kernel drops when memory is short.
-    pub inactive_file: u64,
+    /// What of that the kernel gives up when memory is short: page cache that no process has mapped, and caches of its own.
+    pub reclaimable: u64,
 }
 
 /// A limit on memory.

@@ -46,7 +46,7 @@ pub enum Room {
 pub struct Shortage {
     /// The limit that binds.
     pub limit: u64,
-    /// What is in use below it, without page cache that can be dropped.
+    /// What is in use below it, without what the kernel gives up when memory is short.
     pub used: u64,
     /// The generation that is there.
     pub size: Size,
@@ -55,7 +55,7 @@ pub struct Shortage {
 /// The memory that is left on the level that has least; everything without limits.
 #[must_use]
 pub fn free(levels: &[MemoryUse]) -> u64 {
-    let free = |level: &MemoryUse| level.limit.saturating_sub(level.current.saturating_sub(level.inactive_file));
+    let free = |level: &MemoryUse| level.limit.saturating_sub(level.current.saturating_sub(level.reclaimable));
     levels.iter().map(free).min().unwrap_or(u64::MAX)
 }
 
@@ -63,7 +63,7 @@ pub fn free(levels: &[MemoryUse]) -> u64 {
 /// limit. Without limits there is room.
 #[must_use]
 pub fn room(levels: &[MemoryUse], size: Size) -> Room {
-    let used = |level: &MemoryUse| level.current.saturating_sub(level.inactive_file);
+    let used = |level: &MemoryUse| level.current.saturating_sub(level.reclaimable);
     let free = |level: &MemoryUse| level.limit.saturating_sub(used(level));
     let Some(least) = levels.iter().min_by_key(|level| free(level)) else { return Room::Whole };
     let shortage = Shortage { limit: least.limit, used: used(least), size };
@@ -100,8 +100,8 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn level(limit: u64, current: u64, inactive_file: u64) -> MemoryUse {
-        MemoryUse { limit: limit * MIB, current: current * MIB, inactive_file: inactive_file * MIB }
+    fn level(limit: u64, current: u64, reclaimable: u64) -> MemoryUse {
+        MemoryUse { limit: limit * MIB, current: current * MIB, reclaimable: reclaimable * MIB }
     }
 
     fn size(whole: u64, one_worker: u64) -> Size {
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn page_cache_that_nobody_uses_is_free() {
+    fn what_the_kernel_gives_up_is_free() {
         assert_eq!(room(&[level(580, 500, 200)], size(280, 100)), Room::Whole);
     }
 

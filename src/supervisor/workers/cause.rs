@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::host::OomKills;
+use crate::host::{self, OomKills};
 
 /// Why a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +92,7 @@ impl OomWatch {
     /// Kills count from now on.
     #[must_use]
     pub fn new() -> Self {
-        let kills = OomKills::find();
+        let kills = host::oom_kills(Path::new("/"));
         let seen = kills.as_ref().and_then(OomKills::count).unwrap_or(0);
         Self { kills, ledger: Ledger { seen, unclaimed: 0, since: None } }
     }

@@ -272,10 +272,10 @@ fn a_group_outside_every_mount_takes_the_mount_and_says_so() {
     assert!(host.notes.iter().any(|note| note.contains("using /sys/fs/cgroup instead")), "{:?}", host.notes);
 }
 
-/// Limit, use and inactive page cache, level by level.
+/// Limit, use and what can be reclaimed, level by level.
 fn memory_use(tree: &Tree) -> Vec<[u64; 3]> {
     let levels = mcp_launch::host::memory_use(&tree.path(""));
-    levels.iter().map(|level| [level.limit, level.current, level.inactive_file]).collect()
+    levels.iter().map(|level| [level.limit, level.current, level.reclaimable]).collect()
 }
 
 #[test]
@@ -285,14 +285,17 @@ fn the_use_of_memory_is_read_on_every_level_that_limits_it() {
         .file("sys/fs/cgroup/pod/memory.max", "2000\n")
         .file("sys/fs/cgroup/pod/memory.high", "1800\n")
         .file("sys/fs/cgroup/pod/memory.current", "1500\n")
-        .file("sys/fs/cgroup/pod/memory.stat", "anon 1000\nactive_file 100\ninactive_file 400\n")
+        .file(
+            "sys/fs/cgroup/pod/memory.stat",
+            "anon 1000\nfile_mapped 30\nactive_file 100\ninactive_file 400\nslab_reclaimable 7\n",
+        )
         .file("sys/fs/cgroup/pod/app/memory.max", "max\n")
         .file("sys/fs/cgroup/pod/app/memory.current", "900\n");
-    assert_eq!(memory_use(&v2), [[1800, 1500, 400]]);
+    assert_eq!(memory_use(&v2), [[1800, 1500, 477]]);
     let both = v2
         .file("sys/fs/cgroup/pod/app/memory.max", "1000\n")
         .file("sys/fs/cgroup/pod/app/memory.stat", "inactive_file 300\n");
-    assert_eq!(memory_use(&both), [[1000, 900, 300], [1800, 1500, 400]]);
+    assert_eq!(memory_use(&both), [[1000, 900, 300], [1800, 1500, 477]]);
 }
 
 #[test]
@@ -303,8 +306,8 @@ fn the_use_of_memory_in_version_1_counts_what_is_below() {
     )
     .file("sys/fs/cgroup/memory/memory.limit_in_bytes", "2000")
     .file("sys/fs/cgroup/memory/memory.usage_in_bytes", "1500")
-    .file("sys/fs/cgroup/memory/memory.stat", "inactive_file 1\ntotal_inactive_file 600\n");
-    assert_eq!(memory_use(&tree), [[2000, 1500, 600]]);
+    .file("sys/fs/cgroup/memory/memory.stat", "inactive_file 1\ntotal_inactive_file 600\ntotal_active_file 50\n");
+    assert_eq!(memory_use(&tree), [[2000, 1500, 650]]);
     let unlimited = tree.file("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712");
     assert_eq!(memory_use(&unlimited), [[0; 3]; 0]);
 }
