@@ -101,7 +101,7 @@ pub(super) fn directory(settings: &Settings, host: &Host, pair: &Pair, findings:
         let name = settings.key_file.value.show();
         let message = format!("Granian reads no key like {name}, and it cannot be converted in memory: {obstacle}");
         let command = Conversion::Clear.command(&settings.key_file.value);
-        let hint = format!("{remedy}, use --server gunicorn, or convert the key: {command}");
+        let hint = format!("{remedy}, use --server gunicorn, or convert it with: {command}");
         findings.problem(Problem::setting(message, &settings.key_file.origin).hint(hint));
     }
     None
