@@ -22,12 +22,15 @@ use crate::run::prestart::{self, Outcome};
 use crate::run::signals::Signals;
 use crate::run::termination::TerminationLog;
 use crate::settings::value::{AutoPath, Mode};
-use crate::settings::{FlagLayer, Settings};
+use crate::settings::{FlagLayer, OPTIONS, Settings};
 use crate::supervisor::{HANDLED, Outside, Supervisor, server_name};
 use crate::sys::SignalState;
+use crate::sys::secrets::{blank_variable, hide_memory};
 
 pub(super) fn run(flags: FlagLayer, inherited: SignalState) -> Result<u8, Vec<Problem>> {
     let planner = Planner::new(flags);
+    // We have a copy; workers of the same user could read it here.
+    OPTIONS.iter().filter(|opt| opt.secret).flat_map(|opt| opt.env).for_each(|name| blank_variable(name));
     let prepared = planner.prepare();
     let termination = TerminationLog::new(&prepared.resolution.settings.termination_log.value);
     let status = start(planner, prepared, termination.clone(), inherited);
@@ -46,6 +49,9 @@ fn start(
     let Prepared { resolution, plan, host } = prepared;
     let settings = &resolution.settings;
     let mut plan = plan?;
+    if plan.credentials.is_some() {
+        hide_memory();
+    }
     planner.settle(&plan);
     let problems = prestart::problems(&plan.pre_start, plan.cwd.as_deref());
     if !problems.is_empty() {

@@ -41,12 +41,11 @@ pub fn run(program: &Path, argv: &[OsString], env: &Environment, inherited: Sign
     let mut signals = BlockedSignals::install(&handled(), inherited).map_err(|error| cannot("handlers", &error))?;
     super::adopt_orphans();
     let image = Image::new(program, argv, env).map_err(|errno| cannot("arguments", &errno.desc()))?;
-    let interactive = nix::unistd::tcgetpgrp(std::io::stdin()).is_ok_and(|group| group == nix::unistd::getpgrp());
     let home = leave_directory();
     let setup = Setup {
         cwd: home.as_deref(),
         descriptors: &[],
-        group: if interactive { Group::Foreground } else { Group::Own },
+        group: if super::has_terminal() { Group::Foreground } else { Group::Own },
         death_signal: None,
         open_files: None,
         signals: inherited,

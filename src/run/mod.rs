@@ -26,6 +26,11 @@ pub(crate) fn status_of(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(255)
 }
 
+/// Whether we are in the foreground of the terminal on standard input: then what we start may use it as well.
+pub(crate) fn has_terminal() -> bool {
+    nix::unistd::tcgetpgrp(std::io::stdin()).is_ok_and(|group| group == nix::unistd::getpgrp())
+}
+
 /// Has orphaned descendants handed to us. PID 1 gets them anyway.
 pub(crate) fn adopt_orphans() {
     if nix::unistd::getpid().as_raw() != 1 {

@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 use super::notify::Notifier;
 use super::signals::BlockedSignals;
 use super::stop_sequence::{StopSequence, StopStep};
-use super::{adopt_orphans, poll_timeout, signal_all, status_of};
+use super::{adopt_orphans, has_terminal, poll_timeout, signal_all, status_of};
 use crate::control::server::ControlServer;
 use crate::host::{Program, find_program};
 use crate::plan::Plan;
@@ -289,7 +289,7 @@ impl Runner<'_> {
         let setup = Setup {
             cwd: self.cwd,
             descriptors: &[],
-            group: Group::Own,
+            group: if has_terminal() { Group::Shared } else { Group::Own },
             death_signal: Some(Signal::SIGTERM),
             open_files: None,
             signals: self.inherited,

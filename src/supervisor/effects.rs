@@ -90,9 +90,6 @@ impl World {
             Ok(mut running) => {
                 let pid = running.main;
                 running.on_trial = on_trial;
-                if on_trial {
-                    memory::offer_to_oom_killer(pid);
-                }
                 if lends && self.running.is_empty() {
                     self.listeners.open_to(generation);
                 }
@@ -104,6 +101,14 @@ impl World {
                 self.end_handover(generation);
                 failed
             }
+        }
+    }
+
+    /// A main process has become its program: from now on it takes memory. Until then it may be as closed to us as our own
+    /// memory is to others.
+    pub(super) fn executed(&self, generation: GenerationId) {
+        if let Some(running) = self.running.get(&generation).filter(|running| running.on_trial) {
+            memory::offer_to_oom_killer(running.main);
         }
     }
 

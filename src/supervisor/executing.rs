@@ -38,7 +38,11 @@ impl Component for Executing {
         let is_decided = |id: &GenerationId| {
             world.running.get(id).is_none_or(|it| ready.descriptors().contains(&it.exec.as_fd().as_raw_fd()))
         };
-        self.waiting.retain(|id, _| !is_decided(id));
+        let decided: Vec<GenerationId> = self.waiting.keys().copied().filter(|id| is_decided(id)).collect();
+        for id in decided {
+            self.waiting.remove(&id);
+            world.executed(id);
+        }
         let now = Instant::now();
         for (generation, say_at) in &mut self.waiting {
             if say_at.take_if(|at| *at <= now).is_some() {

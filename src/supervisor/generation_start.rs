@@ -17,6 +17,7 @@ use crate::guard::scoreboard::Scoreboard;
 use crate::ids::GenerationId;
 use crate::plan::{Bind, Inherited, Plan};
 use crate::problem::Exit;
+use crate::run::has_terminal;
 use crate::run::listener::borrowed::BorrowedSockets;
 use crate::run::listener::{Listeners, private_listener};
 use crate::run::memfd::credentials::{self, FilesInMemory};
@@ -129,7 +130,8 @@ pub(super) fn start(
     let setup = Setup {
         cwd: plan.cwd.as_deref(),
         descriptors: &descriptors,
-        group: Group::Own,
+        // A debugger's prompt and Ctrl-C are for the server as much as for us.
+        group: if has_terminal() { Group::Shared } else { Group::Own },
         death_signal: Some(Signal::SIGTERM),
         open_files: Some(u64::MAX),
         signals: inherited,

@@ -20,6 +20,7 @@ use crate::plan::Plan;
 use crate::problem::Problem;
 use crate::report::redact;
 use crate::settings::value::show_span;
+use crate::sys::secrets::hide_memory;
 
 /// Makes a plan anew, for a reload: for this server if one is named, with workers more or fewer.
 pub type Replan = dyn Fn(Choice, i32) -> Result<(Plan, Choice), Vec<Problem>> + Send + Sync;
@@ -125,6 +126,9 @@ impl World {
             let id = self.plans.keys().last().map_or(PlanId(0), |last| last.next());
             for warning in &plan.warnings {
                 warn!("{}", redact::message(warning));
+            }
+            if plan.credentials.is_some() {
+                hide_memory();
             }
             let facts = PlanFacts { choice, ..facts(id, &plan) };
             let used: Vec<PlanId> = self.state.plans().collect();

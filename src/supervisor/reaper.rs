@@ -20,15 +20,17 @@ impl World {
     /// A child was reaped: a main process, a worker that lost its main process, or something else that did.
     pub(super) fn reaped(&mut self, pid: Pid, status: ExitStatus) -> Vec<Event> {
         let outcome = status.signal().map_or_else(|| Outcome::Exited(status_of(status)), Outcome::Signaled);
-        let Some((&generation, running)) = self.running.iter().find(|(_, running)| running.main == pid) else {
+        let Some((&generation, running)) = self.running.iter_mut().find(|(_, running)| running.main == pid) else {
             debug!(%pid, %outcome, "reaped an orphan");
             self.workers.reaped(pid, status);
             return Vec::new();
         };
+        // Its workers are handed to us, and in a terminal no process group of their own tells whose they were.
+        running.seen.extend(self.workers.of(generation).iter().map(Process::id));
+        let why = running.board.as_ref().and_then(Scoreboard::failure);
         if let Some(failed) = self.exec_failed(generation) {
             return vec![failed];
         }
-        let why = running.board.as_ref().and_then(Scoreboard::failure);
         let reported = why.map(|why| Event::FailureReported { generation, why });
         let survivors = self.has_survivors(generation, &own_descendants());
         reported.into_iter().chain([Event::Exited { pid, outcome, survivors }]).collect()

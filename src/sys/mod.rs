@@ -8,6 +8,7 @@ pub(crate) mod memory_file;
 pub(crate) mod pidfd;
 pub(crate) mod reuseport;
 pub(crate) mod scm;
+pub(crate) mod secrets;
 pub(crate) mod shared;
 pub(crate) mod spawn;
 pub(crate) mod wait;

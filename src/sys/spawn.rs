@@ -158,6 +158,8 @@ impl<'a> Pointers<'a> {
 pub enum Group {
     /// Its own, in the background: Ctrl-C reaches us, and we decide.
     Own,
+    /// Ours: it may use the terminal that we are in the foreground of, and Ctrl-C reaches both.
+    Shared,
     /// Its own, in the foreground of the terminal on standard input, as a shell would start it.
     Foreground,
 }
@@ -311,7 +313,9 @@ pub fn begin(image: &Image, setup: &Setup<'_>) -> Result<(Pid, ExecReport), Spaw
         pid => Pid::from_raw(pid),
     };
     // Both parent and child do this, so that it is done whichever runs first.
-    let _ = nix::unistd::setpgid(pid, pid);
+    if setup.group != Group::Shared {
+        let _ = nix::unistd::setpgid(pid, pid);
+    }
     let _ = mask.thread_set_mask();
     Ok((pid, ExecReport(report)))
 }
@@ -344,7 +348,9 @@ fn child(
     };
     // SAFETY: plain system calls with numbers and pointers to memory that was prepared before the fork.
     unsafe {
-        libc::setpgid(0, 0);
+        if setup.group != Group::Shared {
+            libc::setpgid(0, 0);
+        }
         if setup.group == Group::Foreground {
             libc::tcsetpgrp(0, libc::getpid());
         }

@@ -26,6 +26,7 @@ mod secrets;
 mod signals;
 mod stop;
 mod strangers;
+mod terminal;
 mod tls;
 mod which_launcher;
 mod worker_limits;

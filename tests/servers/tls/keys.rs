@@ -1,9 +1,10 @@
 //! Keys of every kind, and where they must not be seen.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use super::certificates::{ask, certify, curl, in_memory, launch, openssl, probe, s_client, start};
-use crate::harness::Running;
+use super::certificates::{ask, certify, curl, in_memory, launch, openssl, pair, probe, s_client, start};
+use crate::harness::{Launch, Running, is_root};
 
 const PASSPHRASE: &str = "correct-horse-battery";
 
@@ -63,7 +64,7 @@ fn every_common_key_is_served_with(server: &str) {
     }
 }
 
-/// From a file, so that the launcher's own environment does not have it.
+/// Neither in what runs, nor in the launcher's own environment, in which it came.
 fn a_passphrase_is_nowhere_to_be_seen(server: &str) {
     let Some(launch) = launch(server, "server", &["--log-level", "debug"]) else { return };
     openssl(launch.directory.path(), KINDS[5].1[0]);
@@ -88,8 +89,10 @@ fn a_passphrase_is_nowhere_to_be_seen(server: &str) {
             assert!(!contains(&text, PASSPHRASE) && !contains(&text, "PRIVATE KEY"), "{file} of {pid}");
         }
     }
-    let own = fs::read(format!("/proc/{}/cmdline", running.pid())).unwrap();
-    assert!(!contains(&own, PASSPHRASE));
+    for file in ["cmdline", "environ"] {
+        let own = fs::read(format!("/proc/{}/{file}", running.pid())).unwrap();
+        assert!(!contains(&own, PASSPHRASE), "{file} of the launcher");
+    }
     let (_, shown) = ask(&running, &["explain", "--running", "--json"]);
     assert!(shown.contains("certificate") && !shown.contains(PASSPHRASE), "{shown}");
     assert_eq!(running.stop(), 0);
@@ -201,4 +204,30 @@ fn workers_of_gunicorn_share_their_sessions() {
         assert!(contains(&output.stdout, "Reused, TLSv1.2"), "{}", String::from_utf8_lossy(&output.stdout));
     }
     assert_eq!(running.stop(), 0);
+}
+
+/// A user that no system has.
+const SOMEBODY: u32 = 54321;
+
+/// What the kernel shows of a process that may be looked into belongs to its user.
+#[test]
+fn a_launcher_that_holds_a_key_cannot_be_read_by_its_own_user() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root may change to another user");
+        return;
+    }
+    let owner_of_memory = |has_key: bool| {
+        let launch = Launch::fake("gunicorn", "serve", &[]).without("XDG_RUNTIME_DIR");
+        let directory = launch.directory.path().to_owned();
+        pair(&directory, "server");
+        fs::set_permissions(directory.join("server.key"), fs::Permissions::from_mode(0o644)).unwrap();
+        let launch = launch.env("SSL", has_key.to_string());
+        let launch =
+            launch.env("CERT_FILE", directory.join("server.crt")).env("KEY_FILE", directory.join("server.key"));
+        let user = SOMEBODY.to_string();
+        let mut running = launch.through(&["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"]).start();
+        running.wait_log("start mode=supervise");
+        fs::metadata(format!("/proc/{}/mem", running.pid())).unwrap().uid()
+    };
+    assert_eq!((owner_of_memory(false), owner_of_memory(true)), (SOMEBODY, 0));
 }
