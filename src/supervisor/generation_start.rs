@@ -143,12 +143,12 @@ pub(super) fn start(
 /// Copies of the listening sockets that the server inherits.
 fn lend(plan: &Plan, generation: GenerationId, listeners: &mut Listeners) -> nix::Result<Vec<OwnedFd>> {
     let inherits = |what: &Inherited| plan.descriptors.iter().any(|descriptor| descriptor.what == *what);
-    let count = match (inherits(&Inherited::Listener), inherits(&Inherited::WorkerListener)) {
-        (true, _) => 1,
-        (false, true) => plan.workers as usize,
+    let backlog = plan.policy.backlog;
+    let lent = match (inherits(&Inherited::Listener), inherits(&Inherited::WorkerListener)) {
+        (true, _) => listeners.lend_shared(generation, backlog)?,
+        (false, true) => listeners.lend(generation, plan.workers as usize, backlog)?,
         (false, false) => return Ok(Vec::new()),
     };
-    let lent = listeners.lend(generation, count, plan.policy.backlog)?;
     lent.into_iter()
         .map(|socket| socket.try_clone().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))
         .collect()

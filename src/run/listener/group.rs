@@ -255,8 +255,11 @@ impl Group {
     /// Resets whoever waits where nobody accepts any more, so that they try again at once.
     pub fn empty_idle(&self) {
         for index in self.idle() {
-            let socket = self.members[index].socket.as_raw_fd();
-            while let Ok(client) = nix::sys::socket::accept(socket) {
+            let socket = &self.members[index].socket;
+            if tcp::set_waiting(socket, false).is_err() {
+                continue;
+            }
+            while let Ok(client) = nix::sys::socket::accept(socket.as_raw_fd()) {
                 let _ = nix::unistd::close(client);
             }
         }

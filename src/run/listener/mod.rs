@@ -129,6 +129,17 @@ impl Listeners {
         Ok(self.lent(generation))
     }
 
+    /// Lends a generation one listening socket for all of its workers. It is as a server expects it that opens none
+    /// itself: accepting waits for a client.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn lend_shared(&mut self, generation: GenerationId, backlog: u32) -> nix::Result<Vec<&OwnedFd>> {
+        let lent = self.lend(generation, 1, backlog)?;
+        lent.iter().try_for_each(|socket| tcp::set_waiting(socket, true))?;
+        Ok(lent)
+    }
+
     /// What a generation has from us, in the order of its workers if each has its own.
     fn lent(&self, generation: GenerationId) -> Vec<&OwnedFd> {
         match &self.place {

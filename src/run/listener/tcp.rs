@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::sockopt::{Ipv6V6Only, ReuseAddr, ReusePort};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, listen, setsockopt, socket,
@@ -21,7 +22,7 @@ pub(super) fn listen_on(socket: &OwnedFd, backlog: u32) -> nix::Result<()> {
 
 fn tcp_socket(address: SocketAddr) -> nix::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    // Both servers want it so, and a queue can be emptied without waiting.
+    // Granian wants it so, and a queue can be emptied without waiting.
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(family, SockType::Stream, flags, None)?;
     if address.is_ipv6() {
@@ -30,6 +31,13 @@ fn tcp_socket(address: SocketAddr) -> nix::Result<OwnedFd> {
         setsockopt(&socket, Ipv6V6Only, &only_v6)?;
     }
     Ok(socket)
+}
+
+/// Whether accepting waits for a client. All that have a copy of the socket share this.
+pub(super) fn set_waiting(socket: &OwnedFd, waits: bool) -> nix::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
+    let flags = if waits { flags - OFlag::O_NONBLOCK } else { flags | OFlag::O_NONBLOCK };
+    fcntl(socket, FcntlArg::F_SETFL(flags)).map(drop)
 }
 
 /// A socket that shares its address with the others of the group.

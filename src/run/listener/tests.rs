@@ -120,6 +120,22 @@ fn clients_are_shared_out_as_was_said() {
 }
 
 #[test]
+fn a_shared_socket_waits_for_clients_and_is_emptied_without_waiting() {
+    let mut front = Listeners::claim(&local(0)).unwrap();
+    let waits = |socket: &OwnedFd| {
+        let flags = nix::fcntl::fcntl(socket, nix::fcntl::FcntlArg::F_GETFL).unwrap();
+        flags & nix::fcntl::OFlag::O_NONBLOCK.bits() == 0
+    };
+    assert!(waits(front.lend_shared(GenerationId(1), 16).unwrap()[0]));
+    front.lend(GenerationId(2), 2, 16).unwrap();
+    assert!(front.lent(GenerationId(2)).into_iter().all(|socket| !waits(socket)));
+    front.steer(&[(GenerationId(2), 1)]);
+    front.release(GenerationId(1), Remaining::Lent);
+    front.release(GenerationId(2), Remaining::Nobody);
+    assert!(waits(front.lend_shared(GenerationId(3), 16).unwrap()[0]));
+}
+
+#[test]
 fn clients_wait_while_nobody_serves() {
     let mut front = Listeners::claim(&local(0)).unwrap();
     front.lend(GenerationId(1), 1, 128).unwrap();
