@@ -173,13 +173,13 @@ fn workers_that_wait_for_clients_in_a_way_that_cannot_be_seen_are_given_time() {
 }
 
 #[test]
-fn an_open_stream_holds_a_step_no_longer_than_the_stop_budget() {
+fn open_streams_hold_up_no_step() {
     let arguments = ["--server", "gunicorn", "--stop-timeout", "4s", "heavy:app"];
     let Some(mut limited) = Limited::start_with(ROOM_FOR_ONE, &arguments) else { return };
     let streams: Vec<TcpStream> = (0..12).map(|_| open_stream(limited.running.port)).collect();
     limited.reload("two");
     limited.running.wait_log(" complete ");
-    assert!(limited.running.log().contains("was sent SIGKILL"), "{}", limited.running.log());
+    assert!(!limited.running.log().contains("SIGKILL"), "{}", limited.running.log());
     assert!(limited.serves("two"), "{}", limited.release());
     limited.wait_workers(3);
     drop(streams);
