@@ -1,37 +1,37 @@
-# How clients are dealt out among Gunicorn's workers, which share their listening sockets: politely.
+# Gunicorn: sharing new clients evenly among workers that accept from the same listening sockets.
 #
-# All workers are woken for each client, and the kernel does not care which of them accepts it. So a worker that has more
-# connections than the others stops listening, and one that is full leaves new clients to those that have room. It then
-# watches: a client that still waits after a moment is accepted all the same, so nobody waits for a worker that is
-# stopped or busy.
+# The kernel wakes all workers for each client, and does not care which of them accepts it. So a worker that has more
+# connections than the others stops listening, and a full one leaves new clients to workers that have room. Meanwhile it
+# watches: a client that still waits after a moment is accepted after all, so no client waits for a worker that is stopped
+# or busy.
 #
-# The server calls `create_server` of its event loop for each listening socket. That method is replaced, in this one loop
-# object. Where it is called in a way that is not known here, the server's own method does what it always does.
+# The server calls `create_server` of its event loop for each listening socket. That method is replaced in this one loop
+# object. If it is called in an unknown way, the server's own method is used.
 
-# The moment for each connection that a worker has more than the one with the fewest; and the longest one. Event loops
-# round them to milliseconds.
+# All times here are in seconds. How long a worker waits for each connection that it has more than the least loaded one,
+# and at most. Event loops round this to milliseconds.
 _MOMENT, _LONGEST_MOMENT = 0.0005, 0.005
-# For a worker that has been told to leave: others serve in its place, unless everything is about to end.
+# How long a worker that was told to leave waits: others serve in its place, unless everything is stopping.
 _LEAVERS_MOMENT = 0.1
-# How long in all a worker is waited for that shows no sign of life.
+# How long altogether to wait for a worker that shows no sign of life.
 _PATIENCE = 0.03
-# For how long a client that has been accepted is expected to send its first request.
+# For how long an accepted client is expected to send its first request.
 _EXPECTATION = 0.25
-# For how long a connection is being made, at most: if a handshake fails nobody says so.
+# For how long a connection may be in its handshake: a failed handshake is not reported.
 _COMING = 2
-# How long connections that are gone may be replaced without asking who has fewer.
+# For how long closed connections may be replaced without comparing with other workers.
 _MEMORY = 0.025
-# How many clients are accepted before the event loop may do something else.
+# How many clients are accepted before the event loop continues with other work.
 _MOST_AT_ONCE = 64
-# When no descriptor is left. asyncio waits as long.
+# The pause when no file descriptor is left, as long as asyncio's.
 _RETRY = 1
-# What may be said to create_server besides the socket; of these other than the first ones nothing but the usual.
+# The options of create_server that are understood, and the values with which others make no difference.
 _KNOWN = {"ssl", "backlog", "ssl_handshake_timeout", "ssl_shutdown_timeout"}
 _USUAL = {"reuse_address": (None, False, True), "reuse_port": (None, False), "start_serving": (True,)}
 
 
 class _Accepting:
-    """How this worker accepts, whatever the number of its listening sockets."""
+    """How this worker accepts clients, on all of its listening sockets."""
 
     def __init__(self, loop, words, siblings, limit):
         import select
@@ -44,19 +44,19 @@ class _Accepting:
         self.is_open = True
         self.timer = None
         self.waited_for = ()
-        # The most connections in this short while, and in the one before.
+        # The highest number of connections in the current short period, and in the previous one.
         self.peak = self.peak_before = self.peak_until = 0
         self.coming = []  # clients that have been accepted, and whose transports are being made
         self.expected = {}  # clients that have been accepted and have not asked yet, oldest first, and until when
         self.expiry = None
-        # Looks for clients while the listeners are closed. Only once each time: it stays silent for the others.
+        # Watches for clients while the listeners are closed. One-shot, so that clients left to others do not wake us.
         self.watch = select.epoll()
         self.events = select.EPOLLIN | select.EPOLLONESHOT
 
-    # What others see of this worker.
+    # What other workers see of this one.
 
     def count(self):
-        """The server's connections, some of which it may have lost unseen, and those that it is about to get."""
+        """The number of the server's connections, including those that are being set up."""
         if self.coming:
             now = self.loop.time()
             self.coming = [client for client in self.coming if client.is_coming(now)]
@@ -66,7 +66,7 @@ class _Accepting:
         self.words[_CONNECTIONS] = self.count()
 
     def beat(self):
-        """With each heartbeat: a worker that has been too late for its last clients thereby proves that it is there."""
+        """Called with each heartbeat, which also proves that a worker is alive that came too late for recent clients."""
         if self.connections is not None:
             self.publish_count()
             self.count_turn()
@@ -75,7 +75,8 @@ class _Accepting:
 
     def has_lost_one(self):
         mine = self.words[_CONNECTIONS] = self.count()
-        if not self.is_open and 4 * mine < 3 * max(self.peak, self.peak_before) and self.listeners and _takes_clients(self.words):
+        recent = max(self.peak, self.peak_before)
+        if not self.is_open and 4 * mine < 3 * recent and self.listeners and _takes_clients(self.words):
             self.open()
 
     def count_turn(self):
@@ -85,7 +86,7 @@ class _Accepting:
     # Listening.
 
     def listener(self, factory, host, port, options):
-        """The listener for what the server asks of create_server; none if that is not what is known here."""
+        """The listener for a call of create_server; None if the call is not understood."""
         import socket
 
         options = dict(options)
@@ -116,11 +117,11 @@ class _Accepting:
             self.watch.register(listener.socket, self.events)
 
     def end(self, listener):
-        """Accepts no more. Clients that wait are left to the other workers."""
+        """Stops accepting on a listener. Waiting clients are left to the other workers."""
         if self.is_open:
             listener.close_gate()
         else:
-            # It would stay there: other processes have the same open file.
+            # Closing would not remove it, because other processes have the same open file.
             self.watch.unregister(listener.socket)
         self.listeners.remove(listener)
         if not self.listeners:
@@ -129,10 +130,10 @@ class _Accepting:
             if self.timer is not None:
                 self.timer.cancel()
 
-    # Whether to accept.
+    # Deciding whether to accept.
 
     def accepted(self, client):
-        """A client has been accepted. Maybe it should be the last one for now."""
+        """Called when a client was accepted, after which the listeners may have to close."""
         words = self.words
         if self.limit is not None:
             self.expect(client)
@@ -145,14 +146,14 @@ class _Accepting:
                 client.listener.close_all()
 
     def is_replacement(self, mine, now):
-        """Whether there were as many connections a moment ago. Clients that come and go need not be dealt out anew: it
-        would only keep the processor busy."""
+        """Whether there were as many connections a moment ago. Short-lived clients are replaced without comparing with
+        other workers, which would only cost CPU time."""
         if now > self.peak_until:
             self.peak_before, self.peak, self.peak_until = self.peak, 0, now + _MEMORY
         recent = max(self.peak_before, self.peak)
         if mine > self.peak:
             self.peak = mine
-        # A part of them, so that what came about by chance does not last.
+        # Not all of them, so that an uneven distribution does not persist.
         return 4 * mine <= 3 * recent
 
     def may_go_on(self, sock, mine):
@@ -167,11 +168,11 @@ class _Accepting:
         least = min(counts)
         if mine <= least + 2 + least // 8:
             return True
-        # Its share of all that are there already.
+        # Its share of all connections, those that wait included.
         return mine * (len(counts) + 1) < mine + sum(counts) + _waiting(sock)
 
     def others(self):
-        """Those that clients can be left to: they have room, and show signs of life."""
+        """The workers to which clients can be left: they have room and show signs of life."""
         found = []
         for sibling in self.siblings.ready():
             words = sibling.words
@@ -201,13 +202,13 @@ class _Accepting:
             self.watch.register(listener.socket, self.events)
 
     def look(self):
-        """A client waits, and the listeners are closed."""
+        """Called when a client waits while the listeners are closed."""
         self.watch.poll(0)
         if not self.is_open and self.timer is None:
             self.consider(False)
 
     def consider(self, waited):
-        """Accepts, or leaves the client to others for a moment."""
+        """Accepts the client, or leaves it to others for a moment."""
         self.count_turn()
         if not _takes_clients(self.words):
             return self.open() if waited else self.come_back(_LEAVERS_MOMENT, ())
@@ -237,11 +238,11 @@ class _Accepting:
             return
         for listener in self.listeners:
             self.watch.modify(listener.socket, self.events)
-        # Otherwise others were quicker, and it watches again.
+        # Otherwise another worker was faster, and the watch continues.
         if self.watch.poll(0):
             self.consider(True)
 
-    # Clients that have been accepted and have not asked yet: they take up room.
+    # Accepted clients that have not sent a request yet: they take up room.
 
     def expect(self, client):
         self.expected[client] = self.loop.time() + _EXPECTATION
@@ -263,7 +264,7 @@ class _Accepting:
 
 
 class _Client:
-    """A client that has been accepted: until its transport is made, its first request begins, its connection is lost."""
+    """An accepted client, until its first request begins or its connection is lost."""
 
     __slots__ = ("accepting", "listener", "protocol", "app", "lost", "since")
 
@@ -280,7 +281,7 @@ class _Client:
                 self.app = protocol.app
                 protocol.app = self.first_request
         except AttributeError:
-            # It is counted with the next heartbeat, then, and expected for a while.
+            # The protocol has no such method: the client is counted with the next heartbeat and expected for a while.
             pass
         return protocol
 
@@ -290,7 +291,7 @@ class _Client:
         return self.app(scope, receive, send)
 
     def connection_lost(self, error):
-        # As it was made, and without a reference to us and so to itself.
+        # Restores the original method, which also removes the reference cycle.
         del self.protocol.connection_lost
         try:
             self.lost(error)
@@ -301,8 +302,8 @@ class _Client:
         return getattr(self.protocol, "transport", None) is None and now < self.since + _COMING
 
     def end(self):
-        """Its server has told its connections to end, and has not seen this one: it ends after the request that it was
-        made for, for which there is a little time."""
+        """Ends a connection that the server did not know yet when it told its connections to end. It may still serve one
+        request, if that comes soon."""
         shutdown = getattr(self.protocol, "shutdown", None)
         now = self.accepting.loop.time()
         if self.is_coming(now) or getattr(self.protocol, "cycle", self) is None and now < self.since + _EXPECTATION:
@@ -312,7 +313,7 @@ class _Client:
 
 
 class _Listener:
-    """What create_server returns, as far as servers use it. It accepts by itself."""
+    """What create_server returns, as far as servers use it. It accepts clients itself."""
 
     def __init__(self, accepting, sock, factory, options):
         self.accepting, self.socket, self.factory = accepting, sock, factory
@@ -323,7 +324,7 @@ class _Listener:
             sock.listen(self.backlog)
         accepting.listen(self)
 
-    # The gate.
+    # Starting and stopping to listen.
 
     def open(self):
         self.accepting.loop.add_reader(self.socket.fileno(), self.accept)
@@ -346,7 +347,7 @@ class _Listener:
                 return self.pause(error)
             client = _Client(self)
             task = loop.create_task(loop.connect_accepted_socket(client.make, connection, **self.options))
-            # Whatever becomes of it: the transport or the protocol has said so.
+            # Retrieves an exception, which the transport or the protocol has reported already.
             task.add_done_callback(lambda task: task.cancelled() or task.exception())
             self.accepting.accepted(client)
             if self.socket is None or not self.accepting.is_open:
@@ -374,7 +375,7 @@ class _Listener:
                 client.end()
 
     async def wait_closed(self):
-        """Waits for clients that have just been accepted; a handshake may take longer than a server wants to wait."""
+        """Waits for clients that were just accepted, but not for slow handshakes."""
         import asyncio
 
         until = self.accepting.loop.time() + 2 * _EXPECTATION
@@ -404,7 +405,7 @@ class _Listener:
 
 
 class _NativeListener(_Listener):
-    """uvloop's own server accepts, which is faster, and is closed and made again."""
+    """Uses uvloop's own server, which is faster: it is closed and created again."""
 
     server = None
 
@@ -413,7 +414,7 @@ class _NativeListener(_Listener):
         if self.backlog is not None:
             options["backlog"] = self.backlog
         try:
-            # With a socket that is there, it has nothing to wait for.
+            # With an existing socket the coroutine never waits.
             self.accepting.servers_own(self.make, **options).send(None)
         except StopIteration as made:
             self.server = made.value
@@ -424,7 +425,7 @@ class _NativeListener(_Listener):
             self.server = None
 
     def close_all(self):
-        # Not while it accepts. That happens before it accepts the next one.
+        # Not from within the accept loop. The callback runs before the next client is accepted.
         self.accepting.loop.call_soon(self.accepting.close)
 
     def make(self):
@@ -445,32 +446,32 @@ def _is_listening(sock):
 
 
 def _connections_of(factory):
-    """How to count a server's connections, by what its protocol factory refers to; none if it is not a known one's."""
+    """A function that counts the server's connections, found through its protocol factory; None if it is unknown."""
     cells = [cell.cell_contents for cell in getattr(factory, "__closure__", None) or ()]
     for value in [*cells, *(getattr(factory, "keywords", None) or {}).values()]:
-        # Uvicorn's server, or its state.
+        # Uvicorn's server or its state.
         connections = getattr(getattr(value, "server_state", value), "connections", None)
         if isinstance(connections, set):
             return connections.__len__
-        # Gunicorn's own worker.
+        # Gunicorn's own worker class.
         if isinstance(getattr(value, "nr_conns", None), int):
             return lambda: value.nr_conns
     return None
 
 
 def _waiting(sock):
-    """How many clients wait to be accepted, as far as the kernel tells."""
+    """How many clients wait to be accepted, as far as the kernel tells us."""
     import socket
 
     if sock.family == socket.AF_UNIX:
         return 0
-    # Of a listening socket tcpi_unacked is that (tcp(7)).
+    # For a listening socket that is tcpi_unacked (tcp(7)).
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28)
     return struct.unpack_from("I", info, 24)[0] if len(info) == 28 else 0
 
 
 def _deal(words, siblings, limit):
-    """Takes the accepting over from the server that is about to listen in the running loop."""
+    """Takes over accepting from the server that is about to listen in the running loop."""
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -492,7 +493,7 @@ def _deal(words, siblings, limit):
 
 
 def _say_unless_dealt(accepting):
-    """With the first request, when it is certain: why clients are dealt out as the kernel and the server do it."""
+    """Called with the first request, when it is certain: says why new clients are distributed by the kernel."""
     if accepting is None:
         why = "the server does not tell the app when it starts (lifespan), which would have been the moment to begin"
     elif accepting.connections is not None:

@@ -1,29 +1,29 @@
-# What stands above is put there by the launcher.
+# The launcher writes the constants above.
 
-# The scoreboard: where this worker tells the launcher how it is.
+# The scoreboard, through which this worker reports its state to the launcher.
 
 import os
 import struct
 import sys
 import time
 
-# The layout of the board, of which src/guard/scoreboard.rs is the other end. The header and each slot have 32 words, or
-# 16 long ones, in the machine's own byte order.
+# The layout of the board, the same as in src/guard/scoreboard.rs. The header and each slot have 32 words, or 16 long
+# words, in the machine's own byte order.
 _MAGIC, _VERSION, _SLOT = b"MCPLGRD1", 2, 128
 _PID, _STATE, _IN_FLIGHT, _HIGH_WATER, _LAG, _MOST_LAG, _STREAMS, _FLAGS = 0, 1, 6, 7, 12, 13, 14, 15
 _CONNECTIONS, _TURNS, _LISTENER, _LIMIT, _SPREAD, _EXEMPT_IN_FLIGHT, _EXPECTED = 16, 17, 18, 19, 22, 23, 26
 _CLAIMED, _HEARTBEAT, _SERVED, _REJECTED, _LEAVE_BY, _MOST_REQUESTS = 1, 2, 4, 5, 10, 12
-# In the header: the launcher writes there by when all workers are to have left, and over how many milliseconds; and the
-# workers whether one of them has more in flight than its limit.
+# In the header: the launcher writes by when all workers must have left, and over how many milliseconds they close their
+# streams; the workers write whether one of them has more requests in flight than its limit.
 _ALL_LEAVE_BY, _ALL_SPREAD, _EXCEEDED = 3, 8, 9
 _STARTING, _READY, _STOPPING = 1, 2, 3
 _TRACEBACK_ON_ABORT, _NO_LIFESPAN, _COUNTS_CONNECTIONS = 1, 2, 4
-# At the board's end, a word with its length in front: why the app could not be loaded or started.
+# At the end of the board: why the app could not be loaded or started, preceded by the length of that text.
 _TEXT = 1024
 
 
 def _say(text):
-    """Standard error may be closed, or a pipe that is full: a word lost is better than a worker."""
+    """Writes to standard error. It may be closed, or a full pipe: a lost message is better than a lost worker."""
     try:
         sys.stderr.write("mcp-launch guard: worker %d: %s\n" % (os.getpid(), text))
     except (AttributeError, OSError, ValueError):
@@ -31,7 +31,7 @@ def _say(text):
 
 
 def _write_failure(text):
-    """Leaves on the board why the app cannot be served. That must not fail in its turn."""
+    """Writes to the board why the app cannot be served. Must not raise."""
     found = None if BOARD is None else _find_board()
     if found is not None:
         try:
@@ -50,7 +50,7 @@ def _brief(error):
 def _find_board():
     """The board's descriptor, its number of slots and the launcher's process.
 
-    Forked workers inherited it. Spawned ones get it from their parent; and the number may mean something else here.
+    Forked workers inherited it. In spawned ones the number may belong to another file, and they open their parent's.
     """
     for from_parent in (False, True):
         fd = BOARD
@@ -68,17 +68,16 @@ def _find_board():
     return None
 
 
-# The map must stay: closing a descriptor of a file, and it has one, gives up the process's locks on it.
+# Kept for ever: closing any descriptor of a file, and the map has one, releases the process's locks on it.
 _map = None
 # This process's slot, as words.
 _slot = None
 
 
 def _claim_slot():
-    """This process's slot, as words and as long words, the launcher's process, and the other workers; none if there is
-    no slot.
+    """Takes a slot: its words and long words, the launcher's process, and the other workers. None if there is no slot.
 
-    It is ours by a record lock, which the kernel takes back when the process ends, however it ends.
+    A record lock makes it ours, which the kernel releases when the process ends, however it ends.
     """
     global _map, _slot
     import fcntl
@@ -98,12 +97,12 @@ def _claim_slot():
             continue
         _map = mmap.mmap(fd, 0)
         slot = memoryview(_map)[start : start + _SLOT]
-        # Not to be taken for the last owner meanwhile.
+        # So that nobody mistakes us for the previous owner meanwhile.
         slot.cast("I")[_STATE] = 0
         slot[:] = bytes(_SLOT)
         _slot = words = slot.cast("I")
         longs = slot.cast("Q")
-        # Those that were there already were told in their own slots.
+        # The launcher wrote this to the slots of the workers that existed then.
         words[_SPREAD] = struct.unpack_from("=I", _map, 4 * _ALL_SPREAD)[0]
         longs[_LEAVE_BY] = struct.unpack_from("=Q", _map, 8 * _ALL_LEAVE_BY)[0]
         return words, longs, launcher, _LivingSiblings(fd, slots, start)
@@ -112,9 +111,9 @@ def _claim_slot():
 
 
 def _descriptor_of(inodes):
-    """The number here of a socket with one of these inodes; none if there is no such socket, or not yet.
+    """The descriptor in this process of a socket with one of these inodes; None if there is none yet.
 
-    Nothing is opened or closed for that: closing any descriptor of a file ends the process's locks on it.
+    Opens and closes nothing: closing any descriptor of a file releases the process's locks on it.
     """
     import stat
 
@@ -129,11 +128,10 @@ def _descriptor_of(inodes):
 
 
 def _lend_listener(loop, launcher):
-    """Answers the launcher, which asks for a copy of a worker's listening socket to steer clients by. It names all that
-    listen on the port, by their inodes.
+    """Answers the launcher when it asks for a copy of a worker's listening socket, which it needs to steer clients.
 
-    All workers of the generation hear it, and the first one answers. Spawned workers have not inherited the line, and
-    the number may mean something else there.
+    The question lists the inodes of all sockets on the port. It reaches all workers of the generation, and the first
+    one answers. Spawned workers did not inherit the channel, and there the number may belong to another file.
     """
     import socket
     import struct
@@ -142,7 +140,7 @@ def _lend_listener(loop, launcher):
         line = socket.socket(fileno=os.dup(LINE))
     except OSError:
         return
-    # Whatever the app has made of socket.setdefaulttimeout.
+    # The app may have called socket.setdefaulttimeout.
     line.setblocking(False)
     try:
         maker = struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
@@ -174,7 +172,7 @@ def _lend_listener(loop, launcher):
 
 
 def _trace_on_abort():
-    """Has SIGABRT write where the worker is. Whether it does."""
+    """Makes SIGABRT print a traceback, and returns whether it does."""
     import faulthandler
 
     if not faulthandler.is_enabled():
@@ -185,13 +183,13 @@ def _trace_on_abort():
     return True
 
 
-# The launcher is not poked more often than this, in seconds.
+# The launcher is woken at most this often, in seconds.
 _POKE_PAUSE = 0.004
 _poked = 0.0
 
 
 def _poke():
-    """Wakes the launcher, which then looks at the board: who can take clients, and who is to be replaced."""
+    """Wakes the launcher, which then reads the board: which workers can take clients, and which must be replaced."""
     global _poked
     if POKE is None:
         return
@@ -199,11 +197,11 @@ def _poke():
     try:
         os.write(POKE, b"\0")
     except OSError:
-        pass  # full: it is about to look anyway
+        pass  # the pipe is full: the launcher is about to look anyway
 
 
 def _draw_most_requests():
-    """After how many requests this worker is to be replaced; 0 for never."""
+    """The number of requests after which this worker is replaced; 0 for never."""
     import random
 
     return MAX_REQUESTS[0] + random.randint(0, MAX_REQUESTS[1]) if MAX_REQUESTS else 0

@@ -1,21 +1,20 @@
-# Granian: which listening socket a worker accepts from, and watching the other workers for the launcher.
+# Granian: the worker's own listening socket, and watching the other workers on behalf of the launcher.
 
-# The number of this worker's socket among LISTENERS, counted from 1; 0 until it accepts.
+# The number of this worker's socket in LISTENERS, counted from 1; 0 until it accepts clients.
 _own_listener = 0
-# In place of that number: Granian opens its socket itself.
+# Instead of that number: Granian opened a socket itself.
 _OPENED_BY_SERVER = 0xFFFFFFFF
 
-# A worker whose event loop has not turned for so long gets no new clients; in nanoseconds.
+# A worker whose event loop has not run for this long gets no new clients, in nanoseconds.
 _SILENT = 1_000_000_000
 
 
 def _use_own_listeners():
-    """Has Granian accept from the sockets that the launcher made for its workers, one for each.
+    """Makes Granian's workers accept clients on the sockets that the launcher made, one for each worker.
 
-    Each worker would open its own, of which the launcher knows nothing: neither its place among those that share the
-    port nor how to keep what waits there when the worker ends. Granian makes its worker objects by these names, and
-    gives each the worker's number and what it would listen on. Where that looks different nothing is changed. ASGI workers
-    are the only ones that the guard is in.
+    A socket that a worker opens itself is unknown to the launcher, which can neither steer clients to it nor keep the
+    waiting clients when the worker ends. Granian creates its worker object by this name, with the worker's number and
+    the socket to listen on. If that looks different, nothing is changed. The guard is only in ASGI workers.
     """
     global _own_listener
     server = sys.modules.get("granian.server.mp")
@@ -38,11 +37,11 @@ def _with_own_listener(make, holder):
 
 
 def _holder_of(number, listen, holder):
-    """This worker's socket as Granian has them; none if that cannot be."""
+    """This worker's socket in Granian's form; None if that is impossible."""
     import stat
 
     try:
-        # What to bind to, and a socket that is bound already.
+        # An address to bind, and a socket that is bound already.
         specification, bound = listen
         if specification is None or bound is not None or specification.is_uds():
             return None
@@ -61,7 +60,7 @@ def _began_to_listen(number):
     if _slot is not None:
         _slot[_LISTENER] = number
     for other, descriptor in enumerate(LISTENERS, 1):
-        # What this process starts has no use for any of them.
+        # Processes that the worker starts must not inherit any of them.
         try:
             if other == number:
                 os.set_inheritable(descriptor, False)
@@ -73,7 +72,7 @@ def _began_to_listen(number):
 
 
 class _Siblings:
-    """The other workers, as far as the scoreboard tells: the launcher sleeps, so they watch each other."""
+    """The other workers. They watch each other, so that the launcher can sleep."""
 
     def __init__(self):
         self.words, self.longs = memoryview(_map).cast("I"), memoryview(_map).cast("Q")
@@ -95,8 +94,7 @@ class _Siblings:
 
 
 def _crossing(loop):
-    """A function that tells the launcher that this worker has become full, or has room again: at once, if that was not
-    told just before."""
+    """A function that wakes the launcher because this worker has become full or has room again, but not too often."""
     waiting = False
 
     def later():

@@ -1,49 +1,49 @@
-# The guard itself.
+# The guard.
 
-# What a request is to the guard: one that counts, one that was refused after all, or an open stream, which is an object.
-# Once a response has begun that is no stream, there is nothing more to see: none of them.
+# The state of a GET request: it counts, it was refused when it turned out to be a stream, or it is an open stream (an
+# object). None: its response has begun and is no stream, so its messages need no more inspection.
 _COUNTED, _REFUSED = 0, 1
 
 _BUSY = b"Too many requests at a time. Try again in a moment.\n"
 
 
 async def _gone():
-    """What sending is like when the client has gone (ASGI, HTTP 2.4)."""
+    """Behaves like sending to a client that has gone (ASGI, HTTP 2.4)."""
     raise ConnectionResetError("refused: too many open streams")
 
 
 def _forgives(role, error):
-    """Whether an error of the app only follows from a stream that was refused or ended."""
+    """Whether an exception of the app is only the consequence of a stream that was refused or ended."""
     return isinstance(error, Exception) if role == _REFUSED else role.forgives(error)
 
 
 def _event_stream(message, send, task):
-    """The event stream that begins with this message."""
+    """The event stream that starts with this message."""
     encoding = _header(message["headers"], b"content-encoding")
     return _Stream(send, _LAST_CHUNK, task, encoding not in (None, b"", b"identity"))
 
 
 def _guard(inner):
-    """The app with the guard around it. All that a worker knows is in here; it begins with the first call, which is
-    after the fork."""
+    """The app with the guard around it. It holds all state of the worker, from the first call on, which comes after the
+    fork."""
     limit = sys.maxsize if LIMIT is None else LIMIT
     most_streams = sys.maxsize if MAX_STREAMS is None else MAX_STREAMS
-    # Where the health path and the exempt ones are as well, once it is known where the app is mounted.
+    # Once it is known where the app is mounted, the health path and the exempt ones are also recognised below that.
     health, mounted_health, exempt, special = HEALTH_PATH, (), EXEMPT, bool(EXEMPT)
     claimed = begun = met = False
     busy = high_water = served = rejected = streams = exempted = 0
 
     def crossed():
-        """Called when the worker has become full, or has room again."""
+        """Called when the worker becomes full or has room again."""
 
-    # Nobody's memory, until there is a slot: what counts need not ask.
+    # Dummy memory until there is a slot, so that counting needs no check.
     words, longs = memoryview(bytearray(_SLOT)).cast("I"), memoryview(bytearray(_SLOT)).cast("Q")
     open_streams, current_task = _Streams(words, longs), None
     others = accepting = None
     exceeded = bytes(1)
 
     def begin(lifespan):
-        """Takes a slot, and gives the app its last form. A factory may raise; the next call then tries it again."""
+        """Takes a slot and determines the app's final form. If a factory raises, the next call tries again."""
         nonlocal begun, claimed, inner, current_task
         current_task = _current_task()
         if not claimed:
@@ -51,7 +51,7 @@ def _guard(inner):
             try:
                 claim(lifespan)
             except Exception as error:
-                # Whatever it is, the app can be served.
+                # Whatever went wrong, the app can be served.
                 _say("it is not seen how this worker is: " + _brief(error).strip())
         try:
             inner = _asgi3(inner)
@@ -81,8 +81,8 @@ def _guard(inner):
                 accepting = _deal(words, others, LIMIT)
 
     def meet(scope):
-        """What the first request tells: where the app is mounted, which is the same for all. Uvicorn puts that in
-        front of the path that was asked for; behind Granian and Gunicorn's own class a proxy may have left it there."""
+        """Learns from the first request where the app is mounted, which is the same for all requests. Uvicorn puts
+        that before the requested path; with Granian and Gunicorn's own class a proxy may have left it there."""
         nonlocal met, mounted_health, exempt, special
         if not begun:
             begin(False)
@@ -97,7 +97,7 @@ def _guard(inner):
             exempt += tuple(root + prefix for root in roots for prefix in EXEMPT)
 
     def keep_beating(launcher):
-        """Tells again and again that the event loop turns, and how late."""
+        """Reports regularly that the event loop is running, and its lag."""
         import asyncio
         import signal
 
@@ -124,7 +124,7 @@ def _guard(inner):
             longs[_HEARTBEAT], longs[_SERVED] = now, served
             if accepting is not None:
                 accepting.beat()
-            # A dead parent's children go to the launcher. With the launcher dead as well nobody is left to end us.
+            # When the main process dies, the launcher becomes our parent. If that is dead too, nobody would end us.
             if os.getppid() not in (parent, launcher):
                 if told_to_end is None:
                     _say("the launcher and the server's main process are gone: ending")
@@ -150,7 +150,7 @@ def _guard(inner):
         loop.call_later(BEAT, beat)
         if LINE is not None:
             _lend_listener(loop, launcher)
-        # The slot is not that of a process which this one forks.
+        # A process that the worker forks does not own the slot.
         os.register_at_fork(after_in_child=forget)
 
     async def app(scope, receive, send):
@@ -171,7 +171,7 @@ def _guard(inner):
         if busy == limit:
             crossed()
         if scope["method"] != "GET":
-            # An event stream as well is work here, and counts until it ends.
+            # Even an event stream is work here and counts until it ends.
             def pass_on(message):
                 if longs[_LEAVE_BY] and message["type"] == "http.response.start":
                     message = _with_close(scope, message)
@@ -202,7 +202,7 @@ def _guard(inner):
                     if type(headers) is not list and type(headers) is not tuple:
                         raise TypeError
                     for pair in headers:
-                        # The length first: it is the quicker of the two to find different.
+                        # The length first, because comparing it is faster.
                         name = pair[0]
                         if len(name) == 12 and (name == b"content-type" or _CONTENT_TYPE[name]):
                             if _EVENT_STREAM[pair[1]]:
@@ -219,7 +219,7 @@ def _guard(inner):
         try:
             return await inner(scope, receive, watch)
         except BaseException as error:
-            # Most apps let pass what sending to nobody raises.
+            # Most apps do not catch what sending to nobody raises.
             if not (role and _forgives(role, error)):
                 raise
         finally:
@@ -235,7 +235,7 @@ def _guard(inner):
             await role.parted()
 
     async def admit(scope, receive, send):
-        """A request that is never refused, and does not count."""
+        """Handles a request that is never refused and does not count."""
         nonlocal served, exempted
         exempted += 1
         words[_EXEMPT_IN_FLIGHT] = exempted
@@ -322,13 +322,13 @@ def _guard(inner):
         await socket.parted()
 
     def may_have_one_more():
-        """Whether there is room for another request, here or in other workers: its client has its connection here."""
+        """Whether another request can be admitted, because this worker or all workers together have room."""
         if others is None:
             return busy < limit
         return busy < 2 * limit and others.have_room(busy, limit)
 
     def open_stream(stream, scope):
-        """A request becomes a stream and leaves the count, or is refused."""
+        """Turns a request into a stream, which no longer counts, or refuses it."""
         nonlocal busy, streams
         busy -= 1
         words[_IN_FLIGHT] = busy
@@ -379,7 +379,7 @@ def _guard(inner):
         failed = False
 
         def started():
-            # Without lifespan support a server goes on all the same, and so do we.
+            # Servers continue without lifespan support, and so do we.
             if words[_STATE] == _STARTING and not failed:
                 words[_STATE] = _READY
 
@@ -420,8 +420,8 @@ def _guard(inner):
 
 
 def _serves_wsgi():
-    """Whether Gunicorn's worker class is for WSGI apps. The launcher knows the usual ones by their names; here one of
-    the user's own can be looked at, and one that only the configuration file names."""
+    """Whether Gunicorn's worker class is for WSGI apps. The launcher knows the usual classes by name; here the user's
+    own class can be inspected, and a class that only the configuration file names."""
     config = sys.modules.get("mcp_launch_gunicorn_config")
     worker_class = WORKER_CLASS or getattr(config, "worker_class", None)
     if SERVER != "gunicorn" or worker_class is None:
@@ -436,7 +436,7 @@ def _serves_wsgi():
 
 
 def _refuse_wsgi(inner):
-    """A WSGI app would fail at each request, and say everything but why."""
+    """Ends the start: a WSGI app would fail at every request without saying why."""
     import inspect
 
     if inspect.isclass(inner) or _is_async(inner) or _accepts(inner, 3) or not _accepts(inner, 2):
@@ -455,7 +455,7 @@ except Exception as _error:
 
 
 def __getattr__(name):
-    """A guard of its own for each that asks: servers on threads ask once for every worker."""
+    """Creates a new guard for each caller: servers with threads as workers call this once for each."""
     if name == "app":
         if _serves_wsgi():
             return _inner

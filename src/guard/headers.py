@@ -1,8 +1,8 @@
-# What the headers of a response say.
+# Reading the headers of a response.
 
 
 class _Known(dict):
-    """What a function says of a text, remembered for the first few hundred."""
+    """A function's results, cached for the first few hundred texts."""
 
     def __init__(self, function):
         self.function = function
@@ -15,7 +15,7 @@ class _Known(dict):
 
 
 def _folded(text):
-    """A part of a header in one form; some servers take a string for it."""
+    """A header's name or value in lower-case bytes; some servers accept strings."""
     if isinstance(text, str):
         text = text.encode("latin-1", "replace")
     return bytes(text).strip().lower() if isinstance(text, (bytes, bytearray, memoryview)) else b""
@@ -33,9 +33,9 @@ _CONTENT_TYPE, _EVENT_STREAM = _Known(_is_content_type), _Known(_is_event_stream
 
 
 def _examine(message):
-    """The start of a response whose headers are not a list of pairs, or are missing; and whether it is a stream's.
+    """The start of a response with its headers as a list of pairs, and whether it starts an event stream.
 
-    They may be anything that can be iterated over, once perhaps, and so may each of them (ASGI, HTTP).
+    The headers may be any iterable, perhaps one that can be read only once, and so may each pair (ASGI, HTTP).
     """
     if message.get("headers") is None:
         return message, False

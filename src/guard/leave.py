@@ -1,10 +1,10 @@
-# How this worker parts from its clients when it leaves.
+# How this worker closes its clients' connections and streams before it leaves.
 
-# While something is open, it is looked this often whether the worker leaves, in seconds.
+# While a stream is open, the worker checks this often whether it must leave, in seconds.
 _LOOK = 0.25
-# Who serves a stream that was ended has this long to end as well.
+# How long the app may go on after its stream was ended, in seconds.
 _TO_END = 1.0
-# What is kept back of the time until the worker must be gone, for the app's own shutdown.
+# Time reserved for the app's own shutdown, in seconds.
 _KEPT_BACK = 2.0
 
 _LAST_CHUNK = {"type": "http.response.body", "body": b"", "more_body": False}
@@ -24,9 +24,10 @@ def _header(headers, name):
 
 
 def _with_close(scope, message):
-    """The start of a response with which the connection ends, so that the client's next request goes to who follows.
+    """The start of a response after which the connection is closed, so that the client turns to a successor.
 
-    HTTP/2 knows no such header. Nor is it for who may still be sending: what is not read yet would reset the connection.
+    HTTP/2 has no such header. Clients that may still be sending a long body are left alone: unread data would reset the
+    connection.
     """
     headers = scope.get("headers") or ()
     length = _header(headers, b"content-length") or b"0"
@@ -39,7 +40,7 @@ def _with_close(scope, message):
 
 
 def _current_task():
-    """What returns the task that runs, quickly: before Python 3.12 asyncio's own function is slow."""
+    """A fast function that returns the running task: asyncio's own is slow before Python 3.12."""
     import asyncio
     import functools
 
@@ -49,7 +50,7 @@ def _current_task():
 
 
 class _Stream:
-    """An event stream or a web socket that is open."""
+    """An open event stream or WebSocket."""
 
     __slots__ = tuple(
         "over _finished _send _last _task _opaque _tail _sending _due _timers _farewell _pending _cancelled".split()
@@ -59,14 +60,14 @@ class _Stream:
         # Whether we have ended it, and whether the app has.
         self.over = self._finished = False
         self._send, self._last, self._task = send, last, task
-        # Of what is compressed it cannot be seen where an event ends: each chunk is taken for whole.
+        # In a compressed stream the end of an event cannot be seen, so each chunk counts as complete.
         self._opaque, self._tail = opaque, b""
         self._sending, self._due, self._timers = 0, False, ()
         self._farewell = self._pending = None
         self._cancelled = False
 
     async def write(self, message):
-        """Sends what the app sends, unless the stream has ended, and ends it if it should have and an event is over."""
+        """Sends a message of the app, and ends the stream afterwards if it is due and an event is complete."""
         if self.over:
             raise ConnectionResetError("this worker is leaving: the stream has ended")
         body = message.get("body")
@@ -84,14 +85,14 @@ class _Stream:
             self._come_due()
 
     async def hear(self, receive):
-        """Receives for a web socket's app."""
+        """Receives a message for a WebSocket's app."""
         if self.over:
             return _CLOSED
         import asyncio
 
         pending = receive()
         if hasattr(pending, "cancel"):
-            # Granian cannot close a web socket while somebody waits for its next message.
+            # Granian cannot close a WebSocket while a receive is pending.
             self._pending = pending
         try:
             return await pending
@@ -103,7 +104,7 @@ class _Stream:
             self._pending = None
 
     def leave(self, delay, at_the_latest):
-        """Has it end after so many seconds: between two events, unless that takes too long."""
+        """Schedules the end in this many seconds, between two events unless that takes too long."""
         import asyncio
 
         self.stay()
@@ -113,7 +114,7 @@ class _Stream:
             self._timers = (loop.call_later(delay, self._come_due), last)
 
     def stay(self):
-        """Takes back that it should end, if it has not."""
+        """Cancels the scheduled end, unless the stream has ended already."""
         for timer in () if self.over else self._timers:
             timer.cancel()
         self._due = False
@@ -149,7 +150,7 @@ class _Stream:
             self._task.cancel()
 
     def forgives(self, error):
-        """Whether that is only how the app takes it that its stream has ended."""
+        """Whether the exception is only the app's reaction to the end of its stream."""
         if not self.over:
             return False
         import asyncio
@@ -165,13 +166,13 @@ class _Stream:
             timer.cancel()
 
     async def parted(self):
-        """Returns when the client was told."""
+        """Waits until the last message has been sent."""
         if self._farewell is not None:
             await self._farewell
 
 
 class _Streams(set):
-    """The streams that are open in this worker, and whether they are to end."""
+    """The open streams of this worker, and whether they must end."""
 
     def __init__(self, words, longs):
         super().__init__()
@@ -180,8 +181,8 @@ class _Streams(set):
         self._leave_by, self._until, self._looks = 0, 0.0, False
 
     def open(self, stream, scope):
-        """Adds one. In a worker that leaves it ends at once, after the header that ends the connection too; HTTP/2 and
-        web sockets have no such header, and would come back here."""
+        """Adds a stream. If the worker is leaving, it ends at once, after a response header that closes the connection.
+        HTTP/2 and WebSockets have no such header, and the client would come back here, so they end later."""
         import random
 
         self._notice()
@@ -203,11 +204,11 @@ class _Streams(set):
         stream.close()
 
     def _left(self):
-        """Seconds until whatever is open must end."""
+        """Seconds until every stream must have ended."""
         return max((self._leave_by - time.monotonic_ns()) / 1e9 - _KEPT_BACK, 0.1)
 
     def _look(self):
-        """Sees whether the worker leaves, and looks again while anything is open."""
+        """Checks whether the worker must leave, again and again while a stream is open."""
         import asyncio
 
         self._notice()
@@ -236,7 +237,7 @@ class _Streams(set):
 
 
 def _requests_elsewhere(own):
-    """Whether another worker of this generation has requests. One that shuts down has no clients any more."""
+    """Whether another worker of this generation has requests in flight. One that is shutting down has none."""
     slots = struct.unpack_from("=I", _map, 12)[0]
     for start in range(_SLOT, _SLOT * (slots + 1), _SLOT):
         pid, state = struct.unpack_from("=II", _map, start)
@@ -258,9 +259,9 @@ def _is_alive(pid):
 
 
 async def _wait_for_others():
-    """Returns when none of the others has requests, if all workers of this generation leave: at once if only this one does.
+    """Waits until no other worker has requests in flight, if the whole generation is leaving.
 
-    One may do for another what that one was asked for, without a connection of its own (session affinity).
+    With session affinity, a worker may handle a request for another worker, without a connection of its own.
     """
     if _map is None:
         return

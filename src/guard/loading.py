@@ -1,22 +1,22 @@
-# Importing the app, and finding out what form it has.
+# Importing the app, and finding out its form.
 
 
 def _load():
-    """Imports the app as the server itself would, so that it takes the same forms and fails in the same way."""
+    """Imports the app as the server would, so that the same forms work and errors look the same."""
     if SERVER == "gunicorn":
         from gunicorn.util import import_app
 
         return import_app(APP)
     from granian._internal import load_target
 
-    # It was told to look for this module in the root directory: where it looks otherwise depends on what is there.
+    # Granian was told to look for this module in the root directory, because elsewhere it depends on the files there.
     if sys.path[:1] == ["/"]:
         del sys.path[0]
     return load_target(APP, factory=FACTORY)
 
 
 def _accepts(function, count):
-    """Whether it can be called with so many arguments; not if that cannot be told."""
+    """Whether it can be called with this number of arguments; False if that is unknown."""
     import inspect
 
     try:
@@ -34,7 +34,7 @@ def _is_async(function):
 
 
 def _asgi3(inner):
-    """The app in the form that takes three arguments. Uvicorn would settle that by looking at it, and sees us."""
+    """The app as a callable with three arguments. Uvicorn would inspect the app to find out, but it sees us."""
     import inspect
 
     if CALLS_FACTORIES and not _is_async(inner) and _accepts(inner, 0):

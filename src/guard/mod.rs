@@ -13,13 +13,23 @@
 //! generation ([`scoreboard`]), and reports its state there with plain stores; a timer in its event loop proves that the
 //! loop is running. The same timer notices when launcher and main process are both gone, and ends the worker.
 //!
-//! A request counts until the app's coroutine has ended, in whatever way; a stream until its response has begun, a web
-//! socket until it is accepted. An event stream that answers a POST is work and counts to its end. Nothing is awaited between counting and calling, so no cancellation can come between.
+//! A request counts until the app's coroutine has ended, in whatever way; a stream until its response has begun, a
+//! WebSocket until it is accepted. An event stream that answers a POST is work and counts until it ends. Nothing is
+//! awaited between counting and calling the app, so no cancellation can come between.
 //!
-//! Of a worker that leaves, all answers say `Connection: close`, and what is open is closed bit by bit (`leave.py`).
+//! The module consists of these files:
 //!
-//! `board.py`, `siblings.py`, `loading.py`, `stand_in.py`, `granian.py`, `headers.py`, `leave.py` and `guard.py` are the parts
-//! of the one module, and `accept.py` under Gunicorn, where the workers deal clients out among themselves.
+//! | file | |
+//! |---|---|
+//! | `board.py` | the scoreboard, and waking the launcher |
+//! | `siblings.py` | the other workers, as the board describes them |
+//! | `loading.py` | importing the app |
+//! | `stand_in.py` | what Gunicorn's hooks see instead of the app |
+//! | `granian.py` | Granian's listening sockets |
+//! | `accept.py` | accepting clients under Gunicorn |
+//! | `headers.py` | reading the headers of responses |
+//! | `leave.py` | closing connections and streams before the worker leaves |
+//! | `guard.py` | the guard around the app |
 
 pub mod scoreboard;
 

@@ -1,8 +1,8 @@
-# The other workers of the generation, as they describe themselves on the board.
+# The other workers of the generation, as the board describes them.
 
 
 class _Sibling:
-    """Another worker: its slot as words, and how long it has been waited for in vain, at which of its turns."""
+    """Another worker: its slot as words, and for how long it has not taken a client that was left to it."""
 
     __slots__ = ("words", "start", "turn", "silence")
 
@@ -12,8 +12,8 @@ class _Sibling:
 
 
 class _LivingSiblings:
-    """The workers that live. Which ones these are is looked up four times a second, if anybody asks, and more often
-    before a request is refused; what their slots say is always as it is now."""
+    """The living workers. Which workers live is looked up at most four times a second, and more often before a request
+    is refused; the contents of their slots are always current."""
 
     _AGAIN, _AGAIN_TO_REFUSE = 0.25, 0.01
 
@@ -22,11 +22,11 @@ class _LivingSiblings:
         starts = range(_SLOT, _SLOT * (slots + 1), _SLOT)
         self._all = [_Sibling(whole[start : start + _SLOT].cast("I"), start) for start in starts if start != own]
         self._fd, self._seen, self._living = fd, 0, ()
-        # Whether a worker has more requests than its limit: then the others ask before they let one in.
+        # Whether a worker has more requests than its limit: the others then check the sum before they admit one.
         self.exceeded = whole[4 * _EXCEEDED : 4 * _EXCEEDED + 4].cast("I")
 
     def ready(self, again=_AGAIN):
-        """Those that take clients: they have started, and have not been told to leave."""
+        """The workers that take clients: they have started and were not told to leave."""
         now = time.monotonic()
         if now >= self._seen + again:
             self._seen = now
@@ -34,7 +34,7 @@ class _LivingSiblings:
         return [one for one in self._living if _takes_clients(one.words)]
 
     def have_room(self, busy, limit):
-        """Whether a worker that has this many requests may have one more: all together have fewer than they may."""
+        """Whether a worker with this many requests may admit one more, because all workers together have room."""
         return self._have_room(busy, limit, self._AGAIN) or self._have_room(busy, limit, self._AGAIN_TO_REFUSE)
 
     def _have_room(self, busy, limit, again):
@@ -50,7 +50,7 @@ class _LivingSiblings:
         return True
 
     def _is_owned(self, start):
-        """Whether its worker has its lock on the slot: what it wrote stays there when it dies."""
+        """Whether a living worker holds the lock on the slot: the contents outlive the worker."""
         import fcntl
 
         # struct flock: type, whence, start, length, process.

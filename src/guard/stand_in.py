@@ -1,7 +1,7 @@
-# What Gunicorn's hooks see in place of the app: `worker.app.callable`, `worker.wsgi`.
+# What Gunicorn's hooks see instead of the app: `worker.app.callable`, `worker.wsgi`.
 
 
-# Special methods that are not the app's: what makes an object, how its attributes are found, what binds it to others.
+# Special methods that are not passed on to the app: those for construction, attribute access, and descriptors.
 _OWN = frozenset(
     "__new__ __init__ __init_subclass__ __subclasshook__ __class__ __class_getitem__ __dict__ __slots__ __weakref__"
     " __del__ __getattribute__ __getattr__ __setattr__ __delattr__ __dir__ __call__ __get__ __set__ __delete__"
@@ -11,14 +11,14 @@ _OWN = frozenset(
 
 
 def _stand_in(guarded, app):
-    """The guarded app, which passes for the app itself: attributes and operators are the app's, and so is its class.
+    """The guarded app, which looks like the app itself: attributes, operators and class are the app's.
 
     Only a call is ours. It is found in the class, so that none of this is in its way.
     """
     import copy
     import inspect
 
-    # By its class servers find out how it is to be called. It is an object that takes three arguments.
+    # Servers find out from the class how to call it; a function's class would be wrong for an object that is called.
     has_class_of_app = not (inspect.isroutine(app) or inspect.isclass(app))
 
     class StandIn:
@@ -44,7 +44,7 @@ def _stand_in(guarded, app):
             return dir(app)
 
         def __reduce_ex__(self, protocol):
-            # A copy, or what is unpickled elsewhere, is the app's.
+            # Copying and pickling yield the app.
             return copy.copy, (app,)
 
     def passed_on(name):

@@ -22,6 +22,7 @@ use crate::plan::Plan;
 use crate::problem::Exit;
 use crate::proc::memory;
 use crate::proc::process::{self, Process};
+use crate::run::listener::Remaining;
 use crate::run::signal_all;
 use crate::sys::pidfd::PidFd;
 use crate::sys::spawn::SpawnError;
@@ -46,6 +47,7 @@ impl World {
             Action::Steer { generation } => self.steer_to(&[(generation, 1)]),
             Action::Share { parts } => self.steer_to(&parts),
             Action::Deal { generation, ref withheld } => self.listeners.withhold(generation, withheld.clone()),
+            Action::TakeListenersBack { generation } => self.listeners.release(generation, Remaining::Own),
             Action::CloseListener { inode, shut_down } => self.listeners.close(inode, shut_down),
             Action::KillDraining { generation } => signal_all(&self.draining_workers(generation), Signal::SIGKILL),
             Action::Signal { generation, signal } => self.signal_main(generation, signal),

@@ -91,6 +91,11 @@ pub enum Action {
         /// Which sockets, counted from 0.
         withheld: BTreeSet<usize>,
     },
+    /// Take the listening sockets back that a generation was lent and does not use.
+    TakeListenersBack {
+        /// Whose.
+        generation: GenerationId,
+    },
     /// Refuse new clients as soon as the servers have stopped accepting them: everything ends.
     RefuseClients,
     /// Close our copy of a listening socket.

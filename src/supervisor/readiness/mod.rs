@@ -18,6 +18,7 @@ use tracing::warn;
 use super::World;
 use super::component::{Component, Output, Ready, Waits};
 use super::effects::own_descendants;
+use super::machine::action::Action;
 use super::machine::event::Event;
 use super::machine::generation::Generation;
 use super::watchdog::pair;
@@ -26,7 +27,6 @@ use crate::ids::GenerationId;
 use crate::plan::{Bind, Plan};
 use crate::probe::Protocol;
 use crate::proc::process;
-use crate::run::listener::Remaining;
 use listener_watch::ListenerWatch;
 use pace::Pace;
 use probe::{Probe, Target};
@@ -73,7 +73,7 @@ impl Component for Readiness {
         self.follow(world, now);
         let ids: Vec<GenerationId> = self.checks.keys().copied().collect();
         let ready: Vec<GenerationId> = ids.into_iter().filter(|id| self.advance(*id, world, now)).collect();
-        ready.into_iter().map(|id| became_ready(id, world)).collect()
+        ready.into_iter().flat_map(|id| became_ready(id, world)).collect()
     }
 }
 
@@ -122,14 +122,20 @@ impl Readiness {
 }
 
 /// Takes note of how long it took.
-fn became_ready(id: GenerationId, world: &mut World) -> Output {
+fn became_ready(id: GenerationId, world: &mut World) -> Vec<Output> {
     if let Some(running) = world.running.get_mut(&id) {
         running.boot = Some(running.started.elapsed());
     }
     // Clients that are told that it is ready may end a worker at once.
     world.look_at_workers();
-    world.take_unused_listeners_back(id);
-    Event::Ready { generation: id }.into()
+    let ready = Event::Ready { generation: id }.into();
+    // A server that gave its workers sockets of their own does not use ours, and nobody would accept clients there.
+    if world.slots(id).iter().any(|(_, slot)| slot.accepts == Accepts::Own) {
+        let message = "this server's workers open their listening sockets themselves: the kernel distributes clients";
+        warn!(generation = id.0, "{message}");
+        return vec![Action::TakeListenersBack { generation: id }.into(), ready];
+    }
+    vec![ready]
 }
 
 fn first_check(
@@ -173,17 +179,6 @@ fn public_probe(plan: &Plan, world: &World) -> Option<Probe> {
 }
 
 impl World {
-    /// A server that gave its workers sockets of its own has no use for ours, and nobody would accept what comes there.
-    fn take_unused_listeners_back(&mut self, generation: GenerationId) {
-        if self.slots(generation).iter().any(|(_, slot)| slot.accepts == Accepts::Own) {
-            warn!(
-                generation = generation.0,
-                "this server's workers open their listening sockets themselves: clients are dealt out by the kernel"
-            );
-            self.listeners.release(generation, Remaining::Own);
-        }
-    }
-
     /// Whether all workers that a starting generation is to have are ready, as far as they can say so. Without a
     /// scoreboard, or with a server that does not tell the app when it starts, they cannot.
     fn is_complete(&self, generation: GenerationId) -> bool {
