@@ -211,7 +211,7 @@ impl Args<'_> {
         match self.worker_sockets() {
             WorkerSockets::Lent { .. } => Dealing::AmongSockets,
             _ if matches!(self.inputs.bind, Bind::Unix(_)) => {
-                Dealing::ByKernel("Granian's workers share a Unix socket: whoever wakes first accepts")
+                Dealing::ByKernel("Granian's workers share a Unix socket: the first one to wake up accepts")
             }
             _ if self.spawns() => Dealing::ByKernel("the workers are spawned, and inherit no listening socket"),
             _ => Dealing::ByKernel("the workers of this Granian open their listening sockets themselves"),

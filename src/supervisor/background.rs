@@ -39,7 +39,7 @@ impl Drop for Wake {
 }
 
 impl<T: Send + 'static> Job<T> {
-    /// Has a thread do it. Where no thread is to be had it is done at once, and the loop waits, which is said once.
+    /// Lets a thread do it. If no thread can be created, it is done at once while the loop waits, which is logged once.
     pub(super) fn start(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Self {
         Self::start_with(work, |thread| {
             let builder = std::thread::Builder::new().name(name.to_owned());
@@ -96,7 +96,7 @@ impl<T: Send + 'static> Job<T> {
 fn say_once(error: &std::io::Error) {
     static SAID: AtomicBool = AtomicBool::new(false);
     if !SAID.swap(true, Relaxed) {
-        warn!(%error, "no thread is to be had: while the settings are read, nothing else is attended to");
+        warn!(%error, "cannot create a thread: while the settings are read, nothing else is done");
     }
 }
 

@@ -1,9 +1,9 @@
-//! Closing the listening sockets at a stop, so that nobody is let into a queue that nobody serves.
+//! Closing the listening sockets at a stop, so that clients do not wait in a queue that nobody serves.
 //!
-//! The servers close theirs when they have stopped accepting, but copies remain: ours, those of Granian's main process,
-//! those of children that workers started. So each socket is shut down once no worker waits for clients on it any more.
-//! Not earlier: a worker that still accepts would take that for an error, and some end, or never hear the signal. A
-//! socket that no worker was seen to wait on (Gunicorn's sync workers do so in another way) is only closed here.
+//! The servers close their sockets when they stop accepting, but copies remain: the launcher's, those of Granian's main
+//! process, those of child processes of workers. So each socket is shut down as soon as no worker polls it any more. Not
+//! earlier, because a worker that still accepts would treat that as an error: some classes end, and Granian misses the
+//! signal. If no worker was seen to poll a socket (Gunicorn's sync workers use another way), only our copy is closed.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ const INTERVAL: Duration = Duration::from_millis(20);
 /// Closes listening sockets one by one.
 #[derive(Debug, Default)]
 pub(super) struct Closing {
-    /// What is still open, by inode, and whether a worker was seen to wait on it.
+    /// The open sockets by inode, and whether a worker was seen to poll them.
     open: BTreeMap<u64, bool>,
     next: Option<Instant>,
 }
@@ -59,7 +59,7 @@ fn is_polled_by_any(workers: &[Pid], inode: u64) -> bool {
 }
 
 impl World {
-    /// All workers that are known.
+    /// All known workers.
     fn worker_pids(&self) -> Vec<Pid> {
         self.running.keys().flat_map(|id| self.workers.of(*id)).map(|worker| worker.pid).collect()
     }

@@ -24,9 +24,9 @@ use crate::sys::reuseport::{self, Share};
 
 /// The listening sockets of one generation's workers within the group that shares the port.
 struct Own {
-    /// How many members of the group are not of this generation. They are older, and so have the lower numbers.
+    /// The number of members that belong to others. They are older, so their numbers are lower.
     others: usize,
-    /// How many are.
+    /// The number of this generation's members.
     count: usize,
     /// A copy of one of them. It must not be kept: it would keep the socket alive when the worker is gone.
     handle: OwnedFd,
@@ -40,8 +40,7 @@ impl Own {
     }
 }
 
-/// Answers of workers that came after nobody waited for them any more: they are taken in, so that the copies of
-/// sockets in them are closed.
+/// Late answers of workers. They are read so that the copies of sockets in them get closed.
 pub(super) struct Leftovers;
 
 impl Component for Leftovers {
@@ -57,15 +56,14 @@ impl Component for Leftovers {
 }
 
 impl World {
-    /// Before a generation gets a listening socket from us beside one whose sockets are its own: clients stay
-    /// with those that serve.
+    /// Keeps clients with a generation that opened its own sockets while another one gets sockets from us.
     pub(super) fn steer_past_newcomer(&self) {
         if let Some(own) = self.state.serving().and_then(|serving| self.own_listeners(serving.id)) {
             let _ = reuseport::route(&own.handle, &own.shares());
         }
     }
 
-    /// From now on new clients go to these generations alone, to each by its share.
+    /// Sends new clients only to these generations, in these proportions.
     pub(super) fn steer_to(&mut self, shares: &[(GenerationId, u32)]) {
         self.listeners.steer(shares);
         for (generation, _) in shares {
@@ -77,8 +75,8 @@ impl World {
         }
     }
 
-    /// Just before listeners close that others opened. When one does, the kernel puts the last member in its place.
-    /// Those of the generation that stays keep their numbers if enough members follow that nobody is steered to.
+    /// Prepares for the end of listening sockets that a server opened itself. When one closes, the kernel gives its number
+    /// to the last member. The remaining generation keeps its numbers if enough other members come after it.
     pub(super) fn hold_numbers(&mut self, staying: GenerationId) {
         if self.listeners.serves(staying) {
             self.listeners.pad(self.foreign());
@@ -87,8 +85,8 @@ impl World {
         }
     }
 
-    /// The old generation is gone: its sockets wait for another one, or are closed if one that opened its own runs, and
-    /// the kernel chooses again.
+    /// Takes the sockets of a generation back that is gone. If a generation remains that opened its own, the kernel
+    /// distributes clients again.
     pub(super) fn end_handover(&mut self, gone: GenerationId) {
         let runs = |other: &&Generation| other.id != gone && other.main != Main::Spawning;
         let rest: Vec<GenerationId> = self.state.generations().iter().filter(runs).map(|other| other.id).collect();
@@ -103,7 +101,7 @@ impl World {
         }
     }
 
-    /// Members of the group that are not our own sockets.
+    /// The number of members that are not our sockets.
     fn foreign(&self) -> usize {
         match self.listeners.bind() {
             Bind::Tcp(address) => sockets::at(*address).len().saturating_sub(self.listeners.count()),

@@ -1,12 +1,12 @@
-//! The listening sockets that we made, in the group that shares the port.
+//! The launcher's listening sockets on one address, and the program that distributes clients among them.
 //!
-//! A server gets one for all of its workers, or one for each. Each keeps its number in the group for as long as only
-//! ours are in it: a socket whose generation is gone is not closed but kept for the next one, and the program on the
-//! group leaves it out. So no number ever moves while clients connect, and what waits in a socket is accepted by
-//! whoever gets it next.
+//! All sockets on the address form one group (`SO_REUSEPORT`). A server gets one socket for all of its workers, or one for
+//! each. When a generation is gone, its sockets are not closed but kept for the next one, and the program leaves them out.
+//! So the numbers of the members never change while clients connect, and clients that wait in a socket are accepted by its
+//! next owner.
 //!
-//! Sockets that a server's workers open for themselves are strangers here. They leave when they please, and the kernel
-//! then moves the last member into their place: see [`Group::pad`] and [`Group::close_idle`].
+//! Sockets that a server opens itself may be in the group as well. When one of them closes, the kernel gives its number to
+//! the last member: see [`Group::pad`] and [`Group::close_idle`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -24,19 +24,19 @@ use crate::sys::reuseport::{Share, route, unroute};
 pub(super) struct Group {
     address: SocketAddr,
     members: Vec<Member>,
-    /// Which of them each generation has, in the order of its workers.
+    /// The members lent to each generation, in the order of its workers.
     lent: BTreeMap<GenerationId, Vec<usize>>,
-    /// Which generations get new clients, and how many parts of them.
+    /// The generations that get new clients, and in which proportions.
     route: Vec<(GenerationId, u32)>,
-    /// Workers that get none although their generation does: indices into what it was lent.
+    /// Workers that get no new clients although their generation does: indices into `lent`.
     withheld: BTreeMap<GenerationId, BTreeSet<usize>>,
-    /// The program on the group; empty if there is none.
+    /// The attached program; empty if there is none.
     program: Vec<Share>,
-    /// Listening, and never chosen: see [`Self::pad`].
+    /// Sockets that listen but never get a client: see [`Self::pad`].
     padding: Vec<OwnedFd>,
-    /// Whether the kernel lets us choose; none until it was tried.
+    /// Whether the kernel lets us steer; none until it was tried.
     steerable: Option<bool>,
-    /// Whether it is no longer known which member has which number. As a whole they still have the lowest ones.
+    /// Whether it is unknown which member has which number. Together they still have the lowest numbers.
     is_shuffled: bool,
 }
 
@@ -67,21 +67,21 @@ impl Group {
         self.members.len() + self.padding.len()
     }
 
-    /// What a generation was lent, in the order of its workers.
+    /// The sockets lent to a generation, in the order of its workers.
     pub fn of(&self, generation: GenerationId) -> Option<Vec<&OwnedFd>> {
         let lent = self.lent.get(&generation)?;
         Some(lent.iter().map(|index| &self.members[*index].socket).collect())
     }
 
-    /// Lends a generation so many sockets. No client gets to new ones beside others until [`Self::steer`] says so; if
-    /// nobody else has any, those are lent first in which clients may wait.
+    /// Lends a generation this number of sockets: idle ones first, and of these the ones in which clients may wait. New
+    /// sockets get no clients until [`Self::steer`].
     pub fn lend(&mut self, generation: GenerationId, count: usize, backlog: u32) -> nix::Result<()> {
         let mut lent = self.idle();
         lent.truncate(count);
         while lent.len() < count {
             match self.join(backlog) {
                 Ok(index) => lent.push(index),
-                // All share one: nothing can be steered, and nothing is lost either.
+                // Without steering, all share one socket, and still no client is lost.
                 Err(Errno::EOPNOTSUPP) => lent = vec![0; count],
                 Err(errno) => return Err(errno),
             }
@@ -93,7 +93,7 @@ impl Group {
         Ok(())
     }
 
-    /// Members that nobody has, those in which clients may wait first.
+    /// The members that are not lent, those in which clients may wait first.
     fn idle(&self) -> Vec<usize> {
         let is_lent = |index: &usize| self.lent.values().any(|lent| lent.contains(index));
         let mut idle: Vec<usize> = (0..self.members.len()).filter(|index| !is_lent(index)).collect();
@@ -104,9 +104,9 @@ impl Group {
         idle
     }
 
-    /// One more member, which is not chosen: the group has a program from now on.
+    /// Adds a member that gets no clients yet.
     ///
-    /// EOPNOTSUPP if it would be chosen, because the kernel does not let us steer.
+    /// EOPNOTSUPP if the kernel does not let us steer, because it would get clients at once.
     fn join(&mut self, backlog: u32) -> nix::Result<usize> {
         if let Some(first) = self.members.first() {
             if self.program.is_empty() {
@@ -134,7 +134,7 @@ impl Group {
         }
     }
 
-    /// From now on new clients go to these generations alone.
+    /// Sends new clients only to these generations.
     pub fn steer(&mut self, route: &[(GenerationId, u32)]) {
         if route.iter().any(|(generation, _)| self.lent.contains_key(generation)) {
             self.route = route.to_vec();
@@ -142,7 +142,7 @@ impl Group {
         }
     }
 
-    /// Which workers of a generation get no new clients, unless that leaves none: indices into what it was lent.
+    /// Sends no new clients to these workers of a generation, unless no worker would be left.
     pub fn withhold(&mut self, generation: GenerationId, withheld: BTreeSet<usize>) {
         if self.lent.contains_key(&generation) {
             self.withheld.insert(generation, withheld);
@@ -150,7 +150,7 @@ impl Group {
         }
     }
 
-    /// Puts the program on the group if it has changed.
+    /// Attaches the program if it has changed.
     fn apply(&mut self) {
         let program = self.wanted();
         let is_needed = self.members.len() > 1 || self.members.iter().any(|member| member.number > 0);
@@ -181,9 +181,9 @@ impl Group {
         program
     }
 
-    /// Adds members to the group that are never chosen, until [`Self::release`] takes them out again: in those
-    /// microseconds the choice falls back to the kernel's hash, and a client may be reset. As older members leave,
-    /// the kernel moves these into their places, and not those that clients are steered to.
+    /// Adds members that never get clients. As older members leave, the kernel gives their numbers to these, and not to the
+    /// sockets that clients are steered to. [`Self::release`] removes them again; in those microseconds the kernel chooses
+    /// by hash, and a client may be reset.
     pub fn pad(&mut self, count: usize) {
         self.padding.extend((0..count).map_while(|_| {
             let socket = tcp::reuse_port_socket(self.address).ok()?;
@@ -191,20 +191,19 @@ impl Group {
         }));
     }
 
-    /// Takes back what a generation has that is gone.
+    /// Takes the sockets back from a generation that is gone.
     pub fn release(&mut self, generation: GenerationId) {
         self.unpad();
         self.count_anew();
         self.withheld.remove(&generation);
         self.lent.remove(&generation);
-        // Clients who were on their way when it was steered away from: nobody will accept them there.
+        // Nobody will accept clients there that were on their way when the others took over.
         if self.route.iter().any(|(other, _)| self.lent.contains_key(other)) {
             self.empty_idle();
         }
     }
 
-    /// Takes the padding out. The kernel moves ours down into its places, in an order that is not known if there are
-    /// several.
+    /// Removes the padding. The kernel gives its numbers to our members, in an unknown order if there are several.
     fn unpad(&mut self) {
         if self.padding.is_empty() {
             return;
@@ -213,7 +212,7 @@ impl Group {
         self.renumber();
     }
 
-    /// Others who had lower numbers have left the group without a word.
+    /// Renumbers if other sockets with lower numbers have left the group.
     fn count_anew(&mut self) {
         let last = self.members.iter().map(|member| member.number as usize).max();
         if last >= Some(self.members.len()) && sockets::at(self.address).len() == self.members.len() {
@@ -229,10 +228,10 @@ impl Group {
         self.apply();
     }
 
-    /// Closes what nobody has: others, who steer by themselves, are in the group.
+    /// Closes idle members, because the group now belongs to sockets that a server opened itself.
     pub fn close_idle(&mut self) {
         while let Some(index) = self.idle().pop() {
-            // A descendant that strayed may have the socket still: shut down, it is out of the group all the same.
+            // A stray descendant may still have the socket. Shutting it down removes it from the group all the same.
             let leaving = self.members.swap_remove(index);
             close_for_all(&leaving.socket);
             let moved = self.members.len();
@@ -240,7 +239,7 @@ impl Group {
                 *lent = index;
             }
             let last = self.members.iter().map(|member| member.number).max();
-            // As the kernel does.
+            // The kernel gives the free number to the last member.
             let last = self.members.iter_mut().find(|member| Some(member.number) == last);
             if let Some(last) = last.filter(|last| last.number > leaving.number) {
                 last.number = leaving.number;
@@ -252,7 +251,7 @@ impl Group {
         self.apply();
     }
 
-    /// Resets whoever waits where nobody accepts any more, so that they try again at once.
+    /// Disconnects clients that wait where nobody accepts any more, so that they can try again at once.
     pub fn empty_idle(&self) {
         for index in self.idle() {
             let socket = &self.members[index].socket;
@@ -280,7 +279,7 @@ impl Group {
         self.members.iter().map(|member| &member.socket).collect()
     }
 
-    /// Takes members out for good, at a stop.
+    /// Removes members for good, at a stop.
     pub fn close(&mut self, is_it: impl Fn(&OwnedFd) -> bool) -> Vec<OwnedFd> {
         self.lent.clear();
         self.members.extract_if(.., |member| is_it(&member.socket)).map(|member| member.socket).collect()
@@ -304,6 +303,6 @@ mod tests {
         let _client = std::net::TcpStream::connect(address).unwrap();
         group.release(GenerationId(1));
         let socket = group.of(GenerationId(2)).unwrap()[1].as_raw_fd();
-        assert!(nix::sys::socket::accept(socket).is_ok(), "whoever is left has what waits");
+        assert!(nix::sys::socket::accept(socket).is_ok(), "the remaining generation has the waiting clients");
     }
 }

@@ -1,15 +1,15 @@
-//! Where clients arrive: the address is ours for as long as we live, whatever happens behind it.
+//! The listening sockets. The launcher keeps the address for its whole life, whatever happens to the servers.
 //!
-//! The listening sockets are made here, and the servers inherit them: Gunicorn one for all workers, Granian one for each.
+//! The servers inherit their listening sockets: Gunicorn one for all workers, Granian one for each worker.
 //! A program on the group of sockets that share the port decides who gets new connections ([`group`]), so that a new
 //! generation gets none before it is ready, and the old one none while it finishes its requests. While nothing serves,
 //! clients wait in the queues of the sockets that we keep.
 //!
-//! A Granian without the guard, or one that spawns its workers, opens its sockets in the same group by itself. To steer,
-//! a copy of one of them is enough: we take one if the kernel permits it, and otherwise borrow it ([`borrowed`]).
-//! `supervisor/steering.rs` describes the order in which the members of the group change their numbers then.
+//! Granian without the guard, or with spawned workers, opens its own sockets in the same group. To steer, a copy of one of
+//! them is enough: we take one if the kernel permits it, and otherwise borrow it ([`borrowed`]). `supervisor/steering.rs`
+//! describes how the numbers of the group's members change then.
 //!
-//! Generations on a Unix socket have a path each, which is renamed to the public one ([`unix`]).
+//! On Unix sockets each generation has a path of its own, which is renamed to the public path ([`unix`]).
 
 pub mod borrowed;
 mod further;
@@ -34,16 +34,16 @@ use crate::problem::Problem;
 
 pub use self::tcp::private_listener;
 
-/// The place where clients arrive.
+/// The listening sockets of all generations.
 ///
-/// Each generation that takes its listening sockets from us gets its own, so that new clients can be steered to one
-/// generation while the other still accepts what waits for it. If a generation is gone and there is no other, clients
-/// wait in its sockets until the next one takes them over.
+/// Each generation that inherits its sockets gets its own, so that new clients can be steered to one generation while the
+/// other still accepts clients that wait for it. When the last generation is gone, clients wait in its sockets until the
+/// next one takes them over.
 #[derive(Debug)]
 pub struct Listeners {
     bind: Bind,
     place: Place,
-    /// What is served as well.
+    /// The further addresses.
     further: Further,
 }
 
@@ -51,26 +51,26 @@ pub struct Listeners {
 enum Place {
     Tcp {
         group: Group,
-        /// Bound and never listening: it keeps the port.
+        /// Bound, but never listening: it reserves the port.
         #[allow(dead_code, reason = "held, not used")]
         holder: OwnedFd,
     },
     Unix(Paths),
 }
 
-/// How the generations that remain came to their listening sockets, when another one is gone.
+/// Where the remaining generations got their listening sockets, when another one is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remaining {
     /// There are none.
     Nobody,
-    /// They have theirs from us.
+    /// All of them inherited theirs.
     Lent,
     /// One of them opened its own.
     Own,
 }
 
 impl Listeners {
-    /// Takes the addresses, as [`Self::claim`] does: the first one, and those that are served as well.
+    /// Takes the addresses, as [`Self::claim`] does: the first one and the further ones.
     ///
     /// # Errors
     /// The problem, in the user's terms.
@@ -101,7 +101,7 @@ impl Listeners {
             }
             Bind::Unix(path) => {
                 unix::clear(path)?;
-                // Whatever would keep the socket from being made is found out by making one.
+                // Creating a socket shows whether that is possible.
                 drop(unix::make(path).map_err(|errno| unix::cannot(path, &errno.into()))?);
                 let _ = std::fs::remove_file(path);
                 (wanted.clone(), Place::Unix(Paths::new(path.clone())))
@@ -116,8 +116,8 @@ impl Listeners {
         &self.bind
     }
 
-    /// Lends a generation so many listening sockets, one on a Unix socket: those that wait for a new owner, or new
-    /// ones. No client gets to a new one beside others until [`Self::steer`] says so.
+    /// Lends a generation this number of listening sockets, or one on a Unix socket: idle ones first, then new ones. New
+    /// sockets get no clients until [`Self::steer`], unless they are the only ones.
     ///
     /// # Errors
     /// What the kernel says.
@@ -129,8 +129,8 @@ impl Listeners {
         Ok(self.lent(generation))
     }
 
-    /// Lends a generation one listening socket for all of its workers. It is as a server expects it that opens none
-    /// itself: accepting waits for a client.
+    /// Lends a generation one listening socket for all of its workers, in blocking mode, as servers expect an inherited
+    /// socket.
     ///
     /// # Errors
     /// What the kernel says.
@@ -140,7 +140,7 @@ impl Listeners {
         Ok(lent)
     }
 
-    /// What a generation has from us, in the order of its workers if each has its own.
+    /// The sockets that were lent to a generation, in the order of its workers if each has its own.
     fn lent(&self, generation: GenerationId) -> Vec<&OwnedFd> {
         match &self.place {
             Place::Tcp { group, .. } => group.of(generation).unwrap_or_default(),
@@ -148,7 +148,7 @@ impl Listeners {
         }
     }
 
-    /// Clients go to this generation, because there is no other.
+    /// Sends new clients to this generation, because there is no other.
     pub fn open_to(&mut self, generation: GenerationId) {
         if let Place::Tcp { group, .. } = &mut self.place {
             group.steer(&[(generation, 1)]);
@@ -156,7 +156,7 @@ impl Listeners {
         }
     }
 
-    /// From now on new clients go to these generations alone, to each by its share.
+    /// Sends new clients only to these generations, in these proportions.
     pub fn steer(&mut self, shares: &[(GenerationId, u32)]) {
         match &mut self.place {
             Place::Tcp { group, .. } => group.steer(shares),
@@ -164,21 +164,21 @@ impl Listeners {
         }
     }
 
-    /// Which workers of a generation get no new clients, unless that leaves none: counted from 0 in the order of
-    /// [`Self::lend`].
+    /// Sends no new clients to these workers of a generation, unless no worker would be left. They are counted from 0, in
+    /// the order of [`Self::lend`].
     pub fn withhold(&mut self, generation: GenerationId, workers: BTreeSet<usize>) {
         if let Place::Tcp { group, .. } = &mut self.place {
             group.withhold(generation, workers);
         }
     }
 
-    /// The inodes of the sockets that a generation has from us, by which `/proc` names them.
+    /// The inodes of the sockets that were lent to a generation, by which `/proc` identifies them.
     #[must_use]
     pub fn inodes(&self, generation: GenerationId) -> BTreeSet<u64> {
         inodes(self.lent(generation))
     }
 
-    /// Whether a generation has its sockets from us.
+    /// Whether sockets were lent to a generation.
     #[must_use]
     pub fn serves(&self, generation: GenerationId) -> bool {
         !self.lent(generation).is_empty()
@@ -193,7 +193,7 @@ impl Listeners {
         }
     }
 
-    /// Keeps clients with those that they are steered to while so many others leave the group.
+    /// Keeps steering valid while this number of other sockets leave the group.
     pub fn pad(&mut self, count: usize) {
         if let Place::Tcp { group, .. } = &mut self.place {
             group.pad(count);
@@ -214,7 +214,7 @@ impl Listeners {
         }
     }
 
-    /// Closes our copy of a listening socket; if it is shut down, nobody can connect to it, whoever else has a copy.
+    /// Closes our copy of a listening socket. If it is shut down, nobody can connect to it through any copy.
     pub fn close(&mut self, inode: u64, shut_down: bool) {
         let is_it = |socket: &OwnedFd| nix::sys::stat::fstat(socket).is_ok_and(|status| status.st_ino == inode);
         let closed = match &mut self.place {
@@ -226,7 +226,7 @@ impl Listeners {
         }
     }
 
-    /// The inodes of all sockets that any generation has from us, or had.
+    /// The inodes of all our sockets, idle ones included.
     #[must_use]
     pub fn all_inodes(&self) -> BTreeSet<u64> {
         let sockets: Vec<&OwnedFd> = match &self.place {
@@ -236,8 +236,7 @@ impl Listeners {
         inodes(sockets)
     }
 
-    /// The address of a Unix socket that a generation makes by itself; it takes the place of the old one when the
-    /// generation is ready.
+    /// The path of a generation's Unix socket until the generation takes over.
     #[must_use]
     pub fn own_path(&self, generation: GenerationId) -> Option<PathBuf> {
         match &self.place {
@@ -252,7 +251,7 @@ fn inodes(sockets: Vec<&OwnedFd>) -> BTreeSet<u64> {
     sockets.into_iter().filter_map(status).map(|status| status.st_ino).collect()
 }
 
-/// Takes a socket out of service, whoever has a copy of it.
+/// Takes a socket out of service for all processes that have a copy.
 fn close_for_all(socket: &OwnedFd) {
     let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
 }

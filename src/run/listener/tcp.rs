@@ -22,7 +22,7 @@ pub(super) fn listen_on(socket: &OwnedFd, backlog: u32) -> nix::Result<()> {
 
 fn tcp_socket(address: SocketAddr) -> nix::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    // Granian wants it so, and a queue can be emptied without waiting.
+    // Granian needs non-blocking sockets, and a queue can be emptied without waiting.
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(family, SockType::Stream, flags, None)?;
     if address.is_ipv6() {
@@ -33,7 +33,7 @@ fn tcp_socket(address: SocketAddr) -> nix::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Whether accepting waits for a client. All that have a copy of the socket share this.
+/// Sets whether accepting waits for a client. All copies of a socket share this.
 pub(super) fn set_waiting(socket: &OwnedFd, waits: bool) -> nix::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
     let flags = if waits { flags - OFlag::O_NONBLOCK } else { flags | OFlag::O_NONBLOCK };

@@ -43,7 +43,7 @@ impl Paths {
         Ok(())
     }
 
-    /// Whoever made the socket: the path leads to the new one from one moment to the next.
+    /// Renames the generation's path to the public one, atomically, whether we or the server created it.
     pub fn steer(&self, generation: GenerationId) {
         let _ = std::fs::rename(self.own(generation), &self.path);
     }
@@ -66,7 +66,7 @@ impl Paths {
         self.sockets.iter().map(|(socket, _)| socket).collect()
     }
 
-    /// Takes sockets out for good, at a stop.
+    /// Removes sockets for good, at a stop.
     pub fn close(&mut self, is_it: impl Fn(&OwnedFd) -> bool) -> Vec<OwnedFd> {
         self.sockets.extract_if(.., |(socket, _)| is_it(socket)).map(|(socket, _)| socket).collect()
     }
@@ -78,7 +78,7 @@ impl Drop for Paths {
     }
 }
 
-/// Makes sure that nothing of worth is at the path, and removes what a predecessor that was killed left there.
+/// Makes sure that the path is free, and removes the socket of a predecessor that was killed.
 pub(super) fn clear(path: &Path) -> Result<(), Problem> {
     let shown = path.display();
     let Ok(there) = std::fs::symlink_metadata(path) else { return Ok(()) };
@@ -93,8 +93,7 @@ pub(super) fn clear(path: &Path) -> Result<(), Problem> {
     std::fs::remove_file(path).map_err(|error| cannot(path, &error))
 }
 
-/// Whether somebody listens on a Unix socket. One whose queue is full does, too, and would keep us waiting for a place
-/// in it.
+/// Whether a process listens on a Unix socket. That includes sockets with a full queue, on which connecting would block.
 fn is_listening(path: &Path) -> bool {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let connected = socket(AddressFamily::Unix, SockType::Stream, flags, None)

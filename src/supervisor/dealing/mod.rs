@@ -1,9 +1,8 @@
-//! Dealing new clients out to workers, where each has a listening socket from us. [`policy`] says who gets some; this is
-//! what it sees.
+//! Distributing new clients among workers that each have a listening socket from the launcher. [`policy`] decides; this
+//! component supplies what it needs to know.
 //!
-//! The loop sleeps until a worker wakes it, because it has become ready or full, has room again, or has seen that a
-//! sibling does not turn its event loop any more or does so again. What a worker writes is never more than one event
-//! loop's turn old then.
+//! The loop sleeps until a worker wakes it, because the worker has become ready or full, has room again, or has noticed
+//! that another worker's event loop has stopped or continues.
 
 pub mod policy;
 
@@ -22,16 +21,16 @@ use crate::ids::GenerationId;
 use crate::proc::process::Process;
 use policy::{Sample, Standing};
 
-/// Deals clients out to the workers that can take them.
+/// Sends new clients to the workers that can take them.
 #[derive(Debug, Default)]
 pub(super) struct Dealing {
-    /// Which sockets of each generation get none.
+    /// The sockets of each generation that get no new clients.
     withheld: BTreeMap<GenerationId, BTreeSet<usize>>,
-    /// Of the list of workers, at the last look.
+    /// The revision of the list of workers at the last look.
     revision: u64,
     /// Whether a worker was told to leave since then.
     one_leaves: bool,
-    /// Workers that were looked for because they wrote to the scoreboard and were not known.
+    /// Workers on the scoreboard that were unknown and have been searched for.
     sought: BTreeSet<Pid>,
 }
 
@@ -60,7 +59,7 @@ impl Component for Dealing {
 }
 
 impl Dealing {
-    /// Looks for workers that are on the scoreboard and not known yet: once for each.
+    /// Searches for workers that are on the scoreboard but unknown, once for each.
     fn seek_newcomers(&mut self, world: &mut World) {
         let known = |generation| world.workers.of(generation).into_iter().map(|worker: Process| worker.pid);
         let known: BTreeSet<Pid> = world.running.keys().flat_map(|generation| known(*generation)).collect();
@@ -89,7 +88,7 @@ impl Dealing {
     }
 }
 
-/// Takes out what workers wrote, and says whether there was anything.
+/// Empties the pipe, and says whether anything was in it.
 fn drain(wakeup: &OwnedFd) -> bool {
     let mut buffer = [0; 256];
     let mut is_woken = false;
@@ -99,7 +98,7 @@ fn drain(wakeup: &OwnedFd) -> bool {
     is_woken
 }
 
-/// What a worker says of itself, if it has a socket of its own.
+/// What the policy needs to know of a worker, if it has its own socket.
 fn sample(slot: &Slot) -> Option<Sample> {
     let Accepts::Lent(listener) = slot.accepts else { return None };
     Some(Sample {
@@ -112,7 +111,7 @@ fn sample(slot: &Slot) -> Option<Sample> {
     })
 }
 
-/// How a worker stands with new clients, if it has a socket of its own.
+/// Whether a worker gets new clients, if it has its own socket.
 #[must_use]
 pub fn standing(slot: &Slot) -> Option<Standing> {
     sample(slot).map(|worker| policy::standing(&worker, scoreboard::now()))

@@ -1,10 +1,10 @@
-//! Which workers of a generation get new clients. Pure: what the scoreboard says and the time go in.
+//! Which workers of a generation get new clients. Pure: the input is the scoreboard's contents and the time.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// An event loop that has not turned for so long is not given new clients. Workers stamp the scoreboard four times as
-/// often, and a busy machine may make them late.
+/// A worker whose event loop has not run for this long gets no new clients. Heartbeats come four times as often, and may be
+/// late on a busy machine.
 pub const SILENT: Duration = Duration::from_secs(1);
 
 /// A worker with a listening socket of its own.
@@ -14,33 +14,33 @@ pub struct Sample {
     pub listener: usize,
     /// Whether its app has started.
     pub is_ready: bool,
-    /// Whether it was told to end, or ends.
+    /// Whether it was told to leave.
     pub is_leaving: bool,
-    /// When its event loop turned last, on the clock of the scoreboard.
+    /// When its event loop last ran, on the scoreboard's clock.
     pub heartbeat: Duration,
-    /// Requests that it is working on.
+    /// Requests in progress.
     pub in_flight: u32,
-    /// How many of them it may have.
+    /// How many requests it may have in progress.
     pub limit: Option<u32>,
 }
 
 /// Whether a worker gets new clients, and if not, why not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
-    /// It gets its share.
+    /// It gets new clients.
     Dealt,
-    /// It has as many requests as it may have.
+    /// It has as many requests as allowed.
     Full,
-    /// Its event loop does not turn.
+    /// Its event loop does not run.
     Silent,
-    /// It leaves.
+    /// It is leaving.
     Leaving,
     /// Its app has not started yet.
     Starting,
 }
 
 impl Standing {
-    /// In a word.
+    /// The status in one word.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -53,7 +53,7 @@ impl Standing {
     }
 }
 
-/// How a worker stands.
+/// Whether a worker gets new clients.
 #[must_use]
 pub fn standing(worker: &Sample, now: Duration) -> Standing {
     if worker.is_leaving {
@@ -69,8 +69,8 @@ pub fn standing(worker: &Sample, now: Duration) -> Standing {
     }
 }
 
-/// The sockets, of so many, that get no new clients. If all workers are full, all that can answer get some: whoever
-/// is met refuses at once. If none can answer, none is withheld: clients wait with whoever comes back first.
+/// The sockets that get no new clients, out of this number. If all responsive workers are full, all of these get clients,
+/// which they refuse at once. If no worker responds, no socket is withheld: clients wait until a worker recovers.
 #[must_use]
 pub fn withheld(sockets: usize, workers: &[Sample], now: Duration) -> BTreeSet<usize> {
     let best = |socket: usize| {

@@ -315,7 +315,7 @@ fn without_a_thread_lines_are_written_and_a_reload_works() {
         assert_eq!(ask(&running, &["reload"]).code, Some(0), "{}", running.log());
         running.wait_log(&format!("ready generation={generation}"));
     }
-    assert_eq!(running.log().matches("no thread is to be had").count(), 1, "{}", running.log());
+    assert_eq!(running.log().matches("cannot create a thread").count(), 1, "{}", running.log());
     assert_eq!(running.stop(), 0, "{}", running.log());
     assert!(running.log().contains("exit status=0"), "{}", running.log());
 }
