@@ -26,7 +26,7 @@ fn config() -> Config {
 #[test]
 fn the_constants_are_python_and_what_was_meant() {
     let text = config().source();
-    let (constants, _) = text.split_once("# How clients").unwrap();
+    let (constants, _) = text.split_once("# Gunicorn: sharing").unwrap();
     let script = format!(
         "{constants}\nprint([APP, LIMIT, MAX_STREAMS, EXEMPT, BOARD, BEAT, FACTORY, GRACE, DEALS, LISTENERS, POKE])"
     );

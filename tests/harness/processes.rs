@@ -19,6 +19,13 @@ pub fn descendants(pid: Pid) -> Vec<Pid> {
     children(pid).into_iter().flat_map(|child| std::iter::once(child).chain(descendants(child))).collect()
 }
 
+/// Whether all threads of a process are stopped. A thread may accept a client after the first one has stopped.
+pub fn is_stopped(pid: Pid) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut states = threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok());
+    states.all(|thread| state(Pid::from_raw(thread)) == Some('T'))
+}
+
 /// The state letter of a process; none when it is gone.
 pub fn state(pid: Pid) -> Option<char> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

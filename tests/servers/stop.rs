@@ -47,7 +47,7 @@ fn worker(running: &Running) -> Pid {
 /// Stops a process and waits until it is stopped.
 fn freeze(pid: Pid) {
     kill(pid, Signal::SIGSTOP).unwrap();
-    wait_until("the process to be stopped", || harness::state(pid) == Some('T'));
+    wait_until("the process to be stopped", || harness::is_stopped(pid));
 }
 
 fn term_int_and_quit_end_it_with_0_and_nothing_is_left(server: &str) {

@@ -197,8 +197,14 @@ impl Group {
         self.count_anew();
         self.withheld.remove(&generation);
         self.lent.remove(&generation);
+        let has_route = self.route.iter().any(|(other, _)| self.lent.contains_key(other));
+        if !has_route && !self.lent.is_empty() {
+            // Its successors are starting already, with sockets of their own.
+            self.route = self.lent.keys().map(|successor| (*successor, 1)).collect();
+            self.apply();
+        }
         // Nobody will accept clients there that were on their way when the others took over.
-        if self.route.iter().any(|(other, _)| self.lent.contains_key(other)) {
+        if !self.lent.is_empty() {
             self.empty_idle();
         }
     }

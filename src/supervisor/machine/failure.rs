@@ -16,6 +16,10 @@ use crate::ids::{GenerationId, PlanId};
 use crate::run::stop_sequence::StopSequence;
 use crate::settings::value::Restart;
 
+/// Workers that outlive their main process by less than this were ended together with it. Clients that wait in their
+/// listening socket are served by the next generation then, which would not get that socket if it were started beside them.
+const SURVIVORS_PROVE: Duration = Duration::from_millis(50);
+
 impl State {
     pub(super) fn spawn_failed(&mut self, id: GenerationId, failure: SpawnFailure, why: &str, turn: &mut Turn) {
         let is_running = matches!(self.phase, Phase::Running);
@@ -179,6 +183,8 @@ impl State {
             }
             Verdict::GiveUp => self.give_up(outcome, ready_for, Cause::TooManyFailures, turn),
             Verdict::Respawn(wait) => {
+                let has_survivors = self.serving().is_some_and(Generation::is_orphaned);
+                let wait = if has_survivors { wait.max(SURVIVORS_PROVE) } else { wait };
                 let restarts_left = self.restarts.left(turn.now, policy);
                 turn.log(Note::Respawning { wait, restarts_left });
                 self.pending = Some(Pending { at: turn.now + wait, plan });

@@ -6,7 +6,7 @@ use super::crowd::{Crowd, refusals_are_quick};
 use super::{a_worker, ask_fresh, four_workers, keep, unevenness};
 use crate::harness::ask::ask;
 use crate::harness::http::{Connection, Load};
-use crate::harness::{Launch, PROGRAM, state, venv, wait_until};
+use crate::harness::{Launch, PROGRAM, is_stopped, venv, wait_until};
 use nix::sys::signal::{Signal, kill};
 
 /// After this a worker that does not turn its event loop gets no clients any more.
@@ -79,9 +79,7 @@ fn who_waits_at_a_worker_that_dies_is_served_by_its_successor() {
     std::thread::sleep(Duration::from_secs(6));
     let worker = a_worker(running.port);
     kill(worker, Signal::SIGSTOP).unwrap();
-    // All of its threads have to notice that.
-    wait_until("the worker to be stopped", || state(worker) == Some('T'));
-    std::thread::sleep(Duration::from_millis(200));
+    wait_until("the worker to be stopped", || is_stopped(worker));
     let mut waiting: Vec<Connection> = (0..40).map(|_| Connection::open(running.port).unwrap()).collect();
     for connection in &mut waiting {
         connection.send("/pid").unwrap();

@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::http::{answer, ask, get, request};
-use crate::harness::{Launch, Running, children, descendants, is_alive, state, venv, wait_for, wait_until};
+use crate::harness::{Launch, Running, children, descendants, is_alive, is_stopped, venv, wait_for, wait_until};
 
 /// A real server with two workers, ready.
 fn real(server: &str) -> Option<Running> {
@@ -294,7 +294,7 @@ fn a_client_that_waits_when_everything_dies_is_answered_by_the_next_generation()
     for pid in &all {
         kill(*pid, Signal::SIGSTOP).unwrap();
     }
-    wait_until("everything to be stopped", || all.iter().all(|pid| state(*pid) == Some('T')));
+    wait_until("everything to be stopped", || all.iter().all(|pid| is_stopped(*pid)));
     let mut client = TcpStream::connect(("127.0.0.1", running.port)).unwrap();
     request(&mut client, "/");
     for pid in &all {

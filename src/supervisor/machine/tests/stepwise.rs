@@ -197,6 +197,7 @@ fn survivors_without_room_beside_them_are_replaced_by_one_worker_first() {
     for room in [ONE_WORKER(), Room::Nothing(shortage())] {
         let mut run = short_of_memory(facts, room);
         run.exited(1, Outcome::Signaled(9), true);
+        run.wait(SECOND / 20);
         run.tell(Event::Ready { generation: GenerationId(2) });
         assert_eq!(run.capacity(), 1);
         run.wait(SECOND);
