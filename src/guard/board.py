@@ -52,6 +52,7 @@ def _find_board():
 
     Forked workers inherited it. In spawned ones the number may belong to another file, and they open their parent's.
     """
+    global _is_spawned
     for from_parent in (False, True):
         fd = BOARD
         try:
@@ -61,6 +62,7 @@ def _find_board():
         except (OSError, struct.error):
             continue
         if (magic, version) == (_MAGIC, _VERSION):
+            _is_spawned = from_parent
             os.set_inheritable(fd, False)
             return fd, slots, launcher
         if from_parent:
@@ -72,6 +74,8 @@ def _find_board():
 _map = None
 # This process's slot, as words.
 _slot = None
+# Whether this worker was spawned: it inherited no descriptors, and the numbers may belong to other files.
+_is_spawned = False
 
 
 def _claim_slot():
@@ -191,7 +195,7 @@ _poked = 0.0
 def _poke():
     """Wakes the launcher, which then reads the board: which workers can take clients, and which must be replaced."""
     global _poked
-    if POKE is None:
+    if POKE is None or _is_spawned:
         return
     _poked = time.monotonic()
     try:

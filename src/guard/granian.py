@@ -43,7 +43,7 @@ def _holder_of(number, listen, holder):
     try:
         # An address to bind, and a socket that is bound already.
         specification, bound = listen
-        if specification is None or bound is not None or specification.is_uds():
+        if _is_spawned or specification is None or bound is not None or specification.is_uds():
             return None
         descriptor = LISTENERS[number - 1]
         if number < 1 or not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
@@ -59,7 +59,7 @@ def _began_to_listen(number):
     _own_listener = number
     if _slot is not None:
         _slot[_LISTENER] = number
-    for other, descriptor in enumerate(LISTENERS, 1):
+    for other, descriptor in enumerate(() if number == _OPENED_BY_SERVER else LISTENERS, 1):
         # Processes that the worker starts must not inherit any of them.
         try:
             if other == number:

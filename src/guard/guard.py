@@ -105,7 +105,7 @@ def _guard(inner):
         loop = asyncio.get_running_loop()
         own, parent = os.getpid(), os.getppid()
         siblings = None
-        if POKE is not None:
+        if POKE is not None and not _is_spawned:
             os.set_inheritable(POKE, False)
             if len(LISTENERS) > 1:
                 siblings, crossed = _Siblings(), _crossing(loop)

@@ -22,9 +22,7 @@ pub(super) fn listen_on(socket: &OwnedFd, backlog: u32) -> nix::Result<()> {
 
 fn tcp_socket(address: SocketAddr) -> nix::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    // Granian needs non-blocking sockets, and a queue can be emptied without waiting.
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(family, SockType::Stream, flags, None)?;
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     if address.is_ipv6() {
         // As Python and so both servers have it: `::` is IPv4 too unless the system says otherwise.
         let only_v6 = std::fs::read_to_string("/proc/sys/net/ipv6/bindv6only").is_ok_and(|text| text.trim() == "1");
@@ -48,6 +46,8 @@ pub(super) fn reuse_port_socket(address: SocketAddr) -> nix::Result<OwnedFd> {
     setsockopt(&socket, ReuseAddr, &true)?;
     setsockopt(&socket, ReusePort, &true)?;
     bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    // Granian needs non-blocking sockets, and a queue can be emptied without waiting.
+    set_waiting(&socket, false)?;
     Ok(socket)
 }
 
