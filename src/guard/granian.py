@@ -71,26 +71,18 @@ def _began_to_listen(number):
     _poke()
 
 
-class _Siblings:
-    """The other workers. They watch each other, so that the launcher can sleep."""
+def _watcher(siblings):
+    """A function that wakes the launcher when another worker has fallen silent, or is no longer."""
+    before = set()
 
-    def __init__(self):
-        self.words, self.longs = memoryview(_map).cast("I"), memoryview(_map).cast("Q")
-        self.silent = set()
-        self.own = os.getpid()
-
-    def look(self, now):
-        silent = set()
-        for start in range(_SLOT, len(_map) - _TEXT, _SLOT):
-            word, long = start // 4, start // 8
-            pid = self.words[word + _PID]
-            if not pid or pid == self.own or self.words[word + _STATE] != _READY:
-                continue
-            if now - self.longs[long + _HEARTBEAT] > _SILENT:
-                silent.add(pid)
-        if silent != self.silent:
-            self.silent = silent
+    def watch(now):
+        nonlocal before
+        silent = {sibling.start for sibling in siblings.ready() if now - sibling.heartbeat() > _SILENT}
+        if silent != before:
+            before = silent
             _poke()
+
+    return watch
 
 
 def _crossing(loop):

@@ -104,11 +104,11 @@ def _guard(inner):
         nonlocal crossed
         loop = asyncio.get_running_loop()
         own, parent = os.getpid(), os.getppid()
-        siblings = None
+        watch_others = None
         if POKE is not None and not _is_spawned:
             os.set_inheritable(POKE, False)
             if len(LISTENERS) > 1:
-                siblings, crossed = _Siblings(), _crossing(loop)
+                watch_others, crossed = _watcher(others), _crossing(loop)
         most_requests = longs[_MOST_REQUESTS] or sys.maxsize
         most_lag, due, told_to_end = 0, time.monotonic_ns() + int(BEAT * 1e9), None
 
@@ -132,8 +132,8 @@ def _guard(inner):
                     os.kill(own, signal.SIGTERM)
                 elif now - told_to_end > GRACE * 1e9:
                     os.kill(own, signal.SIGKILL)
-            if siblings is not None:
-                siblings.look(now)
+            if watch_others is not None:
+                watch_others(now)
             if served >= most_requests:
                 most_requests = sys.maxsize
                 _poke()

@@ -10,6 +10,10 @@ class _Sibling:
         self.words, self.start = words, start
         self.turn = self.silence = 0
 
+    def heartbeat(self):
+        """When its event loop last ran, in nanoseconds."""
+        return struct.unpack_from("=Q", self.words, 8 * _HEARTBEAT)[0]
+
 
 class _LivingSiblings:
     """The living workers. Which workers live is looked up at most four times a second, and more often before a request
