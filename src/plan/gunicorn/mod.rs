@@ -82,9 +82,10 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
     }
     directives.extend(tls::tls(&mut launch, pair, resolution));
     directives.extend(tls::http(resolution, host, version, class.known.as_deref(), findings));
-    let around = guarded(resolution, host, app, &own, &class, worker_timeout);
-    let counts_requests = counts_requests(settings, &own, resolution, &around);
-    if counts_requests {
+    let mut around = guarded(resolution, host, app, &own, &class, worker_timeout);
+    if counts_requests(settings, &own, resolution, &around) {
+        around.max_requests =
+            MaxRequests::new(settings.gunicorn_max_requests.0, settings.gunicorn_max_requests_jitter.0);
         directives.retain(|directive| !directive.setting.starts_with("max_requests"));
         // A file that computes it has its way, and Gunicorn counts as well.
         let explicit = settings.gunicorn_max_requests.is_explicit();
@@ -124,6 +125,7 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
     }
 
     let base = base(file.as_ref(), app, host, findings);
+    let max_requests = around.max_requests;
     let guard = launch.guard(around, resolution, findings);
     // With the guard there is one in any case: it has the guard imported before a worker changes its user. And where
     // sockets are handed down, it keeps the private one out of sight.
@@ -156,11 +158,10 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
     launch.tls = settings.ssl.value || own.is_on("certfile") || own.is_on("keyfile");
     match settings.mode.value {
         Mode::Supervise => {
-            let requests = counts_requests.then(|| max_requests(settings)).flatten();
             launch.limits = Limits::new(
                 settings.gunicorn_workers_max_rss.value,
                 settings.gunicorn_workers_lifetime.value,
-                requests,
+                max_requests,
             );
         }
         Mode::Exec => limits_without_effect(settings).into_iter().for_each(|warning| findings.warn(warning)),
@@ -209,7 +210,7 @@ fn guarded<'a>(
         worker_class: asked.map(str::to_owned),
         has_lifespan: true,
         sockets: WorkerSockets::Shared,
-        max_requests: max_requests(&resolution.settings),
+        max_requests: None,
         dealing: Dealing::AmongWorkers { condition: worker_class::condition_to_deal(class.known.as_deref()) },
         doubt: class.known.is_none().then_some("the configuration file computes the worker class"),
         worker_timeout: worker_timeout.limit,
@@ -227,10 +228,6 @@ fn counts_requests(settings: &Settings, own: &Own, resolution: &Resolution, arou
         && around.doubt.is_none()
         && (settings.gunicorn_max_requests.is_explicit() || !set_elsewhere)
         && !server_args_set(resolution, NAME)
-}
-
-fn max_requests(settings: &Settings) -> Option<MaxRequests> {
-    MaxRequests::new(settings.gunicorn_max_requests.0, settings.gunicorn_max_requests_jitter.0)
 }
 
 /// Gunicorn knows no limits of memory and age: without us nobody keeps them.

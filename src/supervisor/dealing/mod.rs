@@ -43,9 +43,11 @@ impl Component for Dealing {
 
     fn turn(&mut self, world: &mut World, _ready: &Ready) -> Vec<Output> {
         self.withheld.retain(|generation, _| world.running.contains_key(generation));
-        let is_woken = world.running.values().filter_map(|running| running.wakeup.as_ref()).any(drain);
+        let woken =
+            world.running.values().filter_map(|running| running.wakeup.as_ref()).filter(|pipe| drain(pipe)).count();
         let revision = std::mem::replace(&mut self.revision, world.workers.revision());
-        if !is_woken && !std::mem::take(&mut self.one_leaves) && revision == self.revision {
+        let one_leaves = std::mem::take(&mut self.one_leaves);
+        if woken == 0 && !one_leaves && revision == self.revision {
             return Vec::new();
         }
         self.seek_newcomers(world);

@@ -60,7 +60,7 @@ impl Component for Recycling {
         };
         let watched = self.watched.insert(watched);
         let is_quiet = !watched.take_change(world.workers.revision()) && now < watched.policy.next();
-        if is_quiet && !(world.has_spent_worker(generation) && watched.policy.is_idle()) {
+        if is_quiet && !(watched.policy.is_idle() && world.has_spent_worker(generation)) {
             return Vec::new();
         }
         let planned = world.workers.planned(generation).unwrap_or(1) as usize;
