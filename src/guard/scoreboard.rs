@@ -172,6 +172,34 @@ pub struct Slot {
     pub no_lifespan: bool,
 }
 
+#[cfg(test)]
+impl Slot {
+    /// For tests: a worker that has written nothing but its process and its state.
+    pub(crate) const fn blank(pid: Pid, state: State) -> Self {
+        Self {
+            pid,
+            state,
+            claimed: Duration::ZERO,
+            heartbeat: Duration::ZERO,
+            in_flight: 0,
+            high_water: 0,
+            served: 0,
+            rejected: 0,
+            lag: Duration::ZERO,
+            most_lag: Duration::ZERO,
+            streams: 0,
+            connections: None,
+            turns: 0,
+            accepts: Accepts::Untold,
+            limit: None,
+            max_requests: 0,
+            is_leaving: false,
+            traceback_on_abort: false,
+            no_lifespan: false,
+        }
+    }
+}
+
 /// The scoreboard of one generation.
 #[derive(Debug)]
 pub struct Scoreboard {

@@ -14,7 +14,7 @@ mod turn;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -136,25 +136,35 @@ impl Launch {
     }
 
     /// Without one of its arguments.
-    pub fn without_argument(mut self, argument: &str) -> Self {
-        let mut command = Command::new(self.command.get_program());
-        command
-            .args(self.command.get_args().filter(|found| *found != argument))
-            .env_clear()
-            .envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))))
-            .current_dir(self.command.get_current_dir().unwrap())
-            .stdin(Stdio::null());
-        self.command = command;
-        self
+    pub fn without_argument(self, argument: &str) -> Self {
+        let kept = self.arguments().filter(|found| found != argument).collect();
+        let program = self.command.get_program().to_owned();
+        self.with_command(program, kept)
+    }
+
+    /// With one of its arguments replaced.
+    pub fn replacing_argument(self, argument: &str, by: &str) -> Self {
+        let replaced = self.arguments().map(|found| if found == argument { by.into() } else { found }).collect();
+        let program = self.command.get_program().to_owned();
+        self.with_command(program, replaced)
     }
 
     /// Has another program execute it, which must not stay in between.
-    pub fn through(mut self, wrapper: &[&str]) -> Self {
-        let mut command = Command::new(wrapper[0]);
+    pub fn through(self, wrapper: &[&str]) -> Self {
+        let own = std::iter::once(self.command.get_program().to_owned()).chain(self.arguments());
+        let arguments = wrapper[1..].iter().map(OsString::from).chain(own).collect();
+        self.with_command(wrapper[0].into(), arguments)
+    }
+
+    fn arguments(&self) -> impl Iterator<Item = OsString> {
+        self.command.get_args().map(OsStr::to_owned)
+    }
+
+    /// With another command, in the same environment and directory.
+    fn with_command(mut self, program: OsString, arguments: Vec<OsString>) -> Self {
+        let mut command = Command::new(program);
         command
-            .args(&wrapper[1..])
-            .arg(self.command.get_program())
-            .args(self.command.get_args())
+            .args(arguments)
             .env_clear()
             .envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))))
             .current_dir(self.command.get_current_dir().unwrap())

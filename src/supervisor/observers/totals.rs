@@ -56,30 +56,11 @@ fn sum(one: Requests, other: &Requests) -> Requests {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard::scoreboard::{Accepts, State};
+    use crate::guard::scoreboard::State;
 
     fn slot(pid: i32, claimed: u64, served: u64, rejected: u64) -> Slot {
-        Slot {
-            pid: Pid::from_raw(pid),
-            state: State::Ready,
-            claimed: Duration::from_secs(claimed),
-            heartbeat: Duration::ZERO,
-            in_flight: 0,
-            high_water: 0,
-            served,
-            rejected,
-            lag: Duration::ZERO,
-            most_lag: Duration::ZERO,
-            streams: 0,
-            connections: None,
-            turns: 0,
-            accepts: Accepts::Untold,
-            limit: None,
-            max_requests: 0,
-            is_leaving: false,
-            traceback_on_abort: false,
-            no_lifespan: false,
-        }
+        let claimed = Duration::from_secs(claimed);
+        Slot { claimed, served, rejected, ..Slot::blank(Pid::from_raw(pid), State::Ready) }
     }
 
     #[test]

@@ -212,30 +212,9 @@ fn are_ready(slots: impl IntoIterator<Item = Slot>, wanted: usize, must_accept: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn slot(state: scoreboard::State, no_lifespan: bool) -> Slot {
-        Slot {
-            pid: nix::unistd::Pid::from_raw(1),
-            state,
-            claimed: Duration::ZERO,
-            heartbeat: Duration::ZERO,
-            in_flight: 0,
-            high_water: 0,
-            served: 0,
-            rejected: 0,
-            lag: Duration::ZERO,
-            most_lag: Duration::ZERO,
-            streams: 0,
-            connections: None,
-            turns: 0,
-            accepts: Accepts::Untold,
-            limit: None,
-            max_requests: 0,
-            is_leaving: false,
-            traceback_on_abort: false,
-            no_lifespan,
-        }
+        Slot { no_lifespan, ..Slot::blank(nix::unistd::Pid::from_raw(1), state) }
     }
 
     #[test]

@@ -22,19 +22,7 @@ impl Crowd {
     pub fn new(mut launch: Launch) -> Self {
         launch.command.args(["--backpressure", &Self::LIMIT.to_string()]);
         let gate = launch.directory.path().join("gate");
-        let arguments: Vec<_> = launch.command.get_args().map(std::ffi::OsStr::to_owned).collect();
-        let mut command = std::process::Command::new(launch.command.get_program());
-        command
-            .args(
-                arguments
-                    .iter()
-                    .map(|word| if word == "hello:app" { "overload:app".as_ref() } else { word.as_os_str() }),
-            )
-            .env_clear()
-            .envs(launch.command.get_envs().filter_map(|(name, value)| Some((name, value?))))
-            .current_dir(launch.directory.path())
-            .stdin(std::process::Stdio::null());
-        launch.command = command;
+        let launch = launch.replacing_argument("hello:app", "overload:app");
         let mut running = launch.env("GATE", &gate).start();
         running.wait_log("ready generation=");
         Self { running, gate, clients: Vec::new() }
