@@ -1,7 +1,7 @@
 """Gunicorn configuration for the MCP Gateway (mcpgateway.main:app).
 
 mcp-launch uses this file if the application is the gateway and you have no configuration file of your own. It sets
-no options, because workers, timeouts and so on are settings of mcp-launch. It only adds a hook.
+no options, because workers, timeouts and so on are settings of mcp-launch. It only adds hooks.
 
 With ``--preload`` the gateway is imported once, in Gunicorn's main process, and the workers are forks of it. They
 share whatever the import created, which is right for code but wrong for
@@ -16,14 +16,25 @@ share whatever the import created, which is right for code but wrong for
 left alone, so without ``--preload`` this file does nothing. A part that looks different in another version of the
 gateway is left alone too, with a warning if renewing it failed.
 
+``when_ready`` keeps shared what should be: see there.
+
 The file may be run from memory, so nothing here depends on its path.
 """
 
+import gc
 import os
 import queue
 import sys
 import threading
 import uuid
+
+
+def when_ready(server):
+    """Excludes what is loaded by now from garbage collection. Gunicorn calls it before it forks the workers. A collection
+    writes to each object that it looks at, so that each worker would soon have its own copy of nearly all of the gateway."""
+    if server.cfg.preload_app and "mcpgateway" in sys.modules:
+        gc.collect()
+        gc.freeze()
 
 
 def post_fork(server, worker):

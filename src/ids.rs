@@ -37,6 +37,14 @@ impl PlanId {
     }
 }
 
+impl ProcessId {
+    /// Sorts processes by age, the oldest first. Those of the same tick have ascending numbers.
+    #[must_use]
+    pub const fn age_rank(&self) -> (u64, i32) {
+        (self.start, self.pid.as_raw())
+    }
+}
+
 impl fmt::Display for GenerationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

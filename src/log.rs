@@ -1,12 +1,14 @@
 //! The log: lines on standard error that never block the supervisor.
 //!
-//! A line goes into a bounded queue, and a thread writes it. If nobody reads the other end of the pipe, the queue fills up,
-//! lines are dropped and counted, and the count is reported once there is room again. The descriptor itself is never made
-//! non-blocking because that would affect every process that shares it. Where no thread is to be had, whoever logs writes
-//! what is taken without waiting, and the rest stays in the queue until the next line.
+//! A line goes into a bounded queue, and a thread writes it. If nobody reads the other end of the pipe, the queue fills
+//! up, lines are dropped and counted, and the count is reported once there is room again. The descriptor itself is
+//! never made non-blocking because that would affect every process that shares it. If no thread can be started, the
+//! thread that logs writes what can be written without waiting, and the rest stays in the queue until the next line.
 //!
-//! Not the crate `tracing-appender`: it counts lines instead of bytes, gives a descriptor that is non-blocking no second
-//! chance, does not tell in the log what was dropped, waits for a stuck reader for 1 s at the end, and brings eleven crates.
+//! Not the crate `tracing-appender`: it counts lines instead of bytes, does not retry on a non-blocking descriptor,
+//! does not log what was dropped, waits for a stuck reader for 1 s at the end, and brings eleven crates.
+
+mod json_lines;
 
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
@@ -17,11 +19,14 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::settings::value::{LogFormat, LogLevel};
 use crate::sys::write::write_now;
+use json_lines::JsonLines;
 
-/// What may wait to be written.
+/// How many bytes may wait to be written.
 const CAPACITY: usize = 256 << 10;
 /// How long the program waits at its end for the last lines.
 const FLUSH_WITHIN: Duration = Duration::from_millis(500);
@@ -42,6 +47,8 @@ struct Pending {
     bytes: usize,
     dropped: u64,
     writing: bool,
+    /// Whether each line is a JSON object.
+    is_json: bool,
     /// Whether there is no thread that writes.
     is_alone: bool,
 }
@@ -58,17 +65,17 @@ impl Pending {
         self.lines.push_front(line);
     }
 
-    /// There is room again: the next line says how many were dropped.
+    /// There is room again: the next line reports how many were dropped.
     fn tell_dropped(&mut self) {
         let dropped = std::mem::take(&mut self.dropped);
         if dropped > 0 {
-            self.put_back(
-                format!("mcp-launch: {dropped} log lines were dropped because nobody read them\n").into_bytes(),
-            );
+            let what = format!("{dropped} log lines were dropped because nobody read them");
+            let line = if self.is_json { json_warning(&what) } else { format!("mcp-launch: {what}\n") };
+            self.put_back(line.into_bytes());
         }
     }
 
-    /// Writes what is taken without waiting. What cannot be written at all is forgotten: nobody is there to be told.
+    /// Writes as much as possible without waiting. Errors are ignored: there is no place to report them.
     fn write_now(&mut self, out: BorrowedFd<'_>) {
         while let Some(mut line) = self.take() {
             match write_now(out, &line) {
@@ -82,6 +89,13 @@ impl Pending {
             }
         }
     }
+}
+
+/// A line as the subscriber formats it, which cannot be asked while it has an event.
+fn json_warning(message: &str) -> String {
+    let mut timestamp = String::new();
+    let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+    format!("{{\"timestamp\":\"{timestamp}\",\"level\":\"WARN\",\"message\":\"{message}\"}}\n")
 }
 
 impl Queue {
@@ -103,7 +117,7 @@ impl Queue {
         }
     }
 
-    /// The writer's life. Writing to a closed descriptor fails and is forgotten: nobody is there to be told.
+    /// The writer thread. Errors such as those of a closed descriptor are ignored: there is no place to report them.
     fn write_forever(&self) {
         loop {
             let mut pending = self.lock();
@@ -121,7 +135,7 @@ impl Queue {
     }
 }
 
-/// Somebody else may have made the descriptor non-blocking; that must not cost us lines.
+/// Another process may have made the descriptor non-blocking; that must not lose lines.
 fn write_all(mut bytes: &[u8]) {
     let mut stderr = std::io::stderr();
     while !bytes.is_empty() {
@@ -141,7 +155,7 @@ impl Log {
     /// Starts the log of this program.
     #[must_use]
     pub fn start(level: LogLevel, format: LogFormat) -> Self {
-        let log = Self::with_writer();
+        let log = Self::with_writer(format);
         let level = match level {
             LogLevel::Debug => tracing::Level::DEBUG,
             LogLevel::Info => tracing::Level::INFO,
@@ -155,14 +169,18 @@ impl Log {
             .with_writer(Sink(Arc::clone(&log.0)));
         let _ = match format {
             LogFormat::Text => tracing::subscriber::set_global_default(builder.finish()),
-            LogFormat::Json => tracing::subscriber::set_global_default(builder.json().flatten_event(true).finish()),
+            LogFormat::Json => {
+                let builder = builder.json().flatten_event(true).map_event_format(JsonLines);
+                tracing::subscriber::set_global_default(builder.finish())
+            }
         };
         log
     }
 
-    /// An empty queue and the thread that writes what comes into it.
-    fn with_writer() -> Self {
+    /// An empty queue and the thread that writes its lines.
+    fn with_writer(format: LogFormat) -> Self {
         let queue = Arc::<Queue>::default();
+        queue.lock().is_json = format == LogFormat::Json;
         let writer = Arc::clone(&queue);
         let builder = std::thread::Builder::new().name("log".into()).stack_size(64 << 10);
         queue.lock().is_alone = builder.spawn(move || writer.write_forever()).is_err();
@@ -189,10 +207,9 @@ impl Log {
     }
 }
 
-/// Writes a text to standard error where there is no log, and waits for its reader no longer than the log does at
-/// its end.
+/// Writes a text to standard error if there is no log, and waits for its reader no longer than the log does at its end.
 pub fn say(text: &str) {
-    let log = Log::with_writer();
+    let log = Log::with_writer(LogFormat::Text);
     log.0.push(text.as_bytes().to_vec());
     log.flush();
 }
@@ -203,16 +220,16 @@ impl Drop for Log {
     }
 }
 
-/// Whether a stream is to have colour: only a terminal, and only if nobody set `NO_COLOR` (no-color.org).
+/// Whether a stream gets colour: only a terminal, and only if `NO_COLOR` is not set (no-color.org).
 #[must_use]
 pub fn wants_colour(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Hands the subscriber a buffer for each line.
+/// Gives the subscriber a buffer for each line.
 struct Sink(Arc<Queue>);
 
-/// One line on its way into the queue.
+/// One line to be added to the queue.
 struct LogLine {
     queue: Arc<Queue>,
     text: Vec<u8>,
@@ -259,6 +276,18 @@ mod tests {
     }
 
     #[test]
+    fn in_a_json_log_the_line_about_dropped_lines_is_json() {
+        let mut pending = Pending { dropped: 3, is_json: true, ..Pending::default() };
+        pending.tell_dropped();
+        let line: serde_json::Value = serde_json::from_slice(&pending.take().unwrap()).unwrap();
+        assert_eq!(
+            (&line["level"], line["message"].as_str().map(|text| &text[..11])),
+            (&"WARN".into(), Some("3 log lines"))
+        );
+        assert!(line["timestamp"].as_str().unwrap().ends_with('Z'), "{line}");
+    }
+
+    #[test]
     fn without_a_thread_what_is_taken_is_written_and_the_rest_waits_for_the_next_line() {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let queue = Queue::default();
@@ -279,7 +308,10 @@ mod tests {
         drop(writer);
         let text = read.join().unwrap();
         let (dropped, lines): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.contains("dropped"));
-        assert!(lines.iter().enumerate().all(|(at, line)| **line == format!("{at:0>200}")), "in order, each whole");
+        assert!(
+            lines.iter().enumerate().all(|(at, line)| **line == format!("{at:0>200}")),
+            "in order, each complete"
+        );
         let [dropped] = dropped[..] else { panic!("{dropped:?}") };
         assert!(dropped.contains(&format!(" {} log lines", 2000 - lines.len())), "{dropped}");
     }

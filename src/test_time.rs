@@ -1,4 +1,4 @@
-//! A moment for tests of what is pure: it reads no clock of its own.
+//! A moment for tests of pure code, which reads no clock itself.
 
 use std::time::Instant;
 

@@ -6,7 +6,7 @@ import statistics
 
 @dataclasses.dataclass
 class Target:
-    """The most that a row may have: its median, or its ratio to the row of reference."""
+    """The highest allowed value of a row: its median, or its ratio to the reference row."""
 
     most: float
     of: str = "median"
@@ -14,7 +14,7 @@ class Target:
 
 @dataclasses.dataclass
 class Row:
-    """One thing that was measured, once or in turns with the others of its section."""
+    """One thing that was measured, once or in turns with the other rows of its section."""
 
     name: str
     samples: list
@@ -28,14 +28,14 @@ class Row:
 
     @property
     def quartiles(self):
-        """First and third; none for a single measurement."""
+        """The first and the third; none for a single measurement."""
         if len(self.samples) < 2:
             return None
         first, _, third = statistics.quantiles(self.samples, n=4)
         return first, third
 
     def ratio(self, reference):
-        """The median of the ratios within a turn; of the medians where there are not as many turns."""
+        """The median of the ratios within a turn; of the medians if their numbers of turns differ."""
         if reference is None or reference is self or reference.median == 0:
             return None
         if len(self.samples) != len(reference.samples):
@@ -85,7 +85,7 @@ def number(value):
 
 
 def table(sections):
-    """Lines for people, all columns alike from section to section."""
+    """Lines for people, with the same columns in all sections."""
     for section in sections:
         reference = section.reference_row()
         over = f"/ {reference.name}" if reference else ""

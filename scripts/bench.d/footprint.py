@@ -25,7 +25,7 @@ def sections(options, installation):
     yield Section(
         "mcp-launch",
         [
-            Row("binary", [os.path.getsize(options.binary) / MEBI], "MiB", Target(5.0)),
+            Row("binary", [os.path.getsize(options.binary) / MEBI], "MiB", Target(4.5)),
             Row("resident, an idle supervisor", [figures["resident"] / MEBI], "MiB", resident),
             Row("anonymous, of that", [figures["anonymous"] / MEBI], "MiB", anonymous),
             Row("threads", [figures["threads"]], ""),
@@ -51,7 +51,7 @@ def idle(options, installation):
 
 
 def others(options, installation):
-    """Inits with the fake server behind them, and supervisors with it as a service."""
+    """Inits that run the fake server, and supervisors with it as a service."""
     target = str(installation.venv / "bin/gunicorn")
     inits = [(name, [shutil.which(name), *arguments, target]) for name, arguments in INITS if shutil.which(name)]
     for name, argv in [("mcp-launch init", [options.binary, "init", "--", target]), *inits]:

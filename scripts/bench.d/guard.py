@@ -1,7 +1,7 @@
 """What the guard costs, and what it achieves: rows for scripts/bench, with the real servers.
 
-Contestants take turns, each on one worker, with wrk on the other core. A ratio is the median of the ratios within a
-turn. What happens under overload is shown side by side: a server by itself, and the same behind mcp-launch.
+Contestants take turns, each on one worker, with wrk on another core. A ratio is the median of the ratios within a
+turn. What happens under overload is shown side by side: a server alone, and the same one under mcp-launch.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from figures import Row, Section, Target
 from launcher import progress
 
 LIMIT = 60  # seconds that anything may take to start or to end
-CAPACITY = 8  # requests that a worker may have in flight, where overload is shown
+CAPACITY = 8  # requests that a worker may have in flight, in the overload test
 CLIENTS = 3 * CAPACITY
 SLOW = 0.5  # seconds that a request takes then
 PATIENCE = 2.0  # seconds that a client waits
@@ -29,16 +29,14 @@ PATIENCE = 2.0  # seconds that a client waits
 APP = '''
 import asyncio
 
+from lifespan import serve_lifespan
+
 HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"2")]
 
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
-        while True:
-            message = await receive()
-            await send({"type": message["type"] + ".complete"})
-            if message["type"] == "lifespan.shutdown":
-                return
+        return await serve_lifespan(receive, send)
     if scope["path"] == "/slow":
         await asyncio.sleep(SLOW)
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
@@ -53,17 +51,17 @@ def free_port():
 
 
 class Server:
-    """A server with one worker, behind mcp-launch or by itself, that answers."""
+    """A responsive server with one worker, under mcp-launch or alone."""
 
-    def __init__(self, argv, environment, directory, port):
+    def __init__(self, argv, environment, directory, port, log=subprocess.DEVNULL):
         self.port = port
         self.process = subprocess.Popen(
             argv,
             env=environment,
             cwd=directory,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )
         deadline = time.monotonic() + LIMIT
         while status_of(port, "/health") != 200:
@@ -103,12 +101,13 @@ def status_of(port, path):
 
 
 class Field:
-    """All that is needed to start a contestant."""
+    """Everything that is needed to start a contestant."""
 
     def __init__(self, options, directory):
         self.options = options
         self.directory = directory
         (Path(directory) / "bench_app.py").write_text(APP.replace("SLOW", str(SLOW)))
+        shutil.copy(Path(__file__).parents[2] / "tests/apps/lifespan.py", directory)
 
     def environment(self, port, **more):
         venv = self.options.venv
@@ -123,7 +122,7 @@ class Field:
         }
 
     def launched(self, server, app="bench_app:app", **settings):
-        """Behind mcp-launch, with one worker."""
+        """Under mcp-launch, with one worker."""
         port = free_port()
         argv = [self.options.binary, "--server", server, "--workers", "1", app]
         return Server(argv, self.environment(port, **settings), self.directory, port)
@@ -140,24 +139,33 @@ class Field:
 
 
 def throughput(port, path, connections, seconds):
-    """Requests per second and the 99th percentile in milliseconds, as wrk finds them."""
+    """Requests per second and the 99th percentile in milliseconds, as measured by wrk."""
     argv = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s", "--latency"]
     output = subprocess.run([*argv, f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True, check=True)
     text = output.stdout
     if "Non-2xx" in text:
-        sys.exit(f"bench: {path} is not answered 200:\n{text}")
+        sys.exit(f"bench: {path} is not answered with 200:\n{text}")
     number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", text).groups()
     return float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1)), float(number) * {"us": 1e-3, "ms": 1, "s": 1e3}[unit]
 
 
+# Contestants, and how they are set up; {} is the server.
+WITHOUT, WITH, ADAPTIVE = "without the guard", "with it", "with it and a limit that adapts"
+GUARDS = {
+    WITHOUT: {"MCP_LAUNCH_GUARD": "off"},
+    WITH: {"{}_BACKPRESSURE": "512"},
+    ADAPTIVE: {"{}_BACKPRESSURE": "auto"},
+}
+
+
 def cost(field, title, app, path, rounds, seconds, **settings):
-    """Sections with the guard and without, both servers, turn by turn."""
+    """Sections with and without the guard, for both servers, in turns."""
     servers = {}
     try:
         for server in ["gunicorn", "granian"]:
-            for guard in ["on", "off"]:
-                more = {"GUNICORN_BACKPRESSURE": "512"} if guard == "on" else {}
-                servers[server, guard] = field.launched(server, app, MCP_LAUNCH_GUARD=guard, **more, **settings)
+            for guard, more in GUARDS.items():
+                own = {name.format(server.upper()): value for name, value in more.items()}
+                servers[server, guard] = field.launched(server, app, **own, **settings)
         taken = {name: [] for name in servers}
         for turn in range(-1, rounds):
             order = list(servers)
@@ -171,22 +179,15 @@ def cost(field, title, app, path, rounds, seconds, **settings):
         for running in servers.values():
             running.stop()
     for server in ["gunicorn", "granian"]:
-        without, guarded = taken[server, "off"], taken[server, "on"]
         target = Target(1 / 0.95, "ratio") if path == "/" else None
         # Time per request, so that more is worse, as in all other rows.
-        yield Section(
-            f"{title}, {server}: time for a request",
-            [
-                Row("without the guard", [1000 / rate for rate, _ in without]),
-                Row("with it", [1000 / rate for rate, _ in guarded], target=target),
-            ],
-            "without the guard",
-        )
-        yield Section(
-            f"{title}, {server}: p99 of 32 clients",
-            [Row("without the guard", [tail for _, tail in without]), Row("with it", [tail for _, tail in guarded])],
-            "without the guard",
-        )
+        times = [
+            Row(guard, [1000 / rate for rate, _ in taken[server, guard]], target=None if guard == WITHOUT else target)
+            for guard in GUARDS
+        ]
+        tails = [Row(guard, [tail for _, tail in taken[server, guard]]) for guard in GUARDS]
+        yield Section(f"{title}, {server}: time for a request", times, WITHOUT)
+        yield Section(f"{title}, {server}: p99 of 32 clients", tails, WITHOUT)
 
 
 async def ask(port, path, patience=PATIENCE):
@@ -207,7 +208,7 @@ async def ask(port, path, patience=PATIENCE):
 
 
 async def crowd(port, seconds):
-    """Three times as many clients as the capacity send requests; one more requests the health path meanwhile."""
+    """Three times as many clients as the capacity send requests; another one requests the health path at the same time."""
     until = time.monotonic() + seconds
     answers, health = [], []
 
@@ -234,7 +235,7 @@ def percentile(values, share):
 
 
 def overload(field, seconds):
-    """A section for each server by itself and behind mcp-launch: what happens to requests beyond the capacity."""
+    """A section for each server alone and under mcp-launch: what happens to requests beyond the capacity."""
     limits = {"GUNICORN_BACKPRESSURE": str(CAPACITY), "GRANIAN_BACKPRESSURE": str(CAPACITY)}
     contestants = {
         "Gunicorn alone": lambda: field.alone("gunicorn"),

@@ -1,7 +1,7 @@
-"""The gateway's image beside one with the same Python in it and a shell entrypoint: size, and time to start. Run by
+"""The gateway's image and one with the same Python and a shell entrypoint: size, and time to start. Run by
 scripts/bench --image.
 
-The shell entrypoint does what the scripts that mcp-launch replaces do at least: it asks Python three times, then
+The shell entrypoint does the minimum of what the replaced scripts do: it runs Python three times, then
 execs the server. The two images take turns; a difference is the median of the differences within a turn.
 """
 
@@ -84,7 +84,7 @@ def until_it_answers(options, image, arguments):
 
 
 def paired(options, what, measure, contestants):
-    """The median of each contestant, and of what the second takes more than the first, in milliseconds."""
+    """The median of each contestant, and of the additional time of the second, in milliseconds."""
     times = {name: [] for name, _, _ in contestants}
     for turn in range(options.turns):
         for name, image, arguments in contestants if turn % 2 == 0 else reversed(contestants):

@@ -17,7 +17,7 @@ def now():
 
 
 class Installation:
-    """A virtual environment that looks real as long as Python is not started, with the fake server in it."""
+    """A virtual environment that looks real unless Python is started, with the fake server in it."""
 
     PACKAGES = ["gunicorn-27.0.1", "granian-2.8.7", "uvicorn-0.54.0", "uvicorn_worker-0.4.0", "uvloop-0.22.1"]
 
@@ -41,7 +41,7 @@ class Installation:
         (self.root / "application.py").write_text("async def app(scope, receive, send):\n    pass\n")
 
     def environment(self, **more):
-        """What a container would have, and a directory for the launcher's own files."""
+        """The environment of a container, and a directory for the launcher's own files."""
         return {
             "PATH": f"{self.venv / 'bin'}:/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self.root),
@@ -70,9 +70,9 @@ def read_line(descriptor, what):
 class Supervisor:
     """A launcher with a fake server that is ready."""
 
-    def __init__(self, options, installation, workers=2):
+    def __init__(self, options, installation, workers=2, service="serve-with-workers"):
         self.binary = options.binary
-        self.environment = installation.environment(FAKE_SERVER="serve-with-workers")
+        self.environment = installation.environment(FAKE_SERVER=service)
         self.process = subprocess.Popen(
             [self.binary, "--workers", str(workers), "application:app"],
             env=self.environment,
@@ -86,7 +86,7 @@ class Supervisor:
         self.wait_log(" ready ")
 
     def wait_log(self, what):
-        """Reads its log up to a line that has this in it."""
+        """Reads its log up to a line that contains this."""
         while what not in read_line(self.process.stderr.fileno(), "the supervisor's log"):
             pass
 

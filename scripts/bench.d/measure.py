@@ -1,8 +1,8 @@
-"""What mcp-launch costs, beside other inits and supervisors. Run by scripts/bench, which builds and installs what this
+"""What mcp-launch costs, compared with other inits and supervisors. Run by scripts/bench, which builds and installs what this
 needs.
 
 Times are taken with CLOCK_MONOTONIC: the first here, just before a process is started or killed, the second by
-fake_server.rs as its first act. Contestants take turns, so that what else the machine does hits all alike, and a
+fake_server.rs as its first act. Contestants take turns, so that other activity of the machine affects all of them, and a
 ratio is the median of the ratios within a turn.
 
 Each module of MODULES has `add_options(parser)`, which adds its options, and `sections(options, installation)`, which
@@ -20,9 +20,10 @@ import tempfile
 from pathlib import Path
 
 from figures import table
+from html_page import page
 from launcher import Installation
 
-MODULES = ["startup", "footprint", "supervision", "guard", "dealing"]
+MODULES = ["startup", "footprint", "supervision", "guard", "dealing", "wsgi", "backpressure", "hangs"]
 
 
 def version(program, *arguments):
@@ -73,6 +74,7 @@ def main():
     parser.add_argument("--venv", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--only", choices=MODULES, action="append", help="only these; may be given more than once")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots there, too")
     modules = {name: importlib.import_module(name) for name in MODULES}
     for module in modules.values():
         module.add_options(parser)
@@ -91,6 +93,8 @@ def main():
     if options.json:
         figures = {"machine": host, "sections": [section.figures() for section in measured]}
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    if options.html:
+        options.html.write_text(page(host, measured))
 
 
 if __name__ == "__main__":

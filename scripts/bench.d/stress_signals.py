@@ -5,8 +5,8 @@ A signal counts as lost if it did not have its effect in time: TERM and INT end 
 with the status that the command's death by it gives); HUP makes a supervisor start a new generation, unless it came
 before the first, and ends the command of `init`.
 
-Before the first instruction of the program nobody can keep a signal: it ends the process, or, if that is PID 1, the
-kernel drops it. Such ones are told apart by the signal mask that the process has just before, and counted as early.
+Before the first instruction of the program a signal cannot be kept: it ends the process, or, if that is PID 1, the
+kernel drops it. These are recognised by the process's signal mask just before, and counted as early.
 """
 
 import argparse
@@ -72,7 +72,7 @@ class Launcher:
         raise RuntimeError("unshare starts nothing")
 
     def send(self, number, at=0):
-        """Sends a signal at that time. Returns when, and whether the launcher had not had its first instruction."""
+        """Sends a signal at that time. Returns when, and whether that was before the launcher's first instruction."""
         while now() < at:
             pass
         early = not self.holds(number)
@@ -90,7 +90,7 @@ class Launcher:
         return int(status.split("\nSigBlk:")[1].split()[0], 16) >> (number - 1) & 1 == 1
 
     def read(self):
-        """Takes in what servers wrote at their starts. False at the end: no process is left that could write."""
+        """Reads what servers wrote when they started. False at the end: no process is left that could write."""
         data = os.read(self.output, 65536)
         *lines, self.rest = (self.rest + data).split(b"\n")
         self.began += [(int(began), int(pid)) for began, pid in map(bytes.split, lines)]
@@ -114,13 +114,13 @@ class Launcher:
             time.sleep(0.0005)
 
     def wait_end(self):
-        """Its status as a shell shows it, negative if a signal ended the launcher itself."""
+        """Its status as in a shell, negative if a signal ended the launcher itself."""
         deadline = time.monotonic() + LIMIT
         handle = os.pidfd_open(self.process)
         ended = select.select([handle], [], [], LIMIT)[0]
         os.close(handle)
         if not ended:
-            raise Lost("it goes on")
+            raise Lost("it continues")
         self.status = os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
         while self.wait_readable(deadline):
             if not self.read():
@@ -128,7 +128,7 @@ class Launcher:
         raise Lost("it left processes behind")
 
     def clear_away(self, server):
-        """Ends everything that is left of it."""
+        """Ends all its remaining processes."""
         if self.status is None:
             for pid in {self.pid, self.process}:
                 with contextlib.suppress(ProcessLookupError):

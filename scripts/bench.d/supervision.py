@@ -13,7 +13,7 @@ from launcher import Supervisor, now, progress
 from others import SERVICES
 
 FEW = 10  # turns with the others, which take a second each
-SETTLED = 1.2  # seconds after which every supervisor takes a service for one that works
+SETTLED = 1.2  # seconds after which every supervisor considers a service to be working
 
 
 def add_options(parser):
@@ -42,20 +42,22 @@ def sections(options, installation):
 
 def respawn(options, installation):
     """Nanoseconds from kill -9 of the service to the start of its replacement, in turns. Each mcp-launch is new: only
-    the first respawn after a healthy run is immediate. The others take part in the first turns."""
+    the first respawn after a healthy run is immediate. Where workers live on, they serve meanwhile, and the replacement
+    waits for 50 ms in case they are about to end. The others take part in the first turns."""
     available = [service for service in SERVICES if service.is_installed()]
-    times = {name: [] for name in ["mcp-launch", *(service.name for service in available)]}
+    ours = {"mcp-launch": "serve", "mcp-launch, workers live on": "serve-with-workers"}
+    times = {name: [] for name in [*ours, *(service.name for service in available)]}
     with contextlib.ExitStack() as stack:
         others = [stack.enter_context(service(installation)) for service in available]
         for turn in range(options.respawns):
             if turn == FEW:
                 stack.close()
-            field = [None, *(others if turn < FEW else [])]
+            field = [*ours, *(others if turn < FEW else [])]
             if turn < FEW and others:
                 time.sleep(SETTLED)
             for service in random.sample(field, len(field)):
-                if service is None:
-                    times["mcp-launch"].append(respawn_ours(options, installation))
+                if service in ours:
+                    times[service].append(respawn_ours(options, installation, ours[service]))
                 else:
                     start = now()
                     service.kill()
@@ -64,16 +66,16 @@ def respawn(options, installation):
     return times
 
 
-def respawn_ours(options, installation):
-    with Supervisor(options, installation) as supervisor:
+def respawn_ours(options, installation, service):
+    with Supervisor(options, installation, service=service) as supervisor:
         start = now()
         os.kill(supervisor.main, signal.SIGKILL)
         return supervisor.next_start()[0] - start
 
 
 def reload(options, installation):
-    """Nanoseconds that `mcp-launch reload` takes with a server that boots in no time: what the launcher adds to a
-    release's own boot. The old generation is gone before the next reload is requested."""
+    """Nanoseconds that `mcp-launch reload` takes with a server that boots instantly: what the launcher adds to a
+    release's own boot. The old generation has ended before the next reload is requested."""
     times = []
     with Supervisor(options, installation) as supervisor:
         for turn in range(options.reloads):

@@ -4,9 +4,14 @@
 //! together. What clap rejects is a usage error.
 
 mod bind;
+mod compare;
 mod flags;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+mod status;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, ValueParser};
@@ -14,11 +19,13 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use clap_complete::Shell;
 
-use crate::compare::options::{self, Format, Header, LoadRequest, Options};
+use crate::compare::options::Options;
 use crate::host::{Program, find_program};
 use crate::settings::FlagLayer;
 use crate::settings::value::{Server, Span, Value};
+use crate::top;
 use flags::Texts;
+pub use status::StatusFormat;
 
 /// What the command line asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +64,15 @@ pub enum Action {
         /// How.
         format: StatusFormat,
     },
+    /// Show it as a live view.
+    Top(top::Options),
+    /// Show what the workers are doing.
+    Stacks {
+        /// As JSON.
+        json: bool,
+        /// Which; none for all.
+        pids: Vec<i32>,
+    },
     /// Hand over to a new generation.
     Reload {
         /// The server to change to.
@@ -71,6 +87,8 @@ pub enum Action {
     },
     /// Measure both servers on the app (`app_module` in the flags).
     Compare(Box<Options>),
+    /// Print another manager's configuration file, or one of its services, as `mcp-launch.toml`.
+    Import(PathBuf, Option<String>),
     /// Print completions.
     Completions {
         /// For this shell.
@@ -89,17 +107,6 @@ pub enum Probe {
     Live,
 }
 
-/// How `status` prints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StatusFormat {
-    /// For people.
-    Text,
-    /// A JSON object.
-    Json,
-    /// Metrics in Prometheus's text format.
-    Prometheus,
-}
-
 /// The default time limit of a probe.
 const PROBE_TIMEOUT: &str = "5s";
 
@@ -107,14 +114,17 @@ const PROBE_TIMEOUT: &str = "5s";
 type Build = fn() -> Command;
 
 /// The commands, each with the function that builds it.
-const COMMANDS: [(&str, Build); 9] = [
+const COMMANDS: [(&str, Build); 12] = [
     ("check", check),
     ("explain", explain),
     ("health", health),
-    ("status", status),
+    ("status", status::command),
+    ("top", live_view),
+    ("stacks", stacks),
     ("reload", reload),
     ("init", init),
-    ("compare", compare),
+    ("compare", compare::command),
+    ("import", import),
     ("completions", completions),
     ("man", man),
 ];
@@ -148,7 +158,9 @@ fn program() -> Command {
 }
 
 fn run_options(command: Command, texts: Texts) -> Command {
-    let app = Arg::new("APP").value_parser(value_parser!(OsString)).help("The ASGI application, as MODULE:ATTRIBUTE");
+    let app = Arg::new("APP")
+        .value_parser(value_parser!(OsString))
+        .help("The ASGI or WSGI application, as MODULE:ATTRIBUTE");
     let server_args = Arg::new("SERVER_ARGS")
         .value_parser(value_parser!(OsString))
         .num_args(0..)
@@ -187,10 +199,18 @@ fn health() -> Command {
         .arg(url)
 }
 
-fn status() -> Command {
-    finding_options(Command::new("status").about("Show the state of the running launcher"))
-        .arg(switch("json", "Print JSON").conflicts_with("prometheus"))
-        .arg(switch("prometheus", "Print metrics for Prometheus"))
+fn live_view() -> Command {
+    let about = "Show the running launcher as a live view, or once as plain text where there is no terminal";
+    let interval = duration::<100>("interval", "interval", "The time between two looks [default: 1s]");
+    finding_options(Command::new("top").about(about)).arg(switch("once", "Show it once, as plain text")).arg(interval)
+}
+
+fn stacks() -> Command {
+    let pids = Arg::new("PID").num_args(0..).value_parser(value_parser!(i32).range(1..)).help("Only these workers");
+    finding_options(
+        Command::new("stacks").about("Show what every worker is doing now: Python stacks, tasks, open requests"),
+    )
+    .args([switch("json", "Print JSON"), pids])
 }
 
 fn reload() -> Command {
@@ -219,62 +239,10 @@ fn init() -> Command {
         .arg(command)
 }
 
-fn compare() -> Command {
-    let option = |name: &'static str, value: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name(value).help(help)
-    };
-    let header = option("header", "HEADER", "A header to send, as NAME: VALUE; may be repeated");
-    let body =
-        option("body", "TEXT", "The body to send").value_parser(ValueParser::string()).allow_hyphen_values(true);
-    run_options(
-        Command::new("compare").about("Run both servers on the application, measure them and recommend one"),
-        Texts::With,
-    )
-    .arg(option("path", "PATH", "The path to request").default_value("/").value_parser(options::path))
-    .arg(
-        option("method", "METHOD", "The request method [default: GET, or POST with a body]")
-            .value_parser(options::method),
-    )
-    .arg(header.action(ArgAction::Append).value_parser(options::header))
-    .arg(body)
-    .arg(
-        option("connections", "N,N", "Numbers of connections to measure with, separated by commas")
-            .default_value("1,64,512")
-            .value_parser(options::connections),
-    )
-    .arg(
-        option("duration", "DURATION", "Length of each measurement")
-            .default_value("5s")
-            .value_parser(options::duration),
-    )
-    .arg(
-        option("rounds", "N", "How often to start and measure each server")
-            .default_value("5")
-            .value_parser(options::rounds),
-    )
-    .arg(switch("json", "Print JSON").conflicts_with("markdown"))
-    .arg(switch("markdown", "Print tables in Markdown"))
-}
-
-fn compare_options(matches: &mut ArgMatches) -> Options {
-    let body: Option<String> = matches.remove_one("body");
-    let method = if body.is_some() { "POST" } else { "GET" };
-    Options {
-        request: LoadRequest {
-            method: matches.remove_one("method").unwrap_or_else(|| method.to_owned()),
-            path: matches.remove_one("path").unwrap_or_default(),
-            headers: matches.remove_many::<Header>("header").into_iter().flatten().collect(),
-            body,
-        },
-        connections: matches.remove_one("connections").unwrap_or_default(),
-        duration: matches.remove_one("duration").unwrap_or_default(),
-        rounds: matches.remove_one("rounds").unwrap_or_default(),
-        format: match (matches.get_flag("json"), matches.get_flag("markdown")) {
-            (true, _) => Format::Json,
-            (_, true) => Format::Markdown,
-            _ => Format::Text,
-        },
-    }
+fn import() -> Command {
+    let file = Arg::new("FILE").required(true).value_parser(value_parser!(PathBuf)).help("The other manager's file");
+    let name = Arg::new("NAME").help("Which of its services");
+    Command::new("import").about("Print the configuration of another manager as mcp-launch.toml").args([file, name])
 }
 
 fn completions() -> Command {
@@ -291,14 +259,15 @@ fn switch(name: &'static str, help: &'static str) -> Arg {
 }
 
 fn timeout() -> Arg {
+    duration::<1>("wait", "timeout", "How long to wait for a response")
+}
+
+/// A duration of at least so many milliseconds.
+fn duration<const LEAST: u64>(id: &'static str, flag: &'static str, help: &'static str) -> Arg {
     let parse = |text: &str| {
-        Span::<1, 86_400_000>::parse(text).map(|span| span.0).map_err(|_| Span::<1, 86_400_000>::expected())
+        Span::<LEAST, 86_400_000>::parse(text).map(|span| span.0).map_err(|_| Span::<LEAST, 86_400_000>::expected())
     };
-    Arg::new("wait")
-        .long("timeout")
-        .value_name("DURATION")
-        .value_parser(ValueParser::new(parse))
-        .help("How long to wait for a response")
+    Arg::new(id).long(flag).value_name("DURATION").value_parser(ValueParser::new(parse)).help(help)
 }
 
 /// Parses the command line. The first argument is the program's name.
@@ -314,7 +283,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, cla
     Ok(invocation_of(matches))
 }
 
-/// A user who tries to run another program in the container, `docker run IMAGE ls -l`, is told how to.
+/// If a user tries to run another program in the container, `docker run IMAGE ls -l`, the error shows how to.
 fn with_tip(mut error: clap::Error, args: &[OsString]) -> clap::Error {
     let is_error = !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     let program = args.get(1).filter(|first| is_error && command().find_subcommand(first).is_none());
@@ -359,21 +328,23 @@ fn action(name: &str, matches: &mut ArgMatches) -> Action {
             timeout: matches.remove_one("wait").unwrap_or_default(),
             url: matches.remove_one("URL"),
         },
-        "status" => Action::Status {
-            format: match (matches.get_flag("json"), matches.get_flag("prometheus")) {
-                (true, _) => StatusFormat::Json,
-                (_, true) => StatusFormat::Prometheus,
-                _ => StatusFormat::Text,
-            },
+        "status" => Action::Status { format: status::format(matches) },
+        "top" => {
+            Action::Top(top::Options { once: matches.get_flag("once"), interval: matches.remove_one("interval") })
+        }
+        "stacks" => Action::Stacks {
+            json: matches.get_flag("json"),
+            pids: matches.remove_many("PID").into_iter().flatten().collect(),
         },
         "reload" => Action::Reload {
             server: matches.remove_one::<String>("new-server").and_then(|name| Server::parse(&name).ok()),
             timeout: matches.remove_one("wait"),
         },
         "init" => Action::Init { command: matches.remove_many("CMD").into_iter().flatten().collect() },
-        "compare" => Action::Compare(Box::new(compare_options(matches))),
+        "compare" => Action::Compare(Box::new(compare::options(matches))),
         "completions" => Action::Completions { shell: matches.remove_one("SHELL").unwrap_or(Shell::Bash) },
         "man" => Action::Man,
+        "import" => Action::Import(matches.remove_one("FILE").unwrap_or_default(), matches.remove_one("NAME")),
         _ => unreachable!("clap knows no other command than those above"),
     }
 }

@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStringExt;
 use proptest::prelude::*;
 
 use super::*;
+use crate::compare::options::Format;
 use crate::settings::flags::FlagValue;
 
 fn try_parse(args: &[&str]) -> Result<Invocation, clap::Error> {
@@ -143,8 +144,8 @@ fn help_and_version_are_no_errors() {
 }
 
 #[test]
-fn commands_that_talk_to_the_launcher_can_be_told_where_it_is() {
-    for command in ["health", "status", "reload"] {
+fn commands_for_the_launcher_take_its_address() {
+    for command in ["health", "status", "top", "reload"] {
         let args = [command, "--socket", "/s", "-b", ":80", "--config", "c.toml"];
         let flags = invocation(&args).flags;
         assert_eq!(flags.config, Some("c.toml".into()));
@@ -162,6 +163,13 @@ fn commands_that_talk_to_the_launcher_can_be_told_where_it_is() {
         invocation(&["reload", "--server", "Granian"]).action,
         Action::Reload { server: Some(Server::Granian), timeout: None }
     );
+    assert_eq!(
+        invocation(&["top", "--interval", "2s", "--once"]).action,
+        Action::Top(crate::top::Options { interval: Some(Duration::from_secs(2)), once: true })
+    );
+    let ends = |json| Action::Status { format: StatusFormat::Ends { json } };
+    assert_eq!(invocation(&["status", "--ends"]).action, ends(false));
+    assert_eq!(invocation(&["status", "--ends", "--json"]).action, ends(true));
     assert_eq!(invocation(&["status", "--prometheus"]).action, Action::Status { format: StatusFormat::Prometheus });
 }
 
@@ -174,6 +182,7 @@ fn what_cannot_be_understood_is_a_usage_error() {
         &["init", "--"],
         &["a:b", "c:d"],
         &["--port"],
+        &["top", "--interval", "99ms"],
     ] {
         assert_eq!(try_parse(args).unwrap_err().exit_code(), 2, "{args:?}");
     }
@@ -224,6 +233,8 @@ const TOKENS: &[&str] = &[
     "explain",
     "health",
     "status",
+    "top",
+    "--once",
     "reload",
     "man",
     "completions",
@@ -272,4 +283,6 @@ fn what_is_to_be_measured_is_read() {
     assert_eq!((more.request.method.as_str(), more.request.body.as_deref(), more.rounds), ("POST", Some("-x"), 3));
     assert_eq!(more.format, Format::Json);
     assert!(try_parse(&["compare", "--json", "--markdown"]).is_err());
+    let Action::Compare(page) = invocation(&["compare", "--html", "a.html"]).action else { panic!("another action") };
+    assert_eq!((plain.html, page.html), (None, Some("a.html".into())));
 }

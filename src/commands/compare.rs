@@ -1,19 +1,23 @@
 //! `compare`: both servers on the app, measured, and one recommended.
 
+mod page_file;
+
 use std::ffi::OsString;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use self::page_file::PageFile;
 use super::prepare::{Planner, Prepared};
 use crate::compare::load::{Generator, HOW_TO_GET_ONE};
-use crate::compare::measure::{Failure, Results, Subject};
-use crate::compare::options::Options;
+use crate::compare::measure::{Failure, OverloadLimit, Results, Subject};
+use crate::compare::options::{Format, Options};
+use crate::compare::page::page;
 use crate::compare::report::{Machine, Report};
 use crate::compare::{Interrupt, Terms, load_generator, run};
 use crate::host::Environment;
-use crate::plan::Plan;
+use crate::plan::{Plan, RequestLimit};
 use crate::problem::{Exit, Problem, exit_for};
-use crate::settings::value::{Mode, Server};
+use crate::settings::value::{Backpressure, Mode, Server};
 use crate::settings::{FlagLayer, OPTIONS, Resolution, Settings};
 use crate::sys::SignalState;
 
@@ -42,7 +46,17 @@ pub(super) fn compare(flags: &FlagLayer, options: Options, inherited: SignalStat
         match plan {
             Ok(plan) => {
                 app.clone_from(&plan.app);
-                all.push(Results::none(subject(&plan, &flags)));
+                let overload_limit = overload_limit(&plan, &flags, default_limit(&settings));
+                if overload_limit.backpressure.is_some() {
+                    notes.push(format!(
+                        "{}_BACKPRESSURE is {}: beyond the capacity, {} was measured with a limit of {}",
+                        server.word().to_ascii_uppercase(),
+                        if plan.limit.is_some() { "auto" } else { "not set" },
+                        server.title(),
+                        overload_limit.in_force
+                    ));
+                }
+                all.push(Results::none(Subject { overload_limit, ..subject(&plan, &flags) }));
             }
             Err(found) => {
                 all.push(not_started(server, &found));
@@ -51,11 +65,12 @@ pub(super) fn compare(flags: &FlagLayer, options: Options, inherited: SignalStat
         }
     }
     if problems.len() == Server::ALL.len() {
-        // What is wrong for both is said once.
+        // Problems that concern both are reported once.
         let mut all: Vec<Problem> = problems.into_iter().flat_map(|(_, problems)| problems).collect();
         all.dedup();
         return Err(all);
     }
+    let file = options.html.as_deref().map(PageFile::open).transpose().map_err(|problem| vec![problem])?;
     let generator = Generator::find(&env).ok_or_else(|| {
         let missing = Problem::new(Exit::NotFound, "no load generator found: neither oha nor wrk is on PATH");
         vec![missing.hint(HOW_TO_GET_ONE)]
@@ -78,7 +93,6 @@ pub(super) fn compare(flags: &FlagLayer, options: Options, inherited: SignalStat
         socket_count: AtomicUsize::new(0),
         startup_timeout: startup_timeout(&settings),
         stop_timeout: settings.stop_timeout.value.0,
-        limit: settings.granian_backpressure.value.0,
         options,
     };
     let machine = Machine::look();
@@ -93,19 +107,18 @@ pub(super) fn compare(flags: &FlagLayer, options: Options, inherited: SignalStat
             return Ok(128 + signal);
         }
     };
-    finish(&terms.options, app, machine, load_generator, all, notes)
+    let report = |all| Report::new(app, &terms.options, machine, load_generator, all, notes);
+    finish(terms.options.format, file, all, report)
 }
 
 /// Prints what there is. A server that failed gives the exit status, and if both did there is nothing to print.
 fn finish(
-    options: &Options,
-    app: String,
-    machine: Machine,
-    load_generator: String,
+    format: Format,
+    file: Option<PageFile>,
     all: Vec<Results>,
-    notes: Vec<String>,
+    report: impl FnOnce(Vec<Results>) -> Report,
 ) -> Result<u8, Vec<Problem>> {
-    let failures: Vec<Problem> = all
+    let mut failures: Vec<Problem> = all
         .iter()
         .filter_map(|results| {
             let failure = results.failure.as_ref()?;
@@ -115,8 +128,9 @@ fn finish(
     if all.iter().all(|results| results.rounds.is_empty()) {
         return Err(failures);
     }
-    let report = Report::new(app, options, machine, load_generator, all, notes);
-    super::print(report.text(options.format));
+    let report = report(all);
+    super::print(report.text(format));
+    failures.extend(file.and_then(|mut file| file.write(&page(&report)).err()));
     for failure in &failures {
         crate::log::say(&format!("mcp-launch: {failure}\n"));
     }
@@ -131,6 +145,7 @@ fn not_started(server: Server, problems: &[Problem]) -> Results {
         worker_class: None,
         workers: 0,
         limit: None,
+        overload_limit: OverloadLimit::default(),
         flags: Vec::new(),
         operands: Vec::new(),
     });
@@ -145,10 +160,27 @@ fn subject(plan: &Plan, flags: &FlagLayer) -> Subject {
         version: plan.version.as_ref().map(ToString::to_string),
         worker_class: class.map(|reason| reason.decision.clone()),
         workers: plan.workers,
-        limit: plan.limit,
+        limit: plan.limit.and_then(RequestLimit::fixed),
+        overload_limit: OverloadLimit::default(),
         flags: child_flags(plan.server, flags),
         operands: operands(plan, flags),
     }
+}
+
+/// The limit in force when there are more clients than the capacity: that of the plan, else that of a plan with this
+/// backpressure.
+fn overload_limit(plan: &Plan, flags: &FlagLayer, backpressure: u64) -> OverloadLimit {
+    if let Some(in_force) = plan.limit.and_then(RequestLimit::fixed) {
+        return OverloadLimit { in_force, backpressure: None };
+    }
+    let mut flags = flags.clone();
+    let id = match plan.server {
+        Server::Gunicorn => "gunicorn_backpressure",
+        Server::Granian => "granian_backpressure",
+    };
+    flags.set(id, "compare", backpressure.to_string());
+    let limited = Planner::new(flags).prepare().plan.ok().and_then(|plan| plan.limit?.fixed());
+    OverloadLimit { in_force: limited.unwrap_or(backpressure), backpressure: Some(backpressure) }
 }
 
 /// The user's flags, and those that keep the launcher to itself.
@@ -204,12 +236,20 @@ fn startup_timeout(settings: &Settings) -> Duration {
     settings.startup_timeout.value.0 + if prepares { before } else { Duration::ZERO }
 }
 
-/// The service manager is not to be told of servers that come and go.
+/// The service manager must not be notified of servers that come and go.
 fn child_environment(mut env: Environment) -> Environment {
     for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
         env.remove(std::ffi::OsStr::new(name));
     }
     env
+}
+
+/// The limit for the overload where the settings have no number.
+const fn default_limit(settings: &Settings) -> u64 {
+    match settings.granian_backpressure.value {
+        Backpressure::Limit(number) => number,
+        Backpressure::Auto => 512,
+    }
 }
 
 /// Where what is measured is not what would be run.
@@ -234,12 +274,6 @@ fn notes(flags: &FlagLayer, settings: &Settings, options: &Options) -> Vec<Strin
     let exempt = settings.guard_exempt.value.0.iter().any(|prefix| path.starts_with(&prefix.0));
     if path == settings.health_path.value.0 || exempt {
         notes.push(format!("{path} is exempt from the limit, so there are no 503s beyond the capacity"));
-    }
-    if settings.gunicorn_backpressure.value.is_none() {
-        notes.push(format!(
-            "GUNICORN_BACKPRESSURE is not set: beyond the capacity, Gunicorn was measured with a limit of {}",
-            settings.granian_backpressure.value.0
-        ));
     }
     if flags.has("--server") {
         notes.push("--server has no effect: both servers are measured".to_owned());

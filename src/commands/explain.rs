@@ -24,6 +24,8 @@ pub(super) fn explain(flags: FlagLayer, json: bool) -> u8 {
 /// The plan of the running launcher, whose environment may differ from ours.
 pub(super) fn running(flags: &FlagLayer, json: bool) -> Result<u8, Problem> {
     let launcher = Directions::read(flags).find(PATIENCE)?;
-    let Answer::Plan(plan) = launcher.ask(Request::Explain, Some(PATIENCE))? else { return Err(super::unexpected()) };
+    let Answer::Plan(plan) = launcher.ask(&Request::Explain, Some(PATIENCE))? else {
+        return Err(super::unexpected());
+    };
     Ok(super::print(if json { super::json(&plan) } else { plan.text() }))
 }

@@ -12,8 +12,8 @@ use crate::problem::{Exit, Problem};
 use crate::settings::value::{Http, Mode, ServerChoice};
 use crate::settings::{FlagLayer, Settings};
 
-/// Event loops are heard of every second at least. When the last time was longer ago than this, in seconds, the app is
-/// asked.
+/// Workers report at least once a second that their event loop ran. If the last report is older than this, in seconds,
+/// the app is asked.
 const FRESH: f64 = 3.0;
 
 pub(super) fn health(flags: &FlagLayer, probe: Probe, timeout: Duration, url: Option<&str>) -> Result<u8, Problem> {
@@ -25,7 +25,7 @@ pub(super) fn health(flags: &FlagLayer, probe: Probe, timeout: Duration, url: Op
     let deadline = Instant::now() + timeout;
     let directions = Directions::read(flags);
     if directions.settings.mode.value == Mode::Exec {
-        // There is no launcher any more. The app itself is all that can be asked.
+        // There is no launcher any more: only the app itself can be asked.
         let settings = &directions.settings;
         let target =
             HealthTarget::at(&directions.bind().to_string(), &settings.health_path.value.0, protocol(settings));
@@ -34,15 +34,15 @@ pub(super) fn health(flags: &FlagLayer, probe: Probe, timeout: Duration, url: Op
     let launcher = directions.find(timeout)?;
     let left = deadline.saturating_duration_since(Instant::now());
     match probe {
-        Probe::Ready => match launcher.ask(Request::Ready, Some(left))? {
+        Probe::Ready => match launcher.ask(&Request::Ready, Some(left))? {
             Answer::Ready { ready: true, phase } => Ok(report(&Ok(format!("ready: {phase}")))),
             Answer::Ready { ready: false, phase } => Ok(report(&Err(format!("not ready: {phase}")))),
             _ => Err(unexpected()),
         },
-        Probe::Live => match launcher.ask(Request::Live, Some(left))? {
+        Probe::Live => match launcher.ask(&Request::Live, Some(left))? {
             Answer::Preparing { phase } => Ok(report(&Ok(format!("live: {phase}")))),
             Answer::Live(live) if !live.server => Ok(report(&Err(format!("not live: no server ({})", live.phase)))),
-            // A start that takes too long is ended by the launcher itself; nobody else need kill it.
+            // The launcher itself ends a start that takes too long, so a liveness probe need not fail.
             Answer::Live(live) if live.phase == "starting" => Ok(report(&Ok("live: starting".to_owned()))),
             Answer::Live(Live { heartbeat_seconds_ago: Some(ago), .. }) if ago <= FRESH => {
                 Ok(report(&Ok(format!("live: a worker's event loop ran {ago:.1} s ago"))))
@@ -57,14 +57,14 @@ pub(super) fn health(flags: &FlagLayer, probe: Probe, timeout: Duration, url: Op
     }
 }
 
-/// How a server that was started with these settings is spoken to, if no launcher can tell.
+/// The protocol of a server that was started with these settings, for when there is no launcher to ask.
 fn protocol(settings: &Settings) -> Protocol {
     let tls = settings.ssl.value;
     let granian = settings.http_server.value == ServerChoice::Granian;
     Protocol { tls, h2c: granian && !tls && settings.granian_http.value == Http::V2 }
 }
 
-/// Asks once.
+/// Makes one request.
 fn ask(target: &HealthTarget, timeout: Duration) -> Result<String, String> {
     match target.get(timeout) {
         Ok(response) if response.is_sign_of_life() => Ok(format!("live: {target} {response}")),

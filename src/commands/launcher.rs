@@ -1,9 +1,8 @@
 //! Finding the running launcher that the settings mean.
 
-use std::path::Path;
 use std::time::Duration;
 
-use super::prepare::addresses;
+use super::prepare::{addresses, read_file};
 use crate::control::ask::Launcher;
 use crate::control::find::Wanted;
 use crate::host::Environment;
@@ -12,7 +11,7 @@ use crate::problem::{Exit, Problem};
 use crate::settings::value::AutoPath;
 use crate::settings::{self, FlagLayer, Settings};
 
-/// What says where the launcher is.
+/// What identifies the launcher.
 #[derive(Debug)]
 pub(super) struct Directions {
     pub settings: Settings,
@@ -21,11 +20,11 @@ pub(super) struct Directions {
 }
 
 impl Directions {
-    /// Reads the settings. One that is invalid has its default: this is not the place to judge them.
+    /// Reads the settings. An invalid one gets its default: problems are not reported here.
     pub fn read(flags: &FlagLayer) -> Self {
         let env: Environment = std::env::vars_os().collect();
-        let resolution = settings::resolve(flags, &env, &|path: &Path| std::fs::read(path));
-        let settings = resolution.settings.clone();
+        let resolution = settings::resolve(flags, &env, &read_file);
+        let (settings, env) = (resolution.settings.clone(), resolution.env.clone());
         Self { settings, addresses: addresses(resolution), env }
     }
 
@@ -38,7 +37,7 @@ impl Directions {
         Launcher::find(&self.wanted(), &self.env, patience)
     }
 
-    /// The launcher that these settings name, by what somebody chose of them.
+    /// The launcher that these settings name, by those that were set explicitly.
     fn wanted(&self) -> Wanted {
         let settings = &self.settings;
         let socket = match &settings.socket.value {
@@ -52,7 +51,7 @@ impl Directions {
             Bind::Unix(path) => Wanted { uds: Some(path.clone()), ..wanted },
             Bind::Tcp(address) => Wanted {
                 host: chosen.host.then_some(address.ip()),
-                // Whoever asked for any port does not know it.
+                // With port 0, nobody has chosen the port.
                 port: Some(address.port()).filter(|port| chosen.port && *port != 0),
                 ..wanted
             },

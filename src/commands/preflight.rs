@@ -1,6 +1,6 @@
-//! What would fail later, tried before anything starts.
+//! Tries what would fail later, before anything starts.
 
-use crate::plan::Plan;
+use crate::plan::{Plan, SocketOwner};
 use crate::problem::Problem;
 use crate::report::redact;
 use crate::run::listener::Listeners;
@@ -11,7 +11,7 @@ use super::single_instance::{own_launcher, take_lock};
 
 /// `check`: everything that `run` does before it starts something.
 pub(super) fn check(flags: FlagLayer) -> Result<u8, Vec<Problem>> {
-    // A private key may pass through here, and no core file is to have it.
+    // A private key may pass through here, and must not end up in a core file.
     let _ = nix::sys::prctl::set_dumpable(false);
     let Prepared { resolution, plan, host } = Planner::new(flags).prepare();
     for warning in resolution.warnings.iter().chain(&host.notes) {
@@ -25,7 +25,7 @@ pub(super) fn check(flags: FlagLayer) -> Result<u8, Vec<Problem>> {
     if let Some(holder) = own_launcher(&resolution.settings, &resolution.env, &plan.bind) {
         super::print(format!("a launcher (pid {holder}) is running here; the lock and the port are in use by it\n"));
     } else {
-        // Taken for a moment, to see whether they can be had.
+        // Taken for a moment, to see whether they are free.
         match take_lock(&resolution.settings, &resolution.env, &plan.bind) {
             Ok(locked) => {
                 for warning in &locked.warnings {
@@ -44,7 +44,10 @@ pub(super) fn check(flags: FlagLayer) -> Result<u8, Vec<Problem>> {
     Ok(super::print(format!("ok: {server} with {workers} workers for {} on {}\n", plan.app, plan.bind)))
 }
 
-/// Takes the place where clients arrive.
+/// Binds the addresses, unless their sockets were passed to us.
 pub(super) fn claim(plan: &Plan) -> Result<Listeners, Problem> {
-    Listeners::claim_all(&plan.bind, &plan.further_binds)
+    match plan.socket_owner {
+        SocketOwner::Launcher => Listeners::claim_all(&plan.bind, &plan.further_binds),
+        SocketOwner::ServiceManager => Listeners::passed(&plan.bind, &plan.further_binds),
+    }
 }

@@ -1,10 +1,11 @@
 //! From the command line and the environment to a plan.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
-use crate::host::{self, AppRoot, Environment, GunicornFile, Host, Program, Query};
+use crate::host::{self, Activation, AppRoot, Environment, GunicornFile, Host, Program, Query};
 use crate::plan::{self, Addresses, Bind, Plan};
 use crate::problem::Problem;
 use crate::settings::value::{BindHost, Int, Server, ServerChoice, Value, Workers};
@@ -12,22 +13,32 @@ use crate::settings::{self, FlagLayer, NativeVariable, Origin, Resolution, Setti
 use crate::supervisor::machine::plan_facts::Choice;
 use crate::tls;
 
-/// What plans are made from: what was given at the start and cannot change, and what was decided since.
+/// No file of settings is larger.
+const LARGEST_FILE: u64 = 1 << 20;
+
+/// Reads a file of settings.
+pub(super) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    host::regular_file::read(path, LARGEST_FILE)
+}
+
+/// What plans are made from: what was given at the start and cannot change, and what has been decided since.
 #[derive(Debug, Clone)]
 pub(super) struct Planner {
     flags: FlagLayer,
     env: Environment,
+    /// The sockets that were passed to us.
+    activation: Activation,
     decided: Decided,
 }
 
-/// What was decided since the start.
+/// What has been decided since the start.
 #[derive(Debug, Clone, Default)]
 struct Decided {
     /// The port that was picked for port 0.
     port: Option<u16>,
-    /// Where it serves, which no reload changes: lock and control socket are named after it, and clients are there.
+    /// The address, which no reload changes: lock and control socket are named after it, and clients use it.
     bind: Option<Bind>,
-    /// The server that was started first, which the arguments behind `--` are for.
+    /// The server that was started first, to which the arguments after `--` belong.
     first: Option<Server>,
     /// The app that it was started with: another server would guess another attribute.
     app: Option<String>,
@@ -37,7 +48,7 @@ struct Decided {
     workers: Option<u32>,
 }
 
-/// A plan, or why there is none, with all that led to it.
+/// A plan, or the problems that prevent one, and what it was made from.
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub resolution: Resolution,
@@ -47,26 +58,28 @@ pub(super) struct Prepared {
 
 impl Planner {
     pub fn new(flags: FlagLayer) -> Self {
-        Self { flags, env: std::env::vars_os().collect(), decided: Decided::default() }
+        let env: Environment = std::env::vars_os().collect();
+        let activation = Activation::look(&env);
+        Self { flags, env, activation, decided: Decided::default() }
     }
 
-    /// From now on port 0 means this port.
+    /// Port 0 means this port from now on.
     pub fn settle_port(&mut self, port: u16) {
         self.decided.port = Some(port);
     }
 
-    /// This is what is started first.
+    /// This plan is the first one to be started.
     pub fn settle(&mut self, plan: &Plan) {
         self.decided.first = Some(plan.server);
         self.decided.app = Some(plan.app.clone());
     }
 
-    /// This is where it serves from now on.
+    /// This address is served from now on.
     pub fn settle_address(&mut self, bind: &Bind) {
         self.decided.bind = Some(bind.clone());
     }
 
-    /// Reads everything anew and changes what a reload asked for.
+    /// Reads everything again and applies what a reload asked for.
     pub fn replan(&self, choice: Choice, change: i32) -> Result<(Plan, Choice), Vec<Problem>> {
         let mut chosen = self.clone();
         chosen.decided.server = choice.server;
@@ -80,7 +93,8 @@ impl Planner {
         Ok((chosen.plan_here()?, choice))
     }
 
-    /// A plan for the address that is served, whatever the settings or another server's own ones have come to say.
+    /// A plan for the address that is being served, even if the settings, or those of another server, now name a
+    /// different one.
     fn plan_here(&self) -> Result<Plan, Vec<Problem>> {
         let plan = self.prepare().plan?;
         match &self.decided.bind {
@@ -102,11 +116,12 @@ impl Planner {
     }
 
     fn prepare_with(&self, change: impl FnOnce(&mut Settings)) -> Prepared {
-        let mut resolution = settings::resolve(&self.flags, &self.env, &|path: &Path| std::fs::read(path));
+        let mut resolution = settings::resolve(&self.flags, &self.env, &read_file);
         self.decided.apply(&mut resolution);
         change(&mut resolution.settings);
         let left = leave_app_root(&mut resolution);
-        let host = look(&resolution, left.as_deref());
+        let since = Instant::now();
+        let host = Host { activation: self.activation.clone(), ..look(&resolution, left.as_deref()) };
         if let Some(file) = &host.gunicorn_settings {
             resolution.forgive_unread(|name| file.mentions(name));
         }
@@ -114,7 +129,10 @@ impl Planner {
             .map(|files| tls::check(&files, SystemTime::now(), resolution.settings.force_start.value));
         let mut problems = resolution.problems.clone();
         let plan = match plan::plan(&resolution, &host, &certificates.unwrap_or_default()) {
-            Ok(plan) if problems.is_empty() => Ok(plan),
+            Ok(mut plan) if problems.is_empty() => {
+                plan.sizing.since = Some(since);
+                Ok(plan)
+            }
             Ok(_) => Err(problems),
             Err(more) => {
                 problems.extend(more);
@@ -148,7 +166,7 @@ impl Decided {
         {
             settings.app_module.value.attribute.get_or_insert_with(|| attribute.to_owned());
         }
-        // Port 0 may stand in Gunicorn's own configuration, too; then ours is the default.
+        // Port 0 may also come from Gunicorn's own configuration; then ours is a default.
         if let Some(port) = self.port.filter(|_| settings.port.value.0 == 0 || !settings.port.is_explicit()) {
             settings.port.value = Int(port.into());
             if !settings.port.is_explicit() {
@@ -164,7 +182,7 @@ impl Decided {
     }
 }
 
-/// Makes the settings say that this is served.
+/// Sets this address in the settings.
 fn keep_address(settings: &mut Settings, bind: &Bind) {
     let origin = Origin::Flag("of the start".into());
     settings.uds.origin = origin.clone();
@@ -184,8 +202,8 @@ fn current_directory() -> PathBuf {
     std::env::current_dir().unwrap_or_else(|_| "/".into())
 }
 
-/// Has the server work in the current directory where the app is there and not in `APP_ROOT`, which is the answer
-/// then. One that cannot be the working directory is a problem.
+/// If the app is in the current directory and not in `APP_ROOT`, that directory is not used, and returned. One that
+/// cannot be the working directory is a problem.
 fn leave_app_root(resolution: &mut Resolution) -> Option<PathBuf> {
     let setting = &mut resolution.settings.app_root;
     let app = resolution.settings.app_module.value.show();
@@ -207,7 +225,7 @@ pub(super) fn addresses(mut resolution: Resolution) -> Addresses {
     plan::addresses(&resolution, &look_only(&resolution, left.as_deref()))
 }
 
-/// Looks at the machine as the settings direct, and asks for what that does not show.
+/// Looks at the machine as the settings direct, and runs the server for its version if that is not known otherwise.
 fn look(resolution: &Resolution, left: Option<&Path>) -> Host {
     let mut host = look_only(resolution, left);
     ask_for_version(resolution.settings.http_server.value, &mut host);
@@ -241,7 +259,7 @@ fn look_only(resolution: &Resolution, left: Option<&Path>) -> Host {
     })
 }
 
-/// The import path, with the directory that Granian is told to put in front.
+/// The import path, starting with the directory that Granian adds (`--working-dir`).
 fn python_path(resolution: &Resolution, path: Option<OsString>) -> Option<OsString> {
     let choice = resolution.settings.http_server.value;
     let is_meant = |native: &&NativeVariable| {

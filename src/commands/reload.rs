@@ -1,4 +1,4 @@
-//! `reload`: a new generation, and word of how it went.
+//! `reload`: hands over to a new generation, and reports the outcome.
 
 use std::time::Duration;
 
@@ -13,10 +13,11 @@ use crate::settings::value::Server;
 pub(super) fn reload(flags: &FlagLayer, server: Option<Server>, timeout: Option<Duration>) -> Result<u8, Problem> {
     let patience = timeout.unwrap_or(PATIENCE).min(PATIENCE);
     let launcher = Directions::read(flags).find(patience)?;
-    // One that answers nothing at all would not end a reload either.
-    launcher.again(patience)?.ask(Request::Ready, Some(patience))?;
-    // Without a timeout the launcher's own limits end it: those of the start, and of a generation that leaves first.
-    match launcher.ask(Request::Reload { server }, timeout)? {
+    // A launcher that answers nothing at all would never report the outcome either.
+    launcher.again(patience)?.ask(&Request::Ready, Some(patience))?;
+    // Without a timeout, the launcher's own limits end it: those of the start, and those of a generation that stops
+    // first.
+    match launcher.ask(&Request::Reload { server }, timeout)? {
         Answer::Reloaded { generation, server, workers } => {
             Ok(super::print(format!("reloaded: generation {generation} serves ({server}, {workers} workers)\n")))
         }

@@ -1,4 +1,4 @@
-//! `run`: from the command line to a server that is looked after.
+//! `run`: from the command line to a supervised server.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ fn start(
     }
     let one = |problem| vec![problem];
     let wants_any_port = matches!(plan.bind, Bind::Tcp(address) if address.port() == 0);
-    // A port that the kernel is to choose is locked when it is known.
+    // With port 0, the lock is taken once the port is known.
     let mut locked = if wants_any_port {
         Locked::default()
     } else {
@@ -80,7 +80,7 @@ fn start(
     announce(&plan);
     let lock = locked.lock;
     let mut notify = Notifier::from_environment(&resolution.env);
-    // A server that takes our place would leave nobody to answer.
+    // In exec mode, the server replaces the launcher, and nobody would answer.
     let mut control = match plan.mode {
         Mode::Exec => ControlServer::default(),
         Mode::Supervise => control(settings, &resolution.env, listeners.bind()),
@@ -97,7 +97,7 @@ fn start(
         }
     }
     if plan.mode == Mode::Exec {
-        drop(listeners);
+        listeners.leave_to_server().map_err(|errno| one(cannot_pass_on(errno)))?;
         log.flush();
         return crate::run::exec::exec(&plan, lock, inherited).map(Exit::code).map_err(one);
     }
@@ -106,6 +106,10 @@ fn start(
     let status = supervise(plan, listeners, lock, outside, planner, inherited);
     drop(log);
     status.map_err(one)
+}
+
+fn cannot_pass_on(errno: nix::errno::Errno) -> Problem {
+    Problem::new(Exit::NotExecutable, format!("cannot pass on the sockets from systemd: {}", errno.desc()))
 }
 
 /// What is about to be run and why, in one line.
@@ -118,12 +122,12 @@ fn announce(plan: &Plan) {
         address = %plan.bind,
         workers = plan.workers,
         because,
-        limit = plan.limit,
+        limit = plan.limit.map(tracing::field::display),
         "start"
     );
 }
 
-/// What must succeed before the first generation.
+/// What must succeed before the first generation starts.
 fn pre_start(
     plan: &Plan,
     inherited: SignalState,
@@ -134,7 +138,7 @@ fn pre_start(
         .map_err(|error| Problem::new(Exit::NotExecutable, format!("cannot receive signals: {error}")))
 }
 
-/// The listeners for those who ask. That one of them cannot be had is a pity, and no reason not to serve.
+/// The control socket and the metrics listener. If one of them cannot be created, the server runs all the same.
 fn control(settings: &Settings, env: &Environment, bind: &Bind) -> ControlServer {
     let socket = match &settings.socket.value {
         AutoPath::Off => None,

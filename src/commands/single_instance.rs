@@ -1,4 +1,4 @@
-//! One launcher for an address: taking the lock, and seeing that a launcher of ours has it.
+//! One launcher for an address: takes the lock, and recognises a launcher of ours that holds it.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use crate::run::lock::{Holder, Lock, Refused};
 use crate::settings::Settings;
 use crate::settings::value::AutoPath;
 
-/// How long a launcher's socket may take to accept, when all that is asked is whether it is there.
+/// How long a launcher's socket may take to accept a connection that only checks whether it is there.
 const GLANCE: Duration = Duration::from_millis(500);
 
-/// What came of taking the lock.
+/// The outcome of taking the lock.
 #[derive(Debug, Default)]
 pub(super) struct Locked {
-    /// None when it is off, when somebody else holds it while `FORCE_START` says to go on, or when there is no place
-    /// for it: the port itself keeps a second instance away, too.
+    /// None when it is off, when another process holds it and `FORCE_START` is set, or when no directory can be used:
+    /// the port itself also prevents a second instance.
     pub lock: Option<Lock>,
-    /// What was in the way and did not keep us from going on.
+    /// What was in the way and did not prevent the start.
     pub warnings: Vec<String>,
 }
 
@@ -50,14 +50,14 @@ fn try_lock(
     match &settings.lock.value {
         AutoPath::Off => Ok(None),
         AutoPath::At(path) => Lock::named(path, &bind.to_string()).map(Some),
-        // A port that the kernel is to choose is nobody's yet.
+        // Nobody can have taken a port yet that the kernel will choose.
         AutoPath::Auto if matches!(bind, Bind::Tcp(address) if address.port() == 0) => Ok(None),
         AutoPath::Auto => in_runtime_directory(env, bind, warnings),
     }
 }
 
-/// In the first directory where nothing is in the way. In one that everybody can write to, anybody can put something
-/// there, and must not keep us from starting by that.
+/// In the first directory where nothing is in the way. Anybody can put a file into a world-writable directory, which
+/// must not prevent the start.
 fn in_runtime_directory(env: &Environment, bind: &Bind, warnings: &mut Vec<String>) -> Result<Option<Lock>, Refused> {
     for directory in writable_runtime_directories(env) {
         match Lock::of_instance(&directory, &bind.instance(), &bind.to_string()) {
@@ -80,7 +80,7 @@ fn taken(holder: &Holder) -> Problem {
     Problem::new(Exit::Taken, message).hint("stop it, choose another port, or set FORCE_START=true")
 }
 
-/// The process of the launcher that serves this address, if there is one and it can be believed.
+/// The process of the launcher that serves this address, if there is one that can be trusted.
 pub(super) fn own_launcher(settings: &Settings, env: &Environment, bind: &Bind) -> Option<i32> {
     let by_socket = places(&settings.socket.value, env, bind).into_iter().find_map(|place| place.own(GLANCE).ok());
     let by_socket = by_socket.and_then(|(_, pid)| pid);

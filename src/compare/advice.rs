@@ -148,19 +148,25 @@ fn http2(all: &[Results]) -> (Choice, String) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::compare::measure::{Measured, Memory, Round, Subject};
+    use crate::compare::measure::{Measured, Memory, MemorySample, OverloadLimit, Round, Subject};
     use crate::compare::rows::rows;
     use crate::settings::value::Server;
 
-    fn results(server: Server, rate: [u64; 3], memory: u64, overload: Option<Overload>) -> Results {
+    pub(in crate::compare) fn results(
+        server: Server,
+        rate: [u64; 3],
+        memory: u64,
+        overload: Option<Overload>,
+    ) -> Results {
         let subject = Subject {
             server,
             version: None,
             worker_class: None,
             workers: 2,
             limit: Some(10),
+            overload_limit: OverloadLimit { in_force: 10, backpressure: None },
             flags: Vec::new(),
             operands: Vec::new(),
         };
@@ -175,7 +181,14 @@ mod tests {
                 ..Outcome::default()
             };
             let loads = vec![Measured { connections: 64, outcome, cpu_seconds: 1.0 }];
-            Round { start_seconds: 1.0, idle: memory, loaded: memory, after: memory, loads }
+            Round {
+                start_seconds: 1.0,
+                idle: memory,
+                loaded: memory,
+                after: memory,
+                memory_over_time: vec![MemorySample { seconds: 1.5, connections: None, total: memory.total }],
+                loads,
+            }
         };
         let mut results = Results::none(subject);
         results.rounds = rate.map(round).into();
@@ -184,7 +197,12 @@ mod tests {
         results
     }
 
-    fn overload(answered: u64, rejected: u64, timed_out: u64, recovery: Option<f64>) -> Overload {
+    pub(in crate::compare) fn overload(
+        answered: u64,
+        rejected: u64,
+        timed_out: u64,
+        recovery: Option<f64>,
+    ) -> Overload {
         let outcome = Outcome { answered, rejected: Some(rejected), timed_out, ..Outcome::default() };
         Overload {
             limit: 10,

@@ -131,6 +131,7 @@ pub fn speaks_http2(address: SocketAddr, patience: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_alone::alone;
     use std::net::TcpListener;
 
     #[test]
@@ -159,22 +160,24 @@ mod tests {
 
     #[test]
     fn failures_have_names() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let short = Duration::from_millis(50);
-        assert_eq!(ask(address, b"GET / HTTP/1.1\r\n\r\n", short), Err("no response in time".into()));
-        let server = std::thread::spawn(move || {
-            // The client above is still in the queue, but gone.
-            for _ in 0..2 {
-                let (mut client, _) = listener.accept().unwrap();
-                let _ = client.read(&mut [0; 100]);
-                let _ = client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok");
-            }
+        alone(|| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let short = Duration::from_millis(50);
+            assert_eq!(ask(address, b"GET / HTTP/1.1\r\n\r\n", short), Err("no response in time".into()));
+            let server = std::thread::spawn(move || {
+                // The client above has disconnected, but is still in the queue.
+                for _ in 0..2 {
+                    let (mut client, _) = listener.accept().unwrap();
+                    let _ = client.read(&mut [0; 100]);
+                    let _ = client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok");
+                }
+            });
+            let long = Duration::from_secs(20);
+            assert_eq!(ask(address, b"x", long), Err("closed before the response was complete".into()));
+            server.join().unwrap();
+            assert_eq!(ask(address, b"x", long), Err("connection refused".into()));
+            assert!(!speaks_http2(address, long));
         });
-        let long = Duration::from_secs(20);
-        assert_eq!(ask(address, b"x", long), Err("closed before the response was complete".into()));
-        server.join().unwrap();
-        assert_eq!(ask(address, b"x", long), Err("connection refused".into()));
-        assert!(!speaks_http2(address, long));
     }
 }

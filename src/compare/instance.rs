@@ -107,7 +107,7 @@ impl<'a> Instance<'a> {
 
     /// The status that it reports.
     pub fn status(&self) -> Option<Status> {
-        match self.connect()?.ask(Request::Status, Some(PATIENCE)) {
+        match self.connect()?.ask(&Request::Status, Some(PATIENCE)) {
             Ok(Answer::Status(status)) => Some(status),
             _ => None,
         }
@@ -117,6 +117,11 @@ impl<'a> Instance<'a> {
     pub fn connect(&self) -> Option<Launcher> {
         let wanted = Wanted { socket: Some(self.socket.clone()), ..Wanted::default() };
         Launcher::find(&wanted, &self.terms.env, PATIENCE).ok()
+    }
+
+    /// Since its start, in seconds.
+    pub fn age(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
     }
 
     /// The memory use of it and all its descendants.

@@ -1,16 +1,16 @@
 //! The machine on which the measurement ran, for comparing two results.
 //!
-//! The `sysinfo` crate knows how each architecture and distribution names these. It does not know the proportional
-//! set size of a process, nor the processor time of children that are gone, which are read from `/proc` elsewhere.
+//! The `sysinfo` crate knows how each architecture and distribution names these. It does not know the proportional set
+//! size of a process, nor the CPU time of children that have ended, which are read from `/proc` elsewhere.
 
 use std::time::Duration;
 
 use serde::Serialize;
 use sysinfo::System;
 
-/// How long it is looked at.
+/// How long it is observed.
 const LOOK: Duration = Duration::from_millis(500);
-/// From how many percent on others are in the way.
+/// Other programs disturb the measurement if they use at least this share of the CPUs, in percent.
 const BUSY: f32 = 10.0;
 
 /// The machine.
@@ -26,13 +26,12 @@ pub struct Machine {
     pub system: String,
     /// The kernel's version.
     pub kernel: String,
-    /// How much of the processors was in use for others just before, in percent.
+    /// The share of CPU time that other programs used just before, in percent.
     pub busy_percent: f32,
 }
 
 impl Machine {
-    /// Looks at it, for half a second. (The load average would blame others for what a measurement just before this
-    /// one has done.)
+    /// Observes it for half a second. (The load average would include the measurement just before this one.)
     #[must_use]
     pub fn look() -> Self {
         let system = System::new().map(|mut system| {
@@ -53,7 +52,7 @@ impl Machine {
         }
     }
 
-    /// Whether others were busy on it just before.
+    /// Whether other programs kept it busy just before.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.busy_percent > BUSY

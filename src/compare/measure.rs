@@ -21,8 +21,11 @@ pub struct Subject {
     pub worker_class: Option<String>,
     /// How many workers.
     pub workers: u32,
-    /// How many requests a worker may have at a time, if the guard sees to that.
+    /// How many requests a worker may have at a time, if the guard limits that.
     pub limit: Option<u64>,
+    /// The limit for the overload.
+    #[serde(skip)]
+    pub overload_limit: OverloadLimit,
     /// The flags of mcp-launch that start it.
     #[serde(skip)]
     pub flags: Vec<std::ffi::OsString>,
@@ -34,6 +37,15 @@ pub struct Subject {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn word<S: Serializer>(server: &Server, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(server.word())
+}
+
+/// How many requests a worker may have at a time when there are more clients than the capacity.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OverloadLimit {
+    /// The limit in force: under threads it may be lower than the backpressure.
+    pub in_force: u64,
+    /// The backpressure to set for this test, if the settings have no limit.
+    pub backpressure: Option<u64>,
 }
 
 impl Subject {
@@ -51,20 +63,20 @@ pub struct Results {
     /// The server.
     #[serde(flatten)]
     pub subject: Subject,
-    /// What each of its lives came to.
+    /// The measurements of each round.
     pub rounds: Vec<Round>,
-    /// Given more than it may take, once in each round.
+    /// The overload, once in each round.
     pub overloads: Vec<Overload>,
-    /// Reloaded while it serves.
+    /// The reload under load.
     pub reload: Option<Reload>,
     /// Whether it speaks HTTP/2 without TLS and without a proxy.
     pub http2: Option<bool>,
-    /// Why there is no more of it.
+    /// Why the measurements are incomplete, if they are.
     pub failure: Option<Failure>,
 }
 
 impl Results {
-    /// None yet.
+    /// No measurements yet.
     #[must_use]
     pub const fn none(subject: Subject) -> Self {
         Self { subject, rounds: Vec::new(), overloads: Vec::new(), reload: None, http2: None, failure: None }
@@ -76,7 +88,7 @@ impl Results {
 pub struct Failure {
     /// What happened.
     pub why: String,
-    /// The exit status that stands for it.
+    /// The exit status for it.
     #[serde(serialize_with = "code")]
     pub exit: Exit,
 }
@@ -86,17 +98,19 @@ fn code<S: Serializer>(exit: &Exit, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u8(exit.code())
 }
 
-/// One life of a server.
+/// One round: a server from its start to its stop.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Round {
-    /// From its start to the first answer.
+    /// From its start to the first response.
     pub start_seconds: f64,
-    /// When it has nothing to do yet.
+    /// Before the first request.
     pub idle: Memory,
-    /// The most that was seen under load.
+    /// The highest value under load.
     pub loaded: Memory,
-    /// When it has nothing to do any more.
+    /// After the last request.
     pub after: Memory,
+    /// All of these and some more, in the order of time.
+    pub memory_over_time: Vec<MemorySample>,
     /// At each number of connections.
     pub loads: Vec<Measured>,
 }
@@ -104,33 +118,44 @@ pub struct Round {
 /// Memory in bytes, pages that several processes share counted once (PSS).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Memory {
-    /// Of the launcher and all that descends from it.
+    /// Of the launcher and all its descendants.
     pub total: u64,
     /// Of a worker, on average.
     pub worker: u64,
 }
 
+/// The memory at some moment.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct MemorySample {
+    /// Since the start of the server.
+    pub seconds: f64,
+    /// The number of connections, under load.
+    pub connections: Option<u32>,
+    /// Of the launcher and all its descendants.
+    pub total: u64,
+}
+
 /// One measurement.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Measured {
-    /// With so many connections.
+    /// The number of connections.
     pub connections: u32,
     /// What the clients saw.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// What it cost, of all the server's processes.
+    /// The CPU time of all the server's processes.
     pub cpu_seconds: f64,
 }
 
 impl Measured {
-    /// Answers in a second.
+    /// Responses per second.
     #[must_use]
     #[allow(clippy::cast_precision_loss, reason = "no count of requests comes near to 2^52")]
     pub fn rate(&self) -> f64 {
         self.outcome.answered as f64 / self.outcome.seconds
     }
 
-    /// What a thousand answers cost of a processor, if there were any.
+    /// CPU seconds per thousand responses, if there were any.
     #[must_use]
     #[allow(clippy::cast_precision_loss, reason = "no count of requests comes near to 2^52")]
     pub fn cpu_for_a_thousand(&self) -> Option<f64> {
@@ -143,15 +168,15 @@ impl Measured {
 pub struct Overload {
     /// How many requests a worker may have at a time.
     pub limit: u64,
-    /// Whether that was set for this, because the settings have none.
+    /// Whether that was set for this test because the settings have none.
     pub limit_was_set: bool,
     /// Workers times the limit.
     pub capacity: u64,
     /// How many clients there were.
     pub connections: u32,
-    /// How long each waited for an answer.
+    /// How long each waited for a response.
     pub patience_seconds: f64,
-    /// What they saw.
+    /// The outcome.
     #[serde(flatten)]
     pub outcome: Outcome,
     /// From the end of the load until every request was answered again; none if that took too long.
@@ -165,14 +190,14 @@ impl Overload {
         self.recovery_seconds.unwrap_or(RECOVERY.as_secs_f64())
     }
 
-    /// The part of the requests that was neither answered nor refused at once.
+    /// The share of the requests that were neither answered nor refused at once.
     #[must_use]
     #[allow(clippy::cast_precision_loss, reason = "no count of requests comes near to 2^52")]
     pub fn lost_share(&self) -> f64 {
         let outcome = &self.outcome;
         let lost = outcome.timed_out + outcome.failed;
         let all = outcome.answered + outcome.rejected.unwrap_or(0) + lost;
-        // Nobody answered at all: everybody waited in vain.
+        // No response at all counts as a complete loss.
         if all == 0 { 1.0 } else { lost as f64 / all as f64 }
     }
 }
@@ -187,10 +212,10 @@ pub struct Reload {
     pub seconds: f64,
     /// Why the old one was kept, if it was.
     pub kept: Option<String>,
-    /// Requests meanwhile, and until the old generation was gone.
+    /// Requests during the reload, and until the old generation had ended.
     pub requests: u64,
-    /// Those that were not answered as they should.
+    /// Those that failed.
     pub failed: u64,
-    /// How they failed, and how often.
+    /// How they failed, and how often each way.
     pub causes: BTreeMap<String, u64>,
 }

@@ -1,6 +1,6 @@
 //! Which server is better for this app: both are run, measured and compared.
 //!
-//! Data flows one way: **options and settings → a schedule of steps → measurements → rows → advice → a report**. Only
+//! Data flows one way: **options and settings → a schedule of steps → measurements → rows → advice → a report** (text or `page`). Only
 //! the middle, `run`, touches the machine: it starts this program with the user's settings, once per step, drives it
 //! with a load generator, and reads `/proc`. Everything before and after is made from plain data.
 //!
@@ -9,7 +9,7 @@
 //! decided by how much the rounds differ ([`statistics`]); if that cannot be decided, the report says so.
 //!
 //! However it ends, everything is cleaned up: the only files are the control sockets of the launchers, which are
-//! removed at the end; scripts and logs are in memory and in pipes; and if we are killed, the kernel stops the child
+//! removed at the end; scripts and logs are in memory and in pipes; and if we are killed, the kernel ends the child
 //! processes.
 
 mod advice;
@@ -20,6 +20,7 @@ pub mod load;
 mod machine;
 pub mod measure;
 pub mod options;
+pub mod page;
 mod process;
 mod progress;
 pub mod report;
@@ -41,37 +42,35 @@ use measure::Failure;
 use options::Options;
 pub use run::{load_generator, run};
 
-/// On what terms the servers are compared.
+/// The conditions under which the servers are compared.
 #[derive(Debug)]
 pub struct Terms {
-    /// This very program.
+    /// This program.
     pub program: PathBuf,
     /// The environment of the launchers.
     pub env: Environment,
     /// The signal state that they get.
     pub signals: SignalState,
-    /// What the user wants.
+    /// The user's options.
     pub options: Options,
-    /// What makes the load.
+    /// The load generator.
     pub generator: Generator,
     /// Ctrl-C.
     pub interrupt: Interrupt,
     /// Where control sockets are made.
     pub sockets: PathBuf,
-    /// How many there were.
+    /// How many control sockets have been named so far.
     pub socket_count: AtomicUsize,
-    /// How long a server may take to start …
+    /// How long a server may take to start.
     pub startup_timeout: Duration,
-    /// … and to stop.
+    /// How long a server may take to stop.
     pub stop_timeout: Duration,
-    /// How many requests a worker may have at a time beyond which the settings say nothing.
-    pub limit: u64,
 }
 
 /// Why a step was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Trouble {
-    /// Somebody wants us to stop, with this signal.
+    /// Interrupted by this signal.
     Interrupted(u8),
     /// The server fails.
     Failed(Failure),

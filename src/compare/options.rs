@@ -1,6 +1,7 @@
-//! What the user wants to have measured, and how.
+//! The options of `compare` that are not settings of a server: what to measure, and how.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::statistics::FEWEST;
@@ -9,7 +10,7 @@ use crate::settings::value::{Int, Span, UrlPath, Value};
 /// The options of `compare` that are not settings of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// What is asked for.
+    /// The request.
     pub request: LoadRequest,
     /// Numbers of connections to measure with, ascending.
     pub connections: Vec<u32>,
@@ -19,6 +20,8 @@ pub struct Options {
     pub rounds: u32,
     /// How the result is printed.
     pub format: Format,
+    /// The file for a page with plots.
+    pub html: Option<PathBuf>,
 }
 
 /// How the result is printed.
@@ -32,14 +35,14 @@ pub enum Format {
     Markdown,
 }
 
-/// The request that is made again and again.
+/// The request that is repeated.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct LoadRequest {
     /// Its method.
     pub method: String,
     /// Its target, from the slash on.
     pub path: String,
-    /// Its headers, beside those that every client sends.
+    /// Its headers, apart from those that every client sends.
     pub headers: Vec<Header>,
     /// Its body.
     pub body: Option<String>,
@@ -56,7 +59,7 @@ pub struct Header {
 }
 
 impl LoadRequest {
-    /// The request as HTTP/1.1 puts it, for a connection that is closed afterwards.
+    /// The request in HTTP/1.1, for a connection that is closed afterwards.
     #[must_use]
     pub fn bytes(&self, host: &str) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\nConnection: close\r\n", self.method, self.path);
@@ -96,7 +99,7 @@ const OURS: [&str; 3] = ["connection", "content-length", "transfer-encoding"];
 /// Reads `--header`.
 ///
 /// # Errors
-/// What would be right.
+/// What is expected instead.
 pub fn header(text: &str) -> Result<Header, String> {
     let (name, value) = text.split_once(':').ok_or("expected NAME: VALUE")?;
     let value = value.trim();
@@ -115,7 +118,7 @@ pub fn header(text: &str) -> Result<Header, String> {
 /// Reads `--method`.
 ///
 /// # Errors
-/// What would be right.
+/// What is expected instead.
 pub fn method(text: &str) -> Result<String, String> {
     let method = text.to_ascii_uppercase();
     if is_token(text) && !matches!(method.as_str(), "CONNECT" | "HEAD") {
@@ -128,7 +131,7 @@ pub fn method(text: &str) -> Result<String, String> {
 /// Reads `--path`.
 ///
 /// # Errors
-/// What would be right.
+/// What is expected instead.
 pub fn path(text: &str) -> Result<String, String> {
     let path = UrlPath::parse(text).ok().filter(|path| !path.0.contains('#'));
     path.map(|path| path.0).ok_or_else(|| format!("expected {}, optionally with a query", UrlPath::expected()))
@@ -140,7 +143,7 @@ type Connections = Int<1, 20_000>;
 /// Reads `--connections`.
 ///
 /// # Errors
-/// What would be right.
+/// What is expected instead.
 pub fn connections(text: &str) -> Result<Vec<u32>, String> {
     let wrong = || format!("expected numbers separated by commas, each {}", Connections::expected());
     let numbers = text.split(',').map(|number| {
@@ -158,7 +161,7 @@ type Length = Span<100, 3_600_000>;
 /// Reads `--duration`.
 ///
 /// # Errors
-/// What would be right.
+/// What is expected instead.
 pub fn duration(text: &str) -> Result<Duration, String> {
     Length::parse(text).map(|span| span.0).map_err(|_| format!("expected {}", Length::expected()))
 }
@@ -168,17 +171,17 @@ type Rounds = Int<1, 100>;
 /// Reads `--rounds`.
 ///
 /// # Errors
-/// What would be right.
+/// What is expected instead.
 pub fn rounds(text: &str) -> Result<u32, String> {
     let wrong = || format!("expected {}", Rounds::expected());
     u32::try_from(Rounds::parse(text).map_err(|_| wrong())?.0).map_err(|_| wrong())
 }
 
-/// Shorter than this, the start of the load generator and the luck of the scheduler decide.
+/// In a shorter measurement, the start of the load generator and chance dominate.
 const SHORT: Duration = Duration::from_secs(2);
 
 impl Options {
-    /// What about them makes the result worth little.
+    /// Warnings about options that make the result unreliable.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -215,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_an_option_is_said() {
+    fn what_is_wrong_with_an_option_is_reported() {
         assert_eq!(connections("64, 1,64"), Ok(vec![1, 64]));
         for text in ["", "0", "1,", "a", "-1", "20001", "1;2"] {
             assert!(connections(text).unwrap_err().contains("from 1 to 20000"), "{text:?}");
@@ -242,6 +245,7 @@ mod tests {
             duration: Duration::from_millis(500),
             rounds: 2,
             format: Format::Text,
+            html: None,
         };
         assert_eq!(options.warnings().len(), 2);
         options.duration = Duration::from_secs(2);

@@ -50,8 +50,8 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts it in the background of the terminal because we decide what Ctrl-C means for it. Must be called by the
-    /// main thread because the kernel treats the end of the thread that forked as ours.
+    /// Starts it in the background of the terminal because we decide what Ctrl-C does to it. Must be called by the main
+    /// thread because for the kernel, the end of the thread that forked is the parent's end.
     pub fn start(order: &Order<'_>) -> Result<Self, String> {
         let failed = |why: &dyn std::fmt::Display| format!("cannot start {}: {why}", order.program.display());
         let null = nix::fcntl::open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
@@ -106,12 +106,12 @@ impl Child {
         }
     }
 
-    /// What it wrote to standard output. To be asked when it has ended.
+    /// What it wrote to standard output. Complete once it has ended.
     pub fn output(&mut self) -> String {
         self.output.finish()
     }
 
-    /// What it wrote to standard error. To be asked when it has ended.
+    /// What it wrote to standard error. Complete once it has ended.
     pub fn log(&mut self) -> String {
         self.log.finish()
     }
@@ -150,7 +150,7 @@ impl Tail {
         Ok((Self { text, reader: Some(reader) }, to.into()))
     }
 
-    /// The text, all of it unless somebody still holds the other end of the pipe.
+    /// The whole text, unless another process still holds the other end of the pipe.
     fn finish(&mut self) -> String {
         let deadline = Instant::now() + Duration::from_secs(1);
         if let Some(reader) = self.reader.take() {
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_dropped_is_gone() {
+    fn a_dropped_child_is_killed() {
         let mut child = start("exec sleep 100", None);
         assert_eq!(child.ended(), None);
         let pid = child.pid;

@@ -1,4 +1,4 @@
-//! What is going on, in one line of a terminal.
+//! The progress, in one line of a terminal.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use super::schedule::{ScheduleStep, load_time};
 pub struct Progress {
     shown: bool,
     began: Instant,
-    /// The load of the steps that are over, and of those that are not.
+    /// How much load is done, and how much is left.
     done: Duration,
     left: Duration,
     steps_done: u32,
@@ -20,7 +20,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Nothing is done yet of these steps.
+    /// None of these steps is done yet.
     #[must_use]
     pub fn new(steps: &[ScheduleStep], options: &Options) -> Self {
         Self {
@@ -53,13 +53,14 @@ impl Progress {
         self.steps_left = self.steps_left.saturating_sub(1);
     }
 
-    /// What is being done in this step.
+    /// What is being done, and how much longer it will take.
     pub fn say(&self, what: &str) {
         let left = self.estimate().map_or_else(String::new, |left| format!(", about {} s left", left.as_secs()));
         self.write(&format!("compare: {}, {what}{left}", self.step));
     }
 
-    /// How much longer: the load that is known, and for each step what starts and stops have taken so far.
+    /// The remaining time: the load is known in advance; for each step, starts and stops are estimated from the steps
+    /// so far.
     fn estimate(&self) -> Option<Duration> {
         let overhead = self.began.elapsed().saturating_sub(self.done).checked_div(self.steps_done)?;
         Some(self.left + overhead * self.steps_left)
@@ -67,7 +68,7 @@ impl Progress {
 
     fn write(&self, line: &str) {
         if self.shown {
-            // Back to the first column, and what was there is erased (ECMA-48, EL).
+            // Returns to the first column, and erases the line (ECMA-48, EL).
             let _ = write!(std::io::stderr(), "\r\u{1b}[K{line}");
         }
     }

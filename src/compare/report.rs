@@ -11,18 +11,18 @@ use super::measure::Results;
 use super::options::{Format, LoadRequest, Options};
 use super::rows::{Row, rows};
 
-/// Everything that there is to tell.
+/// Everything in the report.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// The application.
     pub app: String,
     /// What was asked for.
     pub request: LoadRequest,
-    /// Where.
+    /// The machine.
     pub machine: Machine,
     /// Which version of mcp-launch.
     pub mcp_launch: &'static str,
-    /// What made the load.
+    /// The load generator.
     pub load_generator: String,
     /// How often each was started and measured.
     pub rounds: u32,
@@ -30,21 +30,22 @@ pub struct Report {
     pub duration_seconds: f64,
     /// The measurements.
     pub servers: Vec<Results>,
-    /// What they come to.
+    /// The rows of the table.
     pub table: Vec<TableLine>,
-    /// What follows from them.
+    /// The advice.
     pub recommendations: Vec<Advice>,
-    /// What is to be known beside them.
+    /// Notes on how it was measured.
     pub notes: Vec<String>,
 }
 
 /// A row, and how it is shown.
 #[derive(Debug, Serialize)]
 pub struct TableLine {
+    /// What it is about, and the figures.
     #[serde(flatten)]
-    row: Row,
+    pub row: Row,
     /// One text for each server, and one for the difference.
-    shown: Vec<String>,
+    pub shown: Vec<String>,
 }
 
 impl Report {
@@ -91,7 +92,7 @@ impl Report {
         }
     }
 
-    /// As the user wants it.
+    /// In the requested format.
     #[must_use]
     pub fn text(&self, format: Format) -> String {
         match format {
@@ -111,13 +112,14 @@ impl Report {
         self.table.iter().map(line).collect()
     }
 
-    fn advice_lines(&self) -> Vec<Vec<String>> {
+    /// For each use: the use, the server to choose, and why.
+    pub(super) fn advice_lines(&self) -> Vec<Vec<String>> {
         let line = |it: &Advice| vec![it.scenario.to_owned(), it.choice.to_owned(), it.because.clone()];
         self.recommendations.iter().map(line).collect()
     }
 
     /// What was measured and how, in a few sentences.
-    fn preface(&self) -> Vec<String> {
+    pub(super) fn preface(&self) -> Vec<String> {
         let how = format!(
             "{} with {} on {}: {} of {} s for each number of connections, alternating between the servers; median (minimum–maximum).",
             self.request,
@@ -165,7 +167,7 @@ impl Report {
     }
 }
 
-/// With fewer answers than connections, some clients have waited all the time for their first one.
+/// With fewer responses than connections, some clients never got one.
 fn too_short(results: &Results) -> Vec<String> {
     let loads = || results.rounds.iter().flat_map(|round| &round.loads);
     let levels: BTreeSet<u32> =

@@ -14,35 +14,35 @@ pub struct Row {
     pub label: String,
     /// What each server has, in the order of the results.
     pub cells: Vec<Cell>,
-    /// What the spread says.
+    /// Whether the servers differ.
     pub verdict: Verdict,
 }
 
-/// What a server has.
+/// What one server has in a row.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cell {
     /// A figure of each round.
     Figures {
-        /// What they come to.
+        /// Their summary.
         #[serde(flatten)]
         summary: Summary,
-        /// What they are.
+        /// Their unit.
         unit: Unit,
     },
-    /// Something else.
+    /// A text instead of figures.
     Text(String),
     /// It was not measured.
     Missing,
 }
 
-/// What a figure is.
+/// The unit of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
-    /// In a second.
+    /// Per second.
     PerSecond,
-    /// Thousandths of a second.
+    /// Milliseconds.
     Milliseconds,
     /// Seconds.
     Seconds,
@@ -50,11 +50,11 @@ pub enum Unit {
     Bytes,
 }
 
-/// What the spread says.
+/// Whether the servers differ.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// One is better, and by so much of the other's figure.
+    /// One is better, by this share of the other's figure.
     Better {
         /// Its place in the results.
         which: usize,
@@ -63,11 +63,11 @@ pub enum Verdict {
         /// Whether more is what is better.
         more: bool,
     },
-    /// The rounds of one differ as much as those of the two.
+    /// The rounds of one server differ as much as the two servers.
     NoDifference,
-    /// There are too few rounds to know by how much they differ.
+    /// There are too few rounds to tell.
     TooFewRounds,
-    /// There is nothing to be compared.
+    /// There is nothing to compare.
     NotCompared,
 }
 
@@ -175,7 +175,7 @@ fn text_row(all: &[Results], key: &str, label: String, cell: impl Fn(&Results) -
     Row { key: key.into(), label, cells, verdict: Verdict::NotCompared }
 }
 
-/// Sums over all rounds: a single failure among millions of requests is worth seeing.
+/// Sums over all rounds, because a single failure among millions of requests matters.
 fn failures(all: &[Results], level: u32, name: &str) -> Row {
     text_row(all, &format!("failures_{level}"), format!("Errors / 503s, {name}"), |results| {
         let rounds = results.rounds.iter().flat_map(|round| &round.loads);
@@ -245,7 +245,7 @@ pub fn grouped(count: u64) -> String {
     text
 }
 
-/// A figure for people, with three digits that count.
+/// A figure for people, with three significant digits.
 #[must_use]
 pub fn shown(value: f64, unit: Unit) -> String {
     match unit {
@@ -269,7 +269,7 @@ fn number(value: f64) -> String {
 }
 
 impl Cell {
-    /// For people: the median, and least and most where they are not the same.
+    /// For people: the median, with minimum and maximum where they differ.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
@@ -280,7 +280,7 @@ impl Cell {
                 if *count < 2 {
                     return median;
                 }
-                // Least and most in the unit of the median, which need not be said again.
+                // Minimum and maximum in the unit of the median, which is not repeated.
                 let (least, most) = (shown(*least, *unit), shown(*most, *unit));
                 let unit_of = |text: &str| text.split_once(' ').map(|(_, unit)| unit.to_owned());
                 match unit_of(&median) {
@@ -309,7 +309,7 @@ impl Row {
             Verdict::Better { which, by, more } => {
                 let name = all.get(which).map_or("", |results| results.subject.server.title());
                 let by = match by * 100.0 {
-                    // Of nothing.
+                    // The other's figure is zero.
                     by if !by.is_finite() => return format!("{name} alone"),
                     by if by < 10.0 => format!("{by:.1}"),
                     by => grouped(rounded(by)),

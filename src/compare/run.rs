@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use super::client;
 use super::instance::Instance;
 use super::load::{Command, Generator, Load, Outcome};
-use super::measure::{Measured, Memory, Overload, RECOVERY, Reload, Results, Round};
+use super::measure::{Measured, Memory, MemorySample, Overload, OverloadLimit, RECOVERY, Reload, Results, Round};
 use super::process::{Child, GLANCE, Order};
 use super::progress::Progress;
 use super::schedule::{ScheduleStep, overload, patience, schedule, warm_up};
@@ -22,17 +22,17 @@ use crate::host::Environment;
 use crate::problem::Exit;
 use crate::sys::SignalState;
 
-/// How long a client waits while the server is not given too much.
+/// How long a client waits when the server is not overloaded.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Answers that must come in a row before a server has recovered.
+/// Successful responses in a row before a server counts as recovered.
 const IN_A_ROW: u32 = 5;
-/// Descriptors that we and the load generator need beside those of connections.
+/// Descriptors that we and the load generator need in addition to those of connections.
 const SPARE_FILES: u64 = 64;
-/// Clients that come and go while a server is reloaded, and how long each rests between two requests: enough to
-/// notice what is lost, and not enough to run out of ports.
+/// Clients during a reload, and how long each pauses between two requests: enough to notice failures, but not so many
+/// that ports run out.
 const CLIENTS: usize = 4;
 const REST: Duration = Duration::from_millis(5);
-/// How long an old generation may take to leave.
+/// How long an old generation may take to end.
 const LEAVING: Duration = Duration::from_mins(1);
 
 /// Carries out all steps for those that have not failed yet.
@@ -45,7 +45,7 @@ pub fn run(terms: &Terms, mut all: Vec<Results>) -> Result<Vec<Results>, u8> {
         all.iter().filter(|results| results.failure.is_none()).map(|results| results.subject.server).collect();
     let steps = schedule(&servers, terms.options.rounds);
     let mut progress = Progress::new(&steps, &terms.options);
-    // What must be told from other failures costs time to tell; so it is done for both servers or for none.
+    // Distinguishing responses costs the load generator time, so it is done for both servers or for neither.
     let least_limit = all.iter().filter_map(|results| results.subject.limit).min();
     for step in steps {
         let found = all.iter_mut().find(|results| results.subject.server == step.server());
@@ -68,12 +68,12 @@ pub fn run(terms: &Terms, mut all: Vec<Results>) -> Result<Vec<Results>, u8> {
     Ok(all)
 }
 
-/// What is not to be done again at every start.
+/// What would otherwise be repeated at every start.
 fn without_preparations() -> Vec<String> {
     ["--pre-start=", "--reload-plugin-requirements-txt=false"].map(str::to_owned).into()
 }
 
-/// Starts the server as the user would, and sees whether it gives an answer that is worth measuring.
+/// Starts the server as the user would, and checks whether its response is worth measuring.
 fn try_out(terms: &Terms, results: &mut Results, progress: &Progress) -> Result<(), Trouble> {
     let mut instance = Instance::start(terms, &results.subject, &[])?;
     instance.wait_until_ready()?;
@@ -92,10 +92,10 @@ fn try_out(terms: &Terms, results: &mut Results, progress: &Progress) -> Result<
     Ok(())
 }
 
-/// Asks once, and gives up when somebody wants us to stop.
+/// Makes one request, and gives up when interrupted.
 fn ask_patiently(terms: &Terms, address: SocketAddr) -> Result<Result<client::HttpAnswer, String>, Trouble> {
     let request = terms.request_bytes();
-    // It may outlive this function for as long as it waits.
+    // The thread may outlive this function by as long as the request takes.
     let asking = std::thread::spawn(move || client::ask(address, &request, PATIENCE));
     while !asking.is_finished() {
         terms.go_on()?;
@@ -115,7 +115,7 @@ const fn what_to_do_about(status: u16) -> &'static str {
     }
 }
 
-/// One life of the server: its start, then each number of connections, and at the end of the last one a reload.
+/// One round: the start, then each number of connections, and after the last round a reload.
 fn round(
     terms: &Terms,
     results: &mut Results,
@@ -127,7 +127,13 @@ fn round(
     let mut instance = Instance::start(terms, &results.subject, &without_preparations())?;
     let start = instance.wait_for_answer()?;
     instance.wait_until_ready()?;
-    let idle = instance.memory();
+    let mut memory_over_time = Vec::new();
+    let mut look = |connections| {
+        let memory = instance.memory();
+        memory_over_time.push(MemorySample { seconds: instance.age(), connections, total: memory.total });
+        memory
+    };
+    let idle = look(None);
     let load = |connections: u32, duration| Load {
         address: instance.address,
         request: &options.request,
@@ -140,13 +146,13 @@ fn round(
     let middle = options.connections[options.connections.len() / 2];
     drive(terms, &load(middle, warm_up(options.duration)), || {})?;
     instance.settle()?;
-    let mut loaded = Memory::default();
+    let (mut loaded, mut after) = (Memory::default(), idle);
     let mut loads = Vec::new();
     for connections in &options.connections {
         progress.say(&format!("{connections} connections"));
         let before = instance.cpu();
         let outcome = drive(terms, &load(*connections, options.duration), || {
-            let now = instance.memory();
+            let now = look(Some(*connections));
             if now.total > loaded.total {
                 loaded = now;
             }
@@ -154,12 +160,12 @@ fn round(
         let cpu = instance.cpu().saturating_sub(before);
         loads.push(Measured { connections: *connections, outcome, cpu_seconds: cpu.as_secs_f64() });
         instance.settle()?;
+        after = look(None);
     }
-    let after = instance.memory();
     if let Some(failure) = instance.ended() {
         return Err(Trouble::Failed(failure));
     }
-    results.rounds.push(Round { start_seconds: start.as_secs_f64(), idle, loaded, after, loads });
+    results.rounds.push(Round { start_seconds: start.as_secs_f64(), idle, loaded, after, memory_over_time, loads });
     if is_last {
         progress.say("reloading");
         results.reload = Some(reload(terms, &mut instance)?);
@@ -167,8 +173,11 @@ fn round(
     Ok(())
 }
 
-/// Runs the load generator to its end. Half-way through, somebody may have a look.
-fn drive(terms: &Terms, load: &Load<'_>, look: impl FnOnce()) -> Result<Outcome, Trouble> {
+/// How often memory is looked at during a load. Adding it up takes the kernel a while, so this is not much.
+const LOOKS: u32 = 3;
+
+/// Runs the load generator to its end. Meanwhile, `look` is called at regular intervals.
+fn drive(terms: &Terms, load: &Load<'_>, mut look: impl FnMut()) -> Result<Outcome, Trouble> {
     let Command { argv, script } = terms.generator.command(load);
     let order = Order {
         program: &terms.generator.program,
@@ -182,15 +191,14 @@ fn drive(terms: &Terms, load: &Load<'_>, look: impl FnOnce()) -> Result<Outcome,
     let mut child = Child::start(&order).map_err(failed)?;
     let length = terms.generator.duration(load.duration);
     let began = Instant::now();
-    let mut look = Some(look);
+    let mut looks = 0;
     let status = loop {
         if let Some(status) = child.ended() {
             break status;
         }
         terms.go_on()?;
-        if began.elapsed() > length / 2
-            && let Some(look) = look.take()
-        {
+        if looks < LOOKS && began.elapsed() > length * (looks + 1) / (LOOKS + 1) {
+            looks += 1;
             look();
         }
         if began.elapsed() > length + load.patience + Duration::from_secs(10) {
@@ -210,11 +218,9 @@ fn drive(terms: &Terms, load: &Load<'_>, look: impl FnOnce()) -> Result<Outcome,
 /// More clients than the capacity.
 fn stress(terms: &Terms, results: &mut Results, progress: &Progress) -> Result<(), Trouble> {
     let subject = &results.subject;
-    let limit = subject.limit.unwrap_or(terms.limit);
+    let OverloadLimit { in_force: limit, backpressure } = subject.overload_limit;
     let mut more = without_preparations();
-    if subject.limit.is_none() {
-        more.push(format!("--{}-backpressure={limit}", subject.server));
-    }
+    more.extend(backpressure.map(|backpressure| format!("--{}-backpressure={backpressure}", subject.server)));
     let mut instance = Instance::start(terms, subject, &more)?;
     instance.wait_for_answer()?;
     instance.wait_until_ready()?;
@@ -234,7 +240,7 @@ fn stress(terms: &Terms, results: &mut Results, progress: &Progress) -> Result<(
     let recovery = recovery(terms, &instance)?;
     results.overloads.push(Overload {
         limit,
-        limit_was_set: results.subject.limit.is_none(),
+        limit_was_set: backpressure.is_some(),
         capacity,
         connections,
         patience_seconds: terms.generator.duration(load.patience).as_secs_f64(),
@@ -244,14 +250,14 @@ fn stress(terms: &Terms, results: &mut Results, progress: &Progress) -> Result<(
     Ok(())
 }
 
-/// So many connections the load generator, and the server, can have open.
+/// How many connections the load generator and the server can have open.
 fn most_connections() -> u32 {
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
     // Beyond that, ports run out.
     u32::try_from(soft.saturating_sub(SPARE_FILES)).unwrap_or(u32::MAX).clamp(1, 25_000)
 }
 
-/// From now until requests are answered again, one after the other.
+/// The time until requests are answered again, one after the other.
 fn recovery(terms: &Terms, instance: &Instance<'_>) -> Result<Option<Duration>, Trouble> {
     let request = terms.request_bytes();
     let began = Instant::now();
@@ -275,7 +281,7 @@ fn recovery(terms: &Terms, instance: &Instance<'_>) -> Result<Option<Duration>, 
     Ok(None)
 }
 
-/// A reload while clients come and go.
+/// A reload under load.
 fn reload(terms: &Terms, instance: &mut Instance<'_>) -> Result<Reload, Trouble> {
     let request = terms.request_bytes();
     let address = instance.address;
@@ -312,17 +318,17 @@ fn reload(terms: &Terms, instance: &mut Instance<'_>) -> Result<Reload, Trouble>
     Ok(Reload { seconds: took.as_secs_f64(), kept, ..tally })
 }
 
-/// Reloads, and waits until the old generation is gone. How long the reload took, and why the old one was kept, if it
-/// was.
+/// Reloads, and waits until the old generation has ended. Returns how long the reload took, and why the old one was
+/// kept, if it was.
 fn hand_over(terms: &Terms, instance: &mut Instance<'_>) -> Result<(Duration, Option<String>), Trouble> {
     let launcher = instance.connect();
     let launcher = launcher.ok_or_else(|| Trouble::failed(Exit::No, "it does not respond on its control socket"))?;
     let began = Instant::now();
     let asked = std::thread::scope(|scope| {
-        let asked = scope.spawn(move || launcher.ask(Request::Reload { server: None }, None));
+        let asked = scope.spawn(move || launcher.ask(&Request::Reload { server: None }, None));
         while !asked.is_finished() {
             if terms.go_on().is_err() {
-                // It ends, and with it the connection that is waited for.
+                // The launcher ends, and the connection with it.
                 instance.terminate();
             }
             std::thread::sleep(GLANCE);
@@ -346,7 +352,7 @@ fn hand_over(terms: &Terms, instance: &mut Instance<'_>) -> Result<(Duration, Op
     Ok((took, kept))
 }
 
-/// The load generator with its version, as it says itself.
+/// The load generator with its version, from its own output.
 #[must_use]
 pub fn load_generator(generator: &Generator, env: &Environment, signals: SignalState) -> String {
     let argv = [generator.kind.name(), generator.version_flag()].map(OsString::from);

@@ -5,19 +5,19 @@ use std::time::Duration;
 use super::options::Options;
 use crate::settings::value::Server;
 
-/// One life of a server and what is done in it.
+/// One start of a server and what is done with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScheduleStep {
-    /// Started, and asked whether it gives the answer that is to be measured.
+    /// Started, to see whether its response is worth measuring.
     Try(Server),
-    /// Started and measured at each number of connections; in the last round then reloaded while it serves.
+    /// Started and measured with each number of connections; in the last round also reloaded under load.
     Round(Server, u32),
-    /// Started and given more than it may take.
+    /// Started and overloaded.
     Stress(Server, u32),
 }
 
 impl ScheduleStep {
-    /// The server that it is about.
+    /// The server.
     #[must_use]
     pub const fn server(self) -> Server {
         match self {
@@ -37,19 +37,19 @@ pub fn schedule(servers: &[Server], rounds: u32) -> Vec<ScheduleStep> {
     tries.chain(rounds).collect()
 }
 
-/// The load before the first measurement of a server's life, which is not counted.
+/// The load before the first measurement after a start, which is not counted.
 #[must_use]
 pub fn warm_up(duration: Duration) -> Duration {
     (duration / 4).min(Duration::from_secs(1)).max(Duration::from_millis(100))
 }
 
-/// How long a client waits for an answer while there are too many.
+/// How long a client waits for a response during the overload.
 #[must_use]
 pub fn patience(duration: Duration) -> Duration {
     (duration / 2).max(Duration::from_secs(1))
 }
 
-/// How long too many clients last: long enough for some to lose their patience.
+/// How long the overload lasts: long enough for some clients to give up.
 #[must_use]
 pub fn overload(duration: Duration) -> Duration {
     duration.max(2 * patience(duration))

@@ -5,11 +5,11 @@ use serde::Serialize;
 /// Several measurements of the same thing.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Summary {
-    /// The one in the middle.
+    /// The median.
     pub median: f64,
-    /// The least.
+    /// The minimum.
     pub least: f64,
-    /// The most.
+    /// The maximum.
     pub most: f64,
     /// How many.
     pub count: usize,
@@ -32,7 +32,7 @@ impl Summary {
     }
 }
 
-/// A smaller difference does not matter to anybody, however certain it is.
+/// A smaller difference is not relevant, however certain it is.
 pub const LEAST_DIFFERENCE: f64 = 0.02;
 /// The highest probability of a chance result at which a difference counts.
 const SIGNIFICANCE: f64 = 0.05;
@@ -81,14 +81,14 @@ pub fn probability(first: &[f64], second: &[f64]) -> f64 {
     (2.0 * tail / ways.iter().sum::<f64>()).min(1.0)
 }
 
-/// In how many of the orders of `m` and `n` measurements so many pairs are in the wrong order, for each number of
-/// pairs: the coefficients of the Gaussian binomial, built up one measurement after the other.
+/// For each number of pairs: in how many of the orders of `m` and `n` measurements that many pairs are in the wrong
+/// order. These are the coefficients of the Gaussian binomial, built up one measurement after the other.
 fn ways(m: usize, n: usize) -> Vec<f64> {
     let mut table = vec![vec![1.0]; n + 1];
     for rows in 1..=m {
         let mut next = vec![vec![1.0]];
         for columns in 1..=n {
-            // The greatest of all is either one of the first, which is greater than all `columns`, or of the second.
+            // The largest of all is either one of the first, and so larger than all `columns`, or one of the second.
             let mut sum = vec![0.0; rows * columns + 1];
             for (pairs, count) in table[columns].iter().enumerate() {
                 sum[pairs + columns] += count;

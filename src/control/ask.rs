@@ -46,12 +46,12 @@ impl Launcher {
     ///
     /// # Errors
     /// If it refused, or did not respond in time.
-    pub fn ask(mut self, request: Request, patience: Option<Duration>) -> Result<Answer, Problem> {
+    pub fn ask(mut self, request: &Request, patience: Option<Duration>) -> Result<Answer, Problem> {
         let trouble = |why: String| Problem::new(Exit::No, format!("the launcher at {} {why}", self.place));
         let deadline = patience.map(|patience| Instant::now() + patience);
         let _ = self.stream.set_write_timeout(Some(patience.unwrap_or(PATIENCE)));
         // If we were refused right after connecting, we cannot write any more, but can still read why.
-        let _ = self.stream.write_all(&line(&request));
+        let _ = self.stream.write_all(&line(request));
         let mut reader = BufReader::new((&self.stream).take(LONGEST_ANSWER));
         let mut text = Vec::new();
         loop {

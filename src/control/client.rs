@@ -99,7 +99,7 @@ impl Client {
         }
     }
 
-    /// Takes the answer.
+    /// Takes the response.
     pub fn answer(&mut self, bytes: Vec<u8>, now: Instant) {
         if self.state == State::Waiting {
             self.state = State::Writing { bytes, sent: 0, deadline: now + PATIENCE };
@@ -141,7 +141,7 @@ impl Client {
         }
     }
 
-    /// When its time is up; never while it is waiting for us.
+    /// Its deadline; none while it is waiting for us.
     #[must_use]
     pub const fn deadline(&self) -> Option<Instant> {
         match self.state {

@@ -1,7 +1,7 @@
 //! Finding the launcher that is meant.
 //!
-//! Anybody can put a socket with a launcher's name into `/tmp`. One that belongs to somebody else is passed over, and
-//! nothing that it says is believed.
+//! Any user can put a socket with a launcher's name into `/tmp`. One that belongs to another user is passed over, and
+//! nothing that it says is trusted.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -81,7 +81,7 @@ struct Search<'a> {
     found: BTreeMap<Instance, Found>,
     /// Those that were asked for and cannot be asked.
     denied: Vec<(Instance, Problem)>,
-    /// Those that match and belong to somebody else.
+    /// Those that match and belong to another user.
     strangers: Vec<String>,
 }
 

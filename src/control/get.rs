@@ -136,7 +136,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Whether the peer is gone.
+/// Whether the peer has disconnected.
 fn is_closed(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
 }
@@ -165,6 +165,7 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_alone::alone;
     use std::net::TcpListener;
 
     #[test]
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_asked_is_said() {
+    fn what_cannot_be_asked_is_reported() {
         for (url, why) in [
             ("ftp://localhost/", "ftp"),
             ("localhost:80", "scheme"),
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_back_is_told_apart() {
+    fn what_comes_back_is_distinguished() {
         for (answer, response) in [
             ("HTTP/1.1 503 Busy\r\n\r\n", Response::Status(503)),
             ("nonsense\r\n", Response::Other),
@@ -218,11 +219,14 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there_and_nobody_answering_are_errors() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let target = HealthTarget::at(&listener.local_addr().unwrap().to_string(), "/", Protocol::default()).unwrap();
-        assert_eq!(target.get(Duration::from_millis(50)), Err("no response in time".to_owned()));
-        drop(listener);
-        assert_eq!(target.get(Duration::from_secs(20)), Err("connection refused".to_owned()));
+    fn no_listener_and_no_answer_are_errors() {
+        alone(|| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let target =
+                HealthTarget::at(&listener.local_addr().unwrap().to_string(), "/", Protocol::default()).unwrap();
+            assert_eq!(target.get(Duration::from_millis(50)), Err("no response in time".to_owned()));
+            drop(listener);
+            assert_eq!(target.get(Duration::from_secs(20)), Err("connection refused".to_owned()));
+        });
     }
 }

@@ -3,12 +3,23 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::protocol::{Decision, Generation, LivePlan};
+use super::protocol::{Decision, Generation, LivePlan, PlanLimits};
 use super::table::generation_lines;
 use crate::host::Environment;
 use crate::plan::Plan;
 use crate::report::changes::{Change, changes};
 use crate::report::redact;
+
+impl PlanLimits {
+    /// For people: `2 cores, 512 MiB, read 12.5 s ago`.
+    fn text(&self) -> String {
+        let cores = if (self.cores - 1.0).abs() < f64::EPSILON { "core" } else { "cores" };
+        let memory =
+            self.memory_bytes.map_or_else(|| "no memory limit".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
+        let read = self.seconds_ago.map(|ago| format!(", read {ago:.1} s ago")).unwrap_or_default();
+        format!("{} {cores}, {memory}{read}", self.cores)
+    }
+}
 
 impl LivePlan {
     /// What may be shown of a plan, for a launcher started with this environment.
@@ -30,6 +41,11 @@ impl LivePlan {
             address,
             tls: plan.tls,
             workers: plan.workers,
+            limits: PlanLimits {
+                cores: plan.sizing.cores,
+                memory_bytes: plan.sizing.memory,
+                seconds_ago: plan.sizing.since.map(|since| (since.elapsed().as_secs_f64() * 1000.0).round() / 1000.0),
+            },
             program: plan.program.display().to_string(),
             argv: redact::arguments(&argv),
             cwd: plan.cwd.as_ref().map(|cwd| cwd.display().to_string()),
@@ -58,8 +74,12 @@ impl LivePlan {
         };
         let tls = if self.tls { " (TLS)" } else { "" };
         let mut text = format!(
-            "server       {server}\napp          {}\naddress      {}{tls}\nworkers      {}\nprogram      {}\n",
-            self.app, self.address, self.workers, self.program
+            "server       {server}\napp          {}\naddress      {}{tls}\nworkers      {}\nlimits       {}\nprogram      {}\n",
+            self.app,
+            self.address,
+            self.workers,
+            self.limits.text(),
+            self.program
         );
         if let Some(cwd) = &self.cwd {
             let _ = writeln!(text, "directory    {cwd}");

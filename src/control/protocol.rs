@@ -1,18 +1,25 @@
 //! Requests to a running launcher and its responses: one JSON object each, on one line.
 //!
-//! `status --json` and `explain --running --json` print these keys, so they must not change.
+//! `status --json` and `explain --running --json` print these keys, and [`super::stacks`] those of `stacks --json`, so they
+//! must not change.
+
+mod rates;
+mod stacks;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::end::End;
 use crate::settings::value::Server;
+pub use rates::{Bucket, Histogram, Recent, Requests};
+pub use stacks::{StackAnswer, StackState};
 
-/// What is asked: `{"request":"reload","server":"granian"}`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A request: `{"request":"reload","server":"granian"}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case")]
 pub enum Request {
-    /// What it does.
+    /// The state of the launcher.
     Status,
     /// Hand over to a new generation; answered once the outcome is decided.
     Reload {
@@ -26,9 +33,15 @@ pub enum Request {
     Ready,
     /// Where to check whether workers respond.
     Live,
+    /// What workers are doing; answered once they have answered, or time is up.
+    Stacks {
+        /// Which; none for all.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pids: Vec<i32>,
+    },
 }
 
-/// What is answered.
+/// A response.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
@@ -59,6 +72,8 @@ pub enum Answer {
     },
     /// To [`Request::Live`].
     Live(Live),
+    /// To [`Request::Stacks`]: those that there are of these workers.
+    Stacks(Vec<StackAnswer>),
     /// To [`Request::Live`] before the first start: no worker could respond yet.
     Preparing {
         /// What is being done.
@@ -79,7 +94,7 @@ pub struct Live {
     /// How long ago a worker's event loop last ran; the most recent of all workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat_seconds_ago: Option<f64>,
-    /// What the launcher is doing, in a word.
+    /// What the launcher is doing, in one word.
     pub phase: String,
     /// Where it serves: `127.0.0.1:4444`, `unix:/path`.
     pub address: String,
@@ -106,8 +121,17 @@ pub struct Status {
     pub worker_exits: BTreeMap<String, u64>,
     /// The outcome of requests in all workers since the start, as far as they report it.
     pub requests: Requests,
+    /// How long requests took in all workers since the start.
+    #[serde(default)]
+    pub request_duration: Histogram,
+    /// What happened in the last seconds, in all workers that exist.
+    #[serde(default)]
+    pub recent: Recent,
     /// The current generations, oldest first.
     pub generations: Vec<Generation>,
+    /// How the last workers and servers ended, the last one last. Not at the address of the metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends: Option<Vec<End>>,
 }
 
 /// The launcher.
@@ -125,15 +149,6 @@ pub struct Launcher {
     pub ready: bool,
 }
 
-/// The outcome of requests, including event streams and web sockets.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Requests {
-    /// Requests that the app has finished. Up to date to within a second.
-    pub served: u64,
-    /// Requests that were answered 503 because the worker was at its limit.
-    pub rejected: u64,
-}
-
 /// One run of a server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Generation {
@@ -143,7 +158,7 @@ pub struct Generation {
     pub server: String,
     /// Its version, if known.
     pub version: Option<String>,
-    /// `starting`, `serving`, `orphaned` (its main process is gone, its workers serve) or `draining`.
+    /// `starting`, `serving`, `orphaned` (its main process has ended, its workers serve) or `draining`.
     pub state: String,
     /// Since its start.
     pub age_seconds: f64,
@@ -151,8 +166,17 @@ pub struct Generation {
     pub main_pid: Option<i32>,
     /// The planned number of workers.
     pub workers_planned: u32,
-    /// The limit of requests in flight per worker, if there is one.
+    /// The limit of requests in flight per worker, if there is one that is always the same.
     pub limit: Option<u64>,
+    /// Whether each worker has a limit of its own that adapts.
+    #[serde(default)]
+    pub limit_adapts: bool,
+    /// The memory limit that the number of workers was computed with, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
+    /// When the certificate that it serves with expires, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_expiry_timestamp: Option<u64>,
     /// The current workers.
     pub workers: Vec<Worker>,
     /// Workers that ended while it served.
@@ -180,9 +204,9 @@ pub struct Worker {
 /// What a worker reports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Load {
-    /// `starting`, `ready` or `stopping`.
+    /// `starting`, `warming-up`, `ready` or `stopping`.
     pub state: String,
-    /// Whether it gets new clients, where the launcher deals them out: `dealt`, or why not: `full`, `silent`, `leaving`,
+    /// Whether it gets new clients, if the launcher distributes them: `dealt`, or why not: `full`, `silent`, `leaving`,
     /// `starting`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clients: Option<String>,
@@ -194,24 +218,40 @@ pub struct Load {
     pub most_lag_seconds: f64,
     /// Requests in progress.
     pub in_flight: u32,
+    /// How many it may have, if that is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// Why it is this many, if the limit adapts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_because: Option<String>,
     /// The highest number of concurrent requests.
     pub high_water: u32,
     /// Open event streams and web sockets.
     pub streams: u32,
-    /// Open connections, if its server tells.
+    /// Requests that have taken longer than `request_timeout` and do not end.
+    #[serde(default)]
+    pub stuck: u32,
+    /// Whether it uses a processor although it has nothing to do, for longer than `spin_after`.
+    #[serde(default)]
+    pub spinning: bool,
+    /// Open connections, as its server or the kernel counts them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<u32>,
     /// The outcome of its requests.
     #[serde(flatten)]
     pub requests: Requests,
+    /// What happened in the last seconds.
+    #[serde(default)]
+    pub recent: Recent,
 }
 
 /// How a worker ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerExit {
-    /// Its process, which is gone.
+    /// Its process, which has ended.
     pub pid: i32,
-    /// `exit`, `signal`, `oom`, `hung`, `rss`, `age` or `requests` (replaced because of that limit), or `unknown`.
+    /// `exit`, `signal`, `oom`, `hung`, `rss`, `age`, `requests`, `stuck` (replaced because of that limit) or `spin` (replaced
+    /// because it used a processor with nothing to do), or `unknown`.
     pub cause: String,
     /// Its exit status, if it exited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -223,6 +263,17 @@ pub struct WorkerExit {
     pub age_seconds: f64,
     /// How long ago that was.
     pub seconds_ago: f64,
+}
+
+/// The limits from which a plan was computed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanLimits {
+    /// Cores that can be used.
+    pub cores: f64,
+    /// The memory limit, if there is one.
+    pub memory_bytes: Option<u64>,
+    /// How long ago they were read.
+    pub seconds_ago: Option<f64>,
 }
 
 /// The plan in force. Secrets are redacted.
@@ -240,6 +291,8 @@ pub struct LivePlan {
     pub tls: bool,
     /// The planned number of workers.
     pub workers: u32,
+    /// The limits for which this number was chosen.
+    pub limits: PlanLimits,
     /// The file that is executed.
     pub program: String,
     /// Its arguments, the program's name first.
@@ -326,6 +379,8 @@ mod tests {
             (Request::Reload { server: None }, r#"{"request":"reload"}"#),
             (Request::Reload { server: granian }, r#"{"request":"reload","server":"granian"}"#),
             (Request::Live, r#"{"request":"live"}"#),
+            (Request::Stacks { pids: Vec::new() }, r#"{"request":"stacks"}"#),
+            (Request::Stacks { pids: vec![7] }, r#"{"request":"stacks","pids":[7]}"#),
         ] {
             assert_eq!(line(&request), format!("{text}\n").into_bytes());
             assert_eq!(Request::read(text.as_bytes()), Ok(request));

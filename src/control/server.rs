@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use nix::poll::PollFlags;
 
 use super::client::{Client, Framing, Interest, TooLong};
-use super::http;
-use super::protocol::{Answer, Request, line};
+use super::http::{self, Asked};
+use super::protocol::{Answer, Request, Status, line};
 use super::socket::{Listener, check_client};
 
 /// The most clients that are kept at the same time.
@@ -25,12 +25,12 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub type ClientId = u64;
 
 /// What a client wants from the supervisor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientRequest {
     /// A request over the control socket.
     Control(Request),
-    /// The metrics.
-    Metrics,
+    /// A request to the address of the metrics.
+    Http(http::Get),
 }
 
 /// The listeners and the clients that are connected.
@@ -108,9 +108,9 @@ impl ControlServer {
         self.write(id, line(answer), now);
     }
 
-    /// Answers a client that asked for metrics if it is still connected.
-    pub fn answer_metrics(&mut self, id: ClientId, text: &str, now: Instant) {
-        self.write(id, http::metrics(text), now);
+    /// Answers a client of the metrics' address if it is still connected.
+    pub fn answer_http(&mut self, id: ClientId, get: http::Get, status: &Status, now: Instant) {
+        self.write(id, http::answer(get, status), now);
     }
 
     fn write(&mut self, id: ClientId, bytes: Vec<u8>, now: Instant) {
@@ -234,7 +234,7 @@ impl Connection {
                 Ok(None) => {}
                 Ok(Some(request)) => return self.understand(&request, now),
                 Err(TooLong) => {
-                    self.reply(&Answer::Refused { why: "the request is too long".into() }, now);
+                    self.reply(self.too_long(), now);
                     return None;
                 }
             }
@@ -242,21 +242,30 @@ impl Connection {
     }
 
     fn understand(&mut self, request: &[u8], now: Instant) -> Option<ClientRequest> {
-        let understood = match &self.stream {
-            Stream::Tcp(_) if http::asks_for_metrics(request) => Ok(ClientRequest::Metrics),
-            Stream::Tcp(_) => Err("not found".to_owned()),
-            Stream::Unix(_) => Request::read(request).map(ClientRequest::Control),
+        let answer = match &self.stream {
+            Stream::Tcp(_) => match http::read(request) {
+                Asked::ForStatus(get) => return Some(ClientRequest::Http(get)),
+                Asked::Answered(answer) => answer,
+            },
+            Stream::Unix(_) => match Request::read(request) {
+                Ok(request) => return Some(ClientRequest::Control(request)),
+                Err(why) => line(&Answer::Refused { why }),
+            },
         };
-        understood.map_err(|why| self.reply(&Answer::Refused { why }, now)).ok()
+        self.reply(answer, now);
+        None
     }
 
-    /// Answers without the supervisor. Over HTTP there is only one such response.
-    fn reply(&mut self, answer: &Answer, now: Instant) {
-        let bytes = match &self.stream {
-            Stream::Unix(_) => line(answer),
-            Stream::Tcp(_) => http::not_found(),
-        };
-        self.client.answer(bytes, now);
+    fn too_long(&self) -> Vec<u8> {
+        match &self.stream {
+            Stream::Unix(_) => line(&Answer::Refused { why: "the request is too long".into() }),
+            Stream::Tcp(_) => http::too_long(),
+        }
+    }
+
+    /// Answers without the supervisor.
+    fn reply(&mut self, answer: Vec<u8>, now: Instant) {
+        self.client.answer(answer, now);
         self.write();
     }
 

@@ -68,21 +68,21 @@ impl Place {
             Self::Path(path) => connect_to_own_file(path, patience)?,
             Self::Abstract(_) => self.connect(patience).map_err(NotOwn::from)?,
         };
-        // For a listener this is whoever made it listen, which nobody but that process can have done.
+        // For a listener this is the process that called listen(2), and no other process can have done that.
         let peer = getsockopt(&stream, PeerCredentials).map_err(NotOwn::from)?;
         check_owner(peer.uid())?;
         Ok((stream, Some(peer.pid()).filter(|pid| *pid > 0)))
     }
 }
 
-/// Why there is no launcher at a place that we can believe.
+/// Why there is no launcher that we can trust at this place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotOwn {
     /// Nobody listens there.
     Nobody,
     /// It belongs to this user, who is neither we nor root.
     Stranger(u32),
-    /// It is ours or root's, and cannot be asked.
+    /// It is ours or root's, but cannot be asked.
     Denied(Errno),
 }
 
@@ -99,8 +99,8 @@ fn check_owner(uid: u32) -> Result<(), NotOwn> {
     if uid == geteuid().as_raw() || uid == 0 { Ok(()) } else { Err(NotOwn::Stranger(uid)) }
 }
 
-/// Connects to the very file whose owner was seen: somebody may put another one, or a link to another program's
-/// socket, in its place in between.
+/// Connects to the file whose owner was checked: another file, or a link to another program's socket, may be put in its
+/// place in between.
 fn connect_to_own_file(path: &Path, patience: Duration) -> Result<UnixStream, NotOwn> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = nix::fcntl::open(path, flags, Mode::empty()).map_err(NotOwn::from)?;
@@ -141,7 +141,7 @@ pub fn places(setting: &AutoPath, env: &Environment, bind: &Bind) -> Vec<Place> 
 pub struct Listener {
     socket: UnixListener,
     place: Place,
-    /// Device and inode of its file because the file there at the end may be somebody else's.
+    /// Device and inode of its file: the file there at the end may belong to another process.
     file: Option<(u64, u64)>,
 }
 
@@ -241,6 +241,7 @@ fn peer(socket: &impl AsFd) -> Result<Uid, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_alone::alone;
     use std::os::unix::fs::PermissionsExt;
 
     fn at(directory: &tempfile::TempDir, name: &str) -> Place {
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_for_its_owner_only_and_goes_with_the_listener() {
+    fn it_is_for_its_owner_only_and_is_removed_with_the_listener() {
         let directory = tempfile::tempdir().unwrap();
         let place = at(&directory, "a.sock");
         let listener = Listener::bind(std::slice::from_ref(&place)).unwrap();
@@ -272,15 +273,17 @@ mod tests {
 
     #[test]
     fn a_stale_socket_is_replaced_and_a_file_is_not() {
-        let directory = tempfile::tempdir().unwrap();
-        let (stale, file) = (at(&directory, "stale.sock"), at(&directory, "file.sock"));
-        drop(UnixListener::bind(directory.path().join("stale.sock")).unwrap());
-        Listener::bind(std::slice::from_ref(&stale)).unwrap();
-        std::fs::write(directory.path().join("file.sock"), "precious").unwrap();
-        assert!(Listener::bind(std::slice::from_ref(&file)).is_err());
-        // The next place is used instead.
-        assert_eq!(Listener::bind(&[file, stale.clone()]).unwrap().place(), &stale);
-        assert_eq!(std::fs::read_to_string(directory.path().join("file.sock")).unwrap(), "precious");
+        alone(|| {
+            let directory = tempfile::tempdir().unwrap();
+            let (stale, file) = (at(&directory, "stale.sock"), at(&directory, "file.sock"));
+            drop(UnixListener::bind(directory.path().join("stale.sock")).unwrap());
+            Listener::bind(std::slice::from_ref(&stale)).unwrap();
+            std::fs::write(directory.path().join("file.sock"), "precious").unwrap();
+            assert!(Listener::bind(std::slice::from_ref(&file)).is_err());
+            // The next place is used instead.
+            assert_eq!(Listener::bind(&[file, stale.clone()]).unwrap().place(), &stale);
+            assert_eq!(std::fs::read_to_string(directory.path().join("file.sock")).unwrap(), "precious");
+        });
     }
 
     #[test]

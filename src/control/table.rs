@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::protocol::{Generation, Load, Status, WorkerExit};
+use super::protocol::{Generation, Load, Recent, Status, WorkerExit};
 
 /// The whole text.
 #[must_use]
@@ -23,6 +23,9 @@ pub fn table(status: &Status) -> String {
         status.requests.served,
         status.requests.rejected,
     );
+    if let Some(rates) = rates(&status.recent) {
+        let _ = writeln!(text, "last {:.0}s: {rates}", status.recent.seconds);
+    }
     for generation in &status.generations {
         text.push('\n');
         text += &generation_lines(generation);
@@ -30,26 +33,64 @@ pub fn table(status: &Status) -> String {
     text
 }
 
+/// How many requests there were, and how long they took; none if no worker has reported that.
+#[must_use]
+pub fn rates(recent: &Recent) -> Option<String> {
+    if recent.seconds <= 0.0 {
+        return None;
+    }
+    let Recent { requests_per_second: served, rejected_per_second: rejected, .. } = recent;
+    let latency =
+        |name, seconds: Option<f64>| seconds.map_or_else(String::new, |it| format!(", {name} {}", brief(it)));
+    let [p50, p99] = [latency("p50", recent.p50_seconds), latency("p99", recent.p99_seconds)];
+    Some(format!("{served:.1} requests/s, {rejected:.1} rejected/s{p50}{p99}"))
+}
+
+/// A short time with three digits at most: `0.12ms`, `3.4ms`, `120ms`, `2.5s`.
+#[must_use]
+pub fn brief(seconds: f64) -> String {
+    let milliseconds = seconds * 1000.0;
+    match milliseconds {
+        0.0..1.0 => format!("{milliseconds:.2}ms"),
+        1.0..9.95 => format!("{milliseconds:.1}ms"),
+        9.95..999.5 => format!("{milliseconds:.0}ms"),
+        _ if seconds < 9.95 => format!("{seconds:.1}s"),
+        _ => format!("{seconds:.0}s"),
+    }
+}
+
 /// A generation and its workers.
 pub(super) fn generation_lines(generation: &Generation) -> String {
+    let mut text = generation_head(generation) + "\n";
+    if let Some(exit) = &generation.last_exit {
+        let (pid, age, ago) = (exit.pid, span(exit.age_seconds), span(exit.seconds_ago));
+        let _ = writeln!(text, "  last worker exit: pid {pid}, {}, after {age}, {ago} ago", cause(exit));
+    }
+    text + &worker_lines(generation)
+}
+
+/// A generation in one line.
+#[must_use]
+pub fn generation_head(generation: &Generation) -> String {
     let server = match &generation.version {
         Some(version) => format!("{}/{version}", generation.server),
         None => generation.server.clone(),
     };
     let main = generation.main_pid.map_or_else(|| "gone".to_owned(), |pid| pid.to_string());
-    let mut text = format!(
-        "generation {}  {server}  {}  age {}  main {main}  workers {}/{}  restarts {}\n",
+    format!(
+        "generation {}  {server}  {}  age {}  main {main}  workers {}/{}  restarts {}",
         generation.id,
         generation.state,
         span(generation.age_seconds),
         generation.workers.len(),
         generation.workers_planned,
         generation.restarts,
-    );
-    if let Some(exit) = &generation.last_exit {
-        let (pid, age, ago) = (exit.pid, span(exit.age_seconds), span(exit.seconds_ago));
-        let _ = writeln!(text, "  last worker exit: pid {pid}, {}, after {age}, {ago} ago", cause(exit));
-    }
+    )
+}
+
+/// The table of its workers, and why their limits are what they are.
+fn worker_lines(generation: &Generation) -> String {
+    let mut text = String::new();
     let has_loads = generation.workers.iter().any(|worker| worker.load.is_some());
     let rows = generation.workers.iter().map(|worker| {
         let load = has_loads.then(|| worker.load.as_ref().map_or_else(|| LOAD.map(|_| "-".to_owned()), load_cells));
@@ -62,21 +103,30 @@ pub(super) fn generation_lines(generation: &Generation) -> String {
     if rows.len() > 1 {
         text += &columns(&rows);
     }
+    for worker in &generation.workers {
+        if let Some(because) = worker.load.as_ref().and_then(|load| load.limit_because.as_ref()) {
+            let _ = writeln!(text, "  limit of {}: {because}", worker.pid);
+        }
+    }
     text
 }
 
 /// What the kernel reports about a worker.
 const PROCESS: [&str; 4] = ["WORKER", "AGE", "RSS", "CPU"];
-/// What it reports itself: its state, open connections, requests in flight and their maximum, open streams, requests
-/// served and rejected, its latest event loop lag, and when the loop last ran.
-const LOAD: [&str; 9] = ["STATE", "CONNS", "BUSY", "PEAK", "STREAMS", "SERVED", "REJECTED", "LAG", "SEEN"];
+/// What it reports itself: its state, whether it gets new clients or why not, open connections, requests in
+/// flight, how many there may be and how many there were at most, open streams, requests served and rejected, its latest event loop lag, and when the loop last
+/// ran.
+const LOAD: [&str; 11] =
+    ["STATE", "CLIENTS", "CONNS", "BUSY", "LIMIT", "PEAK", "STREAMS", "SERVED", "REJECTED", "LAG", "SEEN"];
 
-fn load_cells(load: &Load) -> [String; 9] {
-    let Load { state, connections, in_flight, high_water, streams, requests, .. } = load;
+fn load_cells(load: &Load) -> [String; 11] {
+    let Load { state, clients, connections, in_flight, limit, high_water, streams, requests, .. } = load;
     [
         state.clone(),
+        clients.clone().unwrap_or_else(|| "-".to_owned()),
         connections.map_or_else(|| "-".to_owned(), |connections| connections.to_string()),
         in_flight.to_string(),
+        limit.map_or_else(|| "-".to_owned(), |limit| limit.to_string()),
         high_water.to_string(),
         streams.to_string(),
         requests.served.to_string(),
@@ -99,13 +149,17 @@ fn columns(rows: &[Vec<String>]) -> String {
     text
 }
 
-fn cause(exit: &WorkerExit) -> String {
+/// How a worker ended.
+#[must_use]
+pub fn cause(exit: &WorkerExit) -> String {
     match (exit.cause.as_str(), &exit.signal, exit.status) {
         ("oom", ..) => "killed, out of memory (oom)".to_owned(),
         ("hung", ..) => "hung, killed".to_owned(),
         ("rss", ..) => "too large, replaced".to_owned(),
         ("age", ..) => "too old, replaced".to_owned(),
+        ("spin", ..) => "used a processor with nothing to do, replaced".to_owned(),
         ("requests", ..) => "replaced after its number of requests".to_owned(),
+        ("stuck", ..) => "replaced, half of its requests were stuck".to_owned(),
         (_, Some(signal), _) => format!("killed by {signal}"),
         (_, None, Some(status)) => format!("exit status {status}"),
         (_, None, None) => "cause unknown".to_owned(),
@@ -113,7 +167,8 @@ fn cause(exit: &WorkerExit) -> String {
 }
 
 /// The two largest units, which is enough for a quick look.
-fn span(seconds: f64) -> String {
+#[must_use]
+pub fn span(seconds: f64) -> String {
     let whole = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
     let (days, hours, minutes, rest) = (whole / 86_400, whole / 3600 % 24, whole / 60 % 60, whole % 60);
     match (days, hours, minutes) {
@@ -124,8 +179,14 @@ fn span(seconds: f64) -> String {
     }
 }
 
+/// A change, with its sign.
+pub(super) fn signed_size(bytes: i64) -> String {
+    format!("{}{}", if bytes < 0 { '-' } else { '+' }, size(bytes.unsigned_abs()))
+}
+
 /// In units of 1024.
-fn size(bytes: u64) -> String {
+#[must_use]
+pub fn size(bytes: u64) -> String {
     #[allow(clippy::cast_precision_loss, reason = "one decimal is shown")]
     let mut number = bytes as f64;
     let mut unit = "B";
@@ -140,12 +201,12 @@ fn size(bytes: u64) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::control::protocol::{Launcher, Requests, Worker};
+    use crate::control::protocol::{Bucket, Histogram, Launcher, Requests, Worker};
 
     /// A launcher in the middle of a reload.
-    pub(in crate::control) fn status() -> Status {
+    pub(crate) fn status() -> Status {
         let generation = |id, state: &str, pid| Generation {
             id,
             server: "granian".into(),
@@ -155,6 +216,9 @@ pub(super) mod tests {
             main_pid: Some(pid),
             workers_planned: 2,
             limit: Some(64),
+            limit_adapts: false,
+            memory_limit_bytes: Some(2 << 30),
+            certificate_expiry_timestamp: Some(1_800_000_000),
             workers: vec![Worker {
                 pid: pid + 1,
                 age_seconds: 59.94,
@@ -185,7 +249,24 @@ pub(super) mod tests {
             failures: 0,
             worker_exits: [("signal".to_owned(), 1), ("oom".to_owned(), 0)].into(),
             requests: Requests { served: 200_000, rejected: 11 },
+            request_duration: Histogram {
+                count: 8,
+                sum_seconds: 12.5,
+                buckets: [(0.0001, 5), (1.5, 6), (2.0, 7)].map(|(le, count)| Bucket { le, count }).into(),
+            },
+            recent: recent(),
             generations: vec![generation(1, "draining", 31), generation(2, "serving", 41)],
+            ends: None,
+        }
+    }
+
+    fn recent() -> Recent {
+        Recent {
+            seconds: 10.25,
+            requests_per_second: 12.34,
+            rejected_per_second: 0.0,
+            p50_seconds: Some(0.0123),
+            p99_seconds: Some(1.25),
         }
     }
 
@@ -193,14 +274,19 @@ pub(super) mod tests {
         Load {
             state: "ready".into(),
             heartbeat_seconds_ago: 0.44,
-            clients: None,
+            clients: Some("silent".into()),
             lag_seconds: 0.0012,
             most_lag_seconds: 0.25,
             in_flight: 7,
+            limit: Some(64),
+            limit_because: Some("latency 33ms, 20ms at best".into()),
             high_water: 64,
             streams: 3,
+            stuck: 0,
+            spinning: false,
             connections: Some(12),
             requests: Requests { served: 123_456, rejected: 8 },
+            recent: recent(),
         }
     }
 
@@ -209,11 +295,13 @@ pub(super) mod tests {
         let text = table(&status());
         for part in [
             "mcp-launch 0.1.0  pid 1  up 1h2m  serving, ready\n",
-            "address 0.0.0.0:4444  restarts left 5  failures 0  served 200000  rejected 11\n",
+            "address 0.0.0.0:4444  restarts left 5  failures 0  served 200000  rejected 11\n\
+             last 10s: 12.3 requests/s, 0.0 rejected/s, p50 12ms, p99 1.2s\n",
             "generation 2  granian/2.8.7  serving  age 1h1m  main 41  workers 1/2  restarts 1\n",
             "  last worker exit: pid 7, killed by SIGKILL, after 1m1s, 2d7h ago\n",
-            "  WORKER    AGE     RSS    CPU  STATE  CONNS  BUSY  PEAK  STREAMS  SERVED  REJECTED  LAG      SEEN\n",
-            "      42  59.9s  120.0M  3.21s  ready     12     7    64        3  123456         8  1ms  0.4s ago\n",
+            "  WORKER    AGE     RSS    CPU  STATE  CLIENTS  CONNS  BUSY  LIMIT  PEAK  STREAMS  SERVED  REJECTED  LAG      SEEN\n",
+            "  limit of 42: latency 33ms, 20ms at best\n",
+            "      42  59.9s  120.0M  3.21s  ready   silent     12     7     64    64        3  123456         8  1ms  0.4s ago\n",
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }
@@ -223,8 +311,16 @@ pub(super) mod tests {
     fn without_the_guard_there_is_what_the_kernel_says() {
         let mut status = status();
         status.generations.iter_mut().for_each(|generation| generation.workers[0].load = None);
+        status.recent = Recent::default();
         let text = table(&status);
         assert!(text.contains("  WORKER    AGE     RSS    CPU\n      42  59.9s  120.0M  3.21s\n"), "{text}");
+        assert!(!text.contains("requests/s"), "{text}");
+    }
+
+    #[test]
+    fn times_are_short() {
+        let shown = [0.0, 0.000_123, 0.001_26, 0.0126, 0.9994, 0.9996, 9.96, 250.0].map(brief);
+        assert_eq!(shown, ["0.00ms", "0.12ms", "1.3ms", "13ms", "999ms", "1.0s", "10s", "250s"]);
     }
 
     #[test]

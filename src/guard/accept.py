@@ -17,14 +17,9 @@ _LEAVERS_MOMENT = 0.1
 _PATIENCE = 0.03
 # For how long an accepted client is expected to send its first request.
 _EXPECTATION = 0.25
-# For how long a connection may be in its handshake: a failed handshake is not reported.
-_COMING = 2
-# For how long closed connections may be replaced without comparing with other workers.
-_MEMORY = 0.025
-# How many clients are accepted before the event loop continues with other work.
-_MOST_AT_ONCE = 64
-# The pause when no file descriptor is left, as long as asyncio's.
-_RETRY = 1
+# For how long closed connections may be replaced without a comparison with other workers; and how often these are
+# compared all the same.
+_MEMORY, _COMPARISON = 0.025, 0.005
 # The options of create_server that are understood, and the values with which others make no difference.
 _KNOWN = {"ssl", "backlog", "ssl_handshake_timeout", "ssl_shutdown_timeout"}
 _USUAL = {"reuse_address": (None, False, True), "reuse_port": (None, False), "start_serving": (True,)}
@@ -37,15 +32,16 @@ class _Accepting:
         import select
 
         self.loop, self.words, self.siblings, self.limit = loop, words, siblings, limit
-        self.servers_own = loop.create_server
+        self.servers_own = getattr(loop.create_server, "servers_own", loop.create_server)
         self.connections = None
         self.obstacle = "its worker class does not accept through create_server of the event loop"
         self.listeners = []
-        self.is_open = True
+        self.kinds = set()  # the classes of the server's protocols
+        self.is_open = False
         self.timer = None
         self.waited_for = ()
         # The highest number of connections in the current short period, and in the previous one.
-        self.peak = self.peak_before = self.peak_until = 0
+        self.peak = self.peak_before = self.peak_until = self.compare_at = 0
         self.coming = []  # clients that have been accepted, and whose transports are being made
         self.expected = {}  # clients that have been accepted and have not asked yet, oldest first, and until when
         self.expiry = None
@@ -57,9 +53,10 @@ class _Accepting:
 
     def count(self):
         """The number of the server's connections, including those that are being set up."""
-        if self.coming:
-            now = self.loop.time()
-            self.coming = [client for client in self.coming if client.is_coming(now)]
+        if not self.coming:
+            return self.connections()
+        now = self.loop.time()
+        self.coming = [client for client in self.coming if client.is_coming(now)]
         return self.connections() + len(self.coming)
 
     def publish_count(self):
@@ -73,10 +70,31 @@ class _Accepting:
             if self.is_open and not _takes_clients(self.words):
                 self.close()
 
+    def notice_losses(self, kind):
+        """Notices when a protocol of this class has lost its connection. The class is changed, because that costs nothing
+        later; a change to each object would make the interpreter slower with all of its attributes."""
+        import threading
+
+        if kind in self.kinds:
+            return
+        self.kinds.add(kind)
+        lost, own = kind.connection_lost, threading.get_ident()
+
+        def connection_lost(protocol, error):
+            try:
+                lost(protocol, error)
+            finally:
+                # The app may have a server of its own in another thread.
+                if threading.get_ident() == own:
+                    self.has_lost_one()
+
+        kind.connection_lost = connection_lost
+
     def has_lost_one(self):
-        mine = self.words[_CONNECTIONS] = self.count()
-        recent = max(self.peak, self.peak_before)
-        if not self.is_open and 4 * mine < 3 * recent and self.listeners and _takes_clients(self.words):
+        self.words[_CONNECTIONS] = mine = self.count()
+        if self.is_open or not self.listeners:
+            return
+        if 4 * mine < 3 * max(self.peak, self.peak_before) and _takes_clients(self.words):
             self.open()
 
     def count_turn(self):
@@ -109,6 +127,7 @@ class _Accepting:
 
     def listen(self, listener):
         if not self.listeners:
+            self.is_open = _takes_clients(self.words)
             self.loop.add_reader(self.watch.fileno(), self.look)
         self.listeners.append(listener)
         if self.is_open:
@@ -133,30 +152,33 @@ class _Accepting:
     # Deciding whether to accept.
 
     def accepted(self, client):
-        """Called when a client was accepted, after which the listeners may have to close."""
-        words = self.words
+        """Called when a client was accepted, after which the listeners may have to close.
+
+        Short-lived clients replace others. Then there is hardly a comparison with other workers: it would only cost CPU
+        time. A worker that has been told to leave notices that with its next heartbeat.
+        """
+        words, now = self.words, client.since
         if self.limit is not None:
             self.expect(client)
+        words[_CONNECTIONS] = mine = self.count() + 1
         self.coming.append(client)
-        words[_CONNECTIONS] = mine = self.count()
         words[_TURNS] = (words[_TURNS] + 1) & 0xFFFFFFFF
-        is_full = self.limit is not None and self.is_full()
-        if not self.is_replacement(mine, client.since) or is_full or not _takes_clients(words):
-            if self.is_open and not self.may_go_on(client.listener.socket, mine):
-                client.listener.close_all()
-
-    def is_replacement(self, mine, now):
-        """Whether there were as many connections a moment ago. Short-lived clients are replaced without comparing with
-        other workers, which would only cost CPU time."""
         if now > self.peak_until:
-            self.peak_before, self.peak, self.peak_until = self.peak, 0, now + _MEMORY
-        recent = max(self.peak_before, self.peak)
+            self.begin_period(now)
+        is_replacement = mine <= self.peak or mine <= self.peak_before
         if mine > self.peak:
             self.peak = mine
-        # Not all of them, so that an uneven distribution does not persist.
-        return 4 * mine <= 3 * recent
+        if is_replacement and now < self.compare_at and (self.limit is None or not self.is_full()):
+            return
+        self.compare_at = now + _COMPARISON
+        if self.is_open and not self.may_go_on(client.listener.socket, mine, is_replacement):
+            client.listener.close_all()
 
-    def may_go_on(self, sock, mine):
+    def begin_period(self, now):
+        self.peak_before = self.peak if now <= self.peak_until + _MEMORY else 0
+        self.peak, self.peak_until = 0, now + _MEMORY
+
+    def may_go_on(self, sock, mine, is_replacement):
         if not _takes_clients(self.words):
             return _waiting(sock) != 0
         others = self.others()
@@ -166,7 +188,8 @@ class _Accepting:
             return False
         counts = [words[_CONNECTIONS] for words, _ in others]
         least = min(counts)
-        if mine <= least + 2 + least // 8:
+        # Short-lived clients are not worth much closing and opening.
+        if mine <= least + 2 + least // (2 if is_replacement else 8):
             return True
         # Its share of all connections, those that wait included.
         return mine * (len(counts) + 1) < mine + sum(counts) + _waiting(sock)
@@ -263,213 +286,6 @@ class _Accepting:
         self.expiry = None if first is None else self.loop.call_at(first, self.expire)
 
 
-class _Client:
-    """An accepted client, until its first request begins or its connection is lost."""
-
-    __slots__ = ("accepting", "listener", "protocol", "app", "lost", "since")
-
-    def __init__(self, listener):
-        self.listener, self.accepting, self.protocol = listener, listener.accepting, None
-        self.since = self.accepting.loop.time()
-
-    def make(self):
-        self.protocol = protocol = self.listener.factory()
-        try:
-            self.lost = protocol.connection_lost
-            protocol.connection_lost = self.connection_lost
-            if self.accepting.limit is not None:
-                self.app = protocol.app
-                protocol.app = self.first_request
-        except AttributeError:
-            # The protocol has no such method: the client is counted with the next heartbeat and expected for a while.
-            pass
-        return protocol
-
-    def first_request(self, scope, receive, send):
-        self.accepting.expect_no_more(self)
-        self.protocol.app = self.app
-        return self.app(scope, receive, send)
-
-    def connection_lost(self, error):
-        # Restores the original method, which also removes the reference cycle.
-        del self.protocol.connection_lost
-        try:
-            self.lost(error)
-        finally:
-            self.accepting.has_lost_one()
-
-    def is_coming(self, now):
-        return getattr(self.protocol, "transport", None) is None and now < self.since + _COMING
-
-    def end(self):
-        """Ends a connection that the server did not know yet when it told its connections to end. It may still serve one
-        request, if that comes soon."""
-        shutdown = getattr(self.protocol, "shutdown", None)
-        now = self.accepting.loop.time()
-        if self.is_coming(now) or getattr(self.protocol, "cycle", self) is None and now < self.since + _EXPECTATION:
-            self.accepting.loop.call_later(0.01, self.end)
-        elif shutdown is not None and self.protocol.transport is not None:
-            shutdown()
-
-
-class _Listener:
-    """What create_server returns, as far as servers use it. It accepts clients itself."""
-
-    def __init__(self, accepting, sock, factory, options):
-        self.accepting, self.socket, self.factory = accepting, sock, factory
-        self.backlog = options.pop("backlog", None)
-        self.options = {name: value for name, value in options.items() if value is not None}
-        sock.setblocking(False)
-        if self.backlog is not None:
-            sock.listen(self.backlog)
-        accepting.listen(self)
-
-    # Starting and stopping to listen.
-
-    def open(self):
-        self.accepting.loop.add_reader(self.socket.fileno(), self.accept)
-
-    def close_gate(self):
-        self.accepting.loop.remove_reader(self.socket.fileno())
-
-    def close_all(self):
-        self.accepting.close()
-
-    def accept(self):
-        loop = self.accepting.loop
-        for _ in range(_MOST_AT_ONCE):
-            try:
-                connection, _ = self.socket.accept()
-                connection.setblocking(False)
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                return self.pause(error)
-            client = _Client(self)
-            task = loop.create_task(loop.connect_accepted_socket(client.make, connection, **self.options))
-            # Retrieves an exception, which the transport or the protocol has reported already.
-            task.add_done_callback(lambda task: task.cancelled() or task.exception())
-            self.accepting.accepted(client)
-            if self.socket is None or not self.accepting.is_open:
-                return
-
-    def pause(self, error):
-        loop = self.accepting.loop
-        loop.call_exception_handler({"message": "a client could not be accepted", "exception": error})
-        self.close_gate()
-        loop.call_later(_RETRY, self.go_on)
-
-    def go_on(self):
-        if self.socket is not None and self.accepting.is_open:
-            self.open()
-
-    # What servers use.
-
-    def close(self):
-        if self.socket is None:
-            return
-        self.accepting.end(self)
-        self.socket = None
-        for client in self.accepting.coming:
-            if client.listener is self:
-                client.end()
-
-    async def wait_closed(self):
-        """Waits for clients that were just accepted, but not for slow handshakes."""
-        import asyncio
-
-        until = self.accepting.loop.time() + 2 * _EXPECTATION
-        while self.socket is None and self.accepting.coming and self.accepting.loop.time() < until:
-            await asyncio.sleep(0.01)
-            self.accepting.count()
-
-    def is_serving(self):
-        return self.socket is not None
-
-    def get_loop(self):
-        return self.accepting.loop
-
-    @property
-    def sockets(self):
-        return () if self.socket is None else (self.socket,)
-
-    async def start_serving(self):
-        pass
-
-    async def __aenter__(self):
-        return self
-
-    async def __aexit__(self, *_):
-        self.close()
-        await self.wait_closed()
-
-
-class _NativeListener(_Listener):
-    """Uses uvloop's own server, which is faster: it is closed and created again."""
-
-    server = None
-
-    def open(self):
-        options = {**self.options, "sock": self.socket.dup()}
-        if self.backlog is not None:
-            options["backlog"] = self.backlog
-        try:
-            # With an existing socket the coroutine never waits.
-            self.accepting.servers_own(self.make, **options).send(None)
-        except StopIteration as made:
-            self.server = made.value
-
-    def close_gate(self):
-        if self.server is not None:
-            self.server.close()
-            self.server = None
-
-    def close_all(self):
-        # Not from within the accept loop. The callback runs before the next client is accepted.
-        self.accepting.loop.call_soon(self.accepting.close)
-
-    def make(self):
-        client = _Client(self)
-        protocol = client.make()
-        self.accepting.accepted(client)
-        return protocol
-
-
-def _is_listening(sock):
-    import socket
-
-    families = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
-    try:
-        return sock.family in families and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
-    except OSError:
-        return False
-
-
-def _connections_of(factory):
-    """A function that counts the server's connections, found through its protocol factory; None if it is unknown."""
-    cells = [cell.cell_contents for cell in getattr(factory, "__closure__", None) or ()]
-    for value in [*cells, *(getattr(factory, "keywords", None) or {}).values()]:
-        # Uvicorn's server or its state.
-        connections = getattr(getattr(value, "server_state", value), "connections", None)
-        if isinstance(connections, set):
-            return connections.__len__
-        # Gunicorn's own worker class.
-        if isinstance(getattr(value, "nr_conns", None), int):
-            return lambda: value.nr_conns
-    return None
-
-
-def _waiting(sock):
-    """How many clients wait to be accepted, as far as the kernel tells us."""
-    import socket
-
-    if sock.family == socket.AF_UNIX:
-        return 0
-    # For a listening socket that is tcpi_unacked (tcp(7)).
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28)
-    return struct.unpack_from("I", info, 24)[0] if len(info) == 28 else 0
-
-
 def _deal(words, siblings, limit):
     """Takes over accepting from the server that is about to listen in the running loop."""
     import asyncio
@@ -495,7 +311,7 @@ def _deal(words, siblings, limit):
 def _say_unless_dealt(accepting):
     """Called with the first request, when it is certain: says why new clients are distributed by the kernel."""
     if accepting is None:
-        why = "the server does not tell the app when it starts (lifespan), which would have been the moment to begin"
+        why = "the server does not tell the app when it starts (lifespan), and its worker class is unknown"
     elif accepting.connections is not None:
         return
     else:

@@ -9,17 +9,25 @@ import time
 
 # The layout of the board, the same as in src/guard/scoreboard.rs. The header and each slot have 32 words, or 16 long
 # words, in the machine's own byte order.
-_MAGIC, _VERSION, _SLOT = b"MCPLGRD1", 2, 128
+_MAGIC, _VERSION, _SLOT = b"MCPLGRD1", 3, 128
 _PID, _STATE, _IN_FLIGHT, _HIGH_WATER, _LAG, _MOST_LAG, _STREAMS, _FLAGS = 0, 1, 6, 7, 12, 13, 14, 15
 _CONNECTIONS, _TURNS, _LISTENER, _LIMIT, _SPREAD, _EXEMPT_IN_FLIGHT, _EXPECTED = 16, 17, 18, 19, 22, 23, 26
+_STUCK = 31
 _CLAIMED, _HEARTBEAT, _SERVED, _REJECTED, _LEAVE_BY, _MOST_REQUESTS = 1, 2, 4, 5, 10, 12
+_TIMED, _SQUARES, _LATENCY = 27, 14, 30
 # In the header: the launcher writes by when all workers must have left, and over how many milliseconds they close their
 # streams; the workers write whether one of them has more requests in flight than its limit.
 _ALL_LEAVE_BY, _ALL_SPREAD, _EXCEEDED = 3, 8, 9
+# After all slots, for each of them: what has been counted now, and what had been counted about ten seconds ago, each in
+# long words: when, requests served and rejected, the sum of their latencies, and how many are in each bucket.
+_COUNTS, _LATEST, _EARLIER = 768, 0, 48
 _STARTING, _READY, _STOPPING = 1, 2, 3
-_TRACEBACK_ON_ABORT, _NO_LIFESPAN, _COUNTS_CONNECTIONS = 1, 2, 4
+_TRACEBACK_ON_ABORT, _NO_LIFESPAN, _COUNTS_CONNECTIONS, _WARMING_UP, _MAY_SPIN = 1, 2, 4, 8, 16
 # At the end of the board: why the app could not be loaded or started, preceded by the length of that text.
 _TEXT = 1024
+# The slot of a worker that has ended is not taken for so many nanoseconds if there are others: the launcher may not have
+# read yet what that worker left there.
+_LEFT_ALONE = 10_000_000_000
 
 
 def _say(text):
@@ -72,18 +80,19 @@ def _find_board():
 
 # Kept for ever: closing any descriptor of a file, and the map has one, releases the process's locks on it.
 _map = None
-# This process's slot, as words.
-_slot = None
+# This process's slot, as words, and its index.
+_slot, _slot_index = None, 0
 # Whether this worker was spawned: it inherited no descriptors, and the numbers may belong to other files.
 _is_spawned = False
 
 
 def _claim_slot():
-    """Takes a slot: its words and long words, the launcher's process, and the other workers. None if there is no slot.
+    """Takes a slot: its words and long words, the long words of its counts, the launcher's process, the other workers,
+    and the space for its report. None if there is no slot.
 
     A record lock makes it ours, which the kernel releases when the process ends, however it ends.
     """
-    global _map, _slot
+    global _map, _slot, _slot_index
     import fcntl
     import mmap
 
@@ -94,24 +103,37 @@ def _claim_slot():
         _say("no scoreboard to be had: it is not seen how this worker is")
         return None
     fd, slots, launcher = found
-    for start in range(_SLOT, _SLOT * (slots + 1), _SLOT):
+    whole = mmap.mmap(fd, 0)
+    for start in _in_order_of_preference(whole, slots):
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, _SLOT, start)
         except OSError:
             continue
-        _map = mmap.mmap(fd, 0)
+        _map = whole
         slot = memoryview(_map)[start : start + _SLOT]
         # So that nobody mistakes us for the previous owner meanwhile.
         slot.cast("I")[_STATE] = 0
         slot[:] = bytes(_SLOT)
-        _slot = words = slot.cast("I")
+        counts_start = _SLOT * (slots + 1) + _COUNTS * (start // _SLOT - 1)
+        counts = memoryview(_map)[counts_start : counts_start + _COUNTS]
+        counts[:] = bytes(_COUNTS)
+        _slot, _slot_index = slot.cast("I"), start // _SLOT - 1
+        words = _slot
         longs = slot.cast("Q")
         # The launcher wrote this to the slots of the workers that existed then.
         words[_SPREAD] = struct.unpack_from("=I", _map, 4 * _ALL_SPREAD)[0]
         longs[_LEAVE_BY] = struct.unpack_from("=Q", _map, 8 * _ALL_LEAVE_BY)[0]
-        return words, longs, launcher, _LivingSiblings(fd, slots, start)
+        siblings = _LivingSiblings(fd, slots, start)
+        return words, longs, counts.cast("Q"), launcher, siblings, _space_of(start, slots)
     _say("the scoreboard is full: it is not seen how this worker is")
     return None
+
+
+def _in_order_of_preference(board, slots):
+    """Where slots begin: first those that nobody has used lately."""
+    lately = time.monotonic_ns() - _LEFT_ALONE
+    starts = range(_SLOT, _SLOT * (slots + 1), _SLOT)
+    return sorted(starts, key=lambda start: struct.unpack_from("=Q", board, start + 8 * _HEARTBEAT)[0] > lately)
 
 
 def _descriptor_of(inodes):
@@ -187,19 +209,36 @@ def _trace_on_abort():
     return True
 
 
-# The launcher is woken at most this often, in seconds.
+# The launcher is woken at most this often, in seconds, through this pipe.
 _POKE_PAUSE = 0.004
 _poked = 0.0
+_wakeup = None
+
+
+def _open_wakeup():
+    """Finds the pipe. Spawned workers did not inherit it, and open their parent's."""
+    global _wakeup
+    if POKE is None:
+        return
+    try:
+        if _is_spawned:
+            _wakeup = os.open("/proc/%d/fd/%d" % (os.getppid(), POKE), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        else:
+            os.set_inheritable(POKE, False)
+            _wakeup = POKE
+    except OSError:
+        pass
 
 
 def _poke():
-    """Wakes the launcher, which then reads the board: which workers can take clients, and which must be replaced."""
+    """Wakes the launcher, which then reads the board: which workers can take clients, which must be replaced, and which
+    limits must change."""
     global _poked
-    if POKE is None or _is_spawned:
+    if _wakeup is None:
         return
     _poked = time.monotonic()
     try:
-        os.write(POKE, b"\0")
+        os.write(_wakeup, b"\0")
     except OSError:
         pass  # the pipe is full: the launcher is about to look anyway
 

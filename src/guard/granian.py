@@ -14,16 +14,17 @@ def _use_own_listeners():
 
     A socket that a worker opens itself is unknown to the launcher, which can neither steer clients to it nor keep the
     waiting clients when the worker ends. Granian creates its worker object by this name, with the worker's number and
-    the socket to listen on. If that looks different, nothing is changed. The guard is only in ASGI workers.
+    the socket to listen on. If that looks different, nothing is changed.
     """
     global _own_listener
     server = sys.modules.get("granian.server.mp")
     holder = getattr(sys.modules.get("granian._granian"), "SocketHolder", None)
-    make = getattr(server, "ASGIWorker", None)
+    name = "WSGIWorker" if WSGI else "ASGIWorker"
+    make = getattr(server, name, None)
     if holder is None or make is None:
         _own_listener = _OPENED_BY_SERVER
     else:
-        server.ASGIWorker = _with_own_listener(make, holder)
+        setattr(server, name, _with_own_listener(make, holder))
 
 
 def _with_own_listener(make, holder):
@@ -106,5 +107,71 @@ def _crossing(loop):
     return crossed
 
 
+def _begin_with_server():
+    """Has a WSGI worker take its slot when Granian creates its worker object, shortly before it accepts clients: nothing
+    else tells a WSGI app that it was started. There is one server for workers that are processes, and one for threads."""
+    for name in ("granian.server.mp", "granian.server.mt"):
+        make = getattr(sys.modules.get(name), "WSGIWorker", None)
+        if make is not None:
+            sys.modules[name].WSGIWorker = _then_begin(make)
+
+
+def _then_begin(make):
+    def make_worker(*args, **kwargs):
+        worker = make(*args, **kwargs)
+        if _begin_wsgi is not None:
+            _begin_wsgi()
+        return worker
+
+    return make_worker
+
+
 if LISTENERS and SERVER == "granian":
     _use_own_listeners()
+if WSGI and SERVER == "granian":
+    _begin_with_server()
+
+
+class _Receive:
+    """Granian's `receive` of a request, for apps that call it several times at once, or cancel a call.
+
+    By itself Granian 2.8 answers a second call with `http.disconnect` although the client is there, and loses a message
+    when the call that waits for it is cancelled. An app that asks whether its client is still there does both
+    (Starlette's `is_disconnected`, and Server-Sent Events below a middleware).
+    """
+
+    __slots__ = ("_receive", "_lock", "_is_waiting", "_message", "_waiter")
+
+    def __init__(self, receive):
+        self._receive = receive
+        self._lock = self._message = self._waiter = None
+        self._is_waiting = False
+
+    def __call__(self):
+        if self._lock is None:
+            import asyncio
+
+            self._lock = asyncio.Lock()
+        return self._next()
+
+    async def _next(self):
+        async with self._lock:
+            if self._message is None and not self._is_waiting:
+                coming = self._receive()
+                if not hasattr(coming, "add_done_callback"):
+                    return await coming
+                self._is_waiting = True
+                coming.add_done_callback(self._came, context=None)
+            if self._message is None:
+                import asyncio
+
+                # Cancelling this call leaves the message to the next one.
+                self._waiter = asyncio.get_running_loop().create_future()
+                await self._waiter
+            message, self._message = self._message, None
+            return message.result()
+
+    def _came(self, message):
+        self._is_waiting, self._message = False, message
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

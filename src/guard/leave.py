@@ -53,7 +53,8 @@ class _Stream:
     """An open event stream or WebSocket."""
 
     __slots__ = tuple(
-        "over _finished _send _last _task _opaque _tail _sending _due _timers _farewell _pending _cancelled".split()
+        "over passed_on _finished _send _last _task _opaque _tail _sending _due _timers _farewell _pending"
+        " _cancelled".split()
     )
 
     def __init__(self, send, last, task, opaque=False):
@@ -63,6 +64,8 @@ class _Stream:
         # In a compressed stream the end of an event cannot be seen, so each chunk counts as complete.
         self._opaque, self._tail = opaque, b""
         self._sending, self._due, self._timers = 0, False, ()
+        # How many messages have gone through it.
+        self.passed_on = 0
         self._farewell = self._pending = None
         self._cancelled = False
 
@@ -74,6 +77,7 @@ class _Stream:
         if body and not self._opaque:
             self._tail = (self._tail + bytes(body[-4:]))[-4:]
         self._sending += 1
+        self.passed_on += 1
         try:
             await self._send(message)
         finally:
@@ -91,6 +95,7 @@ class _Stream:
         import asyncio
 
         pending = receive()
+        self.passed_on += 1
         if hasattr(pending, "cancel"):
             # Granian cannot close a WebSocket while a receive is pending.
             self._pending = pending

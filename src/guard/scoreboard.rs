@@ -1,19 +1,25 @@
 //! The scoreboard: what the workers of one generation report, in memory that they share with us.
 //!
-//! One per generation, in a memory file: it needs no writable directory, and is gone with the last process that has
-//! it. Forked workers inherit its descriptor; spawned ones open it through `/proc/MAIN/fd/N`.
+//! One per generation, in a memory file: it needs no writable directory, and disappears with the last process that has
+//! it open. Forked workers inherit its descriptor; spawned ones open it through `/proc/MAIN/fd/N`.
 //!
-//! A header, then the slots, each of two cache lines, then room for a text (its length in a word, then the text in
-//! UTF-8): why the app could not be loaded, which the failing process writes before it ends. Every field is one aligned
+//! A header, then the slots, each of two cache lines; then for each slot what its owner has counted, so that the part that
+//! changes with each request stays small; then for each slot its owner's [`report`]; then room for a text (its length in a
+//! word, then the text in UTF-8): why the app could not be loaded, which the failing process writes before it ends. Every
+//! field of a slot is one aligned
 //! word that one process writes (the owner of the slot) and others read, so a torn read can only mix an older with a
 //! newer field of the same worker, which is no worse than having read a moment earlier or later. All numbers are in the
 //! byte order of the machine.
 //!
-//! A worker owns a slot by a POSIX record lock on its 128 bytes. The kernel lets go of the lock when the process ends,
-//! however it ends, so a slot can neither leak nor have two owners, and nobody has to free it. What the last owner
-//! wrote stays until the next one begins, so readers must know which processes are alive.
+//! A worker owns a slot by a POSIX record lock on its 128 bytes. The kernel releases the lock when the process ends,
+//! however it ends, so a slot can neither leak nor have two owners, and need not be freed. What the last owner wrote
+//! stays until the next one begins, so readers must know which processes are alive.
 //!
 //! `board.py` is the other end, and has the same numbers.
+
+mod counts;
+pub mod durations;
+pub mod report;
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::os::fd::BorrowedFd;
@@ -23,14 +29,14 @@ use nix::unistd::Pid;
 
 use crate::sys::shared::SharedMemory;
 
-/// The first eight bytes, as they stand in memory.
+/// The first eight bytes, as they are in memory.
 pub const MAGIC: [u8; 8] = *b"MCPLGRD1";
-/// Of the layout.
-pub const VERSION: u32 = 2;
+/// The version of the layout.
+pub const VERSION: u32 = 3;
 /// The size of the header, and of each slot: two cache lines, which processors fetch together.
 pub const SLOT: usize = 128;
 
-/// The room for the text at the end, the word with its length included.
+/// The space for the text at the end, including the field for its length.
 pub const TEXT: usize = 1024;
 
 /// Offsets in the header, in bytes.
@@ -40,11 +46,11 @@ mod header {
     pub const SLOTS: usize = 12;
     pub const GENERATION: usize = 16;
     pub const LAUNCHER: usize = 20;
-    /// A long word that the launcher writes: see [`super::Scoreboard::retire`].
+    /// Eight bytes that the launcher writes: see [`super::Scoreboard::retire`].
     pub const LEAVE_BY: usize = 24;
-    /// A word that goes with it.
+    /// Four bytes that belong to it.
     pub const SPREAD: usize = 32;
-    // A word at 36 is the workers' own: whether one of them has more in flight than its limit.
+    // Offset 36 belongs to the workers: whether one of them has more in flight than its limit.
 }
 
 /// Offsets in a slot, in bytes.
@@ -65,14 +71,19 @@ mod slot {
     pub const TURNS: usize = 68;
     pub const LISTENER: usize = 72;
     pub const LIMIT: usize = 76;
-    /// A long word that the launcher writes.
+    /// Eight bytes that the launcher writes.
     pub const LEAVE_BY: usize = 80;
-    /// A word that goes with it.
+    /// Four bytes that belong to it.
     pub const SPREAD: usize = 88;
     // Then the requests in flight that are exempt from the limit; only workers look at them.
-    /// A long word.
+    /// Eight bytes.
     pub const MAX_REQUESTS: usize = 96;
     // Then the clients that have been accepted and have not asked yet; only workers look at them.
+    pub const TIMED: usize = 108;
+    /// Eight bytes.
+    pub const SQUARES: usize = 112;
+    pub const LATENCY: usize = 120;
+    pub const STUCK: usize = 124;
 }
 
 /// Bits of a slot's flags.
@@ -80,43 +91,46 @@ mod flag {
     pub const TRACEBACK_ON_ABORT: u32 = 1;
     pub const NO_LIFESPAN: u32 = 2;
     pub const COUNTS_CONNECTIONS: u32 = 4;
+    pub const WARMING_UP: u32 = 8;
+    pub const MAY_SPIN: u32 = 16;
 }
 
-/// Where a worker accepts clients, as far as it tells.
+/// Where a worker accepts clients, as far as it reports that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepts {
-    /// It does not yet, or shares a socket with the others.
-    Untold,
-    /// On a socket of its own from the launcher: which of those that its generation inherited, counted from 0.
+    /// It has not reported it yet, or shares a socket with the others.
+    Unknown,
+    /// On a socket of its own from the launcher: the index of the one among those that its generation inherited, from
+    /// 0.
     Lent(usize),
     /// On one that its server opened for it.
     Own,
 }
 
 impl From<u32> for Accepts {
-    /// The word that stands in the slot: the number counted from 1, 0 for none.
+    /// The value in the slot: the index counted from 1, 0 for none.
     fn from(word: u32) -> Self {
         match word {
-            0 => Self::Untold,
+            0 => Self::Unknown,
             u32::MAX => Self::Own,
             number => Self::Lent(number as usize - 1),
         }
     }
 }
 
-/// How far a worker has got.
+/// The state of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// It has its slot, and its app is starting up.
     Starting,
     /// Its app has started.
     Ready,
-    /// It was told to end.
+    /// It was asked to end.
     Stopping,
 }
 
 impl State {
-    /// The state in a word.
+    /// The state in one word.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -127,46 +141,62 @@ impl State {
     }
 }
 
-/// What a worker says of itself.
+/// What a worker reports.
+#[allow(clippy::struct_excessive_bools, reason = "each is a bit that the worker sets")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
-    /// Its process, as it sees itself. To be checked before it is signalled: any process of the generation can write.
+    /// Which slot it is.
+    pub(crate) index: usize,
+    /// Its process, as it sees itself. Check it before a signal is sent: any process of the generation can write here.
     pub pid: Pid,
-    /// How far it has got.
+    /// Its state.
     pub state: State,
+    /// Whether its app has started, but has not yet answered the requests that make it ready.
+    pub is_warming_up: bool,
     /// When it took the slot, on the kernel's monotonic clock (`CLOCK_MONOTONIC`, which Python's
     /// `time.monotonic_ns()` reads).
     pub claimed: Duration,
     /// When its event loop last ran a timer, on the same clock.
     pub heartbeat: Duration,
-    /// Requests that it is working on and that count.
+    /// Requests in progress that count.
     pub in_flight: u32,
-    /// The most that there ever were at a time.
+    /// The highest number of them so far.
     pub high_water: u32,
-    /// Requests that it has finished, refused ones not counted. Brought up to date with the heartbeat.
+    /// Requests that it has finished, without refused ones. Updated with the heartbeat.
     pub served: u64,
     /// Requests, streams and web sockets that it refused.
     pub rejected: u64,
-    /// By how much its event loop was late the last time.
+    /// The latest lag of its event loop.
     pub lag: Duration,
-    /// By how much at most.
+    /// The highest lag.
     pub most_lag: Duration,
     /// Event streams and web sockets that are open.
     pub streams: u32,
-    /// Connections that it has open, if its server tells.
+    /// Connections that it has open, if its server reports them.
     pub connections: Option<u32>,
-    /// How often its event loop has looked for new clients. It moves while the loop turns and clients come.
+    /// How often its event loop has looked for new clients. It increases while the loop runs and clients come.
     pub turns: u32,
     /// Where it accepts clients.
     pub accepts: Accepts,
-    /// How many requests it may have in flight at present, if that is limited.
+    /// How many requests it may have in flight at the moment, if that is limited.
     pub limit: Option<NonZeroU32>,
+    /// Requests that have ended and were timed: those that count, if their limit adapts. Updated with the heartbeat;
+    /// wraps around, as do the two sums.
+    pub timed: u32,
+    /// The sum of their latencies in hundredths of a millisecond.
+    pub latency: u32,
+    /// The sum of the squares of these, in square microseconds.
+    pub squares: u64,
     /// After how many requests it is to be replaced; 0 for never.
     pub max_requests: u64,
-    /// Whether the launcher has told it to leave.
+    /// Requests that should have ended, because they have taken longer than they may, and have not.
+    pub stuck: u32,
+    /// Whether the launcher has asked it to leave.
     pub is_leaving: bool,
     /// Whether SIGABRT makes it write where it is (Python's faulthandler).
     pub traceback_on_abort: bool,
+    /// Whether it has nothing to do and uses a processor all the same. It repeats that at a regular interval.
+    pub may_spin: bool,
     /// Whether its server speaks no lifespan protocol with the app, so that its first request is the first sign of
     /// life.
     pub no_lifespan: bool,
@@ -177,8 +207,10 @@ impl Slot {
     /// For tests: a worker that has written nothing but its process and its state.
     pub(crate) const fn blank(pid: Pid, state: State) -> Self {
         Self {
+            index: 0,
             pid,
             state,
+            is_warming_up: false,
             claimed: Duration::ZERO,
             heartbeat: Duration::ZERO,
             in_flight: 0,
@@ -190,11 +222,16 @@ impl Slot {
             streams: 0,
             connections: None,
             turns: 0,
-            accepts: Accepts::Untold,
+            accepts: Accepts::Unknown,
             limit: None,
+            timed: 0,
+            latency: 0,
+            squares: 0,
             max_requests: 0,
+            stuck: 0,
             is_leaving: false,
             traceback_on_abort: false,
+            may_spin: false,
             no_lifespan: false,
         }
     }
@@ -208,14 +245,15 @@ pub struct Scoreboard {
 }
 
 impl Scoreboard {
-    /// A scoreboard for a generation of so many workers. There are more slots than that: a server may start a
-    /// worker's successor before the worker ends, and may be told to have more.
+    /// A scoreboard for a generation of this many workers. There are more slots than that: a server may start a
+    /// worker's successor before the worker ends, and the number of workers can be raised.
     ///
     /// # Errors
-    /// When the kernel has no memory or descriptor for it, or forbids memory files.
+    /// If the kernel has no memory or descriptor for it, or forbids memory files.
     pub fn new(generation: u32, workers: u32) -> nix::Result<Self> {
         let slots = 4 * workers as usize + 16;
-        let length = NonZeroUsize::new(SLOT * (slots + 1) + TEXT).ok_or(nix::errno::Errno::EINVAL)?;
+        let length = NonZeroUsize::new(SLOT * (slots + 1) + (counts::SIZE + report::SPACE) * slots + TEXT)
+            .ok_or(nix::errno::Errno::EINVAL)?;
         let memory = SharedMemory::new(length)?;
         memory.set_word(header::VERSION, VERSION);
         memory.set_word(header::SLOTS, u32::try_from(slots).unwrap_or(u32::MAX));
@@ -231,8 +269,8 @@ impl Scoreboard {
         self.memory.descriptor()
     }
 
-    /// What all that ever took a slot say, the dead among them: a slot keeps what its last owner wrote. Of two slots
-    /// with the same process number the one that was taken later counts.
+    /// The reports of all processes that ever took a slot, including those that have ended: a slot keeps what its last
+    /// owner wrote. Of two slots with the same process number, the one that was taken later counts.
     #[must_use]
     pub fn slots(&self) -> Vec<Slot> {
         let mut slots: Vec<Slot> = (0..self.slots).filter_map(|index| self.slot(index)).collect();
@@ -241,9 +279,9 @@ impl Scoreboard {
         slots
     }
 
-    /// Tells all workers that their generation is leaving: until when (on the clock of [`now`]) they may finish what they
-    /// have, and over how much time they part from their clients. [`Duration::ZERO`] takes that back, except for what
-    /// was closed already.
+    /// Tells all workers that their generation is stopping: until when (on the clock of [`now`]) they may finish their
+    /// requests, and over how much time they close their connections. [`Duration::ZERO`] takes that back, except for
+    /// connections that are closed already.
     ///
     /// Those that take a slot later find it in the header, the others in their slots, where they look all the time.
     pub fn retire(&self, leave_by: Duration, spread: Duration) {
@@ -252,14 +290,31 @@ impl Scoreboard {
         (0..self.slots).for_each(|index| self.retire_slot(index, leave_by, spread));
     }
 
-    /// Tells one worker the same, if it has a slot.
+    /// Asks one worker to leave in the same way, if it has a slot.
     pub fn retire_worker(&self, pid: Pid, leave_by: Duration, spread: Duration) {
-        let newest = (0..self.slots)
-            .filter_map(|index| self.slot(index).filter(|slot| slot.pid == pid).map(|slot| (slot.claimed, index)))
-            .max();
-        if let Some((_, index)) = newest {
+        if let Some(index) = self.newest(pid) {
             self.retire_slot(index, leave_by, spread);
         }
+    }
+
+    /// Changes how many requests a worker may have in flight, if it has a slot.
+    pub fn set_limit(&self, pid: Pid, limit: u32) {
+        if let Some(index) = self.newest(pid) {
+            self.memory.set_word(SLOT * (index + 1) + slot::LIMIT, limit);
+        }
+    }
+
+    /// How many slots it has.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.slots
+    }
+
+    /// The index of the slot that a process took last.
+    #[must_use]
+    pub fn newest(&self, pid: Pid) -> Option<usize> {
+        let slots = (0..self.slots).filter_map(|index| self.slot(index).map(|slot| (slot, index)));
+        slots.filter(|(slot, _)| slot.pid == pid).max_by_key(|(slot, _)| slot.claimed).map(|(_, index)| index)
     }
 
     fn retire_slot(&self, index: usize, leave_by: Duration, spread: Duration) {
@@ -268,15 +323,29 @@ impl Scoreboard {
         self.memory.set_long(at + slot::LEAVE_BY, nanoseconds(leave_by));
     }
 
-    /// Why the app could not be loaded or started, in one line, as the process that failed last put it.
+    /// Why the app could not be loaded or started, in one line, as the process that failed last reported it.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
-        let start = SLOT * (self.slots + 1);
-        let length = (self.memory.word(start) as usize).min(TEXT - 4);
-        let words = (0..length.div_ceil(4)).map(|index| self.memory.word(start + 4 + 4 * index).to_ne_bytes());
-        let bytes: Vec<u8> = words.flatten().take(length).collect();
+        let bytes = self.text(self.space(self.slots), TEXT);
         let text: String = String::from_utf8_lossy(&bytes).chars().filter(|letter| !letter.is_control()).collect();
         Some(text).filter(|text| !text.is_empty())
+    }
+
+    /// The text in a space that begins with its length.
+    fn text(&self, start: usize, space: usize) -> Vec<u8> {
+        let length = (self.memory.word(start) as usize).min(space - 4);
+        let words = (0..length.div_ceil(4)).map(|index| self.memory.word(start + 4 + 4 * index).to_ne_bytes());
+        words.flatten().take(length).collect()
+    }
+
+    /// As a process of the generation that writes anything, into the slot with this index or into the text after them.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn overwrite(&self, index: usize, bytes: &[u8]) {
+        let at = SLOT * (index.min(self.slots) + 1);
+        for (word, bytes) in bytes.chunks_exact(4).enumerate() {
+            let value = u32::from_ne_bytes(bytes.try_into().unwrap_or_default());
+            self.memory.set_word(at + 4 * word, value);
+        }
     }
 
     fn slot(&self, index: usize) -> Option<Slot> {
@@ -293,8 +362,10 @@ impl Scoreboard {
         };
         let flags = word(slot::FLAGS);
         Some(Slot {
+            index,
             pid: Pid::from_raw(pid),
             state,
+            is_warming_up: state == State::Starting && flags & flag::WARMING_UP != 0,
             claimed: Duration::from_nanos(long(slot::CLAIMED)),
             heartbeat: Duration::from_nanos(long(slot::HEARTBEAT)),
             in_flight: word(slot::IN_FLIGHT),
@@ -308,9 +379,14 @@ impl Scoreboard {
             turns: word(slot::TURNS),
             accepts: Accepts::from(word(slot::LISTENER)),
             limit: NonZeroU32::new(word(slot::LIMIT)),
+            timed: word(slot::TIMED),
+            latency: word(slot::LATENCY),
+            squares: long(slot::SQUARES),
             max_requests: long(slot::MAX_REQUESTS),
+            stuck: word(slot::STUCK),
             is_leaving: long(slot::LEAVE_BY) != 0,
             traceback_on_abort: flags & flag::TRACEBACK_ON_ABORT != 0,
+            may_spin: flags & flag::MAY_SPIN != 0,
             no_lifespan: flags & flag::NO_LIFESPAN != 0,
         })
     }
@@ -324,7 +400,7 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The time on the clock that workers stamp their slots with.
+/// The time on the clock that workers use for their slots.
 #[must_use]
 pub fn now() -> Duration {
     use nix::time::{ClockId, clock_gettime};
@@ -332,72 +408,4 @@ pub fn now() -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn write(board: &Scoreboard, index: usize, pid: u32, state: u32, claimed: u64) {
-        let at = SLOT * (index + 1);
-        board.memory.set_word(at + slot::PID, pid);
-        board.memory.set_word(at + slot::STATE, state);
-        board.memory.set_long(at + slot::CLAIMED, claimed);
-    }
-
-    #[test]
-    fn a_new_one_has_no_workers() {
-        assert_eq!(Scoreboard::new(1, 2).unwrap().slots(), []);
-    }
-
-    #[test]
-    fn of_a_number_that_was_used_twice_the_later_worker_counts() {
-        let board = Scoreboard::new(1, 2).unwrap();
-        write(&board, 0, 7, 3, 100);
-        write(&board, 3, 7, 1, 200);
-        write(&board, 5, 9, 2, 150);
-        let found: Vec<_> = board.slots().iter().map(|slot| (slot.pid.as_raw(), slot.state)).collect();
-        assert_eq!(found, [(7, State::Starting), (9, State::Ready)]);
-    }
-
-    #[test]
-    fn what_a_failing_process_wrote_is_read_as_one_line() {
-        use std::os::fd::AsRawFd;
-        let board = Scoreboard::new(1, 2).unwrap();
-        assert_eq!(board.failure(), None);
-        let path = format!("/proc/{}/fd/{}", std::process::id(), board.descriptor().as_raw_fd());
-        let script = "import os, struct, sys\n\
-            file = os.open(sys.argv[1], os.O_RDWR)\n\
-            text = 'no module\\nnamed é'.encode()\n\
-            end = os.fstat(file).st_size\n\
-            os.pwrite(file, struct.pack('I', len(text)) + text, end - 1024)\n";
-        assert!(std::process::Command::new("python3").args(["-c", script, &path]).status().unwrap().success());
-        assert_eq!(board.failure().as_deref(), Some("no modulenamed é"));
-        board.memory.set_word(SLOT * (board.slots + 1), u32::MAX);
-        assert!(board.failure().is_some_and(|text| text.len() <= TEXT));
-    }
-
-    #[test]
-    fn one_worker_or_all_of_them_are_told_to_leave() {
-        let board = Scoreboard::new(1, 2).unwrap();
-        write(&board, 0, 7, 2, 1);
-        write(&board, 1, 9, 2, 1);
-        let told = |index: usize| board.memory.long(SLOT * (index + 1) + slot::LEAVE_BY);
-        let (by, spread) = (Duration::from_secs(5), Duration::from_millis(1500));
-        board.retire_worker(Pid::from_raw(9), by, spread);
-        board.retire_worker(Pid::from_raw(11), by * 2, spread);
-        assert_eq!([told(0), told(1)], [0, 5_000_000_000]);
-        assert_eq!(board.memory.word(SLOT * 2 + slot::SPREAD), 1500);
-        board.retire(Duration::from_nanos(3), spread);
-        assert_eq!([told(0), told(1), board.memory.long(header::LEAVE_BY)], [3; 3]);
-        assert_eq!(board.memory.word(header::SPREAD), 1500);
-        board.retire(Duration::ZERO, Duration::ZERO);
-        assert_eq!([told(0), told(1), board.memory.long(header::LEAVE_BY)], [0; 3]);
-    }
-
-    #[test]
-    fn nonsense_in_a_slot_is_no_worker() {
-        let board = Scoreboard::new(1, 2).unwrap();
-        write(&board, 0, u32::MAX, 2, 1);
-        write(&board, 1, 5, 77, 1);
-        write(&board, 2, 0, 2, 1);
-        assert_eq!(board.slots(), []);
-    }
-}
+mod tests;

@@ -1,20 +1,20 @@
-//! The working directory that `APP_ROOT` names, and what speaks against it.
+//! The working directory that `APP_ROOT` names, and why it may not be used.
 
 use std::path::Path;
 
-/// What became of `APP_ROOT`.
+/// The outcome for `APP_ROOT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AppRoot {
     /// It is the working directory, or it is not set.
     Taken,
-    /// The app is in the current directory and not there.
+    /// The app is in the current directory, but not in `APP_ROOT`.
     Left,
-    /// It cannot be the working directory, and why.
+    /// It cannot be the working directory, for this reason.
     Unusable(&'static str),
 }
 
 impl AppRoot {
-    /// Looks at the directory. Images that set `APP_ROOT` for themselves keep the app in a folder below it, which is
+    /// Looks at the directory. Images that set `APP_ROOT` themselves may have the app in a folder below it, which is
     /// the current directory.
     #[must_use]
     pub fn look(app_root: Option<&Path>, current: &Path, app: &str) -> Self {
@@ -33,7 +33,7 @@ impl AppRoot {
     }
 }
 
-/// Whether a directory has the module, or the package or the file that it is.
+/// Whether a directory has the module, as a package or a file.
 fn has(directory: &Path, module: &str) -> bool {
     if module.contains('/') {
         let path = directory.join(module);

@@ -19,13 +19,13 @@ pub(super) enum Interface {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Cgroup {
     pub(super) interface: Interface,
-    /// Their directories, from the process's own up to the top of what is mounted.
+    /// Their directories, from the process's own up to the highest one that is mounted.
     pub(super) levels: Vec<PathBuf>,
 }
 
 impl Cgroup {
-    /// The values of a file, own group first. Not every level has every file: the root has no limits, and a
-    /// controller may be off further down.
+    /// The values of a file, own group first. Not every level has every file: the root has no limits, and a controller
+    /// may be off further down.
     pub(super) fn values<'a>(
         &'a self,
         root: &'a Root,
@@ -39,12 +39,12 @@ impl Cgroup {
     }
 }
 
-/// What `/proc/self/cgroup` and the mount table say.
+/// The contents of `/proc/self/cgroup` and of the mount table.
 #[derive(Debug, Default)]
 pub(super) struct Cgroups {
     memberships: Vec<Membership>,
     mounts: Vec<Mount>,
-    /// Whether the kernel did not say, which differs from having no cgroups.
+    /// Whether these could not be read, which differs from having no cgroups.
     unknown: bool,
 }
 
@@ -77,9 +77,15 @@ impl Cgroups {
                 String::new()
             })
         };
-        let memberships = table("/proc/self/cgroup").lines().filter_map(membership).collect();
-        let mounts = table("/proc/self/mountinfo").lines().filter_map(mount).collect();
-        Self { memberships, mounts, unknown }
+        let tables = Self::parse(&table("/proc/self/cgroup"), &table("/proc/self/mountinfo"));
+        Self { unknown, ..tables }
+    }
+
+    /// From the contents of both files.
+    pub(super) fn parse(cgroup: &str, mountinfo: &str) -> Self {
+        let memberships = cgroup.lines().filter_map(membership).collect();
+        let mounts = mountinfo.lines().filter_map(mount).collect();
+        Self { memberships, mounts, unknown: false }
     }
 
     /// The groups through which `controller` (`cpu`, `memory`) limits this process.
@@ -121,7 +127,7 @@ impl Mount {
     /// The directories of the group `path` and of its parents, if the mount shows them.
     fn levels(&self, path: &Path) -> Option<Vec<PathBuf>> {
         let below = path.strip_prefix(&self.root).ok()?;
-        // Both names are relative to the root of our namespace; what lies outside cannot be followed.
+        // Both names are relative to the root of our namespace; a group outside of it cannot be found.
         if below.components().any(|part| part == Component::ParentDir) {
             return None;
         }
@@ -189,7 +195,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is mounted, the walk ends at the mount point.
+        /// Whatever is mounted, the search ends at the mount point.
         #[test]
         fn the_walk_stays_within_the_mount(
             above in prop::collection::vec("[a-c]{1,2}", 0..3),

@@ -1,4 +1,4 @@
-//! Gunicorn's configuration file: what its text says, and where the app is by it.
+//! Gunicorn's configuration file: what its text says, and the app that it names.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -28,7 +28,7 @@ pub(super) fn settings(query: &Query, python: &Python, path_files: &[PathBuf]) -
     is_text.then(|| Assignments::read(&python_source::read(&file)))
 }
 
-/// Looks for the app, where Gunicorn would with this configuration.
+/// Looks for the app where Gunicorn would with this configuration.
 pub(super) fn app(
     query: &Query,
     said: Option<&Assignments>,
@@ -41,14 +41,14 @@ pub(super) fn app(
     app::app(&name, &ImportPath::new(directories(query, said), query, python, path_files), path)
 }
 
-/// The directories that Gunicorn puts first on the import path: `pythonpath`, the last one foremost, then `chdir`.
+/// The directories that Gunicorn puts first on the import path: `pythonpath`, the last one first, then `chdir`.
 fn directories(query: &Query, said: Option<&Assignments>) -> Vec<PathBuf> {
-    let told = |told: Option<String>, name| told.or_else(|| said.and_then(|said| text(said, name)));
+    let set = |set: Option<String>, name| set.or_else(|| said.and_then(|said| text(said, name)));
     let start = query.working_directory();
     let chdir = query.gunicorn_directory.as_ref().map(|path| path.to_string_lossy().into_owned());
-    let chdir = told(chdir, "chdir").map(|path| start.join(path));
+    let chdir = set(chdir, "chdir").map(|path| start.join(path));
     let base = chdir.clone().unwrap_or(start);
-    let added = told(query.gunicorn_python_path.clone(), "pythonpath").unwrap_or_default();
+    let added = set(query.gunicorn_python_path.clone(), "pythonpath").unwrap_or_default();
     let added = added.split(',').filter(|path| !path.is_empty()).rev().map(|path| base.join(path));
     added.chain(chdir).collect()
 }

@@ -1,13 +1,13 @@
-//! What tells one launcher on a machine from another: the address that it serves.
+//! What distinguishes one launcher on a machine from another: the address that it serves.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// What the names of a launcher's files begin with.
+/// The prefix of a launcher's file names.
 const PREFIX: &str = "mcp-launch-";
-/// Stands in the place of an IP address where a Unix socket is served.
+/// Used instead of an IP address for a Unix socket.
 const UNIX: &str = "unix";
 
 /// The address that a launcher serves. Its lock and its control socket are named after it.
@@ -26,7 +26,7 @@ impl Instance {
         Self::Tcp(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
 
-    /// A launcher that serves a Unix socket: the same one for every way to write its path.
+    /// A launcher that serves a Unix socket: the same for every way to write its path.
     #[must_use]
     pub fn unix(path: &Path) -> Self {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -47,7 +47,7 @@ impl Instance {
         }
     }
 
-    /// Reads what [`Self::file_stem`] wrote; none for any other name.
+    /// Parses what [`Self::file_stem`] wrote; none for any other name.
     #[must_use]
     pub fn from_file_stem(stem: &str) -> Option<Self> {
         let (address, port) = stem.strip_prefix(PREFIX)?.rsplit_once('-')?;
@@ -60,7 +60,7 @@ impl Instance {
         (found.file_stem() == stem).then_some(found)
     }
 
-    /// The instance on all addresses of its family, which cannot be there beside one on a single address.
+    /// The instance on all addresses of its family, which excludes one on a single address.
     #[must_use]
     pub fn on_all_addresses(&self) -> Option<Self> {
         let Self::Tcp(address) = self else { return None };
@@ -81,7 +81,7 @@ impl fmt::Display for Instance {
     }
 }
 
-/// FNV-1a: the same in every version of this program, which the standard library's hash is not.
+/// FNV-1a: it is the same in every version of this program, unlike the standard library's hash.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -50,9 +50,9 @@ pub(super) fn memory_use(root: &Root, cgroups: &Cgroups, notes: &mut Vec<String>
     cgroup.levels.iter().filter_map(|level| read(level)).collect()
 }
 
-/// What the kernel gives up when memory is short, by `memory.stat`: page cache, used lately or not, as long as no process
-/// has it mapped, and caches of its own (version 1 does not tell how much of these).
-fn reclaimable(interface: Interface, stat: &str) -> u64 {
+/// What the kernel can reclaim when memory is short, according to `memory.stat`: page cache, recently used or not,
+/// unless a process has it mapped, and the kernel's own caches (version 1 does not show how much of these).
+pub(super) fn reclaimable(interface: Interface, stat: &str) -> u64 {
     // In version 1 the plain names cover only the group itself, in version 2 also its descendants.
     let [inactive, active, mapped, slab] = match interface {
         Interface::V1 => ["total_inactive_file", "total_active_file", "total_mapped_file", "slab_reclaimable"],
@@ -62,18 +62,18 @@ fn reclaimable(interface: Interface, stat: &str) -> u64 {
         let found = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok());
         found.unwrap_or(0_u64)
     };
-    // Programs and libraries that run are mapped; of what has not been used lately that may be given up, too.
-    let unmapped = (value(inactive) + value(active)).saturating_sub(value(mapped));
-    unmapped.max(value(inactive)) + value(slab)
+    // Programs and libraries that run are mapped; of these, too, what has not been used lately can be reclaimed.
+    let unmapped = value(inactive).saturating_add(value(active)).saturating_sub(value(mapped));
+    unmapped.max(value(inactive)).saturating_add(value(slab))
 }
 
-/// The counter of the processes in our memory cgroup that the kernel killed for lack of memory. It says how many, not
+/// The counter of the processes in our memory cgroup that the kernel killed for lack of memory. It shows how many, not
 /// which.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OomKills(PathBuf);
 
 impl OomKills {
-    /// Where the counter is; none without a memory cgroup, or if it has no counter (version 1 before Linux 4.13).
+    /// The file of the counter; none without a memory cgroup, or if it has no counter (version 1 before Linux 4.13).
     pub(super) fn find(root: &Root, cgroups: &Cgroups, notes: &mut Vec<String>) -> Option<Self> {
         let cgroup = cgroups.of("memory", notes)?;
         let file = match cgroup.interface {
@@ -92,7 +92,7 @@ impl OomKills {
 }
 
 /// `oom_kill` in `memory.events`, `Documentation/admin-guide/cgroup-v2.rst`, and in version 1's `memory.oom_control`.
-fn kills(text: &str) -> Option<u64> {
+pub(super) fn kills(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
 

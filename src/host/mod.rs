@@ -1,28 +1,34 @@
 //! The facts about this machine: the only reader of cgroups, `PATH`, interpreters and versions.
 //!
-//! [`probe`] looks once and returns plain data, from which the plan is made without looking again. It starts no
-//! process and never fails: what cannot be read becomes a note, and the limit concerned counts as not set.
+//! [`probe`] looks once and returns plain data, from which the plan is made without looking again. It starts no process
+//! and never fails: what cannot be read becomes a note, and the limit concerned counts as not set.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+mod activation;
 mod app;
 mod app_root;
 mod cgroup;
 mod cpu;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod gunicorn;
 mod instance;
+mod limit_files;
 mod limits;
 mod memory;
 pub mod python;
 mod python_source;
 mod query;
+pub(crate) mod regular_file;
 mod root;
 mod runtime;
 mod search;
 mod version;
 
+pub use activation::{Activation, PassedSocket};
 pub use app_root::AppRoot;
 pub use instance::Instance;
 pub use memory::OomKills;
@@ -64,6 +70,7 @@ pub fn probe(query: &Query) -> Host {
         left_app_root: query.app_root.clone().filter(|_| query.leaves_app_root),
         app,
         limits: limits::limits(&root, &mut notes),
+        activation: Activation::None,
         memory_directory: limits::memory_directory(&root),
         gunicorn_config: query.gunicorn_config(),
         gunicorn_settings: gunicorn,
@@ -80,6 +87,15 @@ pub fn memory_use(root: &Path) -> Vec<MemoryUse> {
     let mut notes = Vec::new();
     let root = Root::new(root);
     memory::memory_use(&root, &Cgroups::read(&root, &mut notes), &mut notes)
+}
+
+/// The files that are written to when a limit changes from which the number of workers is computed. `root` is the
+/// directory that contains `/proc` and `/sys`.
+#[must_use]
+pub fn limit_files(root: &Path) -> Vec<PathBuf> {
+    let mut notes = Vec::new();
+    let root = Root::new(root);
+    limit_files::limit_files(&root, &Cgroups::read(&root, &mut notes), &mut notes)
 }
 
 /// The counter of processes that the kernel killed for lack of memory, if there is one.
@@ -104,17 +120,19 @@ pub struct Host {
     pub python: Python,
     /// What is known about the application without importing it.
     pub app: AppFacts,
-    /// `APP_ROOT`, where the server works in the current directory instead, which has the application.
+    /// `APP_ROOT`, if the server works in the current directory instead because the application is there.
     pub left_app_root: Option<PathBuf>,
-    /// Which protocol the objects of the application's module speak, as far as its text tells.
+    /// Which protocol the objects of the application's module speak, as far as its text shows.
     pub interfaces: BTreeMap<String, Interface>,
     /// Open files and the accept queue.
     pub limits: Limits,
+    /// The sockets that systemd passes to this process: they are looked at separately, when it starts.
+    pub activation: Activation,
     /// A directory in memory (tmpfs) for files that must never reach a disk.
     pub memory_directory: Option<PathBuf>,
     /// The Gunicorn configuration file that was found in the usual places.
     pub gunicorn_config: Option<PathBuf>,
-    /// What the configuration file that Gunicorn gets says, as far as its text tells; none without such a text.
+    /// What the configuration file that Gunicorn gets says, as far as its text shows; none without such a text.
     pub gunicorn_settings: Option<Assignments>,
     /// What could not be read and what was assumed instead, for the log and for `explain`.
     pub notes: Vec<String>,
@@ -170,7 +188,8 @@ pub struct MemoryUse {
     pub limit: u64,
     /// Everything charged to the group and its descendants, page cache included.
     pub current: u64,
-    /// What of that the kernel gives up when memory is short: page cache that no process has mapped, and caches of its own.
+    /// How much of that the kernel can reclaim when memory is short: page cache that no process has mapped, and its own
+    /// caches.
     pub reclaimable: u64,
 }
 
@@ -209,7 +228,7 @@ impl Python {
         }
     }
 
-    /// Whether a server is there, as a program or as a package.
+    /// Whether a server is installed, as a program or as a package.
     #[must_use]
     pub fn has(&self, server: &str) -> bool {
         *self.program(server) != Program::Missing || self.packages.contains_key(server)
@@ -234,16 +253,16 @@ pub struct Interpreter {
 /// A server's console script.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Program {
-    /// There and executable.
+    /// It exists and is executable.
     Found(PathBuf),
     /// It exists but cannot be used.
     NotExecutable {
-        /// Where.
+        /// Its path.
         path: PathBuf,
         /// "is a directory", "is not executable", …
         why: String,
     },
-    /// Not there.
+    /// It does not exist.
     #[default]
     Missing,
 }

@@ -1,11 +1,11 @@
-//! The input of the probe: where to look, and what was set.
+//! The input of the probe: where to look, and what has been set.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::Environment;
 
-/// Everything about the probe that is not the machine's own.
+/// Everything that the probe does not read from the machine itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
     /// The directory that contains `/proc` and `/sys`; `/` except in tests.
@@ -26,17 +26,17 @@ pub struct Query {
     pub python: Option<PathBuf>,
     /// The setting `app_root`.
     pub app_root: Option<PathBuf>,
-    /// Whether the server works in the current directory all the same.
+    /// Whether the server works in the current directory although `app_root` is set.
     pub leaves_app_root: bool,
     /// APP as it was written.
     pub app: Option<String>,
-    /// Whether somebody named it. Where nobody did, `wsgi_app` of Gunicorn's configuration file is the app.
+    /// Whether it was set explicitly. If not, `wsgi_app` of Gunicorn's configuration file is the app.
     pub app_is_named: bool,
     /// Gunicorn's configuration file.
     pub gunicorn_file: GunicornFile,
-    /// Where Gunicorn is told on its command line to work (`chdir`).
+    /// The working directory on Gunicorn's command line (`chdir`).
     pub gunicorn_directory: Option<PathBuf>,
-    /// What Gunicorn is told on its command line to add to the import path, separated by commas (`pythonpath`).
+    /// What Gunicorn's command line adds to the import path, separated by commas (`pythonpath`).
     pub gunicorn_python_path: Option<String>,
     /// Whether Granian's interpreter counts instead of Gunicorn's if `PATH` has both and they differ.
     pub prefer_granian: bool,
@@ -84,7 +84,7 @@ impl Query {
         self.app_root.as_ref().map(|root| self.cwd.join(root))
     }
 
-    /// The directory that the server will work in.
+    /// The server's working directory.
     pub(super) fn working_directory(&self) -> PathBuf {
         self.app_root().filter(|_| !self.leaves_app_root).unwrap_or_else(|| self.cwd.clone())
     }

@@ -1,4 +1,4 @@
-//! Where `/proc` and `/sys` are: at `/`, or in a tree of files that describes another machine.
+//! Where `/proc` and `/sys` are: at `/`, or in a directory tree that describes another machine.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -12,15 +12,19 @@ impl<'a> Root<'a> {
         Self(path)
     }
 
-    /// Whether this is the machine that we run on, which can also be asked by system call.
+    /// Whether this is the machine that we run on, which system calls can also describe.
     pub(super) fn is_live(&self) -> bool {
         self.0 == Path::new("/")
     }
 
+    /// The path here of a file on the described machine.
+    pub(super) fn path(&self, path: &Path) -> PathBuf {
+        self.0.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
     /// Reads a file by its name on the described machine.
     pub(super) fn read(&self, path: impl AsRef<Path>) -> io::Result<String> {
-        let path = path.as_ref();
-        let bytes = fs::read(self.0.join(path.strip_prefix("/").unwrap_or(path)))?;
+        let bytes = fs::read(self.path(path.as_ref()))?;
         Ok(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 

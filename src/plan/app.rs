@@ -11,7 +11,7 @@ use crate::settings::value::{App, Server};
 pub(super) struct AppTarget {
     /// The text for the server.
     pub text: String,
-    /// Whether Granian must be told that it is a factory. Gunicorn recognises one by the parentheses.
+    /// Whether Granian needs a flag because it is a factory. Gunicorn recognises one by the parentheses.
     pub factory: bool,
     pub is_gateway: bool,
 }
@@ -42,7 +42,7 @@ pub(super) fn target(setting: &Setting<App>, facts: &AppFacts, server: Server, f
     target
 }
 
-/// What a server takes where no attribute is named: Gunicorn `application`, Granian `app`, else the other.
+/// The default attribute: Gunicorn takes `application`, Granian `app`, and if there is only the other one, that.
 fn guessed<'a>(app: &App, facts: &'a AppFacts, server: Server, findings: &mut Findings) -> &'a str {
     let first = match server {
         Server::Gunicorn => "application",
@@ -50,7 +50,7 @@ fn guessed<'a>(app: &App, facts: &'a AppFacts, server: Server, findings: &mut Fi
     };
     let defined = |name: &str| facts.attributes.iter().any(|attribute| attribute == name);
     if !defined(first) {
-        // `app`, too, where the text of the module does not tell.
+        // Also `app` if the text of the module does not show it.
         return facts.attributes.first().map_or("app", String::as_str);
     }
     if let Some(other) = facts.attributes.iter().find(|attribute| *attribute != first) {
@@ -61,13 +61,25 @@ fn guessed<'a>(app: &App, facts: &'a AppFacts, server: Server, findings: &mut Fi
     first
 }
 
-/// The protocol that the application speaks, if its module's text tells. What a module `wsgi` has is WSGI, as Django
-/// and Flask have it, unless its text says otherwise.
-pub(super) fn interface(app: &AppTarget, host: &Host) -> Option<Interface> {
+/// The protocol that the application speaks, if its module's text shows it.
+pub(super) fn shown_interface(app: &AppTarget, host: &Host) -> Option<Interface> {
+    if app.is_gateway {
+        return Some(Interface::Asgi);
+    }
+    let (_, attribute) = app.text.split_once(':')?;
+    host.interfaces.get(attribute).copied().filter(|_| !is_factory(app, attribute))
+}
+
+/// The protocol to serve the application by if none is set: the one that its text shows, else WSGI for a module `wsgi`,
+/// as Django names it. The name proves nothing, so nothing is refused because of it.
+pub(super) fn presumed_interface(app: &AppTarget, host: &Host) -> Option<Interface> {
     let (module, attribute) = app.text.split_once(':')?;
-    let is_named_so = module.rsplit('.').next() == Some("wsgi");
-    let told = host.interfaces.get(attribute).copied();
-    told.or(is_named_so.then_some(Interface::Wsgi)).filter(|_| !app.factory && !attribute.contains('('))
+    let is_named_so = module.rsplit('.').next() == Some("wsgi") && !is_factory(app, attribute);
+    shown_interface(app, host).or(is_named_so.then_some(Interface::Wsgi))
+}
+
+fn is_factory(app: &AppTarget, attribute: &str) -> bool {
+    app.factory || attribute.contains('(')
 }
 
 #[cfg(test)]
@@ -93,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn where_both_are_there_each_server_takes_its_own_and_that_is_said() {
+    fn where_both_are_there_each_server_takes_its_own_and_that_is_reported() {
         let both = AppFacts { attributes: vec!["app".into(), "application".into()], ..known() };
         let (gunicorn, findings) = of("my.app", Server::Gunicorn, &both);
         assert_eq!(gunicorn.text, "my.app:application");
@@ -114,17 +126,20 @@ mod tests {
     }
 
     #[test]
-    fn what_the_text_tells_and_the_name_of_the_module_say_what_is_wsgi() {
-        let of = |app: &str, told: Option<Interface>| {
-            let interfaces = told.into_iter().map(|interface| ("app".to_owned(), interface)).collect();
+    fn the_text_proves_the_interface_and_the_name_of_the_module_suggests_it() {
+        let of = |app: &str, shown: Option<Interface>| {
+            let interfaces = shown.into_iter().map(|interface| ("app".to_owned(), interface)).collect();
             let (target, _) = of(app, Server::Gunicorn, &known());
-            interface(&target, &Host { interfaces, ..Host::default() })
+            let host = Host { interfaces, ..Host::default() };
+            (shown_interface(&target, &host), presumed_interface(&target, &host))
         };
-        assert_eq!(of("my.app:app", Some(Interface::Wsgi)), Some(Interface::Wsgi));
-        assert_eq!(of("my.app:app", None), None);
-        assert_eq!(of("my.wsgi:app", None), Some(Interface::Wsgi));
-        assert_eq!(of("wsgi:app", Some(Interface::Asgi)), Some(Interface::Asgi));
-        assert_eq!(of("my.wsgi:make()", None), None);
+        let (asgi, wsgi) = (Some(Interface::Asgi), Some(Interface::Wsgi));
+        assert_eq!(of("my.app:app", wsgi), (wsgi, wsgi));
+        assert_eq!(of("my.app:app", None), (None, None));
+        assert_eq!(of("my.wsgi:app", None), (None, wsgi));
+        assert_eq!(of("wsgi:app", asgi), (asgi, asgi));
+        assert_eq!(of("my.wsgi:make()", None), (None, None));
+        assert_eq!(of("mcpgateway.main:app", None), (asgi, asgi));
     }
 
     #[test]

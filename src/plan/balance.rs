@@ -1,29 +1,38 @@
-//! How clients are dealt out among the workers.
+//! How clients are distributed among the workers.
 
 use super::Findings;
 use crate::settings::Settings;
 use crate::settings::value::Mode;
 
-/// What a server allows.
+/// Where new clients go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// Only to workers that can take them, and evenly: the launcher or the workers see to it.
+    Even,
+    /// The kernel and the server decide.
+    ByKernel,
+}
+
+/// What the server makes possible.
 #[derive(Debug)]
 pub(super) enum Dealing {
     /// The workers share their listening sockets, and the guard accepts for the server.
     AmongWorkers {
-        /// What has to be so, and is not known.
+        /// A condition that is not known to be met.
         condition: Option<String>,
     },
     /// Each worker has a listening socket from the launcher.
     AmongSockets,
-    /// It is left to the kernel, and this is why.
+    /// It is left to the kernel, for this reason.
     ByKernel(&'static str),
 }
 
 impl Dealing {
-    /// Whether the workers deal clients out among themselves. Says how it is, and why.
+    /// Whether the workers distribute clients among themselves. Records the decision and the reason.
     pub(super) fn decide(&self, settings: &Settings, findings: &mut Findings) -> bool {
         let why_not = match (settings.balance.value, settings.mode.value) {
             (false, _) => Some(settings.balance.origin.to_string()),
-            (true, Mode::Exec) => Some("in exec mode workers know nothing of each other".to_owned()),
+            (true, Mode::Exec) => Some("in exec mode workers know nothing about each other".to_owned()),
             (true, Mode::Supervise) => None,
         };
         if let Some(why_not) = why_not {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::gunicorn::Own;
 use super::gunicorn::address::parse;
-use super::{Bind, Findings};
+use super::{Bind, Findings, activation};
 use crate::host::Host;
 use crate::problem::{Exit, Problem};
 use crate::settings::value::{BindHost, Int, Server, Value};
@@ -13,15 +13,17 @@ use crate::settings::{Origin, Resolution, Settings};
 /// Where it listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
-    /// What is probed and named.
+    /// The address that is probed and shown.
     pub first: Bind,
-    /// What is served as well.
+    /// Further addresses that are served.
     pub further: Vec<Bind>,
-    /// Which parts of the first one somebody chose; the others are defaults.
+    /// Which parts of the first one were set explicitly; the others are defaults.
     pub chosen: ChosenParts,
+    /// Whose the listening sockets are.
+    pub owner: SocketOwner,
 }
 
-/// The parts of an address that somebody chose.
+/// The parts of an address that were set explicitly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChosenParts {
     /// The address, or the path of a socket.
@@ -30,8 +32,17 @@ pub struct ChosenParts {
     pub port: bool,
 }
 
+/// Whose listening sockets are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketOwner {
+    /// Ours, or the server's if it takes our place.
+    Launcher,
+    /// They were passed to us, and are passed on as they are.
+    ServiceManager,
+}
+
 impl ChosenParts {
-    const ALL: Self = Self { host: true, port: true };
+    pub(super) const ALL: Self = Self { host: true, port: true };
 }
 
 /// Where a server with these settings would listen. Problems with the settings are not reported.
@@ -40,11 +51,20 @@ pub fn addresses(resolution: &Resolution, host: &Host) -> Addresses {
     let mut findings = Findings::default();
     let server = super::server::choose(&resolution.settings, host, &mut findings).server;
     let own = Own::read(resolution, host, server, &mut findings);
-    bind(resolution, server, &own, &mut findings)
+    bind(resolution, host, server, &own, &mut findings)
 }
 
-/// The addresses, or the socket. Where `HOST` and `PORT` are not set, what the user tells the server itself counts.
-pub(super) fn bind(resolution: &Resolution, server: Server, own: &Own, findings: &mut Findings) -> Addresses {
+/// The addresses, or the sockets. If `HOST` and `PORT` are not set, the server's own settings apply.
+pub(super) fn bind(
+    resolution: &Resolution,
+    host: &Host,
+    server: Server,
+    own: &Own,
+    findings: &mut Findings,
+) -> Addresses {
+    if let Some(passed) = activation::addresses(resolution, host, server, own, findings) {
+        return passed;
+    }
     let mut addresses = first(resolution, server, own, findings);
     let origin = Origin::Flag("--bind".into());
     for text in &resolution.further_binds {
@@ -70,25 +90,25 @@ fn unusable(text: &str, why: &str, origin: &Origin) -> Problem {
 
 fn first(resolution: &Resolution, server: Server, own: &Own, findings: &mut Findings) -> Addresses {
     let settings = &resolution.settings;
-    let told = own.get("bind");
-    if let (Some(path), told) = (&settings.uds.value, &told) {
+    let native = own.get("bind");
+    if let (Some(path), native) = (&settings.uds.value, &native) {
         let because = settings.uds.origin.to_string();
-        if let Some(told) = told {
-            findings.warn(format!("{told} is not served: the Unix socket (from {because}) takes precedence"));
+        if let Some(native) = native {
+            findings.warn(format!("{native} is not served: the Unix socket (from {because}) takes precedence"));
         }
         return alone(Bind::Unix(path.clone()), ChosenParts::ALL, because, findings);
     }
-    if let Some(told) = told {
-        if told.is_computed() {
+    if let Some(native) = native {
+        if native.is_computed() {
             findings.warn(format!(
-                "{told} is computed, so it is not known before the server runs: {} is served; set HOST and PORT to \
+                "{native} is computed, so it is not known before the server runs: {} is served; set HOST and PORT to \
                  what it comes to",
                 default_address(settings)
             ));
-        } else if !told.is_texts() {
+        } else if !native.is_texts() {
             let hint = "use 'ADDRESS:PORT', 'unix:PATH' or a list of them";
-            findings.problem(Problem::new(Exit::Settings, format!("{told} is not an address")).hint(hint));
-        } else if let Some(addresses) = told_to_gunicorn(settings, &told.texts(), &told.origin, findings) {
+            findings.problem(Problem::new(Exit::Settings, format!("{native} is not an address")).hint(hint));
+        } else if let Some(addresses) = gunicorn_addresses(settings, &native.texts(), &native.origin, findings) {
             return addresses;
         }
     }
@@ -98,7 +118,7 @@ fn first(resolution: &Resolution, server: Server, own: &Own, findings: &mut Find
 
 fn alone(bind: Bind, chosen: ChosenParts, because: String, findings: &mut Findings) -> Addresses {
     findings.decide("bind", bind.to_string(), because);
-    Addresses { first: bind, further: Vec::new(), chosen }
+    Addresses { first: bind, further: Vec::new(), chosen, owner: SocketOwner::Launcher }
 }
 
 fn default_address(settings: &Settings) -> SocketAddr {
@@ -106,7 +126,7 @@ fn default_address(settings: &Settings) -> SocketAddr {
 }
 
 /// The addresses in Gunicorn's own arguments or file, unless `HOST` and `PORT` override them. None if nothing is left.
-fn told_to_gunicorn(
+fn gunicorn_addresses(
     settings: &Settings,
     texts: &[&str],
     origin: &Origin,
@@ -124,13 +144,13 @@ fn told_to_gunicorn(
         let first = (!binds.is_empty()).then(|| binds.remove(0))?;
         let shown: Vec<String> = [&first].into_iter().chain(&binds).map(ToString::to_string).collect();
         findings.decide("bind", shown.join(" "), origin.to_string());
-        return Some(Addresses { first, further: binds, chosen: ChosenParts::ALL });
+        return Some(Addresses { first, further: binds, chosen: ChosenParts::ALL, owner: SocketOwner::Launcher });
     };
     let merged = merged(settings, &first);
     let is_other = merged.is_none_or(|merged| Bind::Tcp(merged) != first && !picks_port(&first));
     if binds.len() > 1 || is_other {
         let texts = texts.join(", ");
-        findings.warn(format!("bind {texts} (from {origin}) is not served as it stands: {over} takes precedence"));
+        findings.warn(format!("bind {texts} (from {origin}) is not served unchanged: {over} takes precedence"));
     }
     let merged = merged?;
     let because =
@@ -138,27 +158,27 @@ fn told_to_gunicorn(
     Some(alone(Bind::Tcp(merged), ChosenParts::ALL, because, findings))
 }
 
-/// The address that was told with its host or port replaced by what is set. Nothing for a socket.
-fn merged(settings: &Settings, told: &Bind) -> Option<SocketAddr> {
-    let Bind::Tcp(told) = told else { return None };
+/// This address with its host or port replaced by what is set. None for a socket.
+fn merged(settings: &Settings, native: &Bind) -> Option<SocketAddr> {
+    let Bind::Tcp(native) = native else { return None };
     let (host, port) = (&settings.host, &settings.port);
     let port_number = u16::try_from(port.value.0).unwrap_or_default();
     Some(SocketAddr::new(
-        if host.is_explicit() { host.value.0 } else { told.ip() },
-        if port.is_explicit() { port_number } else { told.port() },
+        if host.is_explicit() { host.value.0 } else { native.ip() },
+        if port.is_explicit() { port_number } else { native.port() },
     ))
 }
 
-/// Whether its port is to be picked, once and for all generations.
+/// Whether the port is to be picked once, for all generations.
 fn picks_port(bind: &Bind) -> bool {
     matches!(bind, Bind::Tcp(address) if address.port() == 0)
 }
 
-fn part<'a>(ours: &'a Origin, told: &'a Origin) -> &'a Origin {
-    if ours.is_explicit() { ours } else { told }
+fn part<'a>(ours: &'a Origin, native: &'a Origin) -> &'a Origin {
+    if ours.is_explicit() { ours } else { native }
 }
 
-/// The address by `HOST` and `PORT`, or by Granian's own variables for Granian.
+/// The address according to `HOST` and `PORT`, or for Granian according to its own variables.
 fn address(resolution: &Resolution, server: Server, findings: &mut Findings) -> (SocketAddr, ChosenParts, String) {
     let settings = &resolution.settings;
     let mut host = (settings.host.value, settings.host.origin.clone());
@@ -183,7 +203,7 @@ fn address(resolution: &Resolution, server: Server, findings: &mut Findings) -> 
 /// A value from one of Granian's variables.
 fn native<T: Value>(resolution: &Resolution, name: &str, findings: &mut Findings) -> Option<(T, Origin)> {
     let text = &resolution.native.iter().find(|native| native.name == name)?.value;
-    let origin = Origin::Env(name.into());
+    let origin = resolution.origin_of(name);
     if let Ok(value) = T::parse(text) {
         return Some((value, origin));
     }
@@ -201,7 +221,7 @@ mod tests {
 
     fn of(env: &[(&str, &str)], server: Server) -> (String, Findings) {
         let mut findings = Findings::default();
-        (bind(&resolution(env), server, &Own::default(), &mut findings).first.to_string(), findings)
+        (bind(&resolution(env), &Host::default(), server, &Own::default(), &mut findings).first.to_string(), findings)
     }
 
     #[test]
@@ -223,10 +243,10 @@ mod tests {
         let mut resolution = resolution(&[("PORT", "80")]);
         resolution.further_binds = vec!["127.0.0.1:81".into(), "unix:/run/a.sock".into()];
         let mut findings = Findings::default();
-        let addresses = bind(&resolution, Server::Gunicorn, &Own::default(), &mut findings);
+        let addresses = bind(&resolution, &Host::default(), Server::Gunicorn, &Own::default(), &mut findings);
         assert_eq!((addresses.first.to_string(), addresses.further.len()), ("0.0.0.0:80".to_owned(), 2));
         assert!(findings.problems.is_empty());
-        bind(&resolution, Server::Granian, &Own::default(), &mut findings);
+        bind(&resolution, &Host::default(), Server::Granian, &Own::default(), &mut findings);
         assert_eq!(findings.problems.len(), 2, "{:?}", findings.problems);
     }
 

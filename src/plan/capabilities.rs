@@ -8,9 +8,9 @@ use nix::sys::signal::Signal;
 /// What a server can do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Signals beside those for a stop that mean something to its main process. Any other would end it.
+    /// Signals, besides those that stop it, that its main process handles. Any other would end it.
     pub signals: &'static [Signal],
-    /// How old every worker must be before one of them may be ended: the server gives up when one worker slot fails
+    /// How old every worker must be before one of them may be killed: the server gives up if one worker slot fails
     /// twice within a shorter time. Zero if it never does.
     pub least_age: Duration,
     /// Whether every child of its main process is a worker that takes a slot on the scoreboard.
@@ -20,13 +20,13 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Whether this signal means something to its main process.
+    /// Whether its main process handles this signal.
     #[must_use]
     pub fn takes(&self, signal: Signal) -> bool {
         self.signals.contains(&signal)
     }
 
-    /// Whether its main process starts one worker more on SIGTTIN, and ends one on SIGTTOU.
+    /// Whether its main process starts one more worker on SIGTTIN, and ends one on SIGTTOU.
     #[must_use]
     pub fn is_resizable(&self) -> bool {
         [Signal::SIGTTIN, Signal::SIGTTOU].iter().all(|signal| self.takes(*signal))

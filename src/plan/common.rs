@@ -1,10 +1,10 @@
-//! The settings that every server has under a name of its own.
+//! The settings that every server has under its own name.
 
 use crate::problem::Origin;
-use crate::settings::value::{Server, Workers};
+use crate::settings::value::{Backpressure, Server, Workers};
 use crate::settings::{Setting, Settings};
 
-/// One server's values of the settings that all have.
+/// One server's values of the common settings.
 #[derive(Debug)]
 pub(super) struct Common<'a> {
     /// How many workers.
@@ -14,7 +14,7 @@ pub(super) struct Common<'a> {
     /// Connections that may wait to be accepted.
     pub backlog: (u64, &'a Origin),
     /// Requests that a worker may have in flight.
-    pub backpressure: (Option<u64>, &'a Origin),
+    pub backpressure: (Option<Backpressure>, &'a Origin),
 }
 
 impl<'a> Common<'a> {
@@ -26,13 +26,13 @@ impl<'a> Common<'a> {
                 workers: &s.gunicorn_workers,
                 dev_mode: &s.gunicorn_dev_mode,
                 backlog: (s.gunicorn_backlog.value.0, &s.gunicorn_backlog.origin),
-                backpressure: (s.gunicorn_backpressure.map(|limit| limit.0), &s.gunicorn_backpressure.origin),
+                backpressure: (s.gunicorn_backpressure.value, &s.gunicorn_backpressure.origin),
             },
             Server::Granian => Self {
                 workers: &s.granian_workers,
                 dev_mode: &s.granian_dev_mode,
                 backlog: (s.granian_backlog.value.0, &s.granian_backlog.origin),
-                backpressure: (Some(s.granian_backpressure.value.0), &s.granian_backpressure.origin),
+                backpressure: (Some(s.granian_backpressure.value), &s.granian_backpressure.origin),
             },
         }
     }

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use super::app::AppTarget;
-use super::{Bind, Findings, gateway};
+use super::{Bind, Findings, gateway, request_limit};
 use crate::host::{Environment, Host};
 use crate::settings::value::{Lifetime, MebiSize, Mode, Server, Value};
 use crate::settings::{OPTIONS, Resolution, Settings};
@@ -21,8 +21,8 @@ pub(super) struct Inputs<'a> {
     pub counts: [u32; 2],
 }
 
-/// Variables by which a supervisor above us talks to us, not to the server: `sd_notify(3)`, `sd_watchdog_enabled(3)`,
-/// `sd_listen_fds(3)`.
+/// Variables with which a supervisor above us communicates with us, not with the server: `sd_notify(3)`,
+/// `sd_watchdog_enabled(3)`, `sd_listen_fds(3)`.
 const SUPERVISORS: &[&str] = &[
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
@@ -33,11 +33,11 @@ const SUPERVISORS: &[&str] = &[
     "LISTEN_FDNAMES",
 ];
 
-/// What one Gunicorn passes to the next when it replaces itself. A stray one makes it look for something that does
-/// not exist.
+/// What one Gunicorn passes to the next when it replaces itself. If it is set by mistake, Gunicorn looks for something
+/// that does not exist.
 const GUNICORN_HANDOVER: &[&str] = &["GUNICORN_PID", "GUNICORN_FD"];
 
-/// Makes the environment, except for what the start of the server itself needs.
+/// Makes the environment, except for what starting the server itself requires.
 pub(super) fn environment(inputs: &Inputs, findings: &mut Findings) -> Environment {
     let Inputs { resolution, host, .. } = inputs;
     let settings = &resolution.settings;
@@ -63,20 +63,20 @@ pub(super) fn environment(inputs: &Inputs, findings: &mut Findings) -> Environme
         // The C implementation assumes the opposite byte order.
         env.insert("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION".into(), "python".into());
     }
-    gateway::prepare(&mut env, findings);
+    gateway::prepare(&mut env, &resolution.env_files, findings);
     env
 }
 
 /// A setting as it is exported.
 struct Export {
     name: &'static str,
-    /// In the syntax of the programs that read it: plain numbers, seconds, bytes, MiB. None: it must not be set.
+    /// In the syntax of the programs that read it: plain numbers, seconds, bytes, MiB. None means unset.
     value: Option<String>,
     /// Whether it is set even if the user did not give it.
     always: bool,
 }
 
-/// Every setting whose variable is also read by others. Only we read `MCP_LAUNCH_*`, so those are left as they are.
+/// Every setting whose variable other programs also read. Only we read `MCP_LAUNCH_*`, so those are left as they are.
 fn exports(inputs: &Inputs) -> Vec<Export> {
     let Inputs { resolution, server, app, bind, .. } = inputs;
     let s = &resolution.settings;
@@ -136,7 +136,7 @@ fn exports(inputs: &Inputs) -> Vec<Export> {
         given("GUNICORN_DEV_MODE", s.gunicorn_dev_mode.to_string()),
         given("GUNICORN_LOG_LEVEL", s.gunicorn_log_level.word().into()),
         perhaps("GUNICORN_CONFIG", s.gunicorn_config.as_ref().map(Value::show)),
-        perhaps("GUNICORN_BACKPRESSURE", s.gunicorn_backpressure.map(|number| number.0.to_string())),
+        perhaps("GUNICORN_BACKPRESSURE", s.gunicorn_backpressure.map(request_limit::exported)),
         perhaps("GUNICORN_WORKERS_MAX_RSS", mebibytes(&s.gunicorn_workers_max_rss.value)),
         perhaps("GUNICORN_WORKERS_LIFETIME", seconds(&s.gunicorn_workers_lifetime.value)),
         always("GRANIAN_WORKERS", granian_workers.to_string(), granian),
@@ -147,7 +147,7 @@ fn exports(inputs: &Inputs) -> Vec<Export> {
         given("GRANIAN_LOOP", s.granian_loop.word().into()),
         given("GRANIAN_TASK_IMPL", s.granian_task_impl.word().into()),
         given("GRANIAN_BACKLOG", s.granian_backlog.0.to_string()),
-        given("GRANIAN_BACKPRESSURE", s.granian_backpressure.0.to_string()),
+        given("GRANIAN_BACKPRESSURE", request_limit::exported(s.granian_backpressure.value)),
         given("GRANIAN_HTTP1_BUFFER_SIZE", s.granian_http1_buffer_size.0.to_string()),
         given("GRANIAN_HTTP1_PIPELINE_FLUSH", s.granian_http1_pipeline_flush.to_string()),
         given("GRANIAN_RESPAWN_FAILED", s.granian_respawn_failed.to_string()),

@@ -49,7 +49,7 @@ fn what_was_resolved_is_put_back_as_others_read_it() {
 }
 
 #[test]
-fn the_count_is_known_to_the_app_even_if_nobody_gave_it() {
+fn the_count_is_known_to_the_app_even_if_it_is_computed() {
     assert_eq!(get(&environment(&[]), "GUNICORN_WORKERS"), Some("2"));
     assert_eq!(get(&environment(&[]), "GRANIAN_WORKERS"), None);
     assert_eq!(get(&environment(&[("HTTP_SERVER", "granian")]), "GRANIAN_WORKERS"), Some("2"));

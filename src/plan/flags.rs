@@ -40,6 +40,8 @@ const GUNICORN: &[Lifetime] =
 
 /// The first release of Gunicorn with a worker class `asgi`.
 pub(super) const GUNICORN_ASGI: Version = Version(24, 0, 0);
+/// The first release of Gunicorn without the worker class `eventlet`.
+pub(super) const GUNICORN_WITHOUT_EVENTLET: Version = Version(26, 0, 0);
 /// The first release of Gunicorn that takes networks (CIDR) as `--forwarded-allow-ips`.
 pub(super) const GUNICORN_NETWORKS: Version = Version(24, 1, 0);
 /// The first release of Granian in which each worker is given what it listens on, by its number.
@@ -52,7 +54,7 @@ pub(super) fn granian_has(flag: &str, version: Option<Version>) -> bool {
     has(GRANIAN, flag, version)
 }
 
-/// The release that a flag of Granian came with.
+/// The release that added a flag of Granian.
 pub(super) fn granian_since(flag: &str) -> Option<Version> {
     GRANIAN.iter().find(|lifetime| lifetime.flag == flag).map(|lifetime| lifetime.since)
 }

@@ -1,14 +1,14 @@
 //! What is special about the MCP Gateway, which is the default application.
 //!
-//! Its image had an entrypoint that prepared the environment; what that did is done here.
+//! Its image had an entrypoint that prepared the environment; that is done here.
 
 use std::ffi::OsStr;
 
 use super::Findings;
 use crate::host::Environment;
-use crate::problem::{Origin, Problem};
-use crate::settings::Settings;
+use crate::problem::Problem;
 use crate::settings::value::{App, Value};
+use crate::settings::{EnvFiles, Settings};
 
 /// The name in process lists.
 pub(super) const PROCESS_NAME: &str = "mcpgateway";
@@ -21,8 +21,8 @@ pub(super) fn is(app: &App) -> bool {
     app.module == "mcpgateway.main"
 }
 
-/// Variables that compose files pass on empty, with what the entrypoint made of that. The gateway refuses an empty
-/// text where it expects a boolean. None: it is removed.
+/// Variables that compose files pass on although they are empty, with the value that the entrypoint gave them. The
+/// gateway rejects an empty text where it expects a boolean. None: it is removed.
 const EMPTY: &[(&str, Option<&str>)] = &[
     ("RUST_MCP_MODE", Some("off")),
     ("RUST_MCP_LOG", Some("warn")),
@@ -60,9 +60,9 @@ const RUNTIME_MANAGED: &str = "EXPERIMENTAL_RUST_MCP_RUNTIME_MANAGED";
 const SESSION_AUTH_REUSE_ENABLED: &str = "EXPERIMENTAL_RUST_MCP_SESSION_AUTH_REUSE_ENABLED";
 
 /// Prepares the environment as the gateway's entrypoint did, for every application: it may be a user's own module
-/// around the gateway, and no other application has variables of these names.
-pub(super) fn prepare(env: &mut Environment, findings: &mut Findings) {
-    sidecar(env, findings);
+/// around the gateway, and no other application has variables with these names.
+pub(super) fn prepare(env: &mut Environment, files: &EnvFiles, findings: &mut Findings) {
+    sidecar(env, files, findings);
     if let (None, Some(reuse)) = (text(env, SESSION_AUTH_REUSE_ENABLED), text(env, "RUST_MCP_SESSION_AUTH_REUSE")) {
         env.insert(SESSION_AUTH_REUSE_ENABLED.into(), reuse.into());
     }
@@ -76,15 +76,15 @@ pub(super) fn prepare(env: &mut Environment, findings: &mut Findings) {
     }
 }
 
-/// The entrypoint could start a sidecar in Rust beside the gateway. Here it would not be supervised. One that runs
-/// elsewhere does not concern us.
-fn sidecar(env: &Environment, findings: &mut Findings) {
+/// The entrypoint could start a sidecar in Rust next to the gateway. Here it would not be supervised. A sidecar that
+/// runs elsewhere does not matter here.
+fn sidecar(env: &Environment, files: &EnvFiles, findings: &mut Findings) {
     const HINT: &str = "set it to off, or run the sidecar in its own container and set \
                         EXPERIMENTAL_RUST_MCP_RUNTIME_ENABLED=true, EXPERIMENTAL_RUST_MCP_RUNTIME_MANAGED=false \
                         and EXPERIMENTAL_RUST_MCP_RUNTIME_URL";
     let mut refuse = |name: &str, value: &str| {
         let message = format!("{name} = {value:?} asks for a sidecar, which is not managed here");
-        findings.problem(Problem::setting(message, &Origin::Env(name.into())).hint(HINT));
+        findings.problem(Problem::setting(message, &files.origin_of(name)).hint(HINT));
     };
     if let Some(mode) = text(env, MODE).filter(|mode| !mode.eq_ignore_ascii_case("off")) {
         refuse(MODE, &mode);
@@ -95,7 +95,7 @@ fn sidecar(env: &Environment, findings: &mut Findings) {
     }
 }
 
-/// What the gateway's own settings say that does not go together with this plan.
+/// Warnings about the gateway's own settings that do not fit this plan.
 pub(super) fn warn(settings: &Settings, env: &Environment, workers: u32, findings: &mut Findings) {
     findings.warnings.extend(sessions(env, workers));
     if !settings.guard_exempt.is_explicit() {
@@ -103,7 +103,7 @@ pub(super) fn warn(settings: &Settings, env: &Environment, workers: u32, finding
     }
 }
 
-/// A stateful session lives in the worker that opened it. The others find it by Redis, if there is one.
+/// A stateful session exists in the worker that opened it. The others find it through Redis, if there is one.
 fn sessions(env: &Environment, workers: u32) -> Option<String> {
     const STATEFUL: &str = "USE_STATEFUL_SESSIONS";
     const AFFINITY: &str = "MCPGATEWAY_SESSION_AFFINITY_ENABLED";
@@ -129,7 +129,7 @@ fn text(env: &Environment, name: &str) -> Option<String> {
     (!value.is_empty()).then_some(value)
 }
 
-/// As the gateway reads it.
+/// The value as the gateway reads it.
 fn is_true(text: &str) -> bool {
     ["1", "true", "t", "yes", "y", "on"].iter().any(|word| word.eq_ignore_ascii_case(text))
 }

@@ -62,7 +62,7 @@ fn sessions_that_other_workers_do_not_know_are_warned_about() {
 }
 
 #[test]
-fn probes_and_metrics_of_the_gateway_are_never_refused_unless_somebody_says_otherwise() {
+fn probes_and_metrics_of_the_gateway_are_never_refused_by_default() {
     let exempt = |env: &[(&str, &str)]| {
         let plan = planned(env, &installed_host());
         let modules = plan.descriptors.iter().find_map(|descriptor| match &descriptor.what {

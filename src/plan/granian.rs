@@ -17,15 +17,16 @@ use super::flags::{GRANIAN_OWN_SOCKETS, granian_has, granian_since};
 use super::guard::{Around, WorkerSockets};
 use super::gunicorn::timeout::WorkerTimeout;
 use super::server::install;
+use super::threads::Handlers;
 use super::{Bind, Findings, Launch, Module};
-use super::{capabilities, gateway};
+use super::{capabilities, gateway, request_limit};
 use crate::host::{Host, Version};
-use crate::problem::Problem;
+use crate::problem::{Origin, Problem};
 use crate::settings::value::{Http, Server};
 use crate::settings::{Resolution, Settings};
 use crate::tls::Pair;
 
-/// What Granian's start depends on.
+/// What the start of Granian depends on.
 pub(super) struct Inputs<'a> {
     pub resolution: &'a Resolution,
     pub host: &'a Host,
@@ -43,25 +44,28 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
     let mut launch = Launch::new(capabilities::granian());
     let mut args = Args { inputs, words: Vec::new(), findings };
     let interface = args.interface();
+    args.check_interface();
     args.default_pair("--interface", interface, "GRANIAN_INTERFACE", &[]);
     args.bind();
     args.pair("--workers", inputs.workers);
     let runtime_mode = args.runtime();
-    args.blocking_threads();
+    let handlers = args.handlers();
     let event_loop = args.event_loop();
     args.pair("--loop", event_loop);
     let task_impl = args.task_impl();
     args.pair("--http", settings.granian_http.word());
     args.pair("--http1-buffer-size", settings.granian_http1_buffer_size.0);
     args.pair("--backlog", settings.granian_backlog.0);
-    let guard = args.guard(&mut launch);
+    let guard = args.guard(handlers, &mut launch);
     args.pair("--backpressure", native_backpressure(settings, guard.is_some()));
     args.pair("--log-level", settings.granian_log_level.word());
     if settings.granian_http1_pipeline_flush.value {
         args.flag("--http1-pipeline-flush");
     }
     args.process_name(guard.is_some());
-    args.default_flag("--ws", "GRANIAN_WEBSOCKETS", &["--no-ws"]);
+    if args.interface() != "wsgi" {
+        args.default_flag("--ws", "GRANIAN_WEBSOCKETS", &["--no-ws"]);
+    }
     let respawns = args.respawning();
     let limits = args.limits(respawns);
     args.access_log();
@@ -73,8 +77,8 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
     launch.tls = args.tls(&mut launch);
     args.http_2_in_clear(launch.tls);
     launch.target = match &guard {
-        // Granian calls what it imports if it is told that it is a factory.
-        Some(module) => format!("/{}:{}", module.name, if args.is_told_factory() { "make_app" } else { "app" }),
+        // Granian calls what it imports if the factory flag is set.
+        Some(module) => format!("/{}:{}", module.name, if args.is_native_factory() { "make_app" } else { "app" }),
         None => inputs.app.text.clone(),
     };
     if inputs.app.factory && guard.is_none() {
@@ -91,7 +95,7 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
             launch.env.push((name.into(), None));
         }
     }
-    // Values that we resolved, in canonical form: Granian reads these too.
+    // Values that we resolved, in canonical form, because Granian reads these too.
     launch.env.push(("GRANIAN_RUNTIME_MODE".into(), Some(runtime_mode.word().into())));
     launch.env.push(("GRANIAN_LOOP".into(), Some(event_loop.word().into())));
     if settings.granian_task_impl.is_explicit() {
@@ -100,12 +104,16 @@ pub(super) fn launch(inputs: &Inputs, findings: &mut Findings) -> Launch {
     launch
 }
 
-/// Granian's own backpressure limits the open connections of a worker. If the guard counts requests, this only
-/// protects a worker from being flooded, and idle connections must not keep others out.
+/// Granian's own backpressure limits the open connections of a worker. If the guard counts requests, this only protects
+/// a worker from being flooded, and must not keep others out because of idle connections.
 fn native_backpressure(settings: &Settings, guarded: bool) -> u64 {
     const LEAST: u64 = 1024;
-    let limit = settings.granian_backpressure.value.0;
-    if guarded { (4 * limit).max(LEAST) } else { limit }
+    let backpressure = settings.granian_backpressure.value;
+    if guarded {
+        (4 * request_limit::most(backpressure)).max(LEAST)
+    } else {
+        request_limit::without_guard(backpressure)
+    }
 }
 
 /// The arguments under construction.
@@ -133,7 +141,7 @@ impl Args<'_> {
     }
 
     /// Whether one of Granian's own variables or a server argument sets this.
-    fn is_told(&self, flag: &str, variable: &str, others: &[&str]) -> bool {
+    fn is_set_natively(&self, flag: &str, variable: &str, others: &[&str]) -> bool {
         let Resolution { native, server_args, .. } = self.inputs.resolution;
         let argument = |word: &OsString| {
             let word = word.to_string_lossy();
@@ -144,19 +152,19 @@ impl Args<'_> {
     }
 
     fn default_flag(&mut self, flag: &str, variable: &str, others: &[&str]) {
-        if !self.is_told(flag, variable, others) {
+        if !self.is_set_natively(flag, variable, others) {
             self.flag(flag);
         }
     }
 
     fn default_pair(&mut self, flag: &str, value: impl std::fmt::Display, variable: &str, others: &[&str]) {
-        if !self.is_told(flag, variable, others) {
+        if !self.is_set_natively(flag, variable, others) {
             self.pair(flag, value);
         }
     }
 
-    /// The last value for this from Granian's own variable or a server argument.
-    fn told(&self, flag: &str, variable: &str) -> Option<String> {
+    /// The last value for this from Granian's own variable or a server argument, and which of them it is.
+    fn native_value(&self, flag: &str, variable: &str) -> Option<(String, Origin)> {
         let Resolution { native, server_args, .. } = self.inputs.resolution;
         let words: Vec<_> = server_args.iter().map(|word| word.to_string_lossy()).collect();
         let argument = words.iter().enumerate().rev().find_map(|(at, word)| match word.split_once('=') {
@@ -164,11 +172,15 @@ impl Args<'_> {
             _ if word == flag => words.get(at + 1).map(|value| value.clone().into_owned()),
             _ => None,
         });
-        argument.or_else(|| native.iter().find(|native| native.name == variable).map(|native| native.value.clone()))
+        let from_argument = argument.map(|value| (value, Origin::Flag(flag.to_owned())));
+        from_argument.or_else(|| {
+            let native = native.iter().find(|native| native.name == variable)?;
+            Some((native.value.clone(), Origin::Env(variable.to_owned())))
+        })
     }
 
-    /// Whether Granian is told that what it imports is a factory.
-    fn is_told_factory(&self) -> bool {
+    /// Whether Granian's own variable or a server argument makes it a factory.
+    fn is_native_factory(&self) -> bool {
         let Resolution { native, server_args, .. } = self.inputs.resolution;
         let argument = server_args.iter().rev().find_map(|word| match word.to_str() {
             Some("--factory") => Some(true),
@@ -183,21 +195,26 @@ impl Args<'_> {
     }
 
     /// The guard's module, if it can be used.
-    fn guard(&mut self, launch: &mut Launch) -> Option<Module> {
+    fn guard(&mut self, handlers: Handlers, launch: &mut Launch) -> Option<Module> {
         let inputs = self.inputs;
         let interface = self.interface();
         let has_lifespan = interface != "asginl";
-        let obstacle = (interface != "asgi" && has_lifespan).then(|| format!("the interface is {interface}"));
+        let obstacle =
+            (!["asgi", "asginl", "wsgi"].contains(&&*interface)).then(|| format!("the interface is {interface}"));
         let obstacle = obstacle.or_else(|| Around::obstacle(inputs.host));
-        let app = AppTarget { factory: inputs.app.factory || self.is_told_factory(), ..inputs.app.clone() };
+        let app = AppTarget { factory: inputs.app.factory || self.is_native_factory(), ..inputs.app.clone() };
         let around = Around {
             server: Server::Granian,
             app: &app,
             calls_factories: false,
             worker_class: None,
+            wsgi: Some(interface == "wsgi"),
+            handlers,
             has_lifespan,
             doubt: None,
             worker_timeout: inputs.worker_timeout.limit,
+            bind: inputs.bind,
+            is_https: self.serves_tls(),
             sockets: self.worker_sockets(),
             max_requests: self.max_requests(),
             dealing: self.dealing(),
@@ -206,7 +223,7 @@ impl Args<'_> {
         launch.guard(around, inputs.resolution, self.findings)
     }
 
-    /// How clients come to the workers.
+    /// How clients reach the workers.
     fn dealing(&self) -> Dealing {
         match self.worker_sockets() {
             WorkerSockets::Lent { .. } => Dealing::AmongSockets,
@@ -218,8 +235,8 @@ impl Args<'_> {
         }
     }
 
-    /// How the workers come to their listening sockets. Spawned ones inherit nothing, neither a socket nor the channel
-    /// through which we would ask them for theirs.
+    /// How the workers get their listening sockets. Spawned ones inherit nothing, neither a socket nor the channel
+    /// through which we would ask for theirs.
     fn worker_sockets(&self) -> WorkerSockets {
         let inputs = self.inputs;
         let fits = inputs.version.is_some_and(|version| version >= GRANIAN_OWN_SOCKETS);
@@ -301,7 +318,7 @@ impl Args<'_> {
         let disabled = &self.settings().disable_access_log;
         let (flag, other) =
             if disabled.value { ("--no-access-log", "--access-log") } else { ("--access-log", "--no-access-log") };
-        if disabled.is_explicit() || !self.is_told(flag, "GRANIAN_LOG_ACCESS_ENABLED", &[other]) {
+        if disabled.is_explicit() || !self.is_set_natively(flag, "GRANIAN_LOG_ACCESS_ENABLED", &[other]) {
             self.flag(flag);
         }
     }

@@ -1,6 +1,7 @@
 use std::ffi::OsStr;
 
 use crate::host::{Host, Version};
+use crate::plan::RequestLimit;
 use crate::plan::plan;
 use crate::plan::tests::{argv, certificates, flags, installed_host, planned, problems, resolution};
 
@@ -22,7 +23,8 @@ fn version(major: u32, minor: u32, patch: u32) -> Host {
     host
 }
 
-/// Without the guard, what the old script passed, but for the task implementation, and with a bound for how long a worker may take.
+/// Without the guard, the arguments of the old script, except for the task implementation and the limit on how long a
+/// worker may take.
 #[test]
 fn the_gateway_gets_what_the_old_script_passed() {
     let wanted = [
@@ -262,11 +264,12 @@ fn blocking_threads_are_for_wsgi_apps() {
     let threads = ("GRANIAN_BLOCKING_THREADS", "2");
     assert!(problems(&[threads], &installed_host()).is_empty(), "Gunicorn runs");
     assert_eq!(problems(&[GRANIAN, threads], &installed_host()).len(), 1);
-    assert!(problems(&[GRANIAN, threads, ("GRANIAN_INTERFACE", "wsgi")], &installed_host()).is_empty());
+    let wsgi = ("GRANIAN_INTERFACE", "wsgi");
+    assert!(problems(&[GRANIAN, threads, wsgi, ("APP_MODULE", "my.app:app")], &installed_host()).is_empty());
 }
 
 #[test]
-fn what_granian_does_not_honour_is_said() {
+fn what_granian_does_not_honour_is_reported() {
     let warned = |env: &[(&str, &str)], part: &str| {
         let plan = planned(&[&[GRANIAN], env].concat(), &installed_host());
         (plan.warnings.iter().any(|warning| warning.contains(part)), plan.env)
@@ -302,8 +305,38 @@ fn a_wsgi_app_is_served_as_one() {
     let interfaces = [("app".to_owned(), crate::host::Interface::Wsgi)].into();
     let host = Host { interfaces, ..installed_host() };
     let app = ("APP_MODULE", "my.app:app");
-    let line = argv(&planned(&[GRANIAN, app], &host)).join(" ");
-    assert!(line.contains("--interface wsgi") && !line.contains("--blocking-threads"), "{line}");
-    let line = argv(&planned(&[GRANIAN, app, ("GRANIAN_BLOCKING_THREADS", "8")], &host)).join(" ");
-    assert!(line.contains("--blocking-threads 8"), "{line}");
+    let plan = planned(&[GRANIAN, app], &host);
+    let line = argv(&plan).join(" ");
+    assert!(line.contains("--interface wsgi") && line.contains("--blocking-threads 66"), "{line}");
+    assert!(!line.contains("--ws"), "Granian has no WebSockets for WSGI: {line}");
+    assert_eq!(plan.limit, Some(RequestLimit::Fixed(64)), "two threads are left to refuse");
+    let plan = planned(&[GRANIAN, app, ("GRANIAN_BACKPRESSURE", "16")], &host);
+    assert!(argv(&plan).join(" ").contains("--blocking-threads 18"));
+    assert_eq!((plan.limit, plan.warnings), (Some(RequestLimit::Fixed(16)), vec![]));
+    let plan = planned(&[GRANIAN, app, ("GRANIAN_BLOCKING_THREADS", "8")], &host);
+    assert!(argv(&plan).join(" ").contains("--blocking-threads 8"));
+    assert_eq!(plan.limit, Some(RequestLimit::Fixed(8)), "all of them serve");
+    let reason = plan.reasons.iter().find(|reason| reason.topic == "guard").unwrap();
+    assert!(reason.because.contains("further requests wait"), "{}", reason.because);
+    let both = [GRANIAN, app, ("GRANIAN_BLOCKING_THREADS", "8"), ("GRANIAN_BACKPRESSURE", "7")];
+    let plan = planned(&both, &host);
+    assert!(plan.warnings.iter().any(|warning| warning.contains("leave no two")), "{:?}", plan.warnings);
+}
+
+#[test]
+fn an_interface_that_is_not_the_apps_is_a_problem_that_names_the_flag() {
+    use crate::host::Interface;
+    for (is, interface, instead) in
+        [(Interface::Wsgi, "asgi", "wsgi"), (Interface::Wsgi, "rsgi", "wsgi"), (Interface::Asgi, "wsgi", "asgi")]
+    {
+        let host = Host { interfaces: [("app".to_owned(), is)].into(), ..installed_host() };
+        let env = [GRANIAN, ("APP_MODULE", "my.app:app"), ("GRANIAN_INTERFACE", interface)];
+        let problem = &problems(&env, &host)[0];
+        assert!(problem.contains(&format!("GRANIAN_INTERFACE={instead}")), "{problem}");
+        assert!(problem.contains("environment GRANIAN_INTERFACE"), "{problem}");
+    }
+    let named_only = [GRANIAN, ("APP_MODULE", "my.wsgi:app"), ("GRANIAN_INTERFACE", "asgi")];
+    assert!(problems(&named_only, &installed_host()).is_empty(), "the name of a module proves nothing");
+    let gateway = problems(&[GRANIAN, ("GRANIAN_INTERFACE", "wsgi")], &installed_host());
+    assert!(gateway[0].contains("mcpgateway.main:app, which is an ASGI app"), "{gateway:?}");
 }

@@ -1,10 +1,10 @@
-//! How a server is started, as far as that depends on which one it is.
+//! How a server is started, as far as that depends on the kind of server.
 
 use std::ffi::OsString;
 use std::time::Duration;
 
 use super::tls::Credentials;
-use super::{Capabilities, Descriptor};
+use super::{Balance, Capabilities, Descriptor, RequestLimit};
 use crate::guard::MaxRequests;
 use crate::settings::value::{Lifetime, MebiSize};
 
@@ -14,7 +14,8 @@ pub(super) struct Launch {
     pub(super) capabilities: Capabilities,
     pub(super) args: Vec<OsString>,
     pub(super) target: String,
-    pub(super) limit: Option<u64>,
+    pub(super) limit: Option<RequestLimit>,
+    pub(super) balance: Balance,
     /// Variables to set, or to remove.
     pub(super) env: Vec<(OsString, Option<OsString>)>,
     pub(super) descriptors: Vec<Descriptor>,
@@ -33,6 +34,7 @@ impl Launch {
             args: Vec::new(),
             target: String::new(),
             limit: None,
+            balance: Balance::ByKernel,
             env: Vec::new(),
             descriptors: Vec::new(),
             listen_pid: false,

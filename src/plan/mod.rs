@@ -3,11 +3,13 @@
 //!
 //! Pure: nothing here reads a file, the clock or the environment.
 
+mod activation;
 mod app;
 mod balance;
 mod bind;
 mod capabilities;
 mod common;
+mod descriptors;
 mod environment;
 mod findings;
 mod flags;
@@ -15,14 +17,22 @@ mod gateway;
 mod granian;
 mod guard;
 mod gunicorn;
+mod host_limits;
 mod launch;
 mod modules;
 pub(crate) mod pre_start;
+mod request_limit;
+mod request_timeout;
 mod server;
 mod server_args;
-mod surroundings;
+mod spin;
+mod threads;
 mod tls;
+mod warm_up;
 mod workers;
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use gunicorn::fuzzing;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -34,11 +44,13 @@ use crate::host::{Environment, Host, Instance, Version};
 use crate::problem::Problem;
 use crate::settings::checks::STOP_RESERVE;
 use crate::settings::value::{Mode, Restart, Server};
-use crate::settings::{Resolution, Settings};
+use crate::settings::{Overridden, Resolution, Settings};
 use crate::tls::Findings as TlsFindings;
-pub use bind::{Addresses, addresses};
+pub use balance::Balance;
+pub use bind::{Addresses, SocketOwner, addresses};
 pub use capabilities::Capabilities;
 use common::Common;
+pub use descriptors::{Descriptor, Inherited};
 use findings::Findings;
 use gunicorn::Own;
 pub use gunicorn::cmd_args::{Places, places};
@@ -46,7 +58,10 @@ use gunicorn::timeout::WorkerTimeout;
 use launch::{Launch, Limits};
 pub use modules::Module;
 use pre_start::PreStart;
+pub use request_limit::RequestLimit;
+pub use spin::SpinLimit;
 pub use tls::{Credentials, Files};
+pub use workers::{Basis, Sizing};
 
 /// What will be run, and how it will be supervised.
 #[derive(Debug, Clone)]
@@ -60,7 +75,11 @@ pub struct Plan {
     /// What the server imports: the application, or the guard around it.
     pub target: String,
     /// How many requests in flight the guard allows per worker.
-    pub limit: Option<u64>,
+    pub limit: Option<RequestLimit>,
+    /// Where new clients go.
+    pub balance: Balance,
+    /// What happens to workers that use a processor although they have nothing to do, if anybody looks.
+    pub spin: Option<SpinLimit>,
     /// The file to execute.
     pub program: PathBuf,
     /// Its arguments, the program's name first.
@@ -75,6 +94,8 @@ pub struct Plan {
     pub bind: Bind,
     /// Where it listens as well.
     pub further_binds: Vec<Bind>,
+    /// Whose these listening sockets are.
+    pub socket_owner: SocketOwner,
     /// Whether it serves TLS there.
     pub tls: bool,
     /// Whether it only speaks HTTP/2 without TLS.
@@ -83,15 +104,21 @@ pub struct Plan {
     pub credentials: Option<Credentials>,
     /// Files whose change calls for a reload.
     pub watched: Vec<PathBuf>,
+    /// A number that changes with their contents.
+    pub fingerprint: u64,
+    /// Values in files that have no effect, because the environment or the command line takes precedence.
+    pub overridden: Vec<Overridden>,
     /// Whether `LISTEN_PID` must be set to its pid.
     pub listen_pid: bool,
     /// What the server can do.
     pub capabilities: Capabilities,
     /// How many workers.
     pub workers: u32,
-    /// Whether we stay.
+    /// What that number depends on.
+    pub sizing: Sizing,
+    /// Whether the launcher stays (supervise mode) or becomes the server (exec mode).
     pub mode: Mode,
-    /// What must succeed before the first generation.
+    /// The commands that must succeed before the first generation starts.
     pub pre_start: Vec<PreStart>,
     /// How it is supervised.
     pub policy: Policy,
@@ -111,10 +138,27 @@ pub enum Bind {
 }
 
 impl Plan {
-    /// Whether each worker has a listening socket from us. Workers must tell when they are ready then.
+    /// Whether each worker has a listening socket from us. Workers must then report when they are ready.
     #[must_use]
     pub fn lends_to_each_worker(&self) -> bool {
-        self.descriptors.iter().any(|descriptor| descriptor.what == Inherited::WorkerListener)
+        self.inherits(&Inherited::WorkerListener)
+    }
+
+    /// Whether it is the scoreboard that tells when a generation is ready, and no request.
+    #[must_use]
+    pub fn tells_readiness(&self) -> bool {
+        let lends = self.inherits(&Inherited::Listener) || self.lends_to_each_worker();
+        lends && self.inherits(&Inherited::Scoreboard) && !self.is_probed()
+    }
+
+    /// Whether a generation is to have a socket of its own for probes.
+    #[must_use]
+    pub fn is_probed(&self) -> bool {
+        self.inherits(&Inherited::ProbeListener)
+    }
+
+    fn inherits(&self, what: &Inherited) -> bool {
+        self.descriptors.iter().any(|descriptor| descriptor.what == *what)
     }
 }
 
@@ -138,60 +182,18 @@ impl std::fmt::Display for Bind {
     }
 }
 
-/// A descriptor that the server inherits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Descriptor {
-    /// Its number in the server.
-    pub number: i32,
-    /// What it is.
-    pub what: Inherited,
-}
-
-/// What can be inherited.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Inherited {
-    /// The listening socket for [`Plan::bind`], which all workers share.
-    Listener,
-    /// A listening socket for [`Plan::bind`] that one worker has for itself: the first of these is the first worker's.
-    WorkerListener,
-    /// A listening socket for the one of [`Plan::further_binds`] with this index.
-    FurtherListener(usize),
-    /// A private listening socket of this generation: a response there comes from this generation.
-    ProbeListener,
-    /// A memory file with the chain and the key of [`Plan::credentials`].
-    Pair,
-    /// A memory file with the CA certificates for verifying clients.
-    Authority,
-    /// A memory file with Python modules, importable through a path entry (a zip archive).
-    Modules(Vec<Module>),
-    /// The [scoreboard](crate::guard::scoreboard) of the generation.
-    Scoreboard,
-    /// The end of a pipe through which a worker wakes the launcher, which then looks at the scoreboard.
-    Wakeup,
-    /// The workers' end of the channel through which we borrow copies of their listening sockets.
-    BorrowedSockets,
-}
-
-impl Inherited {
-    /// Whether it is a socket at which clients of [`Plan::bind`] arrive.
-    #[must_use]
-    pub const fn is_public_listener(&self) -> bool {
-        matches!(self, Self::Listener | Self::WorkerListener)
-    }
-}
-
 /// How the server is supervised.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
     /// When it is restarted.
     pub restart: Restart,
-    /// Failures that are one too many …
+    /// The number of failures at which the launcher gives up, …
     pub restart_limit: u32,
-    /// … in this time.
+    /// … if they occur within this time.
     pub restart_window: Duration,
     /// The delay before the second respawn in a row.
     pub backoff_initial: Duration,
-    /// The longest wait.
+    /// The longest delay.
     pub backoff_max: Duration,
     /// Keep serving for this long after a stop signal.
     pub stop_delay: Duration,
@@ -207,15 +209,17 @@ pub struct Policy {
     pub workers_lifetime: Option<Duration>,
     /// Requests after which we replace a worker.
     pub max_requests: Option<MaxRequests>,
+    /// Whether a worker is replaced if too many of its requests have taken longer than they may, and do not end.
+    pub limits_requests: bool,
     /// The path that shows whether the app works.
     pub health_path: String,
     /// The length of the accept queue.
     pub backlog: u32,
-    /// Whether [`Plan::tls`] is a guess, because only running the server's configuration file tells.
+    /// Whether [`Plan::tls`] is a guess, because it is only known when the server's configuration file runs.
     pub tls_is_guessed: bool,
 }
 
-/// One decision: what was decided and what it follows from.
+/// One decision: what was decided, and the reasons.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Reason {
     /// What was decided, in one word: `workers`, `server`, `runtime-mode`.
@@ -226,11 +230,25 @@ pub struct Reason {
     pub because: String,
 }
 
-/// Makes the plan. `tls` is what was found out about certificates and keys.
+/// The files to watch, if any are to be watched.
+fn watched(settings: &Settings) -> Vec<PathBuf> {
+    if !settings.watch_certs.value || settings.mode.value == Mode::Exec {
+        return Vec::new();
+    }
+    let certificates = if settings.ssl.value { crate::tls::paths(settings) } else { Vec::new() };
+    let env_files = settings.env_file.value.0.iter().map(|path| std::path::absolute(path).unwrap_or(path.clone()));
+    certificates.into_iter().chain(env_files).collect()
+}
+
+fn fingerprint(credentials: Option<&Credentials>, env_files: u64) -> u64 {
+    credentials.map_or(env_files, |credentials| credentials.pair.fingerprint.rotate_left(1) ^ env_files)
+}
+
+/// Makes the plan. `tls` is what is known about certificates and keys.
 ///
 /// # Errors
-/// Everything that prevents it from being carried out, together. Settings that could not be resolved are not repeated
-/// here: they are in [`Resolution::problems`], and have their defaults.
+/// All problems that prevent it from being carried out. Settings that could not be resolved are not repeated here: they
+/// are in [`Resolution::problems`], and have their defaults.
 pub fn plan(resolution: &Resolution, host: &Host, tls: &TlsFindings) -> Result<Plan, Vec<Problem>> {
     let settings = &resolution.settings;
     let mut findings = Findings::default();
@@ -243,11 +261,11 @@ pub fn plan(resolution: &Resolution, host: &Host, tls: &TlsFindings) -> Result<P
     let (server, version) = (chosen.server, chosen.version);
     let own = Own::read(resolution, host, server, &mut findings);
     let app = app::target(&own.app(settings, &mut findings), &host.app, server, &mut findings);
-    let addresses = bind::bind(resolution, server, &own, &mut findings);
-    let told = own.workers(app.is_gateway, settings, &mut findings);
-    let counts = Server::ALL.map(|server| workers::count(server, settings, host, told.clone()));
+    let addresses = bind::bind(resolution, host, server, &own, &mut findings);
+    let native = own.workers(app.is_gateway, settings, &mut findings);
+    let counts = Server::ALL.map(|server| workers::count(server, settings, host, native.clone()));
     let count = &counts[server as usize];
-    let workers = count.number;
+    let (workers, sizing) = (count.number, count.sizing.clone());
     count.report(&mut findings);
     let worker_timeout = match server {
         Server::Gunicorn => gunicorn::timeout::worker_timeout(settings, &own, &mut findings),
@@ -264,7 +282,7 @@ pub fn plan(resolution: &Resolution, host: &Host, tls: &TlsFindings) -> Result<P
         bind: &addresses.first,
         counts: counts.map(|count| count.number),
     };
-    let told_policy = ToldPolicy {
+    let native_policy = NativePolicy {
         worker_timeout: worker_timeout.limit,
         backlog: own.backlog(settings),
         computes_tls: own.computes_tls(settings),
@@ -294,7 +312,7 @@ pub fn plan(resolution: &Resolution, host: &Host, tls: &TlsFindings) -> Result<P
     if app.is_gateway {
         gateway::warn(settings, &env, workers, &mut findings);
     }
-    surroundings::check(server, settings, host, workers, &mut findings);
+    host_limits::check(server, settings, host, workers, &mut findings);
     worker_timeout.report(launch.target != app.text, &mut findings);
 
     let Findings { problems, warnings, reasons } = findings;
@@ -307,6 +325,8 @@ pub fn plan(resolution: &Resolution, host: &Host, tls: &TlsFindings) -> Result<P
         app: app.text.clone(),
         target: launch.target,
         limit: launch.limit,
+        balance: launch.balance,
+        spin: spin::limit(settings),
         program: chosen.program,
         argv: chosen.argv.into_iter().chain(launch.args).collect(),
         env,
@@ -314,22 +334,26 @@ pub fn plan(resolution: &Resolution, host: &Host, tls: &TlsFindings) -> Result<P
         descriptors: launch.descriptors,
         bind: addresses.first,
         further_binds: addresses.further,
+        socket_owner: addresses.owner,
         tls: launch.tls,
         h2c: launch.h2c && !launch.tls,
+        fingerprint: fingerprint(launch.credentials.as_ref(), resolution.env_files.fingerprint),
         credentials: launch.credentials,
-        watched: tls::watched(settings),
+        watched: watched(settings),
+        overridden: resolution.overridden.clone(),
         listen_pid: launch.listen_pid,
         capabilities: launch.capabilities,
         workers,
+        sizing,
         mode: settings.mode.value,
         pre_start,
-        policy: policy(settings, server, &told_policy, &launch.limits),
+        policy: policy(settings, server, &native_policy, &launch.limits),
         reasons,
         warnings,
     })
 }
 
-fn policy(settings: &Settings, server: Server, told: &ToldPolicy, limits: &Limits) -> Policy {
+fn policy(settings: &Settings, server: Server, native: &NativePolicy, limits: &Limits) -> Policy {
     let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     Policy {
         restart: settings.restart.value,
@@ -340,25 +364,26 @@ fn policy(settings: &Settings, server: Server, told: &ToldPolicy, limits: &Limit
         stop_delay: settings.stop_delay.0,
         stop_timeout: settings.stop_timeout.0,
         startup_timeout: settings.startup_timeout.0,
-        worker_timeout: told.worker_timeout,
+        worker_timeout: native.worker_timeout,
         workers_max_rss: limits.max_rss,
         workers_lifetime: limits.lifetime,
         max_requests: limits.requests,
+        limits_requests: settings.guard.value && !settings.request_timeout.value.is_off(),
         health_path: settings.health_path.value.0.clone(),
-        backlog: count(told.backlog.unwrap_or(Common::of(server, settings).backlog.0)),
-        tls_is_guessed: told.computes_tls,
+        backlog: count(native.backlog.unwrap_or(Common::of(server, settings).backlog.0)),
+        tls_is_guessed: native.computes_tls,
     }
 }
 
-/// The part of the stop budget that is left to the server, in whole seconds, at least one.
+/// The part of the stop budget that is left for the server, in whole seconds, at least one.
 fn grace(settings: &Settings) -> u64 {
     let left = settings.stop_timeout.0.saturating_sub(settings.stop_delay.0).saturating_sub(STOP_RESERVE);
     left.as_secs().max(1)
 }
 
-/// What the policy takes from what the user tells the server itself.
+/// What the policy takes from the server's own settings.
 #[derive(Debug)]
-struct ToldPolicy {
+struct NativePolicy {
     worker_timeout: Option<Duration>,
     backlog: Option<u64>,
     computes_tls: bool,

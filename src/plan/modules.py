@@ -1,8 +1,8 @@
-"""How the launcher's modules come into the server: in an archive in memory, by an entry of the import path.
+"""Imports the launcher's modules in the server: from an archive in memory, through an entry of the import path.
 
-The entry goes as soon as the first of them is imported. Neither the app nor what it starts shall see it, and it may
-lead nowhere later: a worker that changes its user can no longer open descriptors through /proc. So what has not been
-imported yet is read now, and waits here.
+The entry is removed as soon as the first of them is imported. Neither the app nor the processes that it starts may see
+it, and it may become invalid later: a worker that changes its user can no longer open descriptors through /proc. So the
+modules that have not been imported yet are read now, and kept here.
 """
 
 import importlib.machinery

@@ -15,24 +15,24 @@ pub struct Module {
     pub source: String,
 }
 
-/// The module that the others begin with: it removes the path entry through which they are imported.
+/// The module that is imported first: it removes the path entry through which the others are imported.
 const FIRST: &str = "mcp_launch_modules";
-/// How they do so.
+/// The import at the beginning of each of them.
 const IMPORT_FIRST: &str = "import mcp_launch_modules\n";
 
 const SOURCE: &str = include_str!("modules.py");
 
 impl Launch {
-    /// In exec mode low numbers may be taken, by the lock and by what systemd passes (`LISTEN_FDS`).
+    /// In exec mode, low numbers may be taken by the lock and by what systemd passes (`LISTEN_FDS`).
     const FIRST_IN_EXEC_MODE: i32 = 64;
 
-    /// The number for another descriptor.
+    /// The number for the next descriptor.
     pub(super) fn next_number(&self, resolution: &Resolution) -> i32 {
         let first = if resolution.settings.mode.value == Mode::Exec { Self::FIRST_IN_EXEC_MODE } else { 3 };
         self.descriptors.iter().map(|descriptor| descriptor.number + 1).fold(first, i32::max)
     }
 
-    /// Lets the server inherit Python modules, which it can import by their names.
+    /// Makes the server inherit Python modules, which it can import by their names.
     pub(super) fn carry(&mut self, mut modules: Vec<Module>, resolution: &Resolution) {
         if modules.is_empty() {
             return;

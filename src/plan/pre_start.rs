@@ -11,7 +11,7 @@ use crate::problem::{Exit, Problem};
 use crate::settings::value::show_span;
 use crate::settings::{Origin, Settings};
 
-/// A command that must succeed before anything serves.
+/// A command that must succeed before the server starts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PreStart {
     /// The setting that asks for it.
@@ -28,9 +28,9 @@ pub struct PreStart {
     pub timeout: Duration,
     /// How often it is retried.
     pub retries: u32,
-    /// The delay before the first retry; it doubles with each, …
+    /// The delay before the first retry; it doubles with each retry, …
     pub wait: Duration,
-    /// … up to this.
+    /// … up to this delay.
     pub longest_wait: Duration,
 }
 
@@ -100,7 +100,7 @@ fn command(settings: &Settings, env: &Environment) -> Option<PreStart> {
 const SHELL_SYNTAX: &[char] =
     &['$', '`', ';', '&', '|', '<', '>', '(', ')', '*', '?', '[', ']', '{', '}', '~', '#', '!', '\n'];
 
-/// First words that are not programs, or not the program that is meant.
+/// First words that are not programs, or are a shell builtin.
 const SHELL_WORDS: &[&str] = &[
     ".", ":", "case", "cd", "command", "eval", "exec", "exit", "export", "for", "if", "set", "trap", "ulimit",
     "umask", "unset", "until", "wait", "while",

@@ -60,7 +60,7 @@ pub(super) fn choose(settings: &Settings, host: &Host, findings: &mut Findings) 
     Chosen { server, version, program, argv }
 }
 
-/// The oldest Gunicorn that takes what is passed to it.
+/// The oldest Gunicorn that accepts what is passed to it.
 const OLDEST_GUNICORN: Version = Version(20, 0, 0);
 
 fn too_old(
@@ -132,6 +132,12 @@ mod tests {
         let auto = [("HTTP_SERVER", "Auto")];
         let mut host = installed_host();
         assert_eq!(chosen(&auto, &host).0.server, Server::Gunicorn);
+        // As on processors for which Granian has no wheel.
+        let mut without_granian = installed_host();
+        without_granian.python.granian = Program::Missing;
+        without_granian.python.packages.remove("granian");
+        let (choice, findings) = chosen(&auto, &without_granian);
+        assert_eq!((choice.server, findings.problems.len()), (Server::Gunicorn, 0));
         host.python.gunicorn = Program::Missing;
         host.python.packages.remove("gunicorn");
         assert_eq!(chosen(&auto, &host).0.server, Server::Granian);
@@ -173,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_that_cannot_be_executed_says_why() {
+    fn a_script_that_cannot_be_executed_reports_why() {
         let mut host = installed_host();
         let why = "is not executable".to_owned();
         host.python.gunicorn = Program::NotExecutable { path: "/venv/bin/gunicorn".into(), why };

@@ -1,5 +1,5 @@
-//! The arguments after `--`, which are passed to the server unchanged, last. Those that contradict us are problems
-//! that name the flag to use instead: a count, port or grace period that we do not know cannot be supervised.
+//! The arguments after `--`, which are passed to the server unchanged, last. Those that conflict with ours are problems
+//! that name the flag to use instead: without knowing the count, port or grace period, we cannot supervise the server.
 
 use super::Findings;
 use super::gunicorn::parse;
@@ -11,6 +11,7 @@ const GUNICORN: &[(&str, &str)] = &[
     ("bind", "use --bind"),
     ("workers", "use --workers"),
     ("worker_class", "use --worker-class"),
+    ("threads", "use --threads"),
     ("timeout", "use --timeout"),
     ("graceful_timeout", "use --graceful-timeout"),
     ("keepalive", "use --keep-alive"),
@@ -65,7 +66,7 @@ const GRANIAN: &[(&str, &str)] = &[
     ("--ssl-client-verify", "use --ssl-client-verify"),
 ];
 
-/// Granian's switches that are ours, our switch for each, and whether that means the opposite.
+/// Granian's switches that we set, our switch for each, and whether that means the opposite.
 const GRANIAN_SWITCHES: &[(&str, &str, bool)] = &[
     ("--http1-pipeline-flush", "--http1-pipeline-flush", false),
     ("--access-log", "--disable-access-log", true),
@@ -85,7 +86,7 @@ fn instead_for_granian(name: &str) -> Option<String> {
     Some((*instead).to_owned())
 }
 
-/// Finds every argument that contradicts us.
+/// Finds every argument that conflicts with ours.
 pub(super) fn check(server: Server, args: &[std::ffi::OsString], findings: &mut Findings) {
     let words: Vec<String> = args.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let mut contradiction = |written: &str, instead: &str| {
@@ -155,7 +156,7 @@ mod tests {
         assert!(
             problems(Server::Granian, &["--static-path-mount", "/srv", "--no-ws", "--interface=rsgi"]).is_empty()
         );
-        assert!(problems(Server::Gunicorn, &["--threads", "4", "--limit-request-line", "0"]).is_empty());
+        assert!(problems(Server::Gunicorn, &["--limit-request-line", "0"]).is_empty());
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub(super) fn installed_host() -> Host {
         ("granian", Version(2, 8, 7)),
         ("uvicorn", Version(0, 54, 0)),
         ("uvicorn-worker", Version(0, 4, 0)),
+        ("gevent", Version(26, 9, 0)),
         ("uvloop", Version(0, 23, 0)),
         ("setproctitle", Version(1, 3, 8)),
         ("watchfiles", Version(1, 3, 0)),

@@ -3,8 +3,8 @@
 //! A generation has its own copy of the chain, the key and the CA certificates, made together with its plan: a worker
 //! that it replaces later starts with the same ones as the others, whatever has happened to the files. The copy is a
 //! single file with chain and key, so that one cannot be read without the other, and it is never written to disk.
-//! Gunicorn inherits a memory file. Granian resolves the path that it is given, which a memory file does not have,
-//! and every worker reads it again, so it gets a file on a file system in memory for the lifetime of the generation.
+//! Gunicorn inherits a memory file. Granian resolves the path that it is given, which a memory file does not have, and
+//! every worker reads it again, so it gets a file on a file system in memory for the lifetime of the generation.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const DIRECTORY: &str = "mcp-launch-GENERATION";
 const PAIR: &str = "pair.pem";
 const AUTHORITY: &str = "ca.pem";
 
-/// What a generation serves with.
+/// The certificates of a generation.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     /// Certificates and key.
@@ -39,7 +39,7 @@ impl Credentials {
     }
 }
 
-/// Paths as the arguments have them, before the generation has its number.
+/// Paths as they are in the arguments, before the generation has its number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
     /// The directory.
@@ -50,7 +50,7 @@ pub struct Files {
     pub authority: PathBuf,
 }
 
-/// Takes what was found out about the files, and reports it.
+/// Takes what is known about the files, and reports it.
 pub(super) fn judge(settings: &Settings, found: &tls::Findings, findings: &mut Findings) {
     findings.problems.extend(found.problems.iter().cloned());
     findings.warnings.extend(found.warnings.iter().cloned());
@@ -95,7 +95,7 @@ pub(super) fn directory(settings: &Settings, host: &Host, pair: &Pair, findings:
         (Mode::Supervise, None) => {
             ("none of /dev/shm, /run and /tmp is a tmpfs that can be written to", "mount a tmpfs on /dev/shm")
         }
-        (Mode::Exec, _) => ("in exec mode nobody would remove a file with the clear key", "use supervise mode"),
+        (Mode::Exec, _) => ("in exec mode the launcher cannot remove a file with the key", "use supervise mode"),
     };
     if pair.key.form != Form::Pkcs8 {
         let name = settings.key_file.value.show();
@@ -105,10 +105,4 @@ pub(super) fn directory(settings: &Settings, host: &Host, pair: &Pair, findings:
         findings.problem(Problem::setting(message, &settings.key_file.origin).hint(hint));
     }
     None
-}
-
-/// The paths in the settings, if they are to be watched.
-pub(super) fn watched(settings: &Settings) -> Vec<PathBuf> {
-    let wanted = settings.ssl.value && settings.watch_certs.value && settings.mode.value == Mode::Supervise;
-    if wanted { tls::paths(settings) } else { Vec::new() }
 }

@@ -1,13 +1,39 @@
 //! The number of workers, and why.
 
+use std::time::Instant;
+
 use super::common::Common;
 use super::{Findings, Reason};
 use crate::host::Host;
-use crate::settings::value::{Server, Value, Workers};
+use crate::settings::value::{Mode, Server, Value, Workers};
 use crate::settings::{Origin, Settings};
 
-/// A count that somebody gave to Gunicorn itself, and where.
+/// A count from Gunicorn's own settings, and where it was set.
 pub(super) type Told = Option<(u32, Origin)>;
+
+/// What the number of workers depends on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sizing {
+    /// Cores that can be used, by affinity and quota, or as the settings say.
+    pub cores: f64,
+    /// The memory limit in bytes.
+    pub memory: Option<u64>,
+    /// What the number was computed from, or who set it.
+    pub basis: Basis,
+    /// Whether a computed number is computed again when a limit changes.
+    pub is_followed: bool,
+    /// When the limits were read, which the plan itself does not know.
+    pub since: Option<Instant>,
+}
+
+/// Whether the number of workers is computed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Basis {
+    /// It follows from the limits.
+    Computed,
+    /// It was set, in this place.
+    Set(Origin),
+}
 
 /// A worker count and its reasons.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,11 +41,12 @@ pub(super) struct Count {
     pub number: u32,
     pub reason: Reason,
     pub warnings: Vec<String>,
+    pub sizing: Sizing,
 }
 
 /// In development, more workers only mean more to reload.
 const DEV_MODE_WORKERS: u32 = 2;
-/// A count above this multiple of the cores is suspicious; it is the upper end of Gunicorn's own advice.
+/// A count above this multiple of the cores is suspicious; it is the upper end of Gunicorn's own recommendation.
 const FAR_ABOVE: u32 = 4;
 /// Computed counts leave a fifth of the memory limit to the main process, the launcher and peaks.
 const MEMORY_PERCENT: u64 = 80;
@@ -33,7 +60,7 @@ pub(super) fn count(server: Server, settings: &Settings, host: &Host, argument: 
     let max_text = format!("max_workers {max} ({})", settings.max_workers.origin);
     let source = &wanted.origin;
 
-    // The requested count comes first; whatever allows fewer binds instead.
+    // The requested count comes first; it only applies if nothing allows fewer.
     let mut allowed: Vec<(u32, String)> = Vec::new();
     match &wanted.workers {
         Workers::Exactly(number) => allowed.push((*number, format!("set by {source}"))),
@@ -54,7 +81,7 @@ pub(super) fn count(server: Server, settings: &Settings, host: &Host, argument: 
     }
 
     let number = allowed.iter().map(|(number, _)| *number).min().unwrap_or(1).max(1);
-    // Among equals the first binds, because the sort is stable.
+    // Of equal counts the first decides, because the sort is stable.
     allowed.sort_by_key(|(number, _)| *number);
     let inputs = allowed.into_iter().enumerate();
     let inputs = inputs.map(|(at, (number, text))| if at == 0 { text } else { format!("{text} allows {number}") });
@@ -72,7 +99,8 @@ pub(super) fn count(server: Server, settings: &Settings, host: &Host, argument: 
             cores.text
         ));
     }
-    if let Some(limit) = memory.as_ref().filter(|cap| wanted.workers != Workers::Auto && number > cap.all) {
+    // Even a computed number is at least one.
+    if let Some(limit) = memory.as_ref().filter(|cap| number > cap.all) {
         warnings.push(format!(
             "{number} worker{plural} (from {source}) may need more memory than is available: {}",
             limit.text
@@ -91,7 +119,14 @@ pub(super) fn count(server: Server, settings: &Settings, host: &Host, argument: 
         ));
     }
     let reason = Reason { topic: "workers", decision: number.to_string(), because };
-    Count { number, reason, warnings }
+    let sizing = Sizing {
+        cores: cores.available,
+        memory: host.memory.limit.as_ref().map(|limit| limit.bytes),
+        basis: if wanted.is_exact() { Basis::Set(source.clone()) } else { Basis::Computed },
+        is_followed: settings.follow_limits.value && settings.mode.value == Mode::Supervise,
+        since: None,
+    };
+    Count { number, reason, warnings, sizing }
 }
 
 impl Count {
@@ -101,7 +136,7 @@ impl Count {
     }
 }
 
-/// The requested count: the server's own setting, else what Gunicorn is told, else `WEB_CONCURRENCY`, else auto.
+/// The requested count: our setting for the server, else Gunicorn's own, else `WEB_CONCURRENCY`, else auto.
 struct Wanted {
     workers: Workers,
     origin: Origin,
@@ -136,6 +171,7 @@ impl Wanted {
 
 /// The available cores.
 struct Cores {
+    available: f64,
     /// To the nearest whole number, half up, at least 1.
     rounded: u32,
     /// Where that comes from.
@@ -163,7 +199,7 @@ impl Cores {
         };
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let rounded = ((cores + 0.5).floor() as u32).max(1);
-        Self { rounded, text }
+        Self { available: cores, rounded, text }
     }
 }
 

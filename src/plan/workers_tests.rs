@@ -106,6 +106,9 @@ fn counts_that_the_machine_may_not_carry_are_warned_about() {
     assert!(far[0].contains("9 workers") && far[0].contains("2 cores"), "{far:?}");
     let memory = warnings(&[("GRANIAN_WORKERS", "3")], &host(2, None, Some(512)));
     assert!(memory[0].contains("512 MiB"), "{memory:?}");
+    let one = warnings(&[], &host(2, None, Some(64)));
+    assert!(one[0].starts_with("1 worker ") && one[0].contains("memory 64 MiB"), "{one:?}");
+    assert!(warnings(&[], &host(2, None, Some(256))).is_empty(), "there is room for one, though not for peaks");
 
     let mut weighted = host(8, None, None);
     weighted.cpu.weight = Some(CpuWeight { cores: 0.5, source: "/sys/fs/cgroup/cpu.weight".into() });

@@ -45,7 +45,7 @@ pub(super) fn request(scheme: &str, host: &str, path: &str) -> Vec<u8> {
     for (name, value) in
         [(name::PATH, path), (name::AUTHORITY, host), (name::USER_AGENT, "mcp-launch"), (name::ACCEPT, "*/*")]
     {
-        // Literal, not to be remembered, with a name of the table (RFC 7541, 6.2.2), not compressed.
+        // A literal that is not indexed, with a name from the table (RFC 7541, 6.2.2), not compressed.
         integer(&mut fields, 0, 4, name);
         integer(&mut fields, 0, 7, value.len());
         fields.extend_from_slice(value.as_bytes());
@@ -91,7 +91,8 @@ impl ResponseReader {
             let [a, b, c, kind, flags, stream @ ..] = *header;
             let length = u32::from_be_bytes([0, a, b, c]) as usize;
             let stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
-            if length > LONGEST {
+            let end = self.taken - self.buffer.len() + HEADER + length;
+            if length > LONGEST || end > MOST {
                 return Some(Response::Other);
             }
             if self.buffer.len() < HEADER + length {
@@ -102,7 +103,8 @@ impl ResponseReader {
                 (kind::HEADERS, 1) => match fields(&frame, flags).and_then(status) {
                     // More is to follow.
                     Some(100..200) => {}
-                    found => return Some(found.map_or(Response::Other, Response::Status)),
+                    Some(status @ 200..) => return Some(Response::Status(status)),
+                    _ => return Some(Response::Other),
                 },
                 (kind::RST_STREAM, 1) | (kind::GOAWAY, _) => return Some(Response::Other),
                 _ => {}
@@ -126,7 +128,7 @@ fn fields(frame: &[u8], flags: u8) -> Option<&[u8]> {
 
 /// The status, which is the first field of a response (RFC 9113, 8.3).
 fn status(mut fields: &[u8]) -> Option<u16> {
-    // What comes before it can only be new sizes of the table (RFC 7541, 6.3).
+    // Only size updates of the table can come before it (RFC 7541, 6.3).
     while let Some(0x20..0x40) = fields.first() {
         let more = |byte: &u8| byte & 0x80 != 0;
         let is_long = fields.first()? & 0x1f == 0x1f;
@@ -142,7 +144,11 @@ fn status(mut fields: &[u8]) -> Option<u16> {
     known(usize::from(first & mask))?;
     let (length, rest) = rest.split_first()?;
     let value = rest.get(..usize::from(length & 0x7f))?;
-    if length & 0x80 == 0 { std::str::from_utf8(value).ok()?.parse().ok() } else { digits(value) }
+    if length & 0x80 != 0 {
+        return digits(value);
+    }
+    let is_number = value.len() == 3 && value.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(value).ok().filter(|_| is_number)?.parse().ok()
 }
 
 /// A number of three digits in the code of RFC 7541, appendix B: 0, 1 and 2 have five bits, the others six.
@@ -176,10 +182,12 @@ mod tests {
             (&[0x3f, 0xe1, 0x1f, 0x20, 0x88], Some(200)),
             (&[0x48, 0x03, b'5', b'0', b'3'], Some(503)),
             (&[0x08, 0x03, b'4', b'2', b'9'], Some(429)),
-            // 302, 307 and 503 as in RFC 7541, C.6, and by the table.
+            // 302, 307 and 503 as in RFC 7541, C.6, and from the table.
             (&[0x48, 0x82, 0x64, 0x02], Some(302)),
             (&[0x48, 0x83, 0x64, 0x0e, 0xff], Some(307)),
             (&[0x48, 0x83, 0x6c, 0x0c, 0xff], Some(503)),
+            (&[0x48, 0x04, b'+', b'2', b'0', b'0'], None),
+            (&[0x48, 0x05, b'6', b'5', b'5', b'3', b'5'], None),
             (&[0x5f, 0x02], None),
             (&[0x48, 0x7f], None),
             (&[], None),
@@ -215,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_http_2_is_told() {
+    fn what_is_no_http_2_is_reported() {
         assert_eq!(answer(b"HTTP/1.1 400 Bad Request\r\n\r\n"), Some(Response::Other));
         assert_eq!(answer(&frame(kind::GOAWAY, 0, 0, &[0; 8])), Some(Response::Other));
         let settings = frame(kind::SETTINGS, 0, 0, &[0; LONGEST]);

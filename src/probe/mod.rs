@@ -2,6 +2,8 @@
 //!
 //! [`Exchange`] is a state machine over bytes; its owner moves them, blocking or not.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod http1;
 mod http2;
 mod tls;
@@ -19,13 +21,13 @@ pub struct Protocol {
     pub h2c: bool,
 }
 
-/// What came back.
+/// The response to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Response {
     /// An HTTP status.
     Status(u16),
-    /// Not HTTP, but a server that refuses us knowingly: it wants a certificate that we do not have. The reason, in
-    /// words.
+    /// Not HTTP, but a server that refuses us deliberately: it requires a certificate that we do not have. The reason,
+    /// in words.
     Refused(String),
     /// Something other than HTTP.
     Other,

@@ -1,4 +1,4 @@
-//! The client's side of TLS. It accepts any certificate: asking whether a server responds does not require trust.
+//! The client's side of TLS. It accepts any certificate: checking whether a server responds does not require trust.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use rustls::{AlertDescription, ClientConfig, DigitallySignedStruct, Error, Named
 
 use super::Response;
 
-/// What to report about a server that wants to see a certificate of ours.
+/// The report about a server that requires a client certificate.
 pub(super) fn without_certificate() -> Response {
-    Response::Refused("wants a client certificate".into())
+    Response::Refused("requires a client certificate".into())
 }
 
 /// A connection.
@@ -39,12 +39,12 @@ impl Tls {
         Self { connection, asked }
     }
 
-    /// Whether the server has asked for a certificate of ours.
+    /// Whether the server has asked for a client certificate.
     pub fn wants_certificate(&self) -> bool {
         self.asked.0.load(Relaxed)
     }
 
-    /// What was negotiated.
+    /// Whether HTTP/2 was negotiated.
     pub fn speaks_http2(&self) -> bool {
         self.connection.as_ref().is_ok_and(|connection| connection.alpn_protocol() == Some(b"h2"))
     }
@@ -52,19 +52,19 @@ impl Tls {
     /// Takes what was received and returns what the server says; nothing during the handshake.
     ///
     /// # Errors
-    /// That the server refuses to continue.
+    /// The reason why the server refuses to continue.
     pub fn received(&mut self, mut bytes: &[u8]) -> Result<Option<Vec<u8>>, Response> {
         let asked = Arc::clone(&self.asked);
         let Ok(connection) = &mut self.connection else { return Err(Response::Other) };
         let mut clear = Vec::new();
         while !bytes.is_empty() {
             if connection.read_tls(&mut bytes).map_err(|_| Response::Other)? == 0 {
-                // It has said goodbye; what comes after that is ignored.
+                // The server has closed the connection; what comes after that is ignored.
                 break;
             }
             let state = connection.process_new_packets().map_err(|error| match error {
                 Error::AlertReceived(_) if asked.0.load(Relaxed) => without_certificate(),
-                // The server's own fault, with any client.
+                // An error of the server itself, with any client.
                 Error::AlertReceived(AlertDescription::InternalError) => Response::Other,
                 Error::AlertReceived(alert) => Response::Refused(format!("refuses the TLS handshake ({alert:?})")),
                 _ => Response::Other,
@@ -76,7 +76,7 @@ impl Tls {
         Ok((!connection.is_handshaking()).then_some(clear))
     }
 
-    /// Sends something in clear.
+    /// Sends data in the connection.
     pub fn send(&mut self, bytes: &[u8]) {
         if let Ok(connection) = &mut self.connection {
             // Writing to memory does not fail.
@@ -84,7 +84,7 @@ impl Tls {
         }
     }
 
-    /// Moves what is to be sent.
+    /// Adds the bytes to be sent.
     pub fn flush(&mut self, into: &mut Vec<u8>) {
         if let Ok(connection) = &mut self.connection {
             while connection.wants_write() && connection.write_tls(into).is_ok() {}
@@ -103,7 +103,7 @@ fn config(asked: Arc<AskedForCertificate>) -> Result<ClientConfig, Error> {
     Ok(config)
 }
 
-/// What a client needs that has no key and verifies no signature.
+/// What is needed by a client that has no key and verifies no signature.
 fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: DEFAULT_CIPHER_SUITES.to_vec(),
@@ -123,7 +123,7 @@ struct Announced(NamedGroup);
 
 impl SupportedKxGroup for Announced {
     fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, Error> {
-        Err(Error::General("no key is exchanged on this curve".into()))
+        Err(Error::General("this curve has no key exchange".into()))
     }
 
     fn name(&self) -> NamedGroup {
@@ -142,7 +142,7 @@ impl SecureRandom for Ring {
 
 impl KeyProvider for Ring {
     fn load_private_key(&self, _: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
-        Err(Error::General("there are no keys here".into()))
+        Err(Error::General("keys are not supported".into()))
     }
 }
 
@@ -157,7 +157,7 @@ impl ResolvesClientCert for AskedForCertificate {
     }
 
     fn has_certs(&self) -> bool {
-        // Otherwise it would not be asked.
+        // Otherwise rustls would not call it.
         true
     }
 }
@@ -196,7 +196,7 @@ impl ServerCertVerifier for AnyCertificate {
         Ok(HandshakeSignatureValid::assertion())
     }
 
-    /// Everything that servers sign with, including keys that are not verified here.
+    /// All signature schemes that servers use, including those for keys that are not verified here.
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         vec![
             SignatureScheme::ECDSA_NISTP256_SHA256,

@@ -1,4 +1,4 @@
-//! What is wrong, where it came from, what would be right, and how the program exits because of it.
+//! Problems: what is wrong, where it came from, what would be right, and the exit status.
 
 mod origin;
 

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 /// The place a value was read from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(tag = "source", rename_all = "lowercase")]
 pub enum Origin {
     /// Built in.
+    #[default]
     Default,
     /// A key of the configuration file, for example `gunicorn.workers`.
     File {
@@ -17,6 +18,16 @@ pub enum Origin {
         path: PathBuf,
         /// The key with its table.
         key: String,
+    },
+    /// A line of an environment file.
+    #[serde(rename = "env-file")]
+    EnvFile {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// The variable.
+        name: String,
     },
     /// An environment variable, by name.
     #[serde(untagged)]
@@ -35,7 +46,7 @@ fn as_flag<S: serde::Serializer>(name: &str, to: S) -> Result<S::Ok, S::Error> {
 }
 
 impl Origin {
-    /// Whether somebody chose the value.
+    /// Whether the value was set explicitly.
     #[must_use]
     pub const fn is_explicit(&self) -> bool {
         !matches!(self, Self::Default)
@@ -47,6 +58,7 @@ impl fmt::Display for Origin {
         match self {
             Self::Default => f.write_str("default"),
             Self::File { path, key } => write!(f, "file {} key {key}", path.display()),
+            Self::EnvFile { path, line, name } => write!(f, "env file {} line {line}, {name}", path.display()),
             Self::Env(name) => write!(f, "environment {name}"),
             Self::Flag(flag) => write!(f, "command line {flag}"),
         }

@@ -4,6 +4,8 @@ use std::fs;
 
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
+use super::file;
+
 /// The memory use of a process, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Footprint {
@@ -11,7 +13,7 @@ pub struct Footprint {
     pub pss: u64,
     /// The part that is not file-backed, which a second process of the same kind would need again.
     pub anonymous: u64,
-    /// What only it has written to, and what is therefore freed when it ends.
+    /// What only this process has written to, and is therefore freed when it ends.
     pub private: u64,
 }
 
@@ -19,27 +21,27 @@ impl Footprint {
     /// Reads `/proc/PID/smaps_rollup`, `proc_pid_smaps(5)`, or `/proc/PID/statm` if that is not permitted.
     #[must_use]
     pub fn read(pid: Pid) -> Option<Self> {
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok().and_then(|text| from_rollup(&text));
+        let rollup = file::read_text(format!("/proc/{pid}/smaps_rollup")).ok().and_then(|text| from_rollup(&text));
         rollup.or_else(|| {
             let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|page| u64::try_from(page).ok());
-            from_statm(&fs::read_to_string(format!("/proc/{pid}/statm")).ok()?, page.unwrap_or(4096))
+            from_statm(&file::read_text(format!("/proc/{pid}/statm")).ok()?, page.unwrap_or(4096))
         })
     }
 }
 
-fn from_rollup(text: &str) -> Option<Footprint> {
+pub(super) fn from_rollup(text: &str) -> Option<Footprint> {
     let field = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
         line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes.saturating_mul(1024))
     };
     let pss = field("Pss")?;
     // Before Linux 5.4 it is not listed separately.
-    let anonymous = field("Pss_Anon").map_or(pss, |anonymous| anonymous + field("Pss_Shmem").unwrap_or(0));
+    let anonymous = field("Pss_Anon").map_or(pss, |own| own.saturating_add(field("Pss_Shmem").unwrap_or(0)));
     Some(Footprint { pss, anonymous, private: field("Private_Dirty").unwrap_or(0) })
 }
 
-/// What is resident and not shared with a file or another process's memory, of the fields of `proc_pid_statm(5)`.
-fn from_statm(text: &str, page: u64) -> Option<Footprint> {
+/// The memory that is resident and not shared with a file or another process, from the fields of `proc_pid_statm(5)`.
+pub(super) fn from_statm(text: &str, page: u64) -> Option<Footprint> {
     let mut pages = text.split_ascii_whitespace().skip(1).map(str::parse::<u64>);
     let (resident, shared) = (pages.next()?.ok()?, pages.next()?.ok()?);
     let own = resident.saturating_sub(shared).saturating_mul(page);
@@ -49,18 +51,18 @@ fn from_statm(text: &str, page: u64) -> Option<Footprint> {
 /// The kernel's maximum: this process is killed before any other when memory runs out, `proc_pid_oom_score_adj(5)`.
 const FIRST: &str = "1000";
 
-/// Makes the kernel kill this process, and those that it will start, before any other when memory runs out.
+/// Makes the kernel kill this process, and those that it starts, before any other when memory runs out.
 pub fn offer_to_oom_killer(pid: Pid) {
     if let Err(error) = fs::write(format!("/proc/{pid}/oom_score_adj"), FIRST) {
         tracing::debug!(%pid, %error, "cannot raise its OOM score");
     }
 }
 
-/// Undoes that: the process gets our own score. Processes that it has started meanwhile keep the inherited one.
+/// Undoes that: the process gets our own score. Processes that it has started in the meantime keep the inherited one.
 pub fn withdraw_from_oom_killer(pid: Pid) {
     let path = format!("/proc/{pid}/oom_score_adj");
-    if fs::read_to_string(&path).is_ok_and(|score| score.trim() == FIRST) {
-        let own = fs::read_to_string("/proc/self/oom_score_adj");
+    if file::read_text(&path).is_ok_and(|score| score.trim() == FIRST) {
+        let own = file::read_text("/proc/self/oom_score_adj");
         if let Err(error) = own.and_then(|own| fs::write(&path, own.trim())) {
             tracing::debug!(%pid, %error, "cannot reset its OOM score");
         }

@@ -4,11 +4,16 @@
 //! One parser for each file. Kernel text is bytes: a process name may contain any byte but NUL, and may be cut within
 //! a character.
 //!
-//! Not the crate `procfs`: it reads all 52 fields where ours reads ten, holds a directory open for each process while one
-//! spare descriptor must do here, has neither `sock_diag` nor a search for children by scan, and brings three crates.
+//! Not the crate `procfs`: it reads all 52 fields where ours reads ten, holds a directory open for each process
+//! although we may have only one spare descriptor, has neither `sock_diag` nor a search for children by scan, and
+//! brings three crates.
 
+mod file;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod memory;
 pub mod process;
+pub mod signals;
 mod sock_diag;
 pub mod sockets;
 mod stat;

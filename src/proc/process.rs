@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
+use super::file;
 use super::stat::Stat;
 use crate::ids::ProcessId;
 use crate::sys::pidfd::PidFd;
@@ -16,7 +17,7 @@ use crate::sys::pidfd::PidFd;
 /// A snapshot of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Process {
-    /// Its pid, which may be reused after it is gone.
+    /// Its pid, which may be reused after its end.
     pub pid: Pid,
     /// Its parent.
     pub parent: Pid,
@@ -26,7 +27,7 @@ pub struct Process {
     pub state: char,
     /// When it started, in clock ticks since boot; together with the pid this identifies one process.
     pub start: u64,
-    /// Whether it is ending or has ended: nothing can stop that.
+    /// Whether it is ending or has ended; it can no longer do anything else.
     pub is_dying: bool,
 }
 
@@ -60,8 +61,16 @@ impl Process {
     /// Sends a signal to exactly this process: its pid may have been reused.
     ///
     /// # Errors
-    /// ESRCH when it is gone.
+    /// ESRCH when it no longer exists.
     pub fn signal(&self, signal: Signal) -> nix::Result<()> {
+        self.signal_by_number(signal as i32)
+    }
+
+    /// The same with any signal, also a real-time one.
+    ///
+    /// # Errors
+    /// As [`Self::signal`].
+    pub fn signal_by_number(&self, signal: i32) -> nix::Result<()> {
         let is_it = || Self::read(self.pid).is_some_and(|now| now.start == self.start);
         if let Ok(handle) = PidFd::open(self.pid)
             && is_it()
@@ -69,29 +78,29 @@ impl Process {
             return handle.signal(signal);
         }
         // Before Linux 5.3, or without a spare descriptor, checking beforehand has to suffice.
-        if is_it() { nix::sys::signal::kill(self.pid, signal) } else { Err(Errno::ESRCH) }
+        if is_it() { crate::sys::kill(self.pid, signal) } else { Err(Errno::ESRCH) }
     }
 }
 
-/// Where the kernel tells of a process.
+/// The directory of a process in `/proc`.
 pub(super) fn directory(pid: Pid) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}"))
 }
 
-/// The name of a process, as far as it is text; none if it is gone.
+/// The name of a process, as far as it is text; none if it no longer exists.
 #[must_use]
 pub fn name(pid: Pid) -> Option<String> {
-    let name = fs::read(directory(pid).join("comm")).ok()?;
+    let name = file::read(directory(pid).join("comm")).ok()?;
     Some(String::from_utf8_lossy(&name).trim_end().to_owned())
 }
 
-/// The arguments that a process was started with, each ended by a NUL byte; empty if it is gone.
+/// The arguments that a process was started with, each ended by a NUL byte; empty if it no longer exists.
 #[must_use]
 pub fn command_line(pid: Pid) -> Vec<u8> {
-    fs::read(directory(pid).join("cmdline")).unwrap_or_default()
+    file::read(directory(pid).join("cmdline")).unwrap_or_default()
 }
 
-/// Whether `/proc` can be read, which needs a spare descriptor. Otherwise only process groups can be reached.
+/// Whether `/proc` can be read, which needs a spare descriptor. If not, only process groups can be reached.
 #[must_use]
 pub fn are_visible() -> bool {
     fs::File::open("/proc/self/stat").is_ok()
@@ -104,7 +113,7 @@ pub fn has_children_in(group: Pid) -> bool {
     waitid(Id::PGid(group), look) != Err(Errno::ECHILD)
 }
 
-/// Signals a group if it contains a child of ours; stopped processes are woken so that they act on it. Needs no
+/// Signals a group if it contains a child of ours; stopped processes are continued so that they act on it. Needs no
 /// descriptor.
 pub fn signal_group(group: Pid, signal: Signal) {
     if has_children_in(group) {
@@ -141,7 +150,7 @@ pub fn children_of(parent: Pid) -> Vec<Process> {
 fn children(pid: Pid) -> Option<Vec<Pid>> {
     let mut children = Vec::new();
     for thread in list(directory(pid).join("task")) {
-        match fs::read_to_string(thread.join("children")) {
+        match file::read_text(thread.join("children")) {
             Ok(text) => children.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
             // The thread may have ended, and so may the process.
             Err(_) if thread.join("stat").exists() => return None,
@@ -151,8 +160,7 @@ fn children(pid: Pid) -> Option<Vec<Pid>> {
     Some(children.into_iter().map(Pid::from_raw).collect())
 }
 
-/// The entries of a directory. It is closed before they are used, because one descriptor must suffice for all of
-/// this.
+/// The entries of a directory. It is closed before they are used, because one descriptor must suffice for all of this.
 fn list(directory: impl AsRef<Path>) -> Vec<PathBuf> {
     fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
@@ -220,14 +228,14 @@ mod tests {
     #[test]
     fn a_process_whose_name_is_cut_in_the_middle_of_a_letter_is_seen() {
         let folder = tempfile::tempdir().unwrap();
-        // The kernel keeps 15 bytes, and the last letter has two of them.
+        // The kernel keeps 15 bytes, and the last letter takes two of them.
         let program = folder.path().join("fifteen-bytes-é");
-        fs::copy("/bin/sleep", &program).unwrap();
+        std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
         let mut child = Command::new(&program).arg("60").spawn().unwrap();
         let pid = Pid::from_raw(child.id().cast_signed());
         let comm = || fs::read(directory(pid).join("comm")).unwrap();
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        // The parent of a process goes on a little before that has its new name.
+        // The parent of a process continues shortly before the child has its new name.
         while String::from_utf8(comm()).is_ok() {
             assert!(std::time::Instant::now() < deadline, "{:?}", comm());
             std::thread::yield_now();
@@ -244,7 +252,7 @@ mod tests {
         let process = || Process::read(Pid::from_raw(child.id().cast_signed())).unwrap();
         assert!(!process().is_dying);
         process().signal(Signal::SIGKILL).unwrap();
-        // Not at the very next look, because the process may be changing from one indication to the other.
+        // It may take several looks, because the process may be changing from one indication to the other.
         assert!((0..3).any(|_| process().is_dying));
         child.wait().unwrap();
     }

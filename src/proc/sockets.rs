@@ -4,17 +4,19 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
+use super::file;
+
 /// The sockets that listen on a port, IPv4 and IPv6: the address and the inode of each.
 #[must_use]
 pub fn listening(port: u16) -> Vec<(SocketAddr, u64)> {
     super::sock_diag::listening(port).unwrap_or_else(|_| {
-        let tables = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().filter_map(|path| fs::read(path).ok());
+        let tables = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().filter_map(|path| file::read(path).ok());
         tables.flat_map(|table| parse(&table, port)).collect()
     })
 }
 
-/// The sockets that listen on exactly this address, by inode. Those of them that are bound with `SO_REUSEPORT` are
-/// one group; a listener with the same port at another address is none of it.
+/// The sockets that listen on exactly this address, by inode. Those of them that are bound with `SO_REUSEPORT` form one
+/// group; a listener with the same port at another address does not belong to it.
 #[must_use]
 pub fn at(address: SocketAddr) -> BTreeSet<u64> {
     let is_there = |other: &SocketAddr| (other.ip(), other.port()) == (address.ip(), address.port());
@@ -69,9 +71,15 @@ pub fn is_polled(pid: i32, inode: u64) -> bool {
         fs::read_link(descriptor.path()).is_ok_and(|target| target.as_os_str() == "anon_inode:[eventpoll]")
     });
     let mut tables = epoll.filter_map(|descriptor| {
-        fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", descriptor.file_name().to_str()?)).ok()
+        file::read_text(format!("/proc/{pid}/fdinfo/{}", descriptor.file_name().to_str()?)).ok()
     });
     tables.any(|table| table.split_ascii_whitespace().any(|word| word == wanted))
+}
+
+/// The connections to a port that were accepted, by inode; none if the kernel does not tell.
+#[must_use]
+pub fn connected(port: u16) -> Option<BTreeSet<u64>> {
+    super::sock_diag::connected(port).ok()
 }
 
 /// Whether a process has one of these sockets open.
@@ -83,6 +91,19 @@ pub fn owns(pid: i32, inodes: &BTreeSet<u64>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The kernel prints each word of an address as a number of the machine.
+    #[test]
+    fn addresses_are_read_in_the_byte_order_of_the_machine() {
+        let forms = [
+            ("0100007F:115C", "7F000001:115C", "127.0.0.1:4444"),
+            ("B80D0120000000000000000001000000:115C", "20010DB8000000000000000000000001:115C", "[2001:db8::1]:4444"),
+        ];
+        for (little, big, expected) in forms {
+            let text = if cfg!(target_endian = "big") { big } else { little };
+            assert_eq!(address(text), expected.parse().ok(), "{text}");
+        }
+    }
 
     #[test]
     fn our_own_listener_is_found() {

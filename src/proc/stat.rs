@@ -1,19 +1,20 @@
-//! `/proc/PID/stat` and `/proc/PID/task/TID/stat`: `proc_pid_stat(5)`. The one parser of them.
+//! `/proc/PID/stat` and `/proc/PID/task/TID/stat`: `proc_pid_stat(5)`. This is their only parser.
 
-use std::fs;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::file;
+
 /// A process in `exit` has one of these among its flags (`PF_EXITING` and `PF_SIGNALED` of the kernel's
-/// `include/linux/sched.h`). Between the moment in which it takes a signal that ends it off the pending ones and the
-/// one in which it sets them lie a few instructions.
+/// `include/linux/sched.h`). They are set a few instructions after a fatal signal has been removed from the pending
+/// ones.
 const EXITING: u64 = 0x4 | 0x400;
 /// SIGKILL among the pending signals.
 const KILL_PENDING: u64 = 1 << (Signal::SIGKILL as u64 - 1);
 
-/// What the kernel tells of a process or a thread in one line. Times are in clock ticks.
+/// What the kernel reports about a process or a thread in one line. Times are in clock ticks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stat {
     /// `R`, `S`, `D`, `T`, `Z` and so on.
@@ -21,27 +22,27 @@ pub(super) struct Stat {
     pub parent: Pid,
     pub group: Pid,
     flags: u64,
-    /// Processor time, user and system.
+    /// CPU time, user and system.
     pub cpu: u64,
-    /// That of children that were reaped.
+    /// CPU time of its children that have been reaped.
     pub reaped_cpu: u64,
     /// When it was started, since boot.
     pub start: u64,
     /// Resident pages.
     pub pages: u64,
     pending: u64,
-    /// As `wait` gives it. 0 for those who may not trace the process, however it ended.
+    /// As `wait` returns it. 0 for a reader who may not trace the process, however it ended.
     pub exit_code: i32,
 }
 
 impl Stat {
-    /// Reads it for the process or thread of this directory; none if that is gone.
+    /// Reads it for the process or thread of this directory; none if that no longer exists.
     pub fn read(directory: impl AsRef<Path>) -> Option<Self> {
-        Self::parse(&fs::read(directory.as_ref().join("stat")).ok()?)
+        Self::parse(&file::read(directory.as_ref().join("stat")).ok()?)
     }
 
-    /// The name, in parentheses, may hold any bytes, parentheses included: the fields are those behind the last one.
-    fn parse(text: &[u8]) -> Option<Self> {
+    /// The name, in parentheses, may contain any bytes, including parentheses: the fields follow the last one.
+    pub fn parse(text: &[u8]) -> Option<Self> {
         let name_end = text.iter().rposition(|byte| *byte == b')')?;
         let fields: Vec<&str> =
             std::str::from_utf8(text.get(name_end + 1..)?).ok()?.split_ascii_whitespace().collect();
@@ -54,8 +55,8 @@ impl Stat {
             parent: pid(4)?,
             group: pid(5)?,
             flags: number(9)?,
-            cpu: number(14)? + number(15)?,
-            reaped_cpu: number(16)? + number(17)?,
+            cpu: number(14)?.saturating_add(number(15)?),
+            reaped_cpu: number(16)?.saturating_add(number(17)?),
             start: number(22)?,
             pages: number(24)?,
             pending: number(31)?,
@@ -69,7 +70,7 @@ impl Stat {
         matches!(self.state, 'Z' | 'X')
     }
 
-    /// Whether it is about to end, or has ended: nothing can keep it.
+    /// Whether it is about to end, or has ended; it can no longer do anything else.
     pub const fn is_dying(&self) -> bool {
         self.has_ended() || self.flags & EXITING != 0 || self.pending & KILL_PENDING != 0
     }

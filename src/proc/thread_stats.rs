@@ -1,9 +1,10 @@
-//! The state of a process's threads: their CPU time, and whether one of them waits for its output to be read.
+//! The state of a process's threads: their CPU time, and whether one of them is blocked because its output is not read.
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use super::file;
 use super::process::{self, Process};
 use super::stat::Stat;
 
@@ -23,7 +24,7 @@ pub struct ThreadStats {
 }
 
 impl ThreadStats {
-    /// The state of a process; none if it is gone.
+    /// The state of a process; none if it no longer exists.
     #[must_use]
     pub fn read(process: &Process) -> Option<Self> {
         let root = process::directory(process.pid);
@@ -54,10 +55,10 @@ struct Thread {
 }
 
 /// Where a thread is in the kernel.
-enum WaitsIn {
+pub(super) enum WaitsIn {
     /// In a system call that writes to this descriptor.
     Write(u64),
-    /// As far as is known, in the kernel function that waits for space in a pipe.
+    /// In the kernel function that waits for space in a pipe, as far as is known.
     Pipe,
     Elsewhere,
 }
@@ -65,7 +66,7 @@ enum WaitsIn {
 impl Thread {
     /// Reads `/proc/PID/task/TID`.
     fn read(directory: &Path) -> Option<Self> {
-        let read = |name: &str| fs::read_to_string(directory.join(name));
+        let read = |name: &str| file::read_text(directory.join(name));
         let state = Stat::read(directory)?.state;
         // Documentation/scheduler/sched-stats.rst: nanoseconds on a processor, nanoseconds waiting for one.
         let times = read("schedstat").unwrap_or_default();
@@ -88,7 +89,7 @@ impl Thread {
         match (self.state, &self.waits_in) {
             ('R', _) | (_, WaitsIn::Elsewhere) => false,
             (_, WaitsIn::Pipe) => true,
-            // It may be writing to the same pipe under another number.
+            // It may be writing to the same pipe through another descriptor.
             (_, WaitsIn::Write(descriptor)) => {
                 let to = target(*descriptor);
                 to.is_some() && (to == target(1) || to == target(2))
@@ -97,8 +98,8 @@ impl Thread {
     }
 }
 
-/// What `/proc/PID/syscall` says: the number of the call and its arguments, `running`, or -1.
-fn called(text: &str) -> WaitsIn {
+/// The contents of `/proc/PID/syscall`: the number of the call and its arguments, `running`, or -1.
+pub(super) fn called(text: &str) -> WaitsIn {
     let mut words = text.split_ascii_whitespace();
     let number = words.next().and_then(|word| word.parse::<libc::c_long>().ok());
     let first = words.next().and_then(|word| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok());

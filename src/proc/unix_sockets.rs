@@ -1,14 +1,14 @@
 //! Names in the abstract namespace of Unix sockets.
 
-/// The abstract names on which somebody listens; none where the kernel does not tell.
+/// The abstract names on which a process listens; none if the kernel does not show them.
 #[must_use]
 pub fn abstract_listeners() -> Vec<String> {
-    parse(&std::fs::read("/proc/net/unix").unwrap_or_default())
+    parse(&super::file::read("/proc/net/unix").unwrap_or_default())
 }
 
-/// The listeners in the kernel's table, `proc_pid_net(5)`: `Num RefCount Protocol Flags Type St Inode Path`. A name that
-/// is no UTF-8 is not one of ours.
-fn parse(table: &[u8]) -> Vec<String> {
+/// The listeners in the kernel's table, `proc_pid_net(5)`: `Num RefCount Protocol Flags Type St Inode Path`. A name
+/// that is not UTF-8 is not one of ours.
+pub(super) fn parse(table: &[u8]) -> Vec<String> {
     /// `__SO_ACCEPTCON`.
     const LISTENS: u32 = 1 << 16;
     let name = |line: &[u8]| {

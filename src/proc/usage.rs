@@ -24,46 +24,46 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// The resource use of a process; none if it is gone.
+    /// The resource use of a process; none if it no longer exists.
     #[must_use]
     pub fn read(process: &Process) -> Option<Self> {
         let stat =
             Stat::read(directory(process.pid)).filter(|stat| stat.start == process.start && !stat.has_ended())?;
         let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|size| u64::try_from(size).ok());
-        Some(Self { age: age(process), rss: stat.pages * page.unwrap_or(4096), cpu: ticks(stat.cpu) })
+        Some(Self { age: age(process), rss: stat.pages.saturating_mul(page.unwrap_or(4096)), cpu: ticks(stat.cpu) })
     }
 }
 
-/// CPU time of a process and of the descendants that it has reaped, user and system; none if it is gone.
+/// CPU time of a process and of the descendants that it has reaped, user and system; none if it no longer exists.
 #[must_use]
 pub fn cpu_with_reaped(pid: Pid) -> Option<Duration> {
-    Stat::read(directory(pid)).map(|stat| ticks(stat.cpu + stat.reaped_cpu))
+    Stat::read(directory(pid)).map(|stat| ticks(stat.cpu.saturating_add(stat.reaped_cpu)))
 }
 
-/// What can be said of a process that has ended, before its parent reaps it.
+/// What is known about a process that has ended, before its parent reaps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreaped {
     /// How it ended.
     Status(ExitStatus),
-    /// It has ended, and we may not know how: it is another user's, and we may not trace it.
+    /// It has ended, but we may not see how: it belongs to another user, and we may not trace it.
     Hidden,
 }
 
-/// How a process ended that was not reaped yet. None if it lives, or was reaped.
+/// How a process ended that has not been reaped yet. None if it is running, or was reaped.
 #[must_use]
 pub fn unreaped(process: &Process) -> Option<Unreaped> {
     let stat = Stat::read(directory(process.pid)).filter(|stat| stat.start == process.start && stat.has_ended())?;
-    // The kernel shows 0 to those who may not trace it.
+    // The kernel shows 0 to a process that may not trace it.
     let is_shown = stat.exit_code != 0 || may_trace(process.pid);
     Some(if is_shown { Unreaped::Status(ExitStatus::from_raw(stat.exit_code)) } else { Unreaped::Hidden })
 }
 
-/// Whether the kernel shows us what it shows only to those who may trace the process: `ptrace(2)`, access modes.
+/// Whether the kernel shows us what only a process that may trace it can see: `ptrace(2)`, access modes.
 fn may_trace(pid: Pid) -> bool {
     /// The bit of `CAP_SYS_PTRACE` in a set of capabilities.
     const SYS_PTRACE: u64 = 1 << 19;
     let is_ours = || std::fs::metadata(directory(pid)).is_ok_and(|status| status.uid() == geteuid().as_raw());
-    let status = std::fs::read("/proc/self/status").unwrap_or_default();
+    let status = super::file::read("/proc/self/status").unwrap_or_default();
     let status = String::from_utf8_lossy(&status);
     let set = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
     set.is_some_and(|set| set & SYS_PTRACE != 0) || is_ours()
@@ -126,13 +126,13 @@ mod tests {
             assert!(std::time::Instant::now() < deadline);
             std::thread::yield_now();
         };
-        // Hidden where the test runs without CAP_SYS_PTRACE, as containers do.
+        // Hidden if the test runs without CAP_SYS_PTRACE, as in containers.
         assert!([Unreaped::Status(ExitStatus::from_raw(3 << 8)), Unreaped::Hidden].contains(&said), "{said:?}");
         child.wait().unwrap();
     }
 
     #[test]
-    fn a_zombie_tells_how_it_ended() {
+    fn a_zombie_shows_how_it_ended() {
         for (script, status) in [("exit 3", 3 << 8), ("kill -9 $$", 9)] {
             let mut child = Command::new("sh").args(["-c", script]).spawn().unwrap();
             let pid = Pid::from_raw(child.id().cast_signed());

@@ -41,7 +41,9 @@ fn plan_value(resolution: &Resolution, plan: &Plan) -> Value {
         Inherited::ProbeListener => json!({ "number": descriptor.number, "what": "probe-listener" }),
         Inherited::Scoreboard => json!({ "number": descriptor.number, "what": "scoreboard" }),
         Inherited::WorkerListener => json!({ "number": descriptor.number, "what": "worker-listener" }),
+        Inherited::Stacks => json!({ "number": descriptor.number, "what": "stacks" }),
         Inherited::Wakeup => json!({ "number": descriptor.number, "what": "wakeup" }),
+        Inherited::Successors => json!({ "number": descriptor.number, "what": "successors" }),
         Inherited::BorrowedSockets => json!({ "number": descriptor.number, "what": "line" }),
         Inherited::Pair => json!({ "number": descriptor.number, "what": "certificate-and-key" }),
         Inherited::Authority => json!({ "number": descriptor.number, "what": "certificate-authority" }),
@@ -51,7 +53,7 @@ fn plan_value(resolution: &Resolution, plan: &Plan) -> Value {
         }
     });
     let (mut set, mut removed) = (Map::new(), Vec::new());
-    for change in changes(&resolution.env, &plan.env) {
+    for change in changes(&resolution.own_env(), &plan.env) {
         match change {
             Change::Set(name, value) => _ = set.insert(name, value.into()),
             Change::Removed(name) => removed.push(name),

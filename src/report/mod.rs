@@ -185,7 +185,7 @@ impl Page {
 
     fn environment(&mut self, resolution: &Resolution, plan: &Plan) {
         self.heading("Environment, where it differs from this one");
-        let changes = changes(&resolution.env, &plan.env);
+        let changes = changes(&resolution.own_env(), &plan.env);
         if changes.is_empty() {
             self.line("  nowhere");
         }
@@ -217,7 +217,11 @@ fn what(inherited: &Inherited) -> String {
         Inherited::ProbeListener => "a private listening socket for readiness probes".into(),
         Inherited::Scoreboard => "shared memory in which the workers report their state".into(),
         Inherited::WorkerListener => "the listening socket of one worker".into(),
+        Inherited::Stacks => {
+            "shared memory in which the workers tell what they are doing, for `mcp-launch stacks`".into()
+        }
         Inherited::Wakeup => "a pipe through which a worker wakes the launcher".into(),
+        Inherited::Successors => "a pipe that tells the main process which workers have a successor".into(),
         Inherited::BorrowedSockets => "a channel for borrowing copies of the workers' listening sockets".into(),
         Inherited::Pair => "certificate chain and private key, in memory".into(),
         Inherited::Authority => "CA certificates for verifying clients, in memory".into(),

@@ -1,4 +1,4 @@
-//! Becoming the server.
+//! Executing the server in place of the launcher.
 
 use nix::errno::Errno;
 
@@ -8,7 +8,7 @@ use crate::problem::{Exit, Problem};
 use crate::sys::spawn::Image;
 use crate::sys::{self, SignalState};
 
-/// Replaces this process with the server; returns only when that failed, or when a stop signal came first.
+/// Replaces this process with the server; returns only if that failed, or if a stop signal came first.
 ///
 /// # Errors
 /// Why it could not be executed.
@@ -31,7 +31,9 @@ pub fn exec(plan: &Plan, lock: Option<Lock>, inherited: SignalState) -> Result<E
             }
             Inherited::Listener
             | Inherited::WorkerListener
+            | Inherited::Stacks
             | Inherited::Wakeup
+            | Inherited::Successors
             | Inherited::FurtherListener(_)
             | Inherited::ProbeListener
             | Inherited::Scoreboard
@@ -55,12 +57,12 @@ pub fn exec(plan: &Plan, lock: Option<Lock>, inherited: SignalState) -> Result<E
         lock.inherit();
     }
     let placed: Vec<_> = files.iter().map(|(file, number)| (file, *number)).collect();
-    sys::place(&placed).map_err(|errno| cannot("handing down descriptors", errno))?;
+    sys::place(&placed).map_err(|errno| cannot("passing on descriptors", errno))?;
     Err(cannot("exec", sys::exec(&image, inherited)))
 }
 
-/// Whether a stop signal waits since the start of the program. After exec the kernel would drop it if we are
-/// PID 1; a process that is about to begin has nothing to finish, so the wish is granted at once.
+/// Whether a stop signal has been pending since the start of the program. After exec the kernel would drop it if we are
+/// PID 1; a process that is about to begin has nothing to finish, so it ends at once.
 fn stop_is_pending() -> bool {
     sys::pending_signals()
         & [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT].iter().fold(0, |mask, s| mask | 1 << (s - 1))

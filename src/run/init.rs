@@ -17,14 +17,15 @@ use crate::sys::SignalState;
 use crate::sys::spawn::{Group, Image, Setup, SpawnError, SpawnStage, begin};
 use crate::sys::wait::{Reaped, reap};
 
-/// What the command left behind has this long from TERM to KILL …
+/// How long the processes that the command left behind have from TERM to KILL.
 const KILL_AFTER: Duration = Duration::from_millis(1500);
-/// … what is then found still there is killed again after this long …
+/// The interval at which those that are found later are killed again.
 const KILL_AGAIN_AFTER: Duration = Duration::from_millis(50);
-/// … and this long from TERM until nothing is waited for any more.
+/// How long after TERM we give up waiting for them.
 const LEAVE_AFTER: Duration = Duration::from_secs(2);
 
-/// Everything that a process can handle: what it could raise itself is forwarded, too, when somebody sends it to us.
+/// Everything that a process can handle: even signals that it could raise itself are forwarded if another process sends
+/// them to us.
 /// Numbers 32 and 33 belong to the C library.
 fn handled() -> Vec<i32> {
     (1..=64).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP, 32, 33].contains(signal)).collect()
@@ -33,7 +34,7 @@ fn handled() -> Vec<i32> {
 /// Runs a command to its end.
 ///
 /// # Errors
-/// The problem that kept it from being started.
+/// The problem that prevented it from being started.
 pub fn run(program: &Path, argv: &[OsString], env: &Environment, inherited: SignalState) -> Result<u8, Problem> {
     let cannot = |what: &str, error: &dyn std::fmt::Display| {
         Problem::new(Exit::NotExecutable, format!("cannot run {}: {what}: {error}", program.display()))
@@ -65,7 +66,7 @@ pub fn run(program: &Path, argv: &[OsString], env: &Environment, inherited: Sign
 }
 
 /// Leaves the working directory, which could not be unmounted while we are in it, and returns it for the command, which
-/// has a hold of its own on it. If there is no way back by its path, we stay.
+/// keeps it open itself. If there is no way back by its path, we stay.
 fn leave_directory() -> Option<PathBuf> {
     let home = std::env::current_dir().ok()?;
     nix::unistd::chdir(&home).and_then(|()| nix::unistd::chdir("/")).ok()?;
@@ -84,7 +85,7 @@ fn forward_until_exit(child: Pid, signals: &mut BlockedSignals) -> u8 {
                 Reaped::Child(pid, status) if pid == child => return status_of(status),
                 Reaped::Child(..) => {}
                 Reaped::NoneEnded => break,
-                // Somebody took the child from us; there is nobody left to wait for.
+                // Another process has reaped the child; there is nothing left to wait for.
                 Reaped::NoChildren => return Exit::No.code(),
             }
         }
@@ -106,13 +107,13 @@ fn forward(child: Pid, signal: i32) {
 }
 
 /// Stops the command's process group and then ourselves, until we are continued: a shell with job control stops the job
-/// that it started, whatever its parts make of the signal. As PID 1 the kernel does not stop us.
+/// that it started, whatever its processes do with the signal. As PID 1, the kernel does not stop us.
 fn stop_with_group(child: Pid) {
     let _ = killpg(child, Signal::SIGSTOP);
     let _ = kill(nix::unistd::getpid(), Signal::SIGSTOP);
 }
 
-/// Ends what the command left behind: TERM, and KILL for what is still there.
+/// Ends what the command left behind: TERM, and KILL for what remains.
 fn end_descendants(signals: &mut BlockedSignals) {
     let start = Instant::now();
     let mut asked = false;
@@ -125,7 +126,7 @@ fn end_descendants(signals: &mut BlockedSignals) {
         let next = if waited >= LEAVE_AFTER {
             return;
         } else if waited >= KILL_AFTER {
-            // Again and again: one that forks while we look may leave a child that we have not seen.
+            // Repeatedly: a process that forks while we look may leave a child that we have not seen.
             super::signal_all(&descendants(nix::unistd::getpid()), Signal::SIGKILL);
             waited + KILL_AGAIN_AFTER
         } else {

@@ -1,8 +1,8 @@
-//! The lock that prevents a second instance. The kernel releases it however we die.
+//! The lock that prevents a second instance. The kernel releases it however we end.
 //!
-//! A launcher holds the file that is named after its address, alone. One on a single address also holds the file of
-//! the wildcard address of its family, together with others like it, so that the wildcard and the single addresses
-//! exclude each other without a race.
+//! A launcher holds an exclusive lock on the file that is named after its address. One on a single address also holds a
+//! shared lock on the file of the wildcard address of its family, so that the wildcard and the single addresses exclude
+//! each other without a race.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Write};
@@ -26,7 +26,7 @@ struct Held {
     path: PathBuf,
 }
 
-/// Who holds a lock, as far as the file says.
+/// The holder of a lock, as far as the file shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// The file.
@@ -37,7 +37,7 @@ pub struct Holder {
     pub serves: Option<String>,
 }
 
-/// Why the lock was not to be had.
+/// Why the lock could not be taken.
 #[derive(Debug)]
 pub enum Refused {
     /// Another process holds it.
@@ -46,20 +46,20 @@ pub enum Refused {
     Unusable(PathBuf, String),
 }
 
-/// Whose files are taken for locks.
+/// Whose files count as locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
-    /// Everybody's: the user named the file.
+    /// Those of any user: the path was set explicitly.
     Any,
-    /// Our own and root's. In a directory that everybody can write to, anybody could keep us from starting otherwise.
+    /// Our own and root's. In a world-writable directory, any user could otherwise prevent the start.
     OursOrRoot,
 }
 
 impl Lock {
-    /// Takes the lock that the user named.
+    /// Takes the lock at this path.
     ///
     /// # Errors
-    /// When it is held or the file cannot be used.
+    /// If it is held or the file cannot be used.
     pub fn named(path: &Path, serves: &str) -> Result<Self, Refused> {
         Ok(Self(vec![acquire(path, FlockArg::LockExclusiveNonblock, Owner::Any, serves)?]))
     }
@@ -67,8 +67,8 @@ impl Lock {
     /// Takes the lock of an instance in a directory.
     ///
     /// # Errors
-    /// When it is held, be it by the instance on all addresses or, for that one, by one on a single address; or when a
-    /// file cannot be used.
+    /// If it is held, also by the instance on all addresses or, for that one, by one on a single address; or if a file
+    /// cannot be used.
     pub fn of_instance(directory: &Path, instance: &Instance, serves: &str) -> Result<Self, Refused> {
         let path = |instance: &Instance| directory.join(format!("{}.lock", instance.file_stem()));
         let own = acquire(&path(instance), FlockArg::LockExclusiveNonblock, Owner::OursOrRoot, serves);
@@ -79,7 +79,7 @@ impl Lock {
         Ok(Self(files))
     }
 
-    /// Leaves files and lock to the program that is about to be executed, as descriptors above those that it knows by
+    /// Passes the locks on to the program that is about to be executed, as descriptors above those that it knows by
     /// number.
     pub fn inherit(self) {
         const ABOVE: i32 = 100;
@@ -93,7 +93,8 @@ impl Lock {
 impl Drop for Held {
     fn drop(&mut self) {
         let Some(file) = self.file.take() else { return };
-        // Others may share it. Only who has it alone removes it: then nobody can have taken the path for a lock.
+        // Others may share the lock. Only an exclusive holder removes the file: then no other process can have locked
+        // it.
         if file.relock(FlockArg::LockExclusiveNonblock).is_ok() && is_at(&file, &self.path) {
             let _ = std::fs::remove_file(&self.path);
         }
@@ -137,7 +138,7 @@ fn check(file: &Metadata, owner: Owner) -> Result<(), String> {
     if !file.is_file() {
         return Err("it is not a regular file".into());
     }
-    // A second name of a file that is precious to somebody.
+    // A hard link could lead to another file elsewhere.
     if file.nlink() > 1 {
         return Err("it has more than one name".into());
     }
@@ -148,7 +149,7 @@ fn check(file: &Metadata, owner: Owner) -> Result<(), String> {
     Ok(())
 }
 
-/// Says what is in the way, if it is somebody else's.
+/// Describes what is in the way, if it belongs to another user.
 fn why_not_opened(path: &Path, owner: Owner, error: &std::io::Error) -> String {
     let there = std::fs::symlink_metadata(path).ok();
     match there.and_then(|file| check(&file, owner).err()) {
@@ -167,7 +168,7 @@ fn holder(path: &Path, file: File) -> Holder {
     Holder { path: path.to_owned(), pid, serves: lines.next().map(str::to_owned) }
 }
 
-/// The file of the wildcard address names nobody when those on single addresses share it: looks for one of them.
+/// The file of the wildcard address names no process when those on single addresses share it: looks for one of them.
 fn name_single_address(refused: Refused, directory: &Path, instance: &Instance) -> Refused {
     let Refused::Held(Holder { pid: None, .. }) = refused else { return refused };
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
@@ -219,7 +220,7 @@ mod tests {
         let lock = Lock::named(&path, "127.0.0.1:80").unwrap();
         assert_eq!(serves(Lock::named(&path, "other")), "127.0.0.1:80");
         drop(lock);
-        assert!(!path.exists(), "the file must not stay");
+        assert!(!path.exists(), "the file must be removed");
         Lock::named(&path, "").unwrap();
     }
 

@@ -1,11 +1,12 @@
 //! Reporting to a service manager: the datagrams of `sd_notify(3)` on `NOTIFY_SOCKET`, and the keep-alive of
 //! `sd_watchdog_enabled(3)`. Nothing here blocks: what the socket does not accept now is sent again later.
 //!
-//! If our own settings limit how long a start or stop may take, the manager is asked for that much time, so that neither
-//! side needs to know the other's limits. The loop itself feeds the watchdog, which therefore expires if the loop hangs.
+//! If our own settings limit how long a start or stop may take, the manager is asked for that much time, so that
+//! neither side needs to know the other's limits. The loop itself feeds the watchdog, which therefore expires if the
+//! loop hangs.
 //!
 //! Not the crate `sd-notify`: it opens a blocking socket for each message, reads the process's own environment, and
-//! knows no abstract names; of this module it would replace the spelling of seven assignments.
+//! does not support abstract names; it would only replace the spelling of seven assignments.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -19,24 +20,24 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::host::Environment;
 
-/// How soon a message that the socket had no room for is tried again.
+/// How soon a message is sent again for which the socket had no room.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// Messages that wait; older ones are of no interest then.
+/// How many messages may wait; older ones are dropped.
 const MOST_WAITING: usize = 16;
-/// The sign of life.
+/// The keep-alive.
 const ALIVE: &str = "WATCHDOG=1";
-/// What we ask for beyond the time that something may take by its settings, for what lies between the steps.
+/// What is requested beyond the time that the settings allow, for the work between the steps.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// The way to a service manager; without one, everything is said to nobody.
+/// The connection to a service manager; without one, messages are dropped.
 #[derive(Debug, Default)]
 pub struct Notifier {
     way: Option<(UnixDatagram, SocketAddr)>,
     waiting: VecDeque<String>,
     retry_at: Option<Instant>,
     watchdog: Option<Watchdog>,
-    /// Whether it was told that we are ready, so that a reload which fails leaves us so.
-    told_ready: bool,
+    /// Whether the manager knows that we are ready, so that we still are after a failed reload.
+    reported_ready: bool,
 }
 
 #[derive(Debug)]
@@ -46,13 +47,13 @@ struct Watchdog {
 }
 
 impl Notifier {
-    /// As the environment says. An address that cannot be understood is as good as none.
+    /// From the environment. An invalid address counts as none.
     #[must_use]
     pub fn from_environment(env: &Environment) -> Self {
         let variable = |name: &str| env.get(OsStr::new(name)).filter(|value| !value.is_empty());
         let Some(way) = variable("NOTIFY_SOCKET").and_then(|address| way(address)) else { return Self::default() };
         let number = |name: &str| variable(name).and_then(|value| value.to_str()?.parse::<u64>().ok());
-        // Without a pid it is meant for whoever reads it.
+        // Without a pid it applies to any process.
         let is_ours = variable("WATCHDOG_PID").is_none() || number("WATCHDOG_PID") == Some(std::process::id().into());
         let limit = number("WATCHDOG_USEC").filter(|limit| is_ours && *limit > 0);
         let watchdog = limit.map(|limit| Watchdog {
@@ -62,62 +63,62 @@ impl Notifier {
         Self { way: Some(way), watchdog, ..Self::default() }
     }
 
-    /// We serve.
+    /// The service is ready.
     pub fn ready(&mut self, status: &str) {
-        self.told_ready = true;
+        self.reported_ready = true;
         self.send(format!("READY=1\nSTATUS={}", one_line(status)));
     }
 
-    /// We serve on as before, if we did.
+    /// The service is ready as before, if it was.
     pub fn still_ready(&mut self, status: &str) {
-        if self.told_ready {
+        if self.reported_ready {
             self.ready(status);
         } else {
             self.status(status);
         }
     }
 
-    /// A step on the way to being ready begins, and may take so long: the manager's own limit must not cut it short.
-    /// Once we were ready there is no such limit, and these are words only.
+    /// A step on the way to readiness begins, and may take this long: the manager's own limit must not interrupt it.
+    /// Once we have been ready there is no such limit, and this only changes the status text.
     pub fn starting(&mut self, status: &str, within: Duration) {
-        if self.told_ready {
+        if self.reported_ready {
             self.status(status);
         } else {
             self.send(format!("STATUS={}\n{}", one_line(status), patience(within)));
         }
     }
 
-    /// We read our settings anew and hand over.
+    /// We read our settings again and hand over.
     pub fn reloading(&mut self, within: Duration) {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
         let patience = patience(within);
         self.send(format!("RELOADING=1\nMONOTONIC_USEC={}\nSTATUS=reloading\n{patience}", now.as_micros()));
     }
 
-    /// We are about to end, and may take so long.
+    /// We are about to end, which may take this long.
     pub fn stopping(&mut self, status: &str, within: Duration) {
         self.send(format!("STOPPING=1\nSTATUS={}\n{}", one_line(status), patience(within)));
     }
 
-    /// How we are, in words.
+    /// The status as text.
     pub fn status(&mut self, status: &str) {
         self.send(format!("STATUS={}", one_line(status)));
     }
 
-    /// When [`Self::advance`] has something to do.
+    /// The time at which [`Self::advance`] has something to do.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
         self.retry_at.into_iter().chain(self.watchdog.as_ref().map(|watchdog| watchdog.next)).min()
     }
 
-    /// Sends what waits, and the sign of life if it is time.
+    /// Sends waiting messages, and the keep-alive if it is due.
     pub fn advance(&mut self, now: Instant) {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.flush();
         }
         if let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.next <= now) {
             watchdog.next = now + watchdog.interval;
-            // One that waits is enough: more of them would crowd out what matters.
+            // One keep-alive in the queue is enough: more of them would displace messages that matter.
             if !self.waiting.iter().any(|message| message == ALIVE) {
                 self.send(ALIVE.to_owned());
             }
@@ -144,14 +145,14 @@ impl Notifier {
                     self.retry_at = Some(Instant::now() + RETRY_AFTER);
                     return;
                 }
-                // Nobody there, or nobody for us: nothing that we could do about it.
+                // There is no receiver, or we may not reach it; there is no remedy.
                 _ => _ = self.waiting.pop_front(),
             }
         }
     }
 }
 
-/// A path, or behind an `@` a name in the abstract namespace.
+/// A path, or after an `@` a name in the abstract namespace.
 fn way(address: &OsStr) -> Option<(UnixDatagram, SocketAddr)> {
     let address = match address.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
@@ -163,7 +164,7 @@ fn way(address: &OsStr) -> Option<(UnixDatagram, SocketAddr)> {
     Some((socket, address.ok()?))
 }
 
-/// The assignment that makes the manager's limit for what goes on at least so long.
+/// The assignment that extends the manager's limit for the current step to at least this time.
 fn patience(within: Duration) -> String {
     format!("EXTEND_TIMEOUT_USEC={}", (within + MARGIN).as_micros())
 }
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn states_are_told_in_the_words_of_the_protocol() {
+    fn states_are_shown_in_the_words_of_the_protocol() {
         let directory = tempfile::tempdir().unwrap();
         let (socket, path) = listener(&directory);
         let mut notifier = notifier(&path, &[]);
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn signs_of_life_that_nobody_reads_do_not_crowd_out_that_we_are_ready() {
+    fn unread_keep_alives_do_not_displace_the_ready_message() {
         let directory = tempfile::tempdir().unwrap();
         let (socket, path) = listener(&directory);
         let mut notifier = notifier(&path, &[("WATCHDOG_USEC", "2000000")]);

@@ -1,8 +1,8 @@
 //! Commands before the first generation: each runs to its end, is retried if configured, and leaves no process behind.
 //!
-//! They run once the port and the lock are ours and before there is a supervisor. Only signals that mean a stop are read
-//! meanwhile; all others stay blocked and reach the supervisor, so that a reload requested now happens after the start.
-//! The control socket exists already: clients are told that we are not ready, but alive.
+//! They run once we have the port and the lock, and before there is a supervisor. Only signals that mean a stop are
+//! read during this time; all others stay blocked and reach the supervisor, so that a reload requested now happens
+//! after the start. The control socket exists already: clients get the answer that we are alive, but not ready.
 
 mod meanwhile;
 
@@ -36,27 +36,28 @@ use crate::sys::spawn::{ExecReport, Group, Image, Setup, SpawnError, SpawnStage,
 use crate::sys::wait::{Reaped, reap};
 use meanwhile::Meanwhile;
 
-/// What a command left behind has this long from TERM to KILL.
+/// How long the processes that a command left behind have from TERM to KILL.
 const LEFTOVERS_GRACE: Duration = Duration::from_secs(2);
-/// A command that is out of time has this long from TERM to KILL: a migration may have something to take back.
+/// How long a command that exceeded its time has from TERM to KILL: a migration may have to roll back.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
-/// What forks while it is killed may leave a child that was not seen: it is killed again after this long.
+/// A process that forks while it is killed may leave a child that was not seen: the rest is killed again after this
+/// time.
 const KILL_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 const STOPS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
 
-/// What the commands came to.
+/// The outcome of the commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// All succeeded.
     Done,
-    /// A stop was asked for; the program exits with this status.
+    /// A stop was requested; the program exits with this status.
     Stopped(u8),
     /// One failed for good; the program exits with this status, for this reason.
     Failed(u8, String),
 }
 
-/// What would keep the commands from being run, all of it.
+/// All problems that would prevent the commands from running.
 #[must_use]
 pub fn problems(steps: &[PreStart], cwd: Option<&Path>) -> Vec<Problem> {
     steps.iter().flat_map(|step| program(step, cwd).err().into_iter().chain(confined(step, cwd).err())).collect()
@@ -65,7 +66,7 @@ pub fn problems(steps: &[PreStart], cwd: Option<&Path>) -> Vec<Problem> {
 /// The program of a command.
 fn program(step: &PreStart, cwd: Option<&Path>) -> Result<PathBuf, Problem> {
     let name = step.argv.first().map(PathBuf::from).unwrap_or_default();
-    // A relative path counts from the directory that the command will work in.
+    // A relative path starts from the command's working directory.
     let is_path = name.as_os_str().as_encoded_bytes().contains(&b'/');
     let name = if is_path { cwd.unwrap_or(Path::new("")).join(name) } else { name };
     let shown = name.display();
@@ -80,7 +81,7 @@ fn program(step: &PreStart, cwd: Option<&Path>) -> Result<PathBuf, Problem> {
     }
 }
 
-/// Whether the file that a command reads lies where it must. Links are followed: what counts is where they lead.
+/// Whether the file that a command reads is where it must be. Links are followed: their target decides.
 fn confined(step: &PreStart, cwd: Option<&Path>) -> Result<(), Problem> {
     let Some((path, origin)) = &step.confined else { return Ok(()) };
     let root = cwd.unwrap_or(Path::new("."));
@@ -104,10 +105,10 @@ fn confined(step: &PreStart, cwd: Option<&Path>) -> Result<(), Problem> {
 }
 
 /// Runs the commands of a plan one after the other. All signals must be blocked, as they are from the start of the
-/// program on. The service manager is told what is being done, and how long that may take.
+/// program on. The service manager is informed of what is being done, and how long that may take.
 ///
 /// # Errors
-/// When there is no descriptor left to read signals from.
+/// If no descriptor is left to read signals from.
 pub fn run(
     plan: &Plan,
     inherited: SignalState,
@@ -136,7 +137,7 @@ pub fn run(
         }
     }
     if nix::unistd::getpid().as_raw() != 1 {
-        // Nobody would reap for a server that takes our place.
+        // If the server replaced us, no process would reap these children.
         let _ = nix::sys::prctl::set_child_subreaper(false);
     }
     Ok(outcome)
@@ -157,7 +158,7 @@ struct Runner<'a> {
     inherited: SignalState,
     meanwhile: Meanwhile<'a>,
     stop: Stop,
-    /// Whether a stop took SIGKILL.
+    /// Whether SIGKILL was needed for a stop.
     killed: bool,
 }
 
@@ -233,7 +234,7 @@ impl Runner<'_> {
         (self.stop > Stop::No).then_some(Outcome::Stopped(status))
     }
 
-    /// One run, until nothing of it is left.
+    /// One run, until no process of it is left.
     fn once(&mut self, step: &PreStart) -> End {
         let (main, report) = match self.start(step) {
             Ok(started) => started,
@@ -247,7 +248,7 @@ impl Runner<'_> {
             let alone = reap_all(main, &mut ended);
             let now = Instant::now();
             if ended.is_some() {
-                leave.get_or_insert_with(|| StopSequence::new(now, now + LEFTOVERS_GRACE)).main_gone(now);
+                leave.get_or_insert_with(|| StopSequence::new(now, now + LEFTOVERS_GRACE)).main_ended(now);
             } else if self.stop > Stop::No && leave.is_none() {
                 leave = Some(StopSequence::lingering(now, now, now + self.stop_timeout));
             } else if now >= deadline && leave.is_none() {
@@ -297,7 +298,7 @@ impl Runner<'_> {
         begin(&image, &setup)
     }
 
-    /// Sleeps for so long, or until a stop is asked for.
+    /// Sleeps for this long, or until a stop is requested.
     fn rest(&mut self, wait: Duration) {
         let until = Instant::now() + wait;
         while self.stop == Stop::No && Instant::now() < until {
@@ -305,7 +306,7 @@ impl Runner<'_> {
         }
     }
 
-    /// Waits until something happens, answers who asks, and takes note of stops.
+    /// Waits until something happens, answers clients, and records requests to stop.
     fn wait(&mut self, until: Option<Instant>) {
         let ready = self.poll(until);
         self.meanwhile.advance(&ready);
@@ -344,7 +345,7 @@ fn reap_all(main: Pid, ended: &mut Option<u8>) -> bool {
     }
 }
 
-/// Does what the timetable says is due. Returns whether it is worth waiting on.
+/// Takes the steps that are due. Returns whether it is worth waiting on.
 fn carry_out(leave: &mut StopSequence, main: Pid, ended: bool, now: Instant) -> bool {
     let all = || descendants(nix::unistd::getpid());
     while let Some(step) = leave.due(now) {
@@ -355,7 +356,7 @@ fn carry_out(leave: &mut StopSequence, main: Pid, ended: bool, now: Instant) -> 
                     Signal::SIGTERM,
                 );
             }
-            // Killing goes on below, for as long as anything lives.
+            // KILL is repeated below until no process is left.
             StopStep::Ask | StopStep::Kill => {}
             StopStep::AskRest => {
                 let rest: Vec<_> = all().into_iter().filter(|process| ended || process.pid != main).collect();

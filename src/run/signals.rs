@@ -1,11 +1,11 @@
-//! Signals as a readable descriptor, with the knowledge of who sent them.
+//! Signals as a readable descriptor, with the information who sent them.
 //!
-//! No signal is lost from the first instruction on. A constructor blocks every signal before `main` (`sys/entry.rs`) and
-//! records the inherited mask and dispositions. As PID 1, a signal that is neither blocked nor caught is dropped by the
-//! kernel; a blocked one waits. Once there is a supervisor to notify, the handlers are installed and the mask is opened.
-//! The plain init forwards every signal, so it leaves them blocked and reads them from a descriptor. Between fork and
-//! exec everything is blocked again, so that no handler runs in the child, and the child gets exactly the signal state
-//! that it would have had without us.
+//! No signal is lost from the first instruction on. A constructor blocks every signal before `main` (`sys/entry.rs`)
+//! and records the inherited mask and dispositions. If we are PID 1, the kernel drops a signal that is neither blocked
+//! nor caught; a blocked one waits. Once there is a supervisor that can act on them, the handlers are installed and the
+//! mask is opened. The plain init forwards every signal, so it leaves them blocked and reads them from a descriptor.
+//! Between fork and exec everything is blocked again, so that no handler runs in the child, and the child gets exactly
+//! the signal state that it would have without us.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -34,11 +34,11 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers, then lets those signals in which waited since the start of the program, and the
-    /// others as they were. Handlers vanish at exec, so children start with none.
+    /// Installs the handlers, then unblocks those signals, which may have waited since the start of the program, and
+    /// restores the mask of the others. Handlers do not survive exec, so children start with none.
     ///
     /// # Errors
-    /// When the kernel has no descriptors left, or refuses a handler.
+    /// If the kernel has no descriptors left, or rejects a handler.
     pub fn install(signals: &[i32], inherited: SignalState) -> io::Result<Self> {
         let (read, write) = UnixStream::pair()?;
         let delivery = SignalDelivery::with_pipe(read, write, WithOrigin::default(), signals)?;
@@ -47,7 +47,7 @@ impl Signals {
         Ok(Self { delivery })
     }
 
-    /// What has arrived since the last call, each signal once: their order within a batch means nothing.
+    /// What has arrived since the last call, each signal once: their order within a batch has no meaning.
     pub fn drain(&mut self) -> BTreeSet<Received> {
         let received = self
             .delivery
@@ -57,28 +57,28 @@ impl Signals {
     }
 }
 
-/// Signals that stay blocked and are read from the kernel (`signalfd(2)`), for the plain init, which forwards them
-/// all: sixty handlers would take longer to install than everything else that it does.
+/// Signals that stay blocked and are read from the kernel (`signalfd(2)`), for the plain init, which forwards all of
+/// them: installing sixty handlers would take longer than everything else that it does.
 #[derive(Debug)]
 pub struct BlockedSignals(OwnedFd);
 
 impl BlockedSignals {
-    /// Takes these signals in, those included which waited since the start of the program, and lets all others in
-    /// as they were. Children must be started with [`sys::spawn`], which gives them the mask back that we had.
+    /// Receives these signals, including those that have waited since the start of the program, and restores the mask
+    /// of all others. Children must be started with [`sys::spawn`], which restores the mask that we inherited.
     ///
     /// # Errors
-    /// When the kernel has no descriptors left.
+    /// If the kernel has no descriptors left.
     pub fn install(signals: &[i32], inherited: SignalState) -> io::Result<Self> {
         let taken = Self::take(signals)?;
         set_mask(signals.iter().fold(inherited.blocked, |mask, signal| mask | 1 << (signal - 1)));
         Ok(taken)
     }
 
-    /// Takes these signals in while all are blocked, as they are from the start of the program on; the others wait
-    /// for whoever comes next.
+    /// Receives these signals while all are blocked, as they are from the start of the program on; the others wait for
+    /// the next reader.
     ///
     /// # Errors
-    /// When the kernel has no descriptors left.
+    /// If the kernel has no descriptors left.
     pub fn take(signals: &[i32]) -> io::Result<Self> {
         let wanted = signals.iter().fold(0, |mask, signal| mask | 1 << (signal - 1));
         let descriptor = sys::signal_descriptor(wanted)?;

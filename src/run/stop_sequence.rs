@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-/// The timetable of one generation's end.
+/// The timetable of a generation's stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopSequence {
     /// When the main process gets TERM.
     ask_at: Instant,
-    /// When the processes that the main process did not end get TERM themselves.
+    /// When the processes that the main process has not ended get TERM themselves.
     rest_at: Instant,
     /// When everything gets KILL.
     kill_at: Instant,
-    /// When we stop waiting even for what KILL does not end (a process in an uninterruptible sleep).
+    /// When we stop waiting even for processes that KILL does not end (in an uninterruptible sleep).
     abandon_at: Instant,
     done: Done,
 }
@@ -34,26 +34,26 @@ pub enum StopStep {
     AskRest,
     /// KILL to every process.
     Kill,
-    /// Go on as if it were gone.
+    /// Continue as if it had ended.
     Abandon,
 }
 
-/// What is kept back of the budget for the last two steps, unless the budget is very short.
+/// How much of the budget is reserved for the last two steps, unless the budget is very short.
 const REST_MARGIN: Duration = Duration::from_secs(1);
 const KILL_MARGIN: Duration = Duration::from_millis(400);
-/// What is left when the main process has ended has this long: it has no requests to finish.
+/// How long the processes that the main process leaves behind may take: they have no requests to finish.
 const LEFT_BEHIND: Duration = Duration::from_secs(2);
-/// A killed process is gone at once unless the kernel holds it.
+/// A killed process ends at once unless the kernel prevents it.
 const ABANDON_AFTER: Duration = Duration::from_secs(5);
 
 impl StopSequence {
-    /// The timetable for a generation that was asked to leave just now and must be gone at `deadline`.
+    /// The timetable for a generation that has just been asked to stop and must have ended at `deadline`.
     #[must_use]
     pub fn new(now: Instant, deadline: Instant) -> Self {
         Self { done: Done::Asked, ..Self::lingering(now, now, deadline) }
     }
 
-    /// The timetable for a generation that goes on until `ask_at` with what has reached it already.
+    /// The timetable for a generation that continues until `ask_at` with the connections that it has.
     #[must_use]
     pub fn lingering(now: Instant, ask_at: Instant, deadline: Instant) -> Self {
         let budget = deadline.saturating_duration_since(now);
@@ -77,32 +77,32 @@ impl StopSequence {
     }
 
     /// The timetable for processes that have lost their main process and serve: they are asked now, and have the whole
-    /// time to finish what they have.
+    /// time to finish their requests.
     #[must_use]
     pub fn orphaned(now: Instant, deadline: Instant) -> Self {
         Self { rest_at: now, ..Self::new(now, deadline) }
     }
 
-    /// The main processes are gone: what is left is asked now, and has the rest of the time.
+    /// The main processes have ended: the others are asked now, and have the rest of the time.
     pub fn ask_rest(&mut self, now: Instant) {
         self.done = self.done.max(Done::Asked);
         self.rest_at = self.rest_at.min(now);
     }
 
-    /// The main process has ended as it was asked to: what it left behind is asked now, and has a short time.
-    pub fn main_gone(&mut self, now: Instant) {
+    /// The main process has ended as requested: the processes that it left behind are asked now, and have a short time.
+    pub fn main_ended(&mut self, now: Instant) {
         self.ask_rest(now);
         self.kill_at = self.kill_at.min(now + LEFT_BEHIND);
         self.abandon_at = self.abandon_at.min(self.kill_at + ABANDON_AFTER);
     }
 
-    /// Whether the main process was told already.
+    /// Whether the main process has been asked already.
     #[must_use]
     pub fn is_asked(&self) -> bool {
         self.done >= Done::Asked
     }
 
-    /// When there is something to do, if there is.
+    /// When the next step is due; none if there is none.
     #[must_use]
     pub const fn next(&self) -> Option<Instant> {
         match self.done {
@@ -120,7 +120,7 @@ impl StopSequence {
         self.done >= Done::Killed
     }
 
-    /// What is due.
+    /// The step that is due.
     pub fn due(&mut self, now: Instant) -> Option<StopStep> {
         let (at, next, step) = match self.done {
             Done::Nothing => (self.ask_at, Done::Asked, StopStep::Ask),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_lingers_is_asked_later_and_gone_as_early() {
+    fn one_that_lingers_is_asked_later_and_ends_as_early() {
         let now = crate::test_time::start();
         let mut leave = StopSequence::lingering(now, now + Duration::from_secs(1), now + Duration::from_secs(25));
         assert_eq!(leave.due(now), None);
@@ -170,7 +170,7 @@ mod tests {
     fn what_the_main_process_leaves_behind_has_two_seconds_and_not_the_whole_budget() {
         let now = crate::test_time::start();
         let mut leave = StopSequence::new(now, now + Duration::from_secs(25));
-        leave.main_gone(now);
+        leave.main_ended(now);
         assert_eq!(leave.due(now), Some(StopStep::AskRest));
         assert_eq!(leave.next(), Some(now + Duration::from_secs(2)));
         let mut orphans = StopSequence::orphaned(now, now + Duration::from_secs(25));

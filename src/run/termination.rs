@@ -10,17 +10,17 @@ use tracing::warn;
 use crate::report::redact;
 use crate::settings::value::AutoPath;
 
-/// Where Kubernetes looks for it unless told otherwise.
+/// Where Kubernetes looks for it by default.
 const KUBERNETES: &str = "/dev/termination-log";
 /// Kubernetes shows no more than the last 4096 bytes.
 const LONGEST: usize = 4096;
 
-/// Where the cause of the exit is written to.
+/// Where the cause of the exit is written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TerminationLog(Option<PathBuf>);
 
 impl TerminationLog {
-    /// As the setting says; Kubernetes makes its file before the container starts.
+    /// The path in the setting; Kubernetes makes its file before the container starts.
     #[must_use]
     pub fn new(setting: &AutoPath) -> Self {
         Self(match setting {
@@ -30,8 +30,8 @@ impl TerminationLog {
         })
     }
 
-    /// Writes the line in place of what was there. That this does not work is a warning and no more; a pipe that
-    /// nobody reads does not hold it up.
+    /// Writes the line in place of the old content. A failure is only a warning; a pipe that is not read does not block
+    /// it.
     pub fn write(&self, cause: &str) {
         let Some(path) = &self.0 else { return };
         let opened = OpenOptions::new()
@@ -47,7 +47,7 @@ impl TerminationLog {
     }
 }
 
-/// One line, not longer than it may be.
+/// One line, not longer than allowed.
 fn line(cause: &str) -> String {
     let mut text = cause.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
     text.truncate(text.floor_char_boundary(LONGEST - 1));

@@ -1,4 +1,4 @@
-//! What can be wrong between settings that are each valid on their own.
+//! Conflicts between settings that are each valid on their own.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::problem::{Exit, Problem};
 /// The part of the stop budget that is reserved for ending what outlives the server's own grace period.
 pub const STOP_RESERVE: Duration = Duration::from_secs(2);
 
-/// Checks the settings against each other. Contradictions around `--bind` only concern the command line.
+/// Checks the settings against each other. Conflicts around `--bind` only concern the command line.
 pub(super) fn check(settings: &Settings, flags: &FlagLayer, problems: &mut Vec<Problem>, warnings: &mut Vec<String>) {
     problems.extend(bind_twice(flags));
-    warnings.extend(address_beside_socket(settings));
+    warnings.extend(address_and_socket(settings));
     if settings.mode.value == Mode::Supervise {
         problems.extend(stop_budget(settings));
     }
@@ -34,8 +34,8 @@ fn bind_twice(flags: &FlagLayer) -> Option<Problem> {
     })
 }
 
-/// A socket takes precedence over address and port. A user who gave one of those should be told.
-fn address_beside_socket(settings: &Settings) -> Option<String> {
+/// A socket takes precedence over address and port. A user who set one of those should know.
+fn address_and_socket(settings: &Settings) -> Option<String> {
     let uds = settings.uds.value.as_ref()?;
     let typed = |origin: &Origin| matches!(origin, Origin::Flag(flag) if flag != "--bind");
     let address = [&settings.host.origin, &settings.port.origin].into_iter().find(|origin| typed(origin))?;
@@ -70,8 +70,9 @@ fn client_verify(settings: &Settings, problems: &mut Vec<Problem>, warnings: &mu
 
 fn watched_in_vain(settings: &Settings) -> Option<String> {
     let watch = &settings.watch_certs;
-    let why = match (settings.ssl.value, settings.mode.value) {
-        (false, _) => "without TLS; set SSL=true",
+    let has_files = settings.ssl.value || !settings.env_file.value.0.is_empty();
+    let why = match (has_files, settings.mode.value) {
+        (false, _) => "without TLS and env files; set SSL=true or MCP_LAUNCH_ENV_FILE",
         (true, Mode::Exec) => "in exec mode, which leaves nothing to watch the files",
         (true, Mode::Supervise) => return None,
     };
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn watching_certificates_in_vain_is_pointed_out() {
+    fn watching_certificates_without_effect_causes_a_warning() {
         let watch = ("MCP_LAUNCH_WATCH_CERTS", "true");
         assert_eq!(with(&[watch], &[]).warnings.len(), 1);
         assert_eq!(with(&[watch, ("SSL", "1"), ("MCP_LAUNCH_MODE", "exec")], &[]).warnings.len(), 1);
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_a_socket_displaces_is_pointed_out() {
+    fn an_address_that_a_socket_displaces_causes_a_warning() {
         let resolution = with(&[("GRANIAN_UDS", "/run/app.sock")], &[("port", "--port", "80")]);
         assert_eq!(
             resolution.warnings,

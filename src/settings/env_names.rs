@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn service_links_are_told_from_settings() {
+    fn service_links_are_distinguished_from_settings() {
         for (name, value) in [
             ("GRANIAN_SERVICE_HOST", "10.0.0.1"),
             ("GRANIAN_SERVICE_PORT", "80"),

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 
+use super::env_file::EnvFiles;
 use super::env_names::{CONFIG, GRANIAN_VERSION, is_service_link, native_names, reader, split_prefix};
 use super::layers::{Given, Layer};
 use super::options::OPTIONS;
@@ -14,10 +15,8 @@ use crate::problem::Origin;
 use crate::problem::Problem;
 
 /// What was found in the environment.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Found {
-    /// The settings.
-    pub layer: Layer,
     pub native: Vec<NativeVariable>,
     pub withheld: Vec<Withheld>,
     pub unread: Vec<Unread>,
@@ -33,35 +32,35 @@ pub(super) fn variable<'a>(env: &'a Environment, name: &str) -> Option<&'a OsStr
     env.get(OsStr::new(name)).map(AsRef::as_ref).filter(|value: &&OsStr| !value.is_empty())
 }
 
-/// Looks at every variable with one of our names or prefixes. All others belong to the app.
-pub(super) fn read(env: &Environment) -> Found {
-    let mut found = Found {
-        layer: Layer::environment(),
-        native: Vec::new(),
-        withheld: Vec::new(),
-        unread: Vec::new(),
-        problems: Vec::new(),
-        warnings: Vec::new(),
-    };
+/// The settings in the environment.
+pub(super) fn layer(env: &Environment) -> Layer {
+    let mut layer = Layer::environment();
     for opt in OPTIONS {
         // In a layer, the last value takes precedence.
         for name in opt.env.iter().rev() {
             if let Some(value) = variable(env, name) {
-                found.layer.add(opt, Given::os(*name, value));
+                layer.add(opt, Given::os(*name, value));
             }
         }
     }
+    layer
+}
+
+/// Looks at every variable with one of our prefixes, or a server's. All others belong to the app. `files` says which of
+/// them are from environment files.
+pub(super) fn read(env: &Environment, files: &EnvFiles) -> Found {
+    let mut found = Found::default();
     let prefixed = env.keys().filter_map(|name| name.to_str()).filter(|name| split_prefix(name).is_some());
     for name in prefixed {
         if let Some(value) = variable(env, name) {
-            found.classify(name, value);
+            found.classify(name, value, &files.origin_of(name));
         }
     }
     found
 }
 
 impl Found {
-    fn classify(&mut self, name: &str, value: &OsStr) {
+    fn classify(&mut self, name: &str, value: &OsStr, origin: &Origin) {
         if is_service_link(name, &value.to_string_lossy()) {
             self.withheld.push(Withheld { name: name.into(), why: "a Kubernetes service link" });
         } else if name == GRANIAN_VERSION {
@@ -73,14 +72,14 @@ impl Found {
             let text = value.to_string_lossy();
             let shown = if secret { REDACTED.to_owned() } else { quote(&text) };
             if value.to_str().is_none() {
-                let problem = Problem::setting(format!("{shown} is not UTF-8"), &Origin::Env(name.into()));
+                let problem = Problem::setting(format!("{shown} is not UTF-8"), origin);
                 self.problems.push(problem.hint(format!("{server} reads it; use valid UTF-8 or unset it")));
             }
             let value = if secret { REDACTED.to_owned() } else { text.into_owned() };
             self.native.push(NativeVariable { name: name.into(), value, server });
         } else {
             let meant = did_you_mean(meant(name).as_deref());
-            let warning = format!("environment {name} is set, but nothing reads it{meant}");
+            let warning = format!("{origin} is set, but nothing reads it{meant}");
             self.warnings.push(warning.clone());
             self.unread.push(Unread { name: name.into(), warning });
         }
@@ -92,7 +91,7 @@ impl Found {
 fn meant(name: &str) -> Option<String> {
     let (prefix, rest) = split_prefix(name)?;
     let ours = OPTIONS.iter().flat_map(|opt| opt.env.iter().map(|name| (*name).to_owned()));
-    // Whoever sets up one server does not mean the other's.
+    // A user who sets up one server does not mean the other's.
     let is_other =
         |known: &String| split_prefix(known).is_some_and(|(theirs, _)| SERVERS.contains(&theirs) && theirs != prefix);
     let known: Vec<String> = ours
@@ -118,6 +117,10 @@ mod tests {
         pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
     }
 
+    fn read_all(env: &Environment) -> Found {
+        read(env, &EnvFiles::default())
+    }
+
     #[test]
     fn an_unknown_name_is_a_warning_that_names_the_nearest() {
         for (name, meant) in [
@@ -126,18 +129,17 @@ mod tests {
             ("GUNICORN_CMD_ARG", "; did you mean GUNICORN_CMD_ARGS?"),
             ("MCP_LAUNCH_CONFIGS", "; did you mean MCP_LAUNCH_CONFIG?"),
             ("GRANIAN_FLAVOUR", ""),
-            ("GUNICORN_THREADS", ""),
             ("GRANIAN_TIMEOUT", ""),
-            ("MCP_LAUNCH_THREADS", "; did you mean GRANIAN_THREADS?"),
+            ("MCP_LAUNCH_THREADS", "; did you mean GUNICORN_THREADS?"),
         ] {
-            let found = read(&env(&[(name, "1")]));
+            let found = read_all(&env(&[(name, "1")]));
             assert_eq!(found.warnings, [format!("environment {name} is set, but nothing reads it{meant}")]);
         }
     }
 
     #[test]
     fn what_a_server_reads_for_itself_is_native_and_its_password_is_not_shown() {
-        let found = read(&env(&[
+        let found = read_all(&env(&[
             ("GRANIAN_LOG_CONFIG", "log.json"),
             ("GRANIAN_SSL_KEYFILE_PASSWORD", "hunter2"),
             ("GUNICORN_CMD_ARGS", "--workers 3"),
@@ -156,8 +158,8 @@ mod tests {
     }
 
     #[test]
-    fn service_links_and_the_version_flag_are_withheld_without_a_word() {
-        let found = read(&env(&[
+    fn service_links_and_the_version_flag_are_withheld_without_a_message() {
+        let found = read_all(&env(&[
             ("GRANIAN_PORT", "tcp://10.0.0.1:80"),
             ("GRANIAN_SERVICE_HOST", "10.0.0.1"),
             ("GRANIAN_VERSION", "2.8.7"),
@@ -169,12 +171,12 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_not_utf8_matter_only_where_somebody_reads_them() {
+    fn bytes_that_are_not_utf8_matter_only_where_they_are_read() {
         let bytes = OsString::from_vec(vec![b'a', 0xff]);
         let env: Environment = [("GUNICORN_CMD_ARGS", &bytes), ("APP_SECRET", &bytes)]
             .map(|(name, value)| (name.into(), value.clone()))
             .into();
-        let found = read(&env);
+        let found = read_all(&env);
         let problems: Vec<_> = found.problems.iter().map(ToString::to_string).collect();
         assert_eq!(
             problems,

@@ -18,7 +18,7 @@ use crate::problem::{Exit, Problem};
 /// Where a file is looked for if none is named.
 const PLACES: [&str; 2] = ["./mcp-launch.toml", "/etc/mcp-launch.toml"];
 
-/// Reads a file as [`std::fs::read`] does.
+/// Reads a whole file.
 pub type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
 
 /// The result of the search for a file.
@@ -99,7 +99,7 @@ impl Found {
 }
 
 /// The operating system's message, without the error number.
-fn reason(error: &io::Error) -> String {
+pub(super) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     text.split_once(" (os error").map_or(text.clone(), |(text, _)| text.to_owned())
 }
@@ -129,7 +129,7 @@ fn position(bytes: &[u8], offset: usize) -> (usize, usize) {
 /// The text of a value, which is then parsed like any other text.
 fn given(opt: &Opt, value: Tree) -> Given {
     let name = opt.path();
-    let fault = |text: &str, fault: &str| Given { name: name.clone(), text: text.into(), fault: Some(fault.into()) };
+    let fault = |text: &str, fault: &str| Given { fault: Some(fault.into()), ..Given::text(name.clone(), text) };
     let Tree::Array(_, elements) = value else {
         return match text(&value) {
             Some(text) => Given::text(name, text),
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misplaced_or_misspelled_key_is_a_warning_that_says_the_right_one() {
+    fn a_misplaced_or_misspelled_key_is_a_warning_with_the_right_one() {
         for (text, warning) in [
             (
                 "workers = 2",

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use super::layers::{Given, Layer};
 use super::options::Opt;
 
-/// What the command line says about settings.
+/// The settings on the command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FlagLayer {
     /// The configuration file (`--config`).

@@ -1,13 +1,13 @@
-//! The layers and their merging: default < file < environment < command line.
+//! The layers and their merging: default < file < environment files < environment < command line.
 //!
 //! A layer is a figment provider with a list of [`Given`] values for each option (an option can have several
-//! variables). Figment appends the lists of the layers, so the last element of a list is in force, those before it
-//! are shadowed, and the tag of each element identifies its layer. Defaults are not a layer: they are in the table,
-//! and are used for options that no layer gives.
+//! variables). Figment appends the lists of the layers, so the last element of a list applies, those before it are
+//! shadowed, and the tag of each element identifies its layer. Defaults are not a layer: they are in the table, and are
+//! used for options that no layer sets.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use figment::value::{Dict, Map, Value as Tree};
 use figment::{Figment, Metadata, Profile, Provider};
@@ -29,22 +29,24 @@ pub(super) struct Given {
     pub text: String,
     /// Why the text cannot be used.
     pub fault: Option<String>,
+    /// The file and line, if the layer consists of several files.
+    pub place: Option<(PathBuf, usize)>,
 }
 
 impl Given {
     /// A text that can be parsed.
     pub fn text(name: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { name: name.into(), text: text.into(), fault: None }
+        Self { name: name.into(), text: text.into(), fault: None, place: None }
     }
 
     /// A text from the operating system, which may not be UTF-8.
     pub fn os(name: impl Into<String>, text: &OsStr) -> Self {
         let fault = text.to_str().is_none().then(|| "it is not UTF-8".to_owned());
-        Self { name: name.into(), text: text.to_string_lossy().into_owned(), fault }
+        Self { name: name.into(), text: text.to_string_lossy().into_owned(), fault, place: None }
     }
 }
 
-/// What one source of settings gives.
+/// The settings from one source.
 #[derive(Debug, Clone)]
 pub(super) struct Layer {
     metadata: Metadata,
@@ -52,6 +54,7 @@ pub(super) struct Layer {
 }
 
 const FILE: &str = "file";
+const ENV_FILE: &str = "env file";
 const ENVIRONMENT: &str = "environment";
 const COMMAND_LINE: &str = "command line";
 
@@ -59,6 +62,11 @@ impl Layer {
     /// An empty layer for the configuration file.
     pub fn file(path: &Path) -> Self {
         Self::named(Metadata::from(FILE, path))
+    }
+
+    /// An empty layer for environment files, in which each value has its own location.
+    pub fn env_file() -> Self {
+        Self::named(Metadata::named(ENV_FILE))
     }
 
     /// An empty layer for the environment.
@@ -99,7 +107,7 @@ impl Provider for Layer {
 #[derive(Debug, Default)]
 pub(super) struct Layers {
     given: BTreeMap<String, Vec<(Origin, Given)>>,
-    /// Values in force that cannot be parsed.
+    /// Values that apply and cannot be parsed.
     pub problems: Vec<Problem>,
     /// Shadowed values that cannot be parsed.
     pub warnings: Vec<String>,
@@ -174,6 +182,10 @@ fn origins(figment: &Figment, list: Tree) -> Vec<(Origin, Given)> {
         let name = given.name.clone();
         let origin = match metadata.name.as_ref() {
             FILE => Origin::File { path: metadata.source.as_ref()?.file_path()?.to_owned(), key: name },
+            ENV_FILE => {
+                let (path, line) = given.place.clone()?;
+                Origin::EnvFile { path, line, name }
+            }
             ENVIRONMENT => Origin::Env(name),
             _ => Origin::Flag(name),
         };

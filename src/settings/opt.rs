@@ -5,7 +5,7 @@ use super::setting::Shadowed;
 use super::value::{Server, Value};
 use crate::problem::Origin;
 
-/// Where an option stands in the configuration file.
+/// Where an option is in the configuration file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
     /// Outside any table.
@@ -111,9 +111,9 @@ pub struct Opt {
     pub heading: Heading,
     /// The default, in the syntax of the setting.
     pub default: &'static str,
-    /// What the documentation says instead of a default that is computed.
+    /// What the documentation shows in place of a default that is computed.
     pub default_note: &'static str,
-    /// The first server version that has it, if that matters.
+    /// The first server version that has it, if relevant.
     pub since: &'static str,
     /// Whether the value must never be shown.
     pub secret: bool,

@@ -9,9 +9,10 @@ use super::layers::Layers;
 pub use super::opt::{Entry, Heading, JoinList, Opt, Section};
 use super::setting::Setting;
 use super::value::{
-    App, AutoBool, AutoPath, BindHost, ClientVerify, Cpus, FileMode, GranianLogLevel, GunicornLogLevel, Http, Int,
-    Lifetime, ListenAddress, LogFormat, LogLevel, Loop, MebiSize, Mode, PathPrefixes, Restart, RuntimeMode, Seconds,
-    Secret, ServerChoice, Size, Span, TaskImpl, TlsVersion, UrlPath, Value, Workers,
+    App, AutoBool, AutoPath, Backpressure, BindHost, ClientVerify, Cpus, FileMode, GranianLogLevel, GunicornLogLevel,
+    Http, Int, Lifetime, ListenAddress, LogFormat, LogLevel, Loop, MebiSize, Mode, PathList, PathPrefixes,
+    RequestTimeout, Restart, RuntimeMode, Seconds, Secret, ServerChoice, Size, Span, Spin, TaskImpl, TlsVersion,
+    UrlPath, UrlPaths, Value, Workers,
 };
 
 /// The defaults of a row.
@@ -102,7 +103,7 @@ macro_rules! options {
 options! {
     /// The server to run; auto picks Gunicorn if it is installed, else Granian.
     http_server: ServerChoice = "gunicorn", Top "http_server", ["HTTP_SERVER"], Launcher, flag: Some("server");
-    /// The ASGI application; the APP argument takes precedence.
+    /// The ASGI or WSGI application; the APP argument takes precedence.
     app_module: App = "mcpgateway.main:app", Top "app_module", ["APP_MODULE"], Launcher, flag: Some("app-module");
     /// The working directory; relative paths are resolved against it.
     app_root: Option<PathBuf> = "", Top "app_root", ["APP_ROOT"], Launcher, flag: Some("app-root");
@@ -125,6 +126,9 @@ options! {
     /// Memory that one worker needs: computed counts stay within 80 % of the memory limit; 0 disables this.
     worker_memory: Size<0> = "256M", Launcher "worker_memory", ["MCP_LAUNCH_WORKER_MEMORY"], Launcher,
         flag: Some("worker-memory");
+    /// Files with KEY=VALUE lines, as docker --env-file reads them; they count as if set in the environment, but below it.
+    env_file: PathList = "none", Launcher "env_file", ["MCP_LAUNCH_ENV_FILE"], Launcher, flag: Some("env-file"),
+        list: Some(comma_list);
     /// Start even if another instance holds the lock.
     force_start: bool = "false", Top "force_start", ["FORCE_START"], Launcher, flag: Some("force-start");
     /// The lock file that prevents a second instance.
@@ -186,7 +190,7 @@ options! {
         flag: Some("ssl-min-version");
     /// TLS 1.2 ciphers in OpenSSL's notation; Gunicorn only.
     ssl_ciphers: Option<String> = "", Tls "ssl_ciphers", ["SSL_CIPHERS"], Tls, flag: Some("ssl-ciphers");
-    /// Reload when a certificate file has changed and the new files match.
+    /// Reload when a certificate file has changed and the new files match, or when an env file has changed.
     watch_certs: bool = "false", Launcher "watch_certs", ["MCP_LAUNCH_WATCH_CERTS"], Tls, flag: Some("watch-certs");
 
     /// Number of Gunicorn workers.
@@ -226,9 +230,13 @@ options! {
     gunicorn_config: Option<PathBuf> = "", Gunicorn "config", ["GUNICORN_CONFIG"], Gunicorn,
         flag: Some("gunicorn-config"),
         default_note: "$APP_ROOT/gunicorn.config.py, ./gunicorn.config.py, ./gunicorn.conf.py, else built in for the gateway";
-    /// Concurrent requests per worker; further ones are answered 503.
-    gunicorn_backpressure: Option<Int<1, 1_000_000>> = "", Gunicorn "backpressure", ["GUNICORN_BACKPRESSURE"],
+    /// Concurrent requests per worker; further ones are answered 503. auto finds the limit from latency and event loop
+    /// lag, between 4 and 1024.
+    gunicorn_backpressure: Option<Backpressure> = "", Gunicorn "backpressure", ["GUNICORN_BACKPRESSURE"],
         Gunicorn, flag: Some("backpressure");
+    /// Threads per worker of class gthread; by default two more than backpressure (at most 66), or 4 without it.
+    gunicorn_threads: Option<Int<1, 1024>> = "", Gunicorn "threads", ["GUNICORN_THREADS"], Gunicorn,
+        flag: Some("threads");
     /// Replace a worker whose memory exceeds this; a plain number is MiB.
     gunicorn_workers_max_rss: Option<MebiSize> = "", Gunicorn "workers_max_rss", ["GUNICORN_WORKERS_MAX_RSS"],
         Gunicorn, flag: Some("workers-max-rss");
@@ -251,7 +259,8 @@ options! {
     /// Runtime threads per worker.
     granian_runtime_threads: Int<1, 1024> = "1", Granian "runtime_threads", ["GRANIAN_RUNTIME_THREADS"], Granian,
         flag: Some("runtime-threads");
-    /// Blocking threads per worker; an ASGI application needs 1.
+    /// Blocking threads per worker. An ASGI application needs 1; for WSGI the default is two more than backpressure (at
+    /// most 66).
     granian_blocking_threads: Int<1, 1024> = "1", Granian "blocking_threads", ["GRANIAN_BLOCKING_THREADS"], Granian,
         flag: Some("blocking-threads");
     /// HTTP versions to offer. If this is set, Gunicorn's worker class asgi offers HTTP/2 over TLS.
@@ -264,8 +273,9 @@ options! {
     /// Connections that may wait to be accepted.
     granian_backlog: Int<128, 65_535> = "2048", Granian "backlog", ["GRANIAN_BACKLOG"], Granian,
         flag: Some("backlog");
-    /// Concurrent requests per worker; further ones are answered 503.
-    granian_backpressure: Int<1, 1_000_000> = "512", Granian "backpressure", ["GRANIAN_BACKPRESSURE"], Granian,
+    /// Concurrent requests per worker; further ones are answered 503. auto finds the limit from latency and event loop
+    /// lag, between 4 and 1024.
+    granian_backpressure: Backpressure = "512", Granian "backpressure", ["GRANIAN_BACKPRESSURE"], Granian,
         flag: Some("backpressure");
     /// Buffer size of an HTTP/1 connection.
     granian_http1_buffer_size: Size<8192> = "524288", Granian "http1_buffer_size", ["GRANIAN_HTTP1_BUFFER_SIZE"],
@@ -314,13 +324,29 @@ options! {
     /// Replace a worker whose event loop is silent for this long; 0 disables this.
     worker_timeout: Span<0, 604_800_000> = "30s", Launcher "worker_timeout", ["MCP_LAUNCH_WORKER_TIMEOUT"],
         Supervision, flag: Some("worker-timeout");
+    /// How long a request may take, to the end of its response; then its stack is logged, and an ASGI app's request is
+    /// cancelled. PREFIX=DURATION pairs set it for paths.
+    request_timeout: RequestTimeout = "0", Launcher "request_timeout", ["MCP_LAUNCH_REQUEST_TIMEOUT"], Supervision,
+        flag: Some("request-timeout"), list: Some(comma_list);
+    /// What happens to a worker that uses a processor although it has nothing to do: it is reported with its stacks, and
+    /// with replace also replaced.
+    spin: Spin = "report", Launcher "spin", ["MCP_LAUNCH_SPIN"], Supervision, flag: Some("spin");
+    /// After this time.
+    spin_after: Span<1000, 86_400_000> = "60s", Launcher "spin_after", ["MCP_LAUNCH_SPIN_AFTER"], Supervision,
+        flag: Some("spin-after");
     /// The guard inside each worker, which refuses excess requests and reveals hung workers.
     guard: bool = "on", Launcher "guard", ["MCP_LAUNCH_GUARD"], Supervision, flag: Some("guard");
-    /// Deal clients out evenly, and only to workers that can take them; off leaves it to the kernel and the server.
+    /// Distribute clients evenly, and only to workers that can take them; off leaves it to the kernel and the server.
     balance: bool = "on", Launcher "balance", ["MCP_LAUNCH_BALANCE"], Supervision, flag: Some("balance");
-    /// The path to probe when the guard cannot tell whether the application works.
+    /// Follow a CPU or memory limit that changes while running: a computed number of workers is computed again.
+    follow_limits: bool = "true", Launcher "follow_limits", ["MCP_LAUNCH_FOLLOW_LIMITS"], Supervision,
+        flag: Some("follow-limits");
+    /// The path to probe when the guard does not know whether the application works.
     health_path: UrlPath = "/health", Launcher "health_path", ["MCP_LAUNCH_HEALTH_PATH"], Supervision,
         flag: Some("health-path");
+    /// Paths to which the app must respond with a status below 500 in each new worker before the worker takes clients.
+    warm_up: UrlPaths = "none", Launcher "warm_up", ["MCP_LAUNCH_WARM_UP"], Supervision, flag: Some("warm-up"),
+        list: Some(comma_list);
     /// Open event streams and WebSockets per worker.
     max_streams: Option<Int<1, 1_000_000>> = "", Launcher "max_streams", ["MCP_LAUNCH_MAX_STREAMS"], Supervision,
         flag: Some("max-streams");
@@ -330,7 +356,7 @@ options! {
     /// The control socket.
     socket: AutoPath = "auto", Launcher "socket", ["MCP_LAUNCH_SOCKET"], Supervision, flag: Some("socket"),
         default_note: "mcp-launch-ADDRESS-PORT.sock in $XDG_RUNTIME_DIR, /run or /tmp";
-    /// The address on which to serve Prometheus metrics.
+    /// The address on which to serve Prometheus metrics, and a status page for browsers.
     metrics: Option<ListenAddress> = "", Launcher "metrics", ["MCP_LAUNCH_METRICS"], Supervision,
         flag: Some("metrics");
     /// A file for the cause of the exit, in one line.

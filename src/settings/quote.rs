@@ -32,7 +32,7 @@ mod tests {
     }
 
     #[test]
-    fn long_text_is_cut_at_a_character_and_its_size_is_told() {
+    fn long_text_is_cut_at_a_character_and_its_size_is_shown() {
         let megabyte = "ä".repeat(500_000);
         assert_eq!(quote(&megabyte), format!("\"{}\"… (1000000 bytes)", "ä".repeat(SHOWN)));
         assert_eq!(shorten(&"x".repeat(SHOWN)), "x".repeat(SHOWN));

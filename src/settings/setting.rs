@@ -11,7 +11,7 @@ use crate::problem::Origin;
 pub struct Shadowed {
     /// As it was written; redacted if it is a secret.
     pub text: String,
-    /// Where it stands.
+    /// Where it was set.
     pub origin: Origin,
 }
 
@@ -22,7 +22,7 @@ pub struct Setting<T> {
     pub value: T,
     /// Where it came from.
     pub origin: Origin,
-    /// Other values that were given, highest precedence first, without the default.
+    /// Other values that were set, highest precedence first, without the default.
     pub shadowed: Vec<Shadowed>,
 }
 

@@ -1,5 +1,5 @@
-//! Work that may take long, such as reading files over the network or stretching a passphrase: a thread does it, and the
-//! loop goes on meanwhile.
+//! Work that may take long, such as reading files over the network or deriving a key from a passphrase: a thread does
+//! it, and the loop continues in the meantime.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -11,19 +11,19 @@ use tracing::warn;
 
 use crate::sys::{ALL_SIGNALS, set_mask};
 
-/// Work on its way. One that is dropped goes on, and nobody learns what came of it.
+/// Work in a thread. If it is dropped, the thread continues, and its result is lost.
 #[derive(Debug)]
 pub(super) struct Job<T> {
     result: Receiver<T>,
     done: Option<Arc<EventFd>>,
 }
 
-/// How far it has got.
+/// The progress of a job.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Progress<T> {
-    /// Not there yet.
+    /// It is not done yet.
     Working,
-    /// This came of it.
+    /// It is done, with this result.
     Done(T),
     /// The thread has ended without a result.
     Failed,
@@ -39,7 +39,7 @@ impl Drop for Wake {
 }
 
 impl<T: Send + 'static> Job<T> {
-    /// Lets a thread do it. If no thread can be created, it is done at once while the loop waits, which is logged once.
+    /// Runs it in a thread. If no thread can be created, it runs at once while the loop waits, which is logged once.
     pub(super) fn start(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Self {
         Self::start_with(work, |thread| {
             let builder = std::thread::Builder::new().name(name.to_owned());
@@ -52,7 +52,7 @@ impl<T: Send + 'static> Job<T> {
         spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> std::io::Result<()>,
     ) -> Self {
         let (sender, result) = channel();
-        // A thread that cannot be started takes what it was given with it.
+        // If the thread cannot be started, its closure is lost, so the work is kept outside of it.
         let work = Arc::new(Mutex::new(Some(move || _ = sender.send(work()))));
         let take = |work: &Mutex<Option<_>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
         let events = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
@@ -60,7 +60,7 @@ impl<T: Send + 'static> Job<T> {
             let done = Arc::new(events);
             let (work, wake) = (Arc::clone(&work), Wake(Arc::clone(&done)));
             spawn(Box::new(move || {
-                // Signals are for the loop, and what is started from here must not inherit handlers.
+                // Signals are handled by the loop, and processes that are started here must not inherit handlers.
                 set_mask(ALL_SIGNALS);
                 let _wake = wake;
                 if let Some(work) = take(&work) {
@@ -78,12 +78,12 @@ impl<T: Send + 'static> Job<T> {
         Self { result, done }
     }
 
-    /// What becomes readable when it is done. None if it is done already.
+    /// What becomes readable when it is done; none if it is done already.
     pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.done.as_ref().map(|done| done.as_fd())
     }
 
-    /// Whether it is done, and what came of it. To be asked until it is.
+    /// Its progress, with the result when it is done. Call it until then.
     pub(super) fn progress(&self) -> Progress<T> {
         match self.result.try_recv() {
             Ok(result) => Progress::Done(result),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_result_is_told_and_not_waited_for() {
+    fn the_result_is_reported_and_not_waited_for() {
         let (go_on, waits) = channel();
         let job = Job::start("test", move || waits.recv().unwrap());
         assert_eq!(job.progress(), Progress::Working);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_panics_is_told_of() {
+    fn a_panic_in_a_thread_is_reported() {
         let job = Job::<u8>::start("test", || panic!("as the test has it"));
         wait(&job);
         assert_eq!(job.progress(), Progress::Failed);

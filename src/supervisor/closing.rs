@@ -1,9 +1,10 @@
-//! Closing the listening sockets at a stop, so that clients do not wait in a queue that nobody serves.
+//! Closing the listening sockets at a stop, so that clients do not wait in a queue that is not served.
 //!
 //! The servers close their sockets when they stop accepting, but copies remain: the launcher's, those of Granian's main
-//! process, those of child processes of workers. So each socket is shut down as soon as no worker polls it any more. Not
-//! earlier, because a worker that still accepts would treat that as an error: some classes end, and Granian misses the
-//! signal. If no worker was seen to poll a socket (Gunicorn's sync workers use another way), only our copy is closed.
+//! process, those of child processes of workers. So each socket is shut down as soon as no worker polls it any more.
+//! Not earlier, because a worker that still accepts would treat that as an error: some classes end, and Granian misses
+//! the signal. If no worker was seen polling a socket (Gunicorn's sync workers use another way), only our copy is
+//! closed.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,13 +16,13 @@ use super::component::{Component, Output, Ready, Waits};
 use super::machine::action::Action;
 use crate::proc::sockets::is_polled;
 
-/// Between two looks at the workers.
+/// The interval between two checks of the workers.
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// Closes listening sockets one by one.
 #[derive(Debug, Default)]
 pub(super) struct Closing {
-    /// The open sockets by inode, and whether a worker was seen to poll them.
+    /// The open sockets by inode, and whether a worker was seen polling them.
     open: BTreeMap<u64, bool>,
     next: Option<Instant>,
 }

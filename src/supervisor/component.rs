@@ -1,5 +1,5 @@
-//! What the parts of the supervisor have in common: each says what it waits for, and has its turn when something
-//! happened.
+//! What the components of the supervisor have in common: each declares what it waits for, and gets a turn when
+//! something has happened.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -15,11 +15,11 @@ use crate::run::poll_timeout;
 /// A part of the supervisor that owns its own state. It watches the world, or the actions that are carried out, or
 /// both.
 pub(super) trait Component {
-    /// Says what it waits for: descriptors, and the time at which it wants a turn even if nothing happened.
+    /// Declares what it waits for: descriptors, and the time at which it needs a turn even if nothing has happened.
     fn wait_for<'a>(&'a self, world: &'a World, waits: &mut Waits<'a>);
 
     /// Takes its turn: looks at the world, and returns what happened and what to do. It must not block. Every component
-    /// gets a turn whenever anything has happened, so a turn in which nothing is new must be cheap and return nothing.
+    /// gets a turn whenever anything has happened, so a turn without news must be cheap and return nothing.
     fn turn(&mut self, world: &mut World, ready: &Ready) -> Vec<Output>;
 
     /// An action was carried out.
@@ -31,7 +31,7 @@ pub(super) trait Component {
 pub(super) enum Output {
     /// Something happened: the state machine decides what follows.
     Event(Event),
-    /// Something is to be done by the component's own policy.
+    /// An action that the component's own policy has decided on.
     Action(Action),
 }
 
@@ -47,7 +47,7 @@ impl From<Action> for Output {
     }
 }
 
-/// What is waited for: the only way to say it.
+/// What the loop waits for. There is no other way to declare it.
 #[derive(Debug, Default)]
 pub(super) struct Waits<'a> {
     descriptors: Vec<PollFd<'a>>,
@@ -70,7 +70,7 @@ impl<'a> Waits<'a> {
         self.until = self.until.into_iter().chain(time.into()).min();
     }
 
-    /// Sleeps until one of these things happens. A signal ends it as well, because one of the descriptors tells of it.
+    /// Sleeps until one of these things happens. A signal also ends it, because one of the descriptors reports it.
     pub(super) fn sleep(mut self) -> Ready {
         let wait = self.until.map(|until| until.saturating_duration_since(Instant::now()));
         let Ok(1..) = poll(&mut self.descriptors, poll_timeout(wait)) else { return Ready::default() };
@@ -87,5 +87,10 @@ impl Ready {
     /// All of them.
     pub(super) const fn descriptors(&self) -> &BTreeSet<RawFd> {
         &self.0
+    }
+
+    /// Whether this one is.
+    pub(super) fn is_ready(&self, descriptor: &impl AsFd) -> bool {
+        self.0.contains(&descriptor.as_fd().as_raw_fd())
     }
 }

@@ -28,7 +28,7 @@ use crate::sys::pidfd::PidFd;
 use crate::sys::spawn::SpawnError;
 
 impl World {
-    /// Carries out an action, and says what came of it if the state machine waits for that.
+    /// Carries out an action, and returns the resulting event if the state machine waits for it.
     pub(super) fn carry_out(&mut self, action: &Action) -> Option<Event> {
         match *action {
             Action::Spawn { generation, plan, startup, on_trial } => {
@@ -39,14 +39,21 @@ impl World {
             Action::Retire { generation, within, occasion } => {
                 return Some(self.retire(generation, within, occasion));
             }
-            Action::RetireWorker { generation, worker, within } => self.retire_worker(generation, worker, within),
-            Action::RetireOldest { generation, within } => self.retire_oldest(generation, within),
+            Action::RetireWorker { generation, worker, within, has_successor } => {
+                if has_successor {
+                    self.announce_successor(generation, worker);
+                }
+                self.retire_worker(generation, worker, within);
+            }
+            Action::RetireOldest { generation, within } => return Some(self.retire_oldest(generation, within)),
             Action::Keep { generation } => self.keep(generation),
             Action::Measure { generation } => return Some(self.measure(generation)),
-            Action::Replan { choice, workers } => return self.plan_anew(choice, workers),
+            Action::Replan { choice, workers } => return self.make_plan_again(choice, workers),
             Action::Steer { generation } => self.steer_to(&[(generation, 1)]),
             Action::Share { parts } => self.steer_to(&parts),
             Action::Deal { generation, ref withheld } => self.listeners.withhold(generation, withheld.clone()),
+            Action::Limit { generation, worker, limit } => self.limit(generation, worker, limit),
+            Action::AskForStacks { generation, worker, number } => self.ask_for_stacks(generation, worker, number),
             Action::TakeListenersBack { generation } => self.listeners.release(generation, Remaining::Own),
             Action::CloseListener { inode, shut_down } => self.listeners.close(inode, shut_down),
             Action::KillDraining { generation } => signal_all(&self.draining_workers(generation), Signal::SIGKILL),
@@ -69,7 +76,7 @@ impl World {
                 kill_until_none_is_new(own_descendants);
                 self.signal_blindly(None, Signal::SIGKILL);
             }
-            // For those who observe.
+            // For the observers.
             Action::RefuseClients | Action::Reply { .. } | Action::Log(_) | Action::Exit(_) => {}
         }
         None
@@ -78,7 +85,7 @@ impl World {
     fn spawn(&mut self, generation: GenerationId, plan_id: PlanId, startup: Startup, on_trial: bool) -> Event {
         let Some(plan) = self.plans.get(&plan_id) else {
             let failure = SpawnFailure::Program(Exit::NotFound.code());
-            return Event::SpawnFailed { generation, failure, why: "its plan is gone".into() };
+            return Event::SpawnFailed { generation, failure, why: "its plan no longer exists".into() };
         };
         let lends = plan.descriptors.iter().any(|descriptor| descriptor.what.is_public_listener());
         if lends {
@@ -88,7 +95,8 @@ impl World {
             Startup::Full => Cow::Borrowed(plan),
             Startup::OneWorker => Cow::Owned(with_one_worker(plan)),
         };
-        match start(&plan, generation, &mut self.listeners, self.inherited) {
+        let is_alone = self.running.is_empty();
+        match start(&plan, generation, is_alone, &mut self.listeners, self.inherited) {
             Ok(mut running) => {
                 let pid = running.main;
                 running.on_trial = on_trial;
@@ -106,22 +114,22 @@ impl World {
         }
     }
 
-    /// A main process has become its program: from now on it takes memory. Until then it may be as closed to us as our own
-    /// memory is to others.
+    /// A main process has executed its program: only from now on it takes memory. Until then, it may be as inaccessible
+    /// to us as our own memory is to others.
     pub(super) fn executed(&self, generation: GenerationId) {
         if let Some(running) = self.running.get(&generation).filter(|running| running.on_trial) {
             memory::offer_to_oom_killer(running.main);
         }
     }
 
-    /// A main process was reaped: why it never became its program, if that is so.
+    /// A main process was reaped: returns why it never executed its program, if that is the case.
     pub(super) fn exec_failed(&self, generation: GenerationId) -> Option<Event> {
         let error = self.running.get(&generation)?.exec.failure()?;
         Some(not_started(generation, self.plan_of(generation)?, error))
     }
 
-    /// Lets go of what belonged to generations that are gone.
-    pub(super) fn release_gone(&mut self) {
+    /// Releases what belonged to generations that have ended.
+    pub(super) fn release_ended(&mut self) {
         let is_gone = |id: &GenerationId| self.state.generations().iter().all(|generation| generation.id != *id);
         let gone: Vec<GenerationId> = self.running.keys().copied().filter(is_gone).collect();
         for generation in gone {
@@ -132,6 +140,12 @@ impl World {
         }
     }
 
+    fn limit(&self, generation: GenerationId, worker: ProcessId, limit: u32) {
+        if let Some(board) = self.running.get(&generation).and_then(|running| running.board.as_ref()) {
+            board.set_limit(worker.pid, limit);
+        }
+    }
+
     fn signal_main(&mut self, generation: GenerationId, signal: Signal) {
         let members = self.members(generation);
         let Some(running) = self.running.get_mut(&generation) else { return };
@@ -139,7 +153,7 @@ impl World {
         if leaving {
             running.seen.extend(members.iter().map(Process::id));
         }
-        // Our child until we reap it: its number cannot mean anybody else.
+        // Our child until we reap it: its pid cannot have been reused.
         let _ = nix::sys::signal::kill(running.main, signal);
         if leaving {
             for stopped in members.iter().filter(|member| member.state == 'T') {
@@ -149,8 +163,8 @@ impl World {
         }
     }
 
-    /// Where processes cannot be seen, signals the process groups of one generation or of all: its main process
-    /// once more, and what has not left the group.
+    /// If processes cannot be seen, signals the process groups of one generation or of all: their main processes once
+    /// more, and everything that has not left the group.
     fn signal_blindly(&self, generation: Option<GenerationId>, signal: Signal) {
         if process::are_visible() {
             return;
@@ -166,13 +180,13 @@ impl World {
         process::members(&own_descendants(), running.main, &running.seen)
     }
 
-    /// All of a generation but its main process.
+    /// All processes of a generation but its main process.
     fn rest(&self, generation: GenerationId) -> Vec<Process> {
         let main = self.running.get(&generation).map(|running| running.main);
         self.members(generation).into_iter().filter(|member| Some(member.pid) != main).collect()
     }
 
-    /// All that descends from us but the main processes, which were told already.
+    /// All our descendants but the main processes, which have already got the signal.
     fn strays(&self) -> Vec<Process> {
         let mains: Vec<Pid> = self
             .state
@@ -189,7 +203,7 @@ fn not_started(generation: GenerationId, plan: &Plan, error: SpawnError) -> Even
     Event::SpawnFailed { generation, failure: failure(error), why: error.to_string() }
 }
 
-/// Only if it is still the process that was meant.
+/// Only if it is still the same process.
 fn signal_process(id: ProcessId, signal: Signal) {
     let result = Process::read(id.pid).filter(|process| process.id() == id).map(|process| process.signal(signal));
     if let Some(Err(errno)) = result {
@@ -218,7 +232,7 @@ pub(super) fn own_descendants() -> Vec<Process> {
     process::descendants(nix::unistd::getpid())
 }
 
-/// A process that forks while we kill may leave a child that we have not seen: look again until nothing is new.
+/// A process that forks while we kill may leave a child that we have not seen: look again until there is nothing new.
 fn kill_until_none_is_new(find: impl Fn() -> Vec<Process>) {
     const PASSES: usize = 20;
     let mut killed = HashSet::new();

@@ -1,12 +1,12 @@
 //! The loop: one thread, one `poll`, one deadline.
 //!
-//! 1. Children that ended are reaped.
+//! 1. Children that have ended are reaped.
 //! 2. Each component gets a turn. Events that it returns are passed to the state machine.
 //! 3. Actions of the machine, or of a component's own policy, are carried out ([`effects`](super::effects)), and every
-//!    component is told.
+//!    component is notified.
 //! 4. When no component returns anything, the loop sleeps until something happens that one of them waits for.
 //!
-//! Once the first process has been started, no error leaves the loop: what cannot be done is logged, and supervision
+//! Once the first process has been started, no error ends the loop: what cannot be done is logged, and supervision
 //! continues.
 
 use std::collections::VecDeque;
@@ -31,7 +31,8 @@ impl Supervisor {
             if let Some(status) = self.exit {
                 return status;
             }
-            // What one component returns may concern the others, so the loop only sleeps after a round without results.
+            // The results of one component may concern the others, so the loop only sleeps after a round without
+            // results.
             let is_quiet = self.give_turns(&ready);
             ready = if is_quiet { self.waits().sleep() } else { Ready::default() };
         }
@@ -47,7 +48,7 @@ impl Supervisor {
         waits
     }
 
-    /// Gives each component a turn, and says whether none of them returned anything.
+    /// Gives each component a turn, and returns whether none of them returned anything.
     fn give_turns(&mut self, ready: &Ready) -> bool {
         let mut is_quiet = true;
         for index in 0..self.components.len() {
@@ -81,7 +82,7 @@ impl Supervisor {
         }
     }
 
-    /// Passes an event to the state machine and carries out its actions, and so on with the events that result.
+    /// Passes an event to the state machine and carries out its actions, and then the events that result.
     fn tell(&mut self, event: Event) {
         let mut queue = VecDeque::from([event]);
         while let Some(event) = queue.pop_front() {
@@ -106,11 +107,11 @@ impl Supervisor {
 }
 
 impl World {
-    /// One step of the state machine. What belonged to generations that are gone is released before anything is done,
-    /// because clients may wait in a listening socket that the next generation takes over.
+    /// One step of the state machine. What belonged to generations that have ended is released before anything else is
+    /// done, because clients may wait in a listening socket that the next generation takes over.
     fn step(&mut self, event: Event) -> Vec<Action> {
         let actions = self.state.step(event, Instant::now());
-        self.release_gone();
+        self.release_ended();
         actions
     }
 }

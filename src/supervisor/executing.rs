@@ -1,5 +1,5 @@
-//! A program whose execution takes long: a scanner looks at it, or it comes over the network. That is said, because
-//! nothing else would be heard until the generation is not ready in time.
+//! Reports when executing a program takes long: it may be scanned, or be on a slow network file system. Otherwise
+//! nothing would be logged until the generation is not ready in time.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd};
@@ -11,10 +11,11 @@ use super::World;
 use super::component::{Component, Output, Ready, Waits};
 use crate::ids::GenerationId;
 
-/// An exec that takes longer is remarkable.
+/// An exec that takes longer is reported.
 const LONG: Duration = Duration::from_secs(3);
 
-/// The generations whose main process has not become its program yet, each with when that is to be said; none if it was.
+/// The generations whose main process has not executed its program yet, each with the time at which that is reported;
+/// none if it was.
 #[derive(Debug, Default)]
 pub(super) struct Executing {
     waiting: BTreeMap<GenerationId, Option<Instant>>,

@@ -1,25 +1,29 @@
 //! Starting the main process of a generation, with everything that it inherits.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, pipe2};
+use nix::unistd::Pid;
 use tracing::warn;
 
-use super::Running;
+use super::dealing::wakeup::Wakeup;
 use super::machine::outcome::SpawnFailure;
+use super::recycling::successors::Successors;
+use super::{Channels, Running};
 use crate::guard::scoreboard::Scoreboard;
+use crate::guard::stacks::StackMemory;
+use crate::host::Environment;
 use crate::ids::GenerationId;
-use crate::plan::{Bind, Inherited, Plan};
+use crate::plan::{Bind, Descriptor, Inherited, Plan};
 use crate::problem::Exit;
 use crate::run::has_terminal;
 use crate::run::listener::borrowed::BorrowedSockets;
-use crate::run::listener::{Listeners, private_listener};
+use crate::run::listener::{Listeners, Way, private_listener};
 use crate::run::memfd::credentials::{self, FilesInMemory};
 use crate::run::memfd::modules;
 use crate::sys::SignalState;
@@ -37,7 +41,7 @@ pub(super) const fn failure(error: SpawnError) -> SpawnFailure {
 
 const fn may_pass(SpawnError { stage, errno }: SpawnError) -> bool {
     match errno {
-        // Processes, memory, descriptors or space that others may give back.
+        // Processes, memory, descriptors or disk space that may become available again.
         Errno::EAGAIN
         | Errno::ENOMEM
         | Errno::EMFILE
@@ -45,7 +49,7 @@ const fn may_pass(SpawnError { stage, errno }: SpawnError) -> bool {
         | Errno::ENOBUFS
         | Errno::ENOSPC
         | Errno::EDQUOT => true,
-        // The program is being replaced, or a file system of the network is away.
+        // The program is being replaced, or a network file system is not available.
         Errno::ETXTBSY | Errno::ESTALE | Errno::ETIMEDOUT | Errno::EINTR => {
             matches!(stage, SpawnStage::Exec | SpawnStage::Directory)
         }
@@ -53,10 +57,12 @@ const fn may_pass(SpawnError { stage, errno }: SpawnError) -> bool {
     }
 }
 
-/// Starts the main process of a generation, with everything that it inherits. Its exec is not waited for.
+/// Starts the main process of a generation, with everything that it inherits. Does not wait for its exec. `is_alone` says
+/// that no other generation could respond in its place.
 pub(super) fn start(
     plan: &Plan,
     generation: GenerationId,
+    is_alone: bool,
     listeners: &mut Listeners,
     inherited: SignalState,
 ) -> Result<Running, SpawnError> {
@@ -67,10 +73,10 @@ pub(super) fn start(
     let mut made: BTreeMap<i32, OwnedFd> = BTreeMap::new();
     let mut lent = lend(plan, generation, listeners).map_err(prepare)?.into_iter();
     let mut private = None;
-    let (mut board, mut borrowed, mut wakeup) = (None, None, None);
+    let (mut board, mut stacks, mut borrowed, mut wakeup, mut successors) = (None, None, None, None, None);
     for descriptor in &plan.descriptors {
         match &descriptor.what {
-            // A generation that starts with fewer workers gets fewer.
+            // A generation that starts with fewer workers gets fewer sockets.
             Inherited::Listener | Inherited::WorkerListener => {
                 made.extend(lent.next().map(|socket| (descriptor.number, socket)));
             }
@@ -80,9 +86,10 @@ pub(super) fn start(
                 made.insert(descriptor.number, socket.try_clone().map_err(failed)?);
             }
             Inherited::ProbeListener => {
-                let (socket, address) = private_listener().map_err(prepare)?;
-                private = Some(address);
-                made.insert(descriptor.number, socket);
+                if let Some((socket, way)) = probe_listener(is_alone).map_err(prepare)? {
+                    private = Some(way);
+                    made.insert(descriptor.number, socket);
+                }
             }
             Inherited::Modules(files) => {
                 made.insert(descriptor.number, modules::memory_file(files).map_err(failed)?);
@@ -96,18 +103,31 @@ pub(super) fn start(
                     board = Some(made_here);
                     made.insert(descriptor.number, copy);
                 }
-                // The guard looks whether it is there, and does without it.
+                // Nothing else would show when the workers are ready.
+                Err(errno) if plan.tells_readiness() => return Err(prepare(errno)),
+                // The guard checks whether there is one, and works without it.
                 Err(errno) => warn!(
                     generation = generation.0,
                     error = errno.desc(),
                     "no scoreboard: workers cannot be monitored"
                 ),
             },
+            Inherited::Stacks => {
+                if let Some((made_here, copy)) = board.as_ref().and_then(|board| stack_memory(generation, board)) {
+                    stacks = Some(made_here);
+                    made.insert(descriptor.number, copy);
+                }
+            }
             Inherited::Wakeup => {
-                if let Ok((ours, theirs)) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK) {
+                if let Ok((ours, theirs)) = Wakeup::open() {
                     wakeup = Some(ours);
                     made.insert(descriptor.number, theirs);
                 }
+            }
+            Inherited::Successors => {
+                let (ours, theirs) = Successors::open().map_err(prepare)?;
+                successors = Some(ours);
+                made.insert(descriptor.number, theirs);
             }
             Inherited::BorrowedSockets => {
                 if let Ok((ours, theirs)) = BorrowedSockets::open() {
@@ -122,7 +142,8 @@ pub(super) fn start(
     if let Some(files) = &files {
         files.put_into(&mut argv);
     }
-    let mut image = Image::new(&plan.program, &argv, &plan.env).map_err(prepare)?;
+    let env = with_fewer_sockets(plan, &made);
+    let mut image = Image::new(&plan.program, &argv, env.as_ref()).map_err(prepare)?;
     if plan.listen_pid {
         image.with_listen_pid();
     }
@@ -130,14 +151,46 @@ pub(super) fn start(
     let setup = Setup {
         cwd: plan.cwd.as_deref(),
         descriptors: &descriptors,
-        // A debugger's prompt and Ctrl-C are for the server as much as for us.
+        // A debugger's prompt and Ctrl-C are meant for the server as well as for us.
         group: if has_terminal() { Group::Shared } else { Group::Own },
         death_signal: Some(Signal::SIGTERM),
         open_files: Some(u64::MAX),
         signals: inherited,
     };
     let (main, exec) = begin(&image, &setup)?;
-    Ok(Running { private, board, borrowed, wakeup, _files: files, ..Running::new(main, exec) })
+    let channels = Channels { borrowed, wakeup, successors };
+    Ok(Running { private, board, stacks, channels, _files: files, ..Running::new(main, exec) })
+}
+
+/// The socket for probes. Without one, the public address is probed, which proves nothing if another generation may
+/// answer there.
+fn probe_listener(is_alone: bool) -> nix::Result<Option<(OwnedFd, Way)>> {
+    match private_listener() {
+        Ok(made) => Ok(Some(made)),
+        Err(errno) if is_alone && !may_pass(SpawnError { stage: SpawnStage::Prepare, errno }) => {
+            warn!(error = errno.desc(), "no directory for a private socket: readiness is probed where clients go");
+            Ok(None)
+        }
+        Err(errno) => {
+            warn!(
+                error = errno.desc(),
+                "no directory for a private socket: whether a generation is ready beside another one cannot be known"
+            );
+            Err(errno)
+        }
+    }
+}
+
+/// The environment, in which the number of listening sockets is the one that there are.
+fn with_fewer_sockets<'a>(plan: &'a Plan, made: &BTreeMap<i32, OwnedFd>) -> Cow<'a, Environment> {
+    let lacks = |descriptor: &&Descriptor| {
+        descriptor.what == Inherited::ProbeListener && !made.contains_key(&descriptor.number)
+    };
+    let Some(missing) = plan.descriptors.iter().find(lacks) else { return Cow::Borrowed(&plan.env) };
+    let mut env = plan.env.clone();
+    // They are numbered from 3 on, and it would have been the last one.
+    env.insert("LISTEN_FDS".into(), (missing.number - 3).to_string().into());
+    Cow::Owned(env)
 }
 
 /// Copies of the listening sockets that the server inherits.
@@ -161,7 +214,23 @@ fn scoreboard(generation: GenerationId, workers: u32) -> nix::Result<(Scoreboard
     Ok((board, copy))
 }
 
-/// The plan with one worker: both servers are told their number by the same option.
+/// The memory for the stacks of the workers on this board, and the copy of its descriptor that they get.
+fn stack_memory(generation: GenerationId, board: &Scoreboard) -> Option<(StackMemory, OwnedFd)> {
+    let made = StackMemory::new(board.capacity()).and_then(|memory| {
+        let copy = memory.descriptor().try_clone_to_owned().map_err(|_| Errno::EMFILE)?;
+        Ok((memory, copy))
+    });
+    let said = |errno: &Errno| {
+        warn!(
+            generation = generation.0,
+            error = errno.desc(),
+            "no memory for stacks: `mcp-launch stacks` cannot look into the workers"
+        );
+    };
+    made.inspect_err(said).ok()
+}
+
+/// The plan with one worker: both servers get their number by the same option.
 pub(super) fn with_one_worker(plan: &Plan) -> Plan {
     let mut plan = Plan { workers: 1, ..plan.clone() };
     let option = plan.argv.iter().position(|argument| argument == "--workers");
@@ -171,8 +240,8 @@ pub(super) fn with_one_worker(plan: &Plan) -> Plan {
     plan
 }
 
-/// The arguments, in which a Unix socket that the server makes by itself has a name of its own: the old generation
-/// still has the path that clients know.
+/// The arguments, in which a Unix socket that the server creates itself has its own name: the old generation still has
+/// the path that clients know.
 fn with_own_path(plan: &Plan, generation: GenerationId, listeners: &Listeners) -> Vec<OsString> {
     let (Some(own), Bind::Unix(path)) = (listeners.own_path(generation), &plan.bind) else {
         return plan.argv.clone();
@@ -192,8 +261,8 @@ impl Running {
             counted: BTreeMap::new(),
             on_trial: false,
             board: None,
-            borrowed: None,
-            wakeup: None,
+            stacks: None,
+            channels: Channels::default(),
             _files: None,
         }
     }
@@ -212,7 +281,7 @@ mod tests {
         use SpawnFailure::{NoRoom, Refused};
         use SpawnStage::*;
         // Of pipe2(2), fcntl(2), memfd_create(2), open(2), socket(2), bind(2), listen(2), setsockopt(2); fork(2);
-        // chdir(2); dup2(2); execve(2): each error that their pages name.
+        // chdir(2); dup2(2); execve(2): every error that their pages name.
         let table: &[(SpawnStage, SpawnFailure, &[Errno])] = &[
             (Prepare, NoRoom, &[EAGAIN, EMFILE, ENFILE, ENOMEM, ENOBUFS, ENOSPC, EDQUOT]),
             (

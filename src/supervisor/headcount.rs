@@ -1,4 +1,4 @@
-//! Counting a generation's workers and what they take of the memory, from outside.
+//! Counting a generation's workers and measuring their memory, from outside.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,17 +8,17 @@ use super::World;
 use super::component::{Component, Output, Ready, Waits};
 use super::machine::event::Event;
 use super::machine::memory_budget::{Size, room};
-use super::machine::replacement::Headcount;
+use super::machine::worker_moves::Headcount;
 use crate::host;
 use crate::ids::GenerationId;
 use crate::proc::memory::{self, Footprint};
 use crate::proc::process::Process;
 use crate::proc::sockets;
 
-/// Between two counts, while workers are moved from one generation to the other.
+/// The interval between two counts, while workers are moved from one generation to the other.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// Counts the workers of those generations whose workers matter, now and then.
+/// Counts the workers of those generations whose number of workers matters, at intervals.
 #[derive(Debug, Default)]
 pub(super) struct Headcounts {
     /// When they are counted again; none before the first time.
@@ -48,7 +48,7 @@ impl Component for Headcounts {
 }
 
 impl World {
-    /// What the memory has room for beside a generation.
+    /// What the memory has room for in addition to a generation.
     pub(super) fn measure(&mut self, generation: GenerationId) -> Event {
         let main = self.running.get(&generation).map(|running| running.main);
         let (mains, workers): (Vec<Process>, Vec<Process>) =
@@ -61,7 +61,7 @@ impl World {
         Event::Measured { room, workers: self.headcount(generation).map(|workers| workers.alive) }
     }
 
-    /// The workers of a generation that has its listening socket from us; none if that cannot be seen.
+    /// The workers of a generation that has its listening socket from us; none if they cannot be seen.
     fn headcount(&mut self, generation: GenerationId) -> Option<Headcount> {
         let socket = self.shared_listener(generation)?;
         let alive = self.count_workers(generation, socket);
@@ -80,7 +80,7 @@ impl World {
     }
 
     /// Counts the workers: children of the main process that have the listening socket, or had it when they were last
-    /// counted, because one that finishes has closed it.
+    /// counted, because a worker that is finishing has closed it.
     fn count_workers(&mut self, generation: GenerationId, socket: u64) -> Vec<Process> {
         let members = self.members(generation);
         let Some(running) = self.running.get_mut(&generation) else { return Vec::new() };
@@ -93,22 +93,22 @@ impl World {
                 && (known.contains_key(&process.id()) || sockets::owns(process.pid.as_raw(), &sockets))
         };
         let workers: Vec<Process> = members.into_iter().filter(is_worker).collect();
-        // Those of the first count are as old as the generation, as far as is known.
+        // The workers of the first count are assumed to be as old as the generation.
         let new = if known.is_empty() { running.started } else { Instant::now() };
         let first_seen = |id| (id, known.get(&id).copied().unwrap_or(new));
         running.counted = workers.iter().map(|worker| first_seen(worker.id())).collect();
         workers
     }
 
-    /// How many workers have been there for as long as it took the generation to be ready: where they wait for
-    /// clients in a way that cannot be seen, those are taken for ready.
+    /// How many workers have existed for as long as the generation took to become ready: if we cannot see how they wait
+    /// for clients, those are assumed to be ready.
     fn grown_workers(&self, generation: GenerationId) -> usize {
         let Some(running) = self.running.get(&generation) else { return 0 };
         let boot = running.boot.unwrap_or(Duration::MAX);
         running.counted.values().filter(|first_seen| first_seen.elapsed() >= boot).count()
     }
 
-    /// The workers that finish their requests and accept no more.
+    /// The workers that finish their requests and accept no new ones.
     pub(super) fn draining_workers(&mut self, generation: GenerationId) -> Vec<Process> {
         let Some(socket) = self.shared_listener(generation) else { return Vec::new() };
         let (polling, others): (Vec<Process>, Vec<Process>) = self
@@ -124,7 +124,7 @@ impl World {
         if !std::mem::take(&mut running.on_trial) {
             return;
         }
-        // The main process first: what it starts from then on does not need it.
+        // The main process first: the processes that it starts from then on do not inherit the raised score.
         memory::withdraw_from_oom_killer(running.main);
         for member in self.members(generation) {
             memory::withdraw_from_oom_killer(member.pid);

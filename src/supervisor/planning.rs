@@ -1,8 +1,7 @@
-//! Making plans anew, beside the loop: settings are read, perhaps over the network, a key's passphrase may have to be
-//! stretched, and a server that does not show its version is asked for it.
+//! Making plans again, beside the loop: settings are read, perhaps over the network, a key may have to be derived from
+//! a passphrase, and a server whose version is not visible is run to print it.
 //!
-//! Each question gets exactly one answer. One that takes too long is answered with that, and what comes of it later is
-//! forgotten.
+//! Each question gets exactly one answer. If a plan takes too long, that is the answer, and a later result is dropped.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,10 +18,11 @@ use crate::ids::PlanId;
 use crate::plan::Plan;
 use crate::problem::Problem;
 use crate::report::redact;
+use crate::settings::changes;
 use crate::settings::value::show_span;
 use crate::sys::secrets::hide_memory;
 
-/// Makes a plan anew, for a reload: for this server if one is named, with workers more or fewer.
+/// Makes a plan again, for a reload: for this server if one is named, with this change in the number of workers.
 pub type Replan = dyn Fn(Choice, i32) -> Result<(Plan, Choice), Vec<Problem>> + Send + Sync;
 
 /// No plan takes longer, unless a file system hangs.
@@ -37,24 +37,24 @@ pub(super) struct Planning {
 /// A plan that is being made.
 #[derive(Debug)]
 struct Question {
-    job: Job<Answer>,
-    /// When it is given up; none if it was.
+    job: Job<NewPlan>,
+    /// When we stop waiting for it; none if we have.
     until: Option<Instant>,
 }
 
-type Answer = Result<(Plan, Choice), String>;
+type NewPlan = Result<(Plan, Choice), String>;
 
 impl Planning {
     pub(super) const fn new(replan: Arc<Replan>) -> Self {
         Self { replan, question: None }
     }
 
-    /// How plans are made, for somebody else who needs one.
+    /// How plans are made, for other components that need one.
     pub(super) fn replan(&self) -> Arc<Replan> {
         Arc::clone(&self.replan)
     }
 
-    /// Begins to make one, or says why not.
+    /// Begins to make one, or returns why not.
     fn ask(&mut self, choice: Choice, workers: i32, now: Instant) -> Result<(), String> {
         if self.question.is_some() {
             return Err("the settings are still being read for an earlier reload: does a file system hang?".into());
@@ -65,8 +65,8 @@ impl Planning {
         Ok(())
     }
 
-    /// The answer, when there is one that is still waited for.
-    fn answer(&mut self, now: Instant) -> Option<Answer> {
+    /// The answer, when there is one and it is still waited for.
+    fn answer(&mut self, now: Instant) -> Option<NewPlan> {
         let question = self.question.as_mut()?;
         let is_awaited = question.until.is_some();
         let answer = match question.job.progress() {
@@ -97,7 +97,7 @@ impl fmt::Debug for Planning {
     }
 }
 
-/// Tells the state machine when the plan is there that it has asked for.
+/// Informs the state machine when the plan that it requested is ready.
 #[derive(Debug)]
 pub(super) struct Planned;
 
@@ -116,15 +116,16 @@ impl Component for Planned {
 }
 
 impl World {
-    /// Begins to make a plan anew. The answer comes later, if there is none at once.
-    pub(super) fn plan_anew(&mut self, choice: Choice, workers: i32) -> Option<Event> {
+    /// Begins to make a plan. The answer comes later, unless it is immediate.
+    pub(super) fn make_plan_again(&mut self, choice: Choice, workers: i32) -> Option<Event> {
         self.planning.ask(choice, workers, Instant::now()).err().map(|why| Event::Planned(Err(why)))
     }
 
-    fn planned(&mut self, answer: Answer) -> Event {
+    fn planned(&mut self, answer: NewPlan) -> Event {
         let planned = answer.map(|(plan, choice)| {
             let id = self.plans.keys().last().map_or(PlanId(0), |last| last.next());
-            for warning in &plan.warnings {
+            let overridden = self.plan_in_force().map(|old| changes(&old.overridden, &plan.overridden));
+            for warning in plan.warnings.iter().chain(&overridden.unwrap_or_default()) {
                 warn!("{}", redact::message(warning));
             }
             if plan.credentials.is_some() {
@@ -146,7 +147,7 @@ mod tests {
     use std::sync::Mutex;
     use std::sync::mpsc::{Sender, channel};
 
-    /// One whose plans are not made before it is told so.
+    /// Plans are only made on request.
     fn slow() -> (Planning, Sender<()>) {
         let (go_on, waits) = channel();
         let waits = Mutex::new(waits);
@@ -157,7 +158,7 @@ mod tests {
         (Planning::new(Arc::new(replan)), go_on)
     }
 
-    fn until_done(planning: &mut Planning, now: Instant) -> Option<Answer> {
+    fn until_done(planning: &mut Planning, now: Instant) -> Option<NewPlan> {
         let deadline = Instant::now() + Duration::from_secs(20);
         while planning.question.is_some() && Instant::now() < deadline {
             if let Some(answer) = planning.answer(now) {
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_that_takes_too_long_is_given_up_and_what_comes_of_it_later_is_forgotten() {
+    fn a_plan_that_takes_too_long_is_given_up_and_its_late_result_is_dropped() {
         let (mut planning, go_on) = slow();
         let start = Instant::now();
         assert_eq!(planning.ask(Choice::default(), 0, start), Ok(()));

@@ -25,14 +25,16 @@ impl World {
             self.workers.reaped(pid, status);
             return Vec::new();
         };
-        // Its workers are handed to us, and in a terminal no process group of their own tells whose they were.
+        // Its workers become our children, and in a terminal there is no separate process group that shows whose they
+        // were.
         running.seen.extend(self.workers.of(generation).iter().map(Process::id));
         let why = running.board.as_ref().and_then(Scoreboard::failure);
         if let Some(failed) = self.exec_failed(generation) {
             return vec![failed];
         }
-        let reported = why.map(|why| Event::FailureReported { generation, why });
         let survivors = self.has_survivors(generation, &own_descendants());
+        self.record_server(generation, pid, outcome, why.clone(), survivors);
+        let reported = why.map(|why| Event::FailureReported { generation, why });
         reported.into_iter().chain([Event::Exited { pid, outcome, survivors }]).collect()
     }
 

@@ -1,4 +1,4 @@
-//! Signals that the launcher itself gets, and what they mean.
+//! The signals that the launcher itself gets, and what they mean.
 
 use nix::sys::signal::Signal;
 use std::os::fd::AsFd;
@@ -31,7 +31,7 @@ impl Component for Signals {
 
     fn turn(&mut self, world: &mut World, _ready: &Ready) -> Vec<Output> {
         let received = self.drain();
-        // Their order within a batch means nothing; a stop comes first, so that nothing is begun in vain.
+        // Their order within a batch has no meaning; a stop comes first, so that nothing is begun unnecessarily.
         let (stops, others): (Vec<Event>, Vec<Event>) = received
             .into_iter()
             .filter_map(|received| meaning(received, world))
@@ -48,22 +48,22 @@ fn meaning(received: Received, world: &World) -> Option<Event> {
     }
     let reload = |workers| Some(Event::Reload { request: None, server: None, workers });
     match signal {
-        // A child may have ended since the last look: without an event the loop would sleep before it looks again.
+        // A child may have ended since the last check: without an event the loop would sleep before it checks again.
         Signal::SIGCHLD => Some(Event::Tick),
         Signal::SIGTERM | Signal::SIGINT => Some(Event::Stop),
         Signal::SIGQUIT => Some(Event::Quit),
-        // The terminal is gone. Under nohup that is to be ignored.
+        // The terminal has closed. Under nohup that is to be ignored.
         Signal::SIGHUP if received.from_kernel && world.inherited.ignores(libc::SIGHUP) => None,
         Signal::SIGHUP if received.from_kernel => Some(Event::Stop),
         Signal::SIGHUP | Signal::SIGUSR2 => reload(0),
-        // From the terminal they mean that a background process touched it.
+        // From the terminal they mean that a background process accessed it.
         Signal::SIGTTIN | Signal::SIGTTOU if received.from_kernel => None,
         Signal::SIGTTIN | Signal::SIGTTOU | Signal::SIGUSR1 | Signal::SIGWINCH => {
             match (capabilities(world)?, signal) {
                 (server, _) if server.takes(signal) => Some(Event::Forward(signal)),
                 (_, Signal::SIGTTIN) => reload(1),
                 (_, Signal::SIGTTOU) => reload(-1),
-                // It has no handler for it, and would end.
+                // It has no handler for this signal, and would end.
                 _ => None,
             }
         }

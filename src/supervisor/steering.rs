@@ -28,7 +28,7 @@ struct Own {
     others: usize,
     /// The number of this generation's members.
     count: usize,
-    /// A copy of one of them. It must not be kept: it would keep the socket alive when the worker is gone.
+    /// A copy of one of them. It must not be kept: it would keep the socket alive after the worker's end.
     handle: OwnedFd,
 }
 
@@ -45,12 +45,16 @@ pub(super) struct Leftovers;
 
 impl Component for Leftovers {
     fn wait_for<'a>(&'a self, world: &'a World, waits: &mut Waits<'a>) {
-        let descriptors = world.running.values().filter_map(|running| running.borrowed.as_ref()?.interest());
+        let descriptors = world.running.values().filter_map(|running| running.channels.borrowed.as_ref()?.interest());
         descriptors.for_each(|descriptor| waits.readable(descriptor));
     }
 
     fn turn(&mut self, world: &mut World, _ready: &Ready) -> Vec<Output> {
-        world.running.values().filter_map(|running| running.borrowed.as_ref()).for_each(BorrowedSockets::drain);
+        world
+            .running
+            .values()
+            .filter_map(|running| running.channels.borrowed.as_ref())
+            .for_each(BorrowedSockets::drain);
         Vec::new()
     }
 }
@@ -75,8 +79,8 @@ impl World {
         }
     }
 
-    /// Prepares for the end of listening sockets that a server opened itself. When one closes, the kernel gives its number
-    /// to the last member. The remaining generation keeps its numbers if enough other members come after it.
+    /// Prepares for the closing of listening sockets that a server opened itself. When one closes, the kernel gives its
+    /// number to the last member. The remaining generation keeps its numbers if enough other members come after it.
     pub(super) fn hold_numbers(&mut self, staying: GenerationId) {
         if self.listeners.serves(staying) {
             self.listeners.pad(self.foreign());
@@ -85,7 +89,7 @@ impl World {
         }
     }
 
-    /// Takes the sockets of a generation back that is gone. If a generation remains that opened its own, the kernel
+    /// Takes back the sockets of a generation that has ended. If a generation remains that opened its own, the kernel
     /// distributes clients again.
     pub(super) fn end_handover(&mut self, gone: GenerationId) {
         let runs = |other: &&Generation| other.id != gone && other.main != Main::Spawning;
@@ -128,7 +132,7 @@ impl World {
         let (pid, descriptor, _) = found.first()?;
         let taken = PidFd::open(*pid).and_then(|worker| worker.take_copy(*descriptor));
         let lent = |errno: Errno| {
-            let line = self.running.get(&generation)?.borrowed.as_ref();
+            let line = self.running.get(&generation)?.channels.borrowed.as_ref();
             let handle = line.and_then(|line| line.ask(&inodes));
             debug!(taken = errno.desc(), lent = handle.is_some(), "cannot take a copy of a worker's socket");
             handle

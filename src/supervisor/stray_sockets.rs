@@ -1,9 +1,9 @@
 //! Listening sockets of workers that have ended, held open by their children.
 //!
-//! Where workers listen for themselves (Granian), a worker that is killed leaves its process-pool children behind, which
-//! have inherited its listening socket. The kernel goes on to choose that socket for new clients, and nobody accepts
-//! them. So when a worker has ended, its socket is taken out of the group: shut down through a copy, or, where the
-//! kernel does not give us one, by ending the children that hold it. They have nothing to work for any more.
+//! If workers listen for themselves (Granian), a worker that is killed leaves its process-pool children behind, which
+//! have inherited its listening socket. The kernel continues to choose that socket for new clients, and no process
+//! accepts them. So when a worker has ended, its socket is removed from the group: it is shut down through a copy, or,
+//! if the kernel does not give us one, the children that have it open are killed. They have no more work.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use crate::proc::sockets;
 /// Looks for such sockets whenever a worker has come or gone.
 #[derive(Debug, Default)]
 pub(super) struct StraySockets {
-    /// Of the list of workers, at the last look.
+    /// The revision of the list of workers at the last check.
     revision: u64,
 }
 
@@ -46,7 +46,7 @@ impl Component for StraySockets {
     }
 }
 
-/// The sockets of the group that are held only by processes which no longer descend from the main process.
+/// The sockets of the group that are only held by processes that no longer descend from the main process.
 fn strays(members: &[Process], main: Main, address: SocketAddr) -> Vec<Action> {
     let Main::Alive(main) = main else { return Vec::new() };
     let family: BTreeSet<ProcessId> = process::descendants(main).iter().map(Process::id).collect();

@@ -12,8 +12,8 @@ use mcp_launch::sys::{SignalState, is_ignored};
 static BLOCKED: AtomicU64 = AtomicU64::new(0);
 static IGNORED: AtomicU64 = AtomicU64::new(0);
 
-/// Blocks every signal. As PID 1, a signal that is neither caught nor blocked is dropped by the kernel, so until the
-/// handlers are installed signals must wait. Also records the inherited state, before the runtime ignores SIGPIPE.
+/// Blocks every signal. If we are PID 1, the kernel drops a signal that is neither caught nor blocked, so signals must
+/// wait until the handlers are installed. Also records the inherited state, before the runtime ignores SIGPIPE.
 extern "C" fn block_signals() {
     // SAFETY: zeroed signal sets and actions are valid, all pointers are to local variables, and nothing else runs
     // yet.

@@ -10,13 +10,13 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
-/// Directories for files without a name, where the kernel or a seccomp profile refuses memory files.
+/// Directories for files without a name, if the kernel or a seccomp profile refuses memory files.
 const DIRECTORIES: [&str; 4] = ["/dev/shm", "/run", "/tmp", "/var/tmp"];
 
-/// What a file may hold.
+/// What a file may contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// Nothing that must be kept from a disk.
+    /// Nothing that must be kept off a disk.
     Plain,
     /// A key: it stays in memory.
     Secret,
@@ -25,10 +25,10 @@ pub(crate) enum Content {
 /// An empty file in memory, closed on exec, whose size can be sealed if the kernel has memory files.
 ///
 /// # Errors
-/// What the kernel says where it gives neither a memory file nor another one without a name.
+/// The kernel's error if neither a memory file nor another one without a name can be made.
 pub(crate) fn memory_file(name: &CStr, content: Content) -> nix::Result<OwnedFd> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    // Linux 6.3 asks for an explicit choice about executability, and may insist on it (vm.memfd_noexec = 2).
+    // Linux 6.3 requires an explicit choice about executability, and may enforce it (vm.memfd_noexec = 2).
     let made = memfd_create(name, flags | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL));
     let made = made.or_else(|errno| if errno == Errno::EINVAL { memfd_create(name, flags) } else { Err(errno) });
     made.or_else(|errno| unnamed(content).ok_or(errno))
@@ -41,7 +41,8 @@ fn unnamed(content: Content) -> Option<OwnedFd> {
 
 fn unnamed_in(directory: &Path, content: Content) -> Option<OwnedFd> {
     let flags = OFlag::O_TMPFILE | OFlag::O_EXCL | OFlag::O_RDWR | OFlag::O_CLOEXEC;
-    // As a memory file: who has the descriptor may open it again, as another user, too, and nobody else finds it.
+    // As with a memory file: a process with the descriptor may open it again, also as another user, and no other
+    // process can find it.
     let file = open(directory, flags, Mode::S_IRUSR | Mode::S_IWUSR).ok()?;
     nix::sys::stat::fchmod(&file, Mode::from_bits_truncate(0o666)).ok()?;
     let is_in_memory = fstatfs(&file).is_ok_and(|system| system.filesystem_type() == TMPFS_MAGIC);

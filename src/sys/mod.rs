@@ -5,17 +5,19 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod memory_file;
+pub(crate) mod passed;
 pub(crate) mod pidfd;
 pub(crate) mod reuseport;
 pub(crate) mod scm;
 pub(crate) mod secrets;
 pub(crate) mod shared;
 pub(crate) mod spawn;
+pub(crate) mod terminal;
 pub(crate) mod wait;
 pub(crate) mod write;
 
 /// What a process inherited at its start and must pass on unchanged: the blocked and the ignored signals. Bit `n - 1`
-/// stands for signal `n`.
+/// represents signal `n`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SignalState {
     /// The signal mask.
@@ -95,9 +97,9 @@ pub(crate) fn restore(state: SignalState) {
     set_mask(state.blocked);
 }
 
-/// The kernel's `struct sigaction`. Only its first word matters here: on every architecture but MIPS it is the
-/// handler. The C library's own function refuses signals 32 and 33, which it reserves, but which a child must also
-/// get back as they were.
+/// The kernel's `struct sigaction`. Only its first word matters here: on every architecture but MIPS it is the handler.
+/// The C library's own function rejects signals 32 and 33, which it reserves, but which must also be restored for a
+/// child.
 type KernelAction = [usize; 8];
 
 /// The size of the kernel's signal set in bytes.
@@ -123,7 +125,7 @@ pub fn is_ignored(signal: i32) -> bool {
     result == 0 && action[0] == libc::SIG_IGN
 }
 
-/// Replaces this process, with the signal state it was started with.
+/// Replaces this process, with the signal state that it was started with.
 ///
 /// # Errors
 /// Why the kernel refused; the process then continues with default dispositions.
@@ -133,11 +135,18 @@ pub fn exec(image: &spawn::Image, state: SignalState) -> nix::errno::Errno {
     image.execute()
 }
 
-/// Sends any signal, including real-time ones, to a child that has not been reaped yet. One that has ended ignores
-/// it.
+/// Sends any signal, including real-time ones, to a child that has not been reaped yet. One that has ended ignores it.
 pub fn send(child: nix::unistd::Pid, signal: i32) {
+    let _ = kill(child, signal);
+}
+
+/// Sends any signal, including real-time ones, to a process.
+///
+/// # Errors
+/// ESRCH if there is none, EPERM if it is not ours.
+pub fn kill(process: nix::unistd::Pid, signal: i32) -> nix::Result<()> {
     // SAFETY: kill takes two numbers.
-    unsafe { libc::kill(child.as_raw(), signal) };
+    nix::errno::Errno::result(unsafe { libc::kill(process.as_raw(), signal) }).map(drop)
 }
 
 /// The signals that are pending because they are blocked.
@@ -168,8 +177,8 @@ pub fn place(descriptors: &[(&std::os::fd::OwnedFd, i32)]) -> nix::Result<()> {
     let copies = descriptors.iter().map(|(fd, number)| Ok((spawn::duplicate(fd, above)?, *number)));
     for (copy, number) in copies.collect::<nix::Result<Vec<_>>>()? {
         use std::os::fd::AsRawFd;
-        // SAFETY: dup2 takes two numbers. What was open at the second one is ours and is not used again because the
-        // caller executes another program.
+        // SAFETY: dup2 takes two numbers. The descriptor that was open at the second one is ours and is not used again
+        // because the caller executes another program.
         nix::errno::Errno::result(unsafe { libc::dup2(copy.as_raw_fd(), number) })?;
     }
     Ok(())

@@ -5,7 +5,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 /// A handle on one process.
@@ -17,7 +16,7 @@ impl PidFd {
     /// one, for example by its start time.
     ///
     /// # Errors
-    /// ESRCH when there is no such process, ENOSYS before Linux 5.3.
+    /// ESRCH if there is no such process, ENOSYS before Linux 5.3.
     pub fn open(pid: Pid) -> nix::Result<Self> {
         // SAFETY: pidfd_open takes two numbers and returns a new descriptor, which nobody else owns.
         unsafe { Self::own(Errno::result(libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0))?) }
@@ -27,7 +26,7 @@ impl PidFd {
     /// The number is that of a new descriptor, which nobody else owns.
     unsafe fn own(fd: libc::c_long) -> nix::Result<Self> {
         let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
@@ -35,7 +34,7 @@ impl PidFd {
     /// system call that Docker's and containerd's default profiles deny.
     ///
     /// # Errors
-    /// EPERM when we may not, EBADF when it has no such descriptor, ENOSYS before Linux 5.6.
+    /// EPERM if we may not, EBADF if it has no such descriptor, ENOSYS before Linux 5.6.
     pub fn take_copy(&self, descriptor: i32) -> nix::Result<OwnedFd> {
         // SAFETY: pidfd_getfd takes three numbers and returns a new descriptor, which nobody else owns.
         unsafe {
@@ -44,17 +43,17 @@ impl PidFd {
         }
     }
 
-    /// Sends a signal.
+    /// Sends a signal, also a real-time one.
     ///
     /// # Errors
-    /// ESRCH when the process is gone, EPERM when it is not ours.
-    pub fn signal(&self, signal: Signal) -> nix::Result<()> {
+    /// ESRCH if the process no longer exists, EPERM if it is not ours.
+    pub fn signal(&self, signal: i32) -> nix::Result<()> {
         // SAFETY: the descriptor is open, and a null siginfo means an ordinary kill.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_pidfd_send_signal,
                 self.0.as_raw_fd(),
-                signal as i32,
+                signal,
                 std::ptr::null::<libc::siginfo_t>(),
                 0,
             )

@@ -15,7 +15,7 @@ pub type Share = (u32, u32);
 /// this for the whole group.
 ///
 /// # Errors
-/// The kernel's error; EINVAL if nobody has a share, or if there are more members than a program can name.
+/// The kernel's error; EINVAL if all shares are zero, or if there are more members than a program can name.
 pub fn route(socket: impl AsFd, shares: &[Share]) -> nix::Result<()> {
     let mut filter = program(shares).ok_or(Errno::EINVAL)?;
     let program = libc::sock_fprog {
@@ -33,7 +33,7 @@ pub fn unroute(socket: impl AsFd) -> nix::Result<()> {
     set(&socket, libc::SO_DETACH_REUSEPORT_BPF, &0)
 }
 
-/// The instructions; none if nobody has a share.
+/// The instructions; none if all shares are zero.
 fn program(shares: &[Share]) -> Option<Vec<libc::sock_filter>> {
     let step = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
     let shares: Vec<Share> = shares.iter().copied().filter(|(_, share)| *share > 0).collect();
@@ -51,7 +51,7 @@ fn program(shares: &[Share]) -> Option<Vec<libc::sock_filter>> {
     let mut below = 0;
     for (member, share) in rest {
         below += share;
-        // At or above what has been given out so far, the next instruction is skipped.
+        // If the random number is at or above the total so far, the next instruction is skipped.
         program.push(libc::sock_filter { code: JUMP_IF_AT_LEAST, jt: 1, jf: 0, k: below });
         program.push(step(RETURN_CONSTANT, *member));
     }

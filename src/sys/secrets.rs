@@ -1,11 +1,11 @@
-//! What other processes of the same user can learn of this one.
+//! Restricting what other processes of the same user can learn about this one.
 
 use std::ffi::CStr;
 
-/// Keeps processes of the same user from reading our memory, in which a private key is: with `ptrace`, from
-/// `/proc/PID/mem`, or from a core file. Programs that we execute are as open as ever.
+/// Prevents processes of the same user from reading our memory, which contains a private key: with `ptrace`, from
+/// `/proc/PID/mem`, or from a core file. Programs that we execute are not affected.
 pub fn hide_memory() {
-    // A kernel that refuses this has no other way either.
+    // If the kernel refuses this, there is no other way.
     let _ = nix::sys::prctl::set_dumpable(false);
 }
 
@@ -14,10 +14,10 @@ unsafe extern "C" {
 }
 
 /// Overwrites the value of a variable where the kernel shows it (`/proc/PID/environ`), so that it is empty from now on.
-/// To be called while the program has a single thread.
+/// Call it while the program has a single thread.
 pub fn blank_variable(name: &str) {
-    // SAFETY: the array ends with a null pointer and each string with a NUL; they lie in memory of ours that can be
-    // written, and no other thread reads or writes the environment.
+    // SAFETY: the array ends with a null pointer and each string with a NUL; they are in writable memory of ours, and
+    // no other thread reads or writes the environment.
     unsafe {
         let mut entry = environ;
         while !entry.is_null() && !(*entry).is_null() {

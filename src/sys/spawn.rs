@@ -1,7 +1,7 @@
-//! Starts a process: fork, prepare, exec, and certainty about the outcome.
+//! Starting a process: fork, preparation, exec, and a reliable report of the outcome.
 //!
-//! An exec may take long: a scanner looks at the program, or it comes over the network. So nobody waits for it who has
-//! other things to do: the process is known once it was forked, and if it ends without having become the program, it
+//! An exec may take long: the program may be scanned, or be on a network file system. So a caller with other work does
+//! not wait for it: the process is known once it was forked, and if it ends without having executed the program, it
 //! leaves a report of why.
 
 use std::ffi::{CString, OsStr, OsString};
@@ -23,7 +23,7 @@ pub struct Image {
     program: CString,
     argv: Vec<CString>,
     env: Vec<CString>,
-    /// Where in `env` the process gets its own pid.
+    /// Where in `env` the process writes its own pid.
     own_number: Vec<Gap>,
 }
 
@@ -130,10 +130,11 @@ impl<'a> Pointers<'a> {
             // is either the forked child or a process about to execute another program.
             unsafe {
                 let mut pid = libc::getpid();
-                let start = self.env[gap.variable].cast_mut().add(gap.start);
+                // As bytes: whether `c_char` is signed depends on the architecture.
+                let start = self.env[gap.variable].cast_mut().cast::<u8>().add(gap.start);
                 for place in (0..DIGITS).rev() {
-                    let digit = libc::c_char::try_from(pid % 10).unwrap_or(0) + b'0'.cast_signed();
-                    *start.add(place) = if pid == 0 { gap.fill.cast_signed() } else { digit };
+                    let digit = b'0' + u8::try_from(pid % 10).unwrap_or(0);
+                    *start.add(place) = if pid == 0 { gap.fill } else { digit };
                     pid /= 10;
                 }
             }
@@ -156,9 +157,9 @@ impl<'a> Pointers<'a> {
 /// The child's process group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
-    /// Its own, in the background: Ctrl-C reaches us, and we decide.
+    /// Its own, in the background: Ctrl-C only reaches us, and we decide.
     Own,
-    /// Ours: it may use the terminal that we are in the foreground of, and Ctrl-C reaches both.
+    /// Ours: it may use the terminal in whose foreground we are, and Ctrl-C reaches both.
     Shared,
     /// Its own, in the foreground of the terminal on standard input, as a shell would start it.
     Foreground,
@@ -196,7 +197,7 @@ impl std::fmt::Display for SpawnError {
             SpawnStage::Prepare => "preparing it",
             SpawnStage::Fork => "fork",
             SpawnStage::Directory => "changing to its working directory",
-            SpawnStage::Descriptors => "handing down descriptors",
+            SpawnStage::Descriptors => "passing on descriptors",
             SpawnStage::Exec => "exec",
         };
         write!(f, "{what}: {}", self.errno.desc())
@@ -231,12 +232,12 @@ impl SpawnStage {
     }
 }
 
-/// Why a process has not become its program, told through a pipe that exec closes.
+/// Why a process has not executed its program, reported through a pipe that exec closes.
 #[derive(Debug)]
 pub struct ExecReport(OwnedFd);
 
 impl ExecReport {
-    /// What kept the program from being executed: none while it is on its way, when it runs, and when it has run.
+    /// What prevented the program from being executed: none before the exec, while it runs, and after it has run.
     #[must_use]
     pub fn failure(&self) -> Option<SpawnError> {
         let mut bytes = [0; 5];
@@ -248,7 +249,7 @@ impl ExecReport {
                     let errno = Errno::from_raw(i32::from_ne_bytes(errno));
                     return Some(SpawnError { stage: SpawnStage::from_byte(stage), errno });
                 }
-                // Closed without a word, or nothing has been decided.
+                // Closed without a report, or nothing has been decided.
                 _ => return None,
             }
         }
@@ -276,9 +277,9 @@ pub fn spawn(image: &Image, setup: &Setup<'_>) -> Result<Pid, SpawnError> {
     })
 }
 
-/// Starts a process and does not wait for its exec. Whoever reaps the process asks the report whether the program ever
-/// ran. Signals are blocked in the child until its dispositions are its own, and here until there is a child to forward
-/// them to.
+/// Starts a process and does not wait for its exec. After reaping the process, the report shows whether the program
+/// ever ran. Signals are blocked in the child until its dispositions are its own, and here until there is a child to
+/// forward them to.
 ///
 /// # Errors
 /// The step before the fork, or the fork itself, and the kernel's error; nothing is left behind in that case.

@@ -11,16 +11,16 @@ use nix::unistd::Pid;
 pub enum Reaped {
     /// A child that has ended.
     Child(Pid, ExitStatus),
-    /// There are children, and all of them are alive.
+    /// There are children, and all of them are running.
     NoneEnded,
     /// There are no children. For a subreaper this also means no descendants.
     NoChildren,
 }
 
-/// Reaps one child of this thread that has ended, if there is one: what another thread has started is for that thread
-/// to wait for. Orphans that are handed to us become children of the main thread.
+/// Reaps one child of this thread that has ended, if there is one: other threads wait for the children that they have
+/// started. Orphans become children of the main thread.
 ///
-/// nix's `waitpid` reaps a child that was killed by a real-time signal and then fails without saying which.
+/// nix's `waitpid` reaps a child that was killed by a real-time signal and then fails without reporting which.
 #[must_use]
 pub fn reap() -> Reaped {
     loop {

@@ -7,15 +7,15 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
 
-/// What a pipe takes as a whole, or not at all.
+/// What a pipe accepts as a whole, or not at all.
 const PIECE: usize = libc::PIPE_BUF;
-/// What a terminal surely takes that says it can be written to.
+/// What a terminal certainly accepts if it reports that it can be written to.
 const TERMINAL_PIECE: usize = 256;
 
-/// Writes as much as is taken at once.
+/// Writes as much as is accepted at once.
 ///
 /// # Errors
-/// EAGAIN if nothing is; else what `write(2)` says.
+/// EAGAIN if nothing is accepted; else the error of `write(2)`.
 pub fn write_now(descriptor: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<usize> {
     match send(descriptor.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
         Err(Errno::ENOTSOCK) => {}
@@ -30,7 +30,7 @@ pub fn write_now(descriptor: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<usize>
     if poll(&mut fds, PollTimeout::ZERO)? == 0 {
         return Err(Errno::EAGAIN);
     }
-    // Somebody else may fill the pipe just now; nothing can be done about that here.
+    // Another process may fill the pipe at this moment; that cannot be prevented here.
     let most = if descriptor.is_terminal() { TERMINAL_PIECE } else { PIECE };
     nix::unistd::write(descriptor, &bytes[..bytes.len().min(most)])
 }
@@ -56,10 +56,11 @@ fn write_no_wait(descriptor: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<usize>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_alone::alone;
     use std::io::Read;
     use std::os::fd::AsFd;
 
-    /// Fills it, and says how much it took.
+    /// Fills it, and returns how much it accepted.
     fn fill(descriptor: BorrowedFd<'_>) -> usize {
         let mut taken = 0;
         for _ in 0..1_000_000 {
@@ -94,8 +95,10 @@ mod tests {
 
     #[test]
     fn where_nobody_reads_it_fails() {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        assert_eq!(write_now(writer.as_fd(), b"text"), Err(Errno::EPIPE));
+        alone(|| {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            assert_eq!(write_now(writer.as_fd(), b"text"), Err(Errno::EPIPE));
+        });
     }
 }

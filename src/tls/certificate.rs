@@ -1,4 +1,4 @@
-//! What there is to know of a certificate (RFC 5280): whose it is, who made it, when it is valid, whose key it has.
+//! The relevant contents of a certificate (RFC 5280): its subject, its issuer, its validity, its public key.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,15 +14,15 @@ use super::public::{self, Public};
 pub struct Certificate {
     /// Its name: `CN=example.org`.
     pub subject: String,
-    /// The name of who signed it.
+    /// The name of its issuer.
     pub issuer: String,
     /// The first moment at which it is valid.
     pub not_before: SystemTime,
-    /// The last one.
+    /// The last moment at which it is valid.
     pub not_after: SystemTime,
-    /// Its public key; none of a kind that is not known here.
+    /// Its public key; none if its kind is not supported here.
     pub public: Option<Public>,
-    /// As it was signed, in DER.
+    /// The signed original, in DER.
     der: Vec<u8>,
 }
 
@@ -40,14 +40,14 @@ impl Certificate {
     }
 }
 
-/// Where a moment stands to the time in which a certificate is valid.
+/// How a moment relates to the validity of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Validity {
-    /// Before it.
+    /// The certificate is not valid yet.
     NotYet,
-    /// In it, with this time left.
+    /// It is valid, for this time.
     For(Duration),
-    /// After it.
+    /// It has expired.
     Expired,
 }
 
@@ -68,12 +68,12 @@ pub(super) fn certificates(sections: &[Section]) -> std::result::Result<Vec<Cert
     Err(if sections.is_empty() {
         "is not a PEM file".into()
     } else {
-        format!("holds {}, not a CERTIFICATE: are the two files swapped?", pem::labels(sections))
+        format!("contains {}, not a CERTIFICATE: are the two files swapped?", pem::labels(sections))
     })
 }
 
-/// Reads what is of interest here (RFC 5280, 4.1), without what is asked of issuers beyond the form: servers take such
-/// certificates, too.
+/// Reads what is relevant here (RFC 5280, 4.1), and does not check the requirements for issuers that go beyond the
+/// form: servers accept such certificates, too.
 fn certificate(data: &[u8]) -> Result<Certificate> {
     let mut reader = SliceReader::new(data)?;
     let found = reader.sequence(|reader| {
@@ -85,7 +85,7 @@ fn certificate(data: &[u8]) -> Result<Certificate> {
     Ok(found)
 }
 
-/// Reads what the signature is for; `whole` is the certificate.
+/// Reads the signed part; `whole` is the certificate.
 fn signed(reader: &mut SliceReader, whole: &[u8]) -> Result<Certificate> {
     let _version = public::tagged(reader, 0)?;
     let _serial: AnyRef = reader.decode()?;
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use std::process::Command;
 
-    /// What openssl is asked, with the certificate as its input: the text that follows a `=`.
+    /// What openssl prints after a `=`, with the certificate as its input.
     fn openssl(directory: &std::path::Path, arguments: &str) -> Vec<String> {
         let ran = Command::new("openssl").args(arguments.split('|')).current_dir(directory).output().unwrap();
         assert!(ran.status.success(), "{arguments}: {}", String::from_utf8_lossy(&ran.stderr));
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_is_cut_or_goes_on_is_none() {
+    fn a_certificate_that_is_truncated_or_continues_is_invalid() {
         let directory = tempfile::tempdir().unwrap();
         let make = "req|-x509|-noenc|-newkey|ed25519|-keyout|key|-out|crt|-outform|DER|-subj|/CN=x";
         openssl(directory.path(), make);

@@ -1,4 +1,4 @@
-//! Whether a certificate, a key and what belongs to them can be served with. Pure.
+//! Whether a server can start with a certificate, a key and what belongs to them. Pure.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
@@ -13,10 +13,10 @@ use super::pem;
 use crate::problem::Problem;
 use crate::settings::Origin;
 
-/// A certificate that ends sooner is worth a warning.
+/// A certificate that expires sooner is worth a warning.
 const SOON: Duration = Duration::from_secs(30 * DAY);
 const DAY: u64 = 24 * 60 * 60;
-/// What both servers refuse: OpenSSL at its usual security level, and Granian's library.
+/// Both servers refuse smaller keys: OpenSSL at its usual security level, and Granian's library.
 const LEAST_RSA_BITS: usize = 2048;
 
 /// A file that the settings name, as it was found.
@@ -26,7 +26,7 @@ pub struct File {
     pub path: PathBuf,
     /// Which setting named it.
     pub origin: Origin,
-    /// What it holds, or why it could not be read: "does not exist".
+    /// Its contents, or why it could not be read: "does not exist".
     pub content: Result<Zeroizing<Vec<u8>>, String>,
     /// Whether any user of the machine can read it.
     pub is_public: bool,
@@ -35,13 +35,13 @@ pub struct File {
 /// A passphrase and where it came from.
 #[derive(Debug, Clone)]
 pub struct Passphrase {
-    /// The passphrase, or the file that should hold it and why it does not.
+    /// The passphrase, or the file that should contain it and why it does not.
     pub text: Result<Zeroizing<Vec<u8>>, String>,
-    /// Which setting gave it.
+    /// Which setting contained it.
     pub origin: Origin,
 }
 
-/// Everything that is to be judged together.
+/// All input of the check.
 #[derive(Debug, Clone)]
 pub struct Files {
     /// The certificate chain.
@@ -50,7 +50,7 @@ pub struct Files {
     pub key: File,
     /// The passphrase of the key.
     pub passphrase: Option<Passphrase>,
-    /// The certificates that clients' are checked against.
+    /// The CA certificates for verifying clients.
     pub authority: Option<File>,
 }
 
@@ -59,24 +59,24 @@ pub struct Files {
 pub struct Pair {
     /// The certificate of the server itself, the first of the chain.
     pub leaf: Certificate,
-    /// The chain, as a file has it.
+    /// The chain, as in a file.
     chain: Vec<u8>,
     /// The key.
     pub key: Key,
     /// Which setting named the key.
     pub key_origin: Origin,
-    /// The certificates that clients' are checked against, as a file has them.
+    /// The CA certificates for verifying clients, as in a file.
     pub authority: Option<Vec<u8>>,
     /// Changes when any of the files does.
     pub fingerprint: u64,
 }
 
 impl Pair {
-    /// The text of a file with all that a server needs to start: the chain, and the key in the clear.
+    /// The text of a file with everything that a server needs to start: the chain, and the unencrypted key.
     #[must_use]
     pub fn to_pem(&self) -> Zeroizing<Vec<u8>> {
         let key = self.key.to_pem();
-        // Never moved while it grows: a copy that is left behind would not be wiped.
+        // It must never move while it grows: the old copy would not be wiped.
         let mut text = Zeroizing::new(Vec::with_capacity(self.chain.len() + key.len()));
         text.extend_from_slice(&self.chain);
         text.extend_from_slice(&key);
@@ -90,7 +90,7 @@ impl Pair {
     }
 }
 
-/// What came to light.
+/// The findings.
 #[derive(Debug, Clone, Default)]
 pub struct Findings {
     /// The pair, if there is no problem.
@@ -101,7 +101,7 @@ pub struct Findings {
     pub warnings: Vec<String>,
 }
 
-/// Judges the files. `force` turns what is wrong with the time of a certificate into warnings.
+/// Checks the files. `force` turns problems with the validity of a certificate into warnings.
 #[must_use]
 pub fn check(files: &Files, now: SystemTime, force: bool) -> Findings {
     let mut findings = Findings::default();
@@ -252,7 +252,7 @@ fn judge_time(file: &File, chain: &[Certificate], now: SystemTime, force: bool, 
             Validity::For(_) => continue,
         };
         if index > 0 {
-            // Some are sent on purpose, for the sake of old clients that do not look at the date.
+            // Some are sent on purpose, for old clients that do not check the date.
             let (nth, subject) = (nth(index), &one.subject);
             findings.warnings.push(format!("the {nth} certificate in {name}, {subject}, {wrong}"));
         } else if force {
@@ -268,7 +268,7 @@ fn judge_time(file: &File, chain: &[Certificate], now: SystemTime, force: bool, 
     }
 }
 
-/// Each certificate is signed by the next one (RFC 8446, 4.4.2). Many clients put up with another order.
+/// Each certificate is signed by the next one (RFC 8446, 4.4.2). Many clients tolerate another order.
 fn judge_order(file: &File, chain: &[Certificate], findings: &mut Findings) {
     let pairs = chain.iter().zip(chain.iter().skip(1)).enumerate();
     let mut wrong = pairs.filter(|(_, (one, next))| one.issuer != next.subject);

@@ -3,7 +3,7 @@ use std::process::Command;
 
 use super::*;
 
-/// A pair that a server could start with, and a certificate of an authority.
+/// A pair with which a server could start, and a CA certificate.
 pub(crate) fn example(directory: &Path) -> Pair {
     std::fs::create_dir_all(directory).unwrap();
     let (certificate, key) = made(directory, "localhost", 365);
@@ -13,7 +13,7 @@ pub(crate) fn example(directory: &Path) -> Pair {
     Arc::into_inner(found.pair.unwrap()).unwrap()
 }
 
-/// A certificate that is valid for so many days from now, and its key.
+/// A certificate that is valid for this many days from now, and its key.
 fn made(directory: &Path, name: &str, days: u32) -> (Vec<u8>, Vec<u8>) {
     let at = |kind: &str| directory.join(format!("{name}.{kind}"));
     let ran = Command::new("openssl")
@@ -55,7 +55,7 @@ fn in_days(days: u64) -> SystemTime {
 }
 
 #[test]
-fn a_pair_that_fits_is_taken_without_a_word() {
+fn a_matching_pair_is_accepted_without_a_message() {
     let directory = tempfile::tempdir().unwrap();
     let (certificate, key) = made(directory.path(), "a", 365);
     let found = check(&files(&certificate, &key), in_days(1), false);
@@ -115,7 +115,7 @@ fn everything_that_is_wrong_is_reported_together() {
 }
 
 #[test]
-fn a_key_for_everybody_is_pointed_out_and_a_short_one_refused() {
+fn a_world_readable_key_causes_a_warning_and_a_short_one_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let (certificate, key) = made(directory.path(), "a", 365);
     let mut open = files(&certificate, &key);

@@ -8,16 +8,16 @@ use zeroize::Zeroizing;
 
 use super::key::Unusable;
 
-/// A key is opened at a reload while nobody looks after the servers, so the file must not say how long that takes.
-/// OpenSSL's own number is 2048, and OWASP asks for 600,000; these take a second at most on a small machine.
+/// A key is decrypted at a reload while the servers are not supervised, so the file must not decide how long that
+/// takes. OpenSSL's own number is 2048, and OWASP asks for 600,000; these take a second at most on a small machine.
 const MOST_ITERATIONS: u32 = 1_000_000;
-/// What scrypt goes through: its memory, once for each lane. OpenSSL's own parameters make it 16 MiB.
+/// The memory that scrypt works through, once for each lane. OpenSSL's own parameters make it 16 MiB.
 const MOST_MEMORY: u64 = 64 << 20;
 
-/// Opens a key.
+/// Decrypts a key.
 ///
 /// # Errors
-/// That the encryption is none that is carried out here, or that the passphrase is another one.
+/// That the encryption is not supported, or that the passphrase is wrong.
 pub(super) fn decrypt(data: &[u8], passphrase: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unusable> {
     let unknown = || Unusable::Encryption("in a way that is not supported here".into());
     let (algorithm, data) = read(data).map_err(|_| unknown())?;
@@ -40,7 +40,7 @@ fn read(data: &[u8]) -> Result<(EncryptionScheme, &[u8]), Error> {
     reader.sequence(|reader| Ok((EncryptionScheme::decode(reader)?, <&OctetStringRef>::decode(reader)?.as_bytes())))
 }
 
-/// How the key is derived from the passphrase, if that takes more than we can spare, or cannot be carried out at all.
+/// How the key is derived from the passphrase, if that is too expensive for us, or not possible at all.
 fn excessive_cost(algorithm: &EncryptionScheme) -> Option<String> {
     let EncryptionScheme::Pbes2(parameters) = algorithm else { return None };
     match &parameters.kdf {

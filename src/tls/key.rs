@@ -1,4 +1,4 @@
-//! Private keys: any of the common forms becomes clear PKCS#8 (RFC 5958), which both servers read.
+//! Private keys: any of the common forms becomes unencrypted PKCS#8 (RFC 5958), which both servers read.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,7 +18,7 @@ const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7
 const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const P521: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
 
-/// Other kinds that people have, by what they are called.
+/// Other kinds that people have, with their names.
 const OTHERS: &[(ObjectIdentifier, &str)] = &[
     (ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10"), "RSA-PSS"),
     (ObjectIdentifier::new_unwrap("1.2.840.10040.4.1"), "DSA"),
@@ -27,21 +27,21 @@ const OTHERS: &[(ObjectIdentifier, &str)] = &[
     (ObjectIdentifier::new_unwrap("1.3.132.0.10"), "secp256k1"),
 ];
 
-/// A command of openssl that makes of a key in a rare form one that can be read here.
+/// An openssl command that converts a key in a rare form to one that can be read here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Conversion {
-    /// To PKCS#8 in the clear.
+    /// To unencrypted PKCS#8.
     Clear,
-    /// To PKCS#8, encrypted as is usual today.
+    /// To PKCS#8, with a modern encryption.
     Encrypted,
-    /// The same, with the public point put in.
+    /// The same, with the public point added.
     EncryptedWithPoint,
-    /// A key on a curve, in the clear as before, with the public point put in.
+    /// An unencrypted EC key, with the public point added.
     WithPoint,
 }
 
 impl Conversion {
-    /// The command, which leaves the file as it is and writes another one beside it.
+    /// The command, which does not change the file but writes another one next to it.
     #[must_use]
     pub fn command(self, path: &Path) -> String {
         let quoted = |path: &str| shlex::try_quote(path).map_or_else(|_| path.to_owned(), Cow::into_owned);
@@ -56,16 +56,16 @@ impl Conversion {
     }
 }
 
-/// A private key in the clear. It is wiped from memory when it is dropped.
+/// An unencrypted private key. It is wiped from memory when it is dropped.
 #[derive(Clone)]
 pub struct Key {
     /// PKCS#8, in DER.
     der: Zeroizing<Vec<u8>>,
-    /// What kind of key it is.
+    /// Its kind.
     pub kind: Kind,
-    /// How its file has it.
+    /// The form that it had in its file.
     pub form: Form,
-    /// The key that belongs to it; none of a kind that is not known here.
+    /// Its public key; none if its kind is not supported here.
     pub public: Option<Public>,
 }
 
@@ -86,7 +86,7 @@ impl fmt::Debug for Key {
 /// A kind of key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// RSA, of so many bits.
+    /// RSA, with this many bits.
     Rsa(usize),
     /// ECDSA on the curve P-256.
     P256,
@@ -113,12 +113,12 @@ impl fmt::Display for Kind {
     }
 }
 
-/// How a file has a key.
+/// The form of a key in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// PKCS#8 in the clear: what both servers read.
+    /// Unencrypted PKCS#8, which both servers read.
     Pkcs8,
-    /// In the clear in a form that OpenSSL reads and Granian does not: PKCS#1, SEC1.
+    /// Unencrypted, in a form that OpenSSL reads and Granian does not: PKCS#1, SEC1.
     Clear,
     /// Encrypted.
     Encrypted,
@@ -133,23 +133,23 @@ pub enum Unusable {
     NoPassphrase,
     /// It is encrypted with another passphrase.
     WrongPassphrase,
-    /// It is encrypted in a way that is not taken: which, as "is encrypted …" goes on.
+    /// It is encrypted in an unsupported way: the rest of "is encrypted …".
     Encryption(String),
-    /// It is a key on a curve that leaves out its public point.
+    /// It is an EC key without its public point.
     NoPoint(Form),
 }
 
-/// Reads the private key of a file.
+/// Reads the private key in a file.
 ///
 /// # Errors
-/// Why there is none to be had.
+/// Why it cannot be used.
 pub fn read(text: &[u8], passphrase: Option<&[u8]>) -> Result<Key, Unusable> {
     let sections = pem::sections(text);
     let Some(section) = sections.iter().find(|section| section.label.ends_with("PRIVATE KEY")) else {
         return Err(Unusable::File(if sections.is_empty() {
             "is not a PEM file".into()
         } else {
-            format!("holds {}, not a PRIVATE KEY: are the two files swapped?", pem::labels(&sections))
+            format!("contains {}, not a PRIVATE KEY: are the two files swapped?", pem::labels(&sections))
         }));
     };
     if section.is_encrypted_by_header() {
@@ -165,13 +165,13 @@ pub fn read(text: &[u8], passphrase: Option<&[u8]>) -> Result<Key, Unusable> {
 fn open(section: &Section, passphrase: &[u8]) -> Result<Key, Unusable> {
     let clear = decrypt(&section.decode().map_err(Unusable::File)?, passphrase)?;
     parse("PRIVATE KEY", &clear, Form::Encrypted).map_err(|why| match why {
-        // With a wrong passphrase the padding comes out right once in 256 times.
+        // With a wrong passphrase the padding is correct by chance once in 256 times.
         Unusable::File(_) => Unusable::WrongPassphrase,
         why => why,
     })
 }
 
-/// `form` is [`Form::Encrypted`] or [`Form::Clear`]; what is as both servers want it becomes [`Form::Pkcs8`].
+/// `form` is [`Form::Encrypted`] or [`Form::Clear`]; a key that is in the right form already becomes [`Form::Pkcs8`].
 fn parse(label: &str, data: &[u8], form: Form) -> Result<Key, Unusable> {
     let malformed = |_| Unusable::File(format!("has a {label} that cannot be read"));
     let (der, form) = match label {
@@ -183,7 +183,7 @@ fn parse(label: &str, data: &[u8], form: Form) -> Result<Key, Unusable> {
             };
             (wrapped(EC, (&curve).into(), data).map_err(malformed)?, form)
         }
-        _ => return Err(Unusable::File(format!("holds a {label}, which is not a key for TLS"))),
+        _ => return Err(Unusable::File(format!("contains a {label}, which is not a key for TLS"))),
     };
     match identify(&der).map_err(malformed)? {
         Identity::Known(kind, public) => Ok(Key { der, kind, form, public: Some(public) }),
@@ -192,13 +192,13 @@ fn parse(label: &str, data: &[u8], form: Form) -> Result<Key, Unusable> {
     }
 }
 
-/// What a key is.
+/// What is known about a key.
 enum Identity {
-    /// Its kind, and the public key that belongs to it.
+    /// Its kind, and its public key.
     Known(Kind, Public),
-    /// A kind whose public keys are not known here.
+    /// A kind whose public keys are not supported here.
     Unknown(Kind),
-    /// A key on a curve without its public point. To compute it takes the arithmetic of each curve.
+    /// An EC key without its public point. Computing it requires the arithmetic of each curve.
     NoPoint,
 }
 

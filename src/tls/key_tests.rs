@@ -19,7 +19,7 @@ fn made(arguments: &[&str]) -> Vec<u8> {
     std::fs::read(directory.path().join("out")).unwrap()
 }
 
-/// What openssl says is the public key, in PEM.
+/// The public key according to openssl, in PEM.
 fn public_by_openssl(key: &[u8]) -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("key"), key).unwrap();
@@ -75,7 +75,7 @@ fn encrypted_keys_are_opened_with_their_passphrase_only() {
     }
 }
 
-/// What the command of a conversion makes, in a shell; the passphrase is given where openssl would ask for it.
+/// The result of a conversion's command, in a shell; the passphrase is given where openssl would ask for it.
 fn converted(text: &[u8], conversion: Conversion) -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("it's a key.pem");
@@ -88,7 +88,7 @@ fn converted(text: &[u8], conversion: Conversion) -> Vec<u8> {
     let command = passphrases.iter().fold(command, |command, (asking, given)| command.replace(asking, given));
     let ran = Command::new("sh").args(["-c", &command]).output().unwrap();
     assert!(ran.status.success(), "{command}: {}", String::from_utf8_lossy(&ran.stderr));
-    assert_eq!(std::fs::read(&path).unwrap(), text, "the old file stays as it is");
+    assert_eq!(std::fs::read(&path).unwrap(), text, "the old file is not changed");
     std::fs::read(directory.path().join("it's a key.pem.new")).unwrap()
 }
 
@@ -140,7 +140,7 @@ fn a_derivation_that_would_hold_everything_up_is_named_and_its_conversion_works(
 }
 
 #[test]
-fn what_is_no_usable_key_is_said() {
+fn what_is_no_usable_key_is_reported() {
     assert_eq!(read(b"nothing", None).err(), Some(Unusable::File("is not a PEM file".into())));
     let certificate = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     assert!(matches!(read(certificate, None), Err(Unusable::File(why)) if why.contains("swapped")));

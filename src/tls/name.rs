@@ -5,7 +5,7 @@ use std::fmt::Write;
 use pkcs8::der::asn1::{AnyRef, Ia5StringRef, ObjectIdentifier, PrintableStringRef, TeletexStringRef, Utf8StringRef};
 use pkcs8::der::{Encode, Reader, Result, Tag, Tagged};
 
-/// What the parts of a name are called (RFC 4519, 2), and the one of old certificates (RFC 2985, 5.2.1).
+/// The names of the parts (RFC 4519, 2), and of the one in old certificates (RFC 2985, 5.2.1).
 const PARTS: &[(ObjectIdentifier, &str)] = &[
     (ObjectIdentifier::new_unwrap("2.5.4.3"), "CN"),
     (ObjectIdentifier::new_unwrap("2.5.4.4"), "SN"),
@@ -21,7 +21,7 @@ const PARTS: &[(ObjectIdentifier, &str)] = &[
     (ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.1"), "EMAILADDRESS"),
 ];
 
-/// Reads a name: a sequence of sets of parts, the widest first, which text has last.
+/// Reads a name: a sequence of sets of parts, the most general first, which is last in the text.
 pub(super) fn read<'a>(reader: &mut impl Reader<'a>) -> Result<String> {
     let mut sets: Vec<String> = Vec::new();
     reader.sequence(|reader| {
@@ -69,7 +69,7 @@ fn text(value: AnyRef<'_>) -> Option<&str> {
     }
 }
 
-/// With a backslash in front of what would mean something else (RFC 4514, 2.4).
+/// With a backslash before characters that have a special meaning (RFC 4514, 2.4).
 fn escaped(text: &str) -> String {
     let last = text.chars().count().saturating_sub(1);
     let mut escaped = String::new();

@@ -1,15 +1,15 @@
-//! PEM, as files have it (RFC 7468), with any text around it. What stands in a section is decoded by the reader of
-//! rustls, which Granian reads PEM with, too: that of OpenSSL is no stricter.
+//! PEM files (RFC 7468), with any text around the sections. The contents of a section are decoded by the reader of
+//! rustls, with which Granian reads PEM, too: OpenSSL's is no stricter.
 
 use base64ct::{Base64, Encoding};
 use rustls::pki_types::pem::{Error, PemObject, SectionKind};
 use zeroize::Zeroizing;
 
-/// What stands between `-----BEGIN LABEL-----` and `-----END LABEL-----`, still encoded.
+/// What is between `-----BEGIN LABEL-----` and `-----END LABEL-----`, still encoded.
 #[derive(Debug)]
 pub(super) struct Section<'a> {
     pub label: String,
-    /// The lines behind the first, up to the first that ends a section.
+    /// The lines after the first, up to the first line that ends a section.
     lines: Vec<&'a [u8]>,
 }
 
@@ -30,15 +30,15 @@ pub(super) fn sections(text: &[u8]) -> Vec<Section<'_>> {
 }
 
 impl Section<'_> {
-    /// Whether it is encrypted in the way of RFC 1421, which says so in a header line `Proc-Type: 4,ENCRYPTED`.
+    /// Whether it is encrypted as in RFC 1421, with a header line `Proc-Type: 4,ENCRYPTED`.
     pub fn is_encrypted_by_header(&self) -> bool {
         self.lines.iter().any(|line| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED"))
     }
 
-    /// What is in it.
+    /// Its decoded contents.
     ///
     /// # Errors
-    /// What is wrong with it, as what the file does: "has …".
+    /// What is wrong, as a phrase about the file: "has …".
     pub fn decode(&self) -> Result<Zeroizing<Vec<u8>>, String> {
         let label = &self.label;
         match <(SectionKind, Vec<u8>)>::from_pem_slice(&self.as_known_kind()) {
@@ -48,13 +48,13 @@ impl Section<'_> {
         }
     }
 
-    /// The section under a label that the reader knows: it skips others, and encrypted keys are among those.
+    /// The section under a label that the reader knows: it skips others, including encrypted keys.
     fn as_known_kind(&self) -> Zeroizing<Vec<u8>> {
         const BEGIN: &[u8] = b"-----BEGIN PRIVATE KEY-----\n";
         const END: &[u8] = b"-----END PRIVATE KEY-----";
         let end = format!("-----END {}-----", self.label);
         let length: usize = self.lines.iter().map(|line| line.len() + 1).sum();
-        // Never moved while it grows: a copy that is left behind would not be wiped.
+        // It must never move while it grows: the old copy would not be wiped.
         let mut text = Zeroizing::new(Vec::with_capacity(BEGIN.len() + length + END.len()));
         text.extend_from_slice(BEGIN);
         for line in &self.lines {
@@ -65,12 +65,12 @@ impl Section<'_> {
     }
 }
 
-/// What sections a text has, for a message.
+/// The sections in a text, for a message.
 pub(super) fn labels(sections: &[Section]) -> String {
     sections.iter().map(|section| section.label.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// One section as text. Rustls's crate writes none.
+/// One section as text. The crate of rustls does not write any.
 pub(super) fn write(label: &str, data: &[u8]) -> Zeroizing<Vec<u8>> {
     const LINE: usize = 64;
     let encoded = Zeroizing::new(Base64::encode_string(data));
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_broken_is_said() {
+    fn what_is_broken_is_reported() {
         for (text, why) in [
             ("-----BEGIN A-----\nAAAA\n", "cut off: it has no -----END A-----"),
             ("-----BEGIN A-----\nAAAA\n-----BEGIN B-----\n", "cut off: it has no -----END A-----"),

@@ -1,4 +1,4 @@
-//! Public keys, as certificates and private keys have them: to be compared.
+//! Public keys from certificates and private keys, to be compared.
 
 use pkcs8::der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, OctetStringRef, UintRef};
 use pkcs8::der::{Decode, Error, Reader, Result, SliceReader, Tag, TagNumber};
@@ -8,7 +8,7 @@ pub(super) const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.1
 pub(super) const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 pub(super) const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
-/// A public key of a kind that is known here.
+/// A public key of a supported kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Public {
     /// RSA: two numbers.
@@ -22,7 +22,7 @@ pub enum Public {
     Curve {
         /// The identifier of the curve.
         curve: ObjectIdentifier,
-        /// The point in its shorter form.
+        /// The point in its compressed form.
         point: Vec<u8>,
     },
     /// Ed25519.
@@ -38,7 +38,7 @@ impl Public {
         Self::Curve { curve, point: compressed(point) }
     }
 
-    /// That of a certificate.
+    /// The public key of a certificate.
     pub(super) fn of(info: &SubjectPublicKeyInfo<AnyRef, BitStringRef>) -> Option<Self> {
         let bits = info.subject_public_key.as_bytes()?;
         match info.algorithm.oid {
@@ -55,7 +55,7 @@ impl Public {
     }
 }
 
-/// A point of a curve in its shorter form (SEC1, 2.3.3): files have either.
+/// A point of a curve in its compressed form (SEC1, 2.3.3): files have either form.
 fn compressed(point: &[u8]) -> Vec<u8> {
     const UNCOMPRESSED: u8 = 4;
     match point {
@@ -64,7 +64,7 @@ fn compressed(point: &[u8]) -> Vec<u8> {
     }
 }
 
-/// What is of interest of an RSA private key (RFC 8017, A.1.2).
+/// The relevant parts of an RSA private key (RFC 8017, A.1.2).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RsaPrivateKey<'a> {
     pub modulus: UintRef<'a>,
@@ -94,10 +94,10 @@ impl<'a> RsaPrivateKey<'a> {
     }
 }
 
-/// What is of interest of a private key on a curve (RFC 5915).
+/// The relevant parts of an EC private key (RFC 5915).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CurvePrivateKey<'a> {
-    /// The curve, if it says so, and by its name.
+    /// The curve, if it is given, and by name.
     pub curve: Option<ObjectIdentifier>,
     /// The public key, if it is there.
     pub point: Option<&'a [u8]>,
@@ -119,7 +119,7 @@ impl<'a> CurvePrivateKey<'a> {
     }
 }
 
-/// An optional field that a tag of its own is put around.
+/// An optional field inside a tag of its own.
 pub(super) fn tagged<'a>(reader: &mut impl Reader<'a>, number: u32) -> Result<Option<AnyRef<'a>>> {
     let tag = Tag::ContextSpecific { constructed: true, number: TagNumber(number) };
     if reader.is_finished() || Tag::peek(reader)? != tag {

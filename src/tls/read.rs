@@ -1,16 +1,17 @@
 //! Reading the files that the settings name.
 
 use std::fs;
-use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 use super::check::{File, Files, Passphrase};
+use crate::host::regular_file;
 use crate::settings::{Origin, Settings};
 
-/// Nothing that is read here is larger: bundles of all public authorities have a quarter of that.
+/// No file that is read here may be larger: bundles of all public authorities are a quarter of that.
 const LARGEST: u64 = 1 << 20;
 const READABLE_BY_ALL: u32 = 0o004;
 
@@ -57,23 +58,10 @@ fn file(root: Option<&Path>, path: &Path, origin: &Origin) -> File {
 }
 
 fn content(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    // A pipe would keep us waiting for whoever writes to it.
-    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    let length = metadata.len();
-    if length > LARGEST {
-        return Err(io::Error::other(format!("it is larger than {LARGEST} bytes")));
-    }
-    // One allocation: what a growing one leaves behind would not be wiped.
-    let mut content = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0).max(4096) + 1));
-    file.take(LARGEST).read_to_end(&mut content)?;
-    Ok(content)
+    regular_file::read(path, LARGEST).map(Zeroizing::new)
 }
 
-/// The passphrase itself, else the first line of the file that holds it, as `openssl -passin file:` takes it.
+/// The passphrase itself, else the first line of the file that contains it, as with `openssl -passin file:`.
 fn passphrase(settings: &Settings) -> Option<Passphrase> {
     if let Some(given) = &settings.key_file_password.value {
         let text = Ok(Zeroizing::new(given.reveal().as_bytes().to_vec()));

@@ -56,7 +56,7 @@ def fill():
 
 
 def page(first):
-    """What a request asks the database."""
+    """The database queries of a request."""
     rows = connection().execute(QUERY, (first, first + PAGE - 1)).fetchall()
     if first % 100 == 0:
         connection().execute("INSERT INTO visit (customer) VALUES (?)", (first,))
@@ -71,5 +71,5 @@ async def app(scope, receive, send):
         await hello.lifespan(receive, send)
     elif scope["type"] == "http":
         turn += 1
-        # Blocking drivers are called in threads, as web frameworks do it.
+        # Blocking drivers are called in threads, as in web frameworks.
         await hello.answer(send, await asyncio.to_thread(page, turn * PAGE % CUSTOMERS))

@@ -1,6 +1,6 @@
 """An ASGI app whose workers do things for each other: all work is done by the worker that started first.
 
-Workers talk over a Unix socket in the folder that WORK_FOLDER names. The owner has no HTTP connection for what it does.
+Workers talk over a Unix socket in the folder that WORK_FOLDER names. The owner has no HTTP connection for this work.
 
 Paths:
   /pid     the worker's process id
@@ -32,7 +32,7 @@ async def app(scope, receive, send):
 
 
 async def ask_owner(seconds):
-    """Has it done, whoever does it."""
+    """Has the work done by the owner."""
     reader, writer = await asyncio.open_unix_connection(PLACE)
     writer.write(seconds.encode() + b"\n")
     answer = await reader.readline()
@@ -41,7 +41,7 @@ async def ask_owner(seconds):
 
 
 async def work(reader, writer):
-    """Does what another worker asks for."""
+    """Does the work for another worker."""
     await asyncio.sleep(float(await reader.readline()))
     writer.write(b"%d\n" % os.getpid())
     await writer.drain()

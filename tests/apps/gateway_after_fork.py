@@ -1,9 +1,10 @@
-"""The real gateway, with a report of what a worker has from before the fork, for tests.
+"""The real gateway, with a report of what a worker has inherited from before the fork, for tests.
 
 Imported by Gunicorn's main process (--preload). It leaves behind what an import may leave behind: a connection in
 the pool and a Redis client. Each worker writes REPORT_DIR/PID.json when its startup is complete.
 """
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -19,7 +20,7 @@ MAIN_PID = os.getpid()
 MAIN_POOL = engine.pool
 with engine.connect():
     pass
-# Nothing listens there, and no connection is made until the first command.
+# Nothing listens there, and there is no connection until the first command.
 MAIN_REDIS = redis_client._client = redis.asyncio.from_url("redis://127.0.0.1:1")
 redis_client._initialized = True
 
@@ -39,7 +40,7 @@ async def app(scope, receive, send):
 
 
 def write_report():
-    """Writes the file in one step: whoever sees it sees all of it."""
+    """Writes the file in one step, so that readers always see all of it."""
     directory = Path(os.environ["REPORT_DIR"])
     partial = directory / f"{os.getpid()}.partial"
     partial.write_text(json.dumps(report()))
@@ -56,6 +57,7 @@ def report():
         "instance_id": gateway_service._instance_id,
         "logged_pid": logging_service._CACHED_PID,
         "span_writer_alive": span_writer_alive(),
+        "frozen": gc.get_freeze_count(),
     }
 
 

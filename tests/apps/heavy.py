@@ -1,4 +1,4 @@
-"""The small app with a weight, for tests of what happens when memory is short.
+"""The small app with a configurable memory use, for tests with too little memory.
 
 Environment:
   SHARED_MIB=N, WORKER_MIB=N   memory that the import takes, and that each worker takes at its startup
@@ -42,7 +42,7 @@ async def app(scope, receive, send):
 
 
 def wsgi(environ, start_response):
-    """The same for WSGI, of which it has only what is needed."""
+    """The same as a minimal WSGI app."""
     if not OWN:
         OWN.append(b"w" * (MIB * int(os.environ.get("WORKER_MIB", 0))))
     body = {"/release": {"release": RELEASE}, "/pid": {"pid": os.getpid()}}.get(environ["PATH_INFO"], {})
@@ -52,7 +52,7 @@ def wsgi(environ, start_response):
 
 
 def is_first():
-    """Whether no worker of this release was here before."""
+    """Whether this is the first worker of this release."""
     try:
         Path(os.environ["RELEASE_FILE"] + ".first").touch(exist_ok=False)
     except FileExistsError:

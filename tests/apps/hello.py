@@ -1,7 +1,8 @@
-"""A small ASGI app, for tests: answers at once, slowly, never, or by dying, as the path says.
+"""A small ASGI app for tests: depending on the path, it answers at once, slowly, never, or dies.
 
 Environment, read at import or at startup:
   IMPORT_SLEEP=SECONDS  the import takes this long
+  IMPORT_GATE=FILE      the import waits until the file is there
   IMPORT_FAIL=1         the import raises
   LIFESPAN_FAIL=1       the startup fails
 
@@ -31,6 +32,8 @@ import time
 from urllib.parse import parse_qs
 
 time.sleep(float(os.environ.get("IMPORT_SLEEP") or 0))
+while not os.path.exists(os.environ.get("IMPORT_GATE", "/")):
+    time.sleep(0.02)
 if os.environ.get("IMPORT_FAIL") == "1":
     raise RuntimeError("IMPORT_FAIL is set")
 
@@ -51,7 +54,7 @@ async def app(scope, receive, send):
 
 
 async def body_for(scope):
-    """What a plain request is answered with, after what its path asks for was done."""
+    """The body of the response, after doing what the path asks for."""
     query = {name: values[-1] for name, values in parse_qs(scope["query_string"].decode()).items()}
     match scope["path"]:
         case "/pid":
@@ -73,7 +76,7 @@ async def body_for(scope):
             lock.acquire()
             lock.acquire()
         case "/grow":
-            # Not zeros, which the kernel would not give memory for.
+            # Not zeros, for which the kernel would not allocate memory.
             GROWN.append(b"x" * (int(query["mib"]) << 20))
             return {"pid": os.getpid()}
         case "/shout":
@@ -103,7 +106,7 @@ async def events(receive, send):
 
 
 async def until(receive, kind):
-    """Takes messages until one is of this kind."""
+    """Receives messages until one is of this kind."""
     while (await receive())["type"] != kind:
         pass
 

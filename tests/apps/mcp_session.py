@@ -1,6 +1,6 @@
 """A session of the real MCP client: `mcp_session.py sse|http URL TOKEN REQUESTS`.
 
-It sends its requests one after the other, and then as many again side by side; prints how many were answered.
+It sends its requests one after the other, and then as many again in parallel; prints how many were answered.
 """
 
 import asyncio

@@ -4,7 +4,7 @@ Paths:
   /wait         answers when the file that GATE names is there
   /wait/PATH    the same
   /sse          an event stream until the client leaves
-  /traces       what of the launcher's doings can be seen
+  /traces       which traces of the launcher can be seen
   anything else: an empty answer
 WebSockets are accepted, and closed when the client leaves.
 """
@@ -14,13 +14,15 @@ import json
 import os
 import sys
 
+from lifespan import serve_lifespan
+
 GATE = os.environ.get("GATE", "/nowhere")
 
 
 async def app(scope, receive, send):
     """The application."""
     if scope["type"] == "lifespan":
-        await lifespan(receive, send)
+        await serve_lifespan(receive, send)
     elif scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.accept"})
@@ -37,13 +39,6 @@ async def request(path, receive, send):
         while not os.path.exists(GATE):
             await asyncio.sleep(0.02)
     await answer(send, traces() if path == "/traces" else {})
-
-
-async def lifespan(receive, send):
-    await receive()
-    await send({"type": "lifespan.startup.complete"})
-    await receive()
-    await send({"type": "lifespan.shutdown.complete"})
 
 
 async def events(receive, send):
@@ -115,6 +110,6 @@ def double(scope):
 
 
 def wsgi(environ, start_response):
-    """No ASGI application at all."""
+    """Not an ASGI application."""
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "4")])
     return [b"wsgi"]

@@ -1,9 +1,9 @@
-"""An ASGI app with streams that only the client or the server ends. What it has not, `hello` answers.
+"""An ASGI app with streams that only the client or the server ends. All other paths are those of `hello`.
 
 Paths:
   /idle    an event stream with one event, and nothing more
   /halves  an event stream with an event every second, each sent in two halves
-  /work    an event stream that answers a POST: three events in one and a half seconds, and then it ends
+  /work    an event stream that answers a POST: three events in 1.5 s, and then it ends
 """
 
 import asyncio
@@ -30,7 +30,7 @@ async def idle(receive, send):
 
 
 async def halves(receive, send):
-    """Does not look whether the client has left."""
+    """Does not check whether the client has left."""
     number = 0
     while True:
         await chunk(send, b"data: %d\n" % number)
@@ -49,5 +49,5 @@ async def work(receive, send):
 
 
 async def chunk(send, body):
-    """A piece of the answer that is not the last."""
+    """A part of the response that is not the last."""
     await send({"type": "http.response.body", "body": body, "more_body": True})

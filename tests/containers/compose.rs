@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::engine::{engine, image, unique};
 use crate::harness::ask::Answer;
-use crate::harness::free_port;
 use crate::harness::http::get;
+use crate::harness::{free_port, skipped};
 
 /// `docker compose`, or the older `docker-compose`.
 fn program() -> Option<Vec<&'static str>> {
@@ -17,12 +17,12 @@ fn program() -> Option<Vec<&'static str>> {
         version.is_ok_and(|output| output.status.success())
     });
     if found.is_none() {
-        eprintln!("SKIPPED: neither docker compose nor docker-compose is installed");
+        skipped("neither docker compose nor docker-compose is installed");
     }
     found
 }
 
-/// The services of a project of our own; they go with it.
+/// The services of their own project; they are removed at the end.
 struct Project {
     program: Vec<&'static str>,
     name: String,
@@ -49,7 +49,7 @@ impl Project {
             .env("PORT", format!("127.0.0.1:{}", self.gateway))
             .env("GUNICORN_PORT", format!("127.0.0.1:{}", self.gunicorn))
             .env("WORKERS", "1")
-            // In memory: the migrations of a new database take their time on a disk.
+            // In memory: the migrations of a new database take long on a disk.
             .env("DATABASE_URL", "sqlite:////tmp/mcp.db")
             .env("MEMORY", "1g")
             .env("JWT_SECRET_KEY", secret)
@@ -70,14 +70,14 @@ impl Project {
     }
 }
 
-/// Two gateways that boot at the same time on a busy machine take longer than anything else that is waited for.
+/// Two gateways that boot at the same time on a busy machine take longer than anything else in the tests.
 const BOOT: Duration = Duration::from_mins(3);
 
 #[track_caller]
 fn wait_boot(project: &Project, what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + BOOT;
     while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}:\n{}", project.run(&["logs"]).out);
+        assert!(Instant::now() < deadline, "{what} took too long:\n{}", project.run(&["logs"]).out);
         std::thread::sleep(Duration::from_millis(200));
     }
 }
@@ -109,7 +109,7 @@ fn both_servers_come_up_healthy_and_go_down_well() {
     assert_eq!((down.code, project.containers().len()), (Some(0), 0), "{down:?}");
 }
 
-/// The file is right for every service, those of profiles included.
+/// The file is valid for every service, including those of profiles.
 #[test]
 fn every_service_is_valid() {
     let Some(project) = Project::new("config") else { return };

@@ -1,4 +1,4 @@
-//! Containers under test. What they leave behind is removed when they go out of scope, failed tests included.
+//! Containers under test. They are removed when they go out of scope, even if a test fails.
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::harness::ask::Answer;
-use crate::harness::{Finished, Launch, Running, tests_directory, wait_for};
+use crate::harness::{Finished, Launch, Running, skipped, tests_directory, wait_for};
 
 /// The engine's client.
 pub fn engine() -> Command {
@@ -20,16 +20,25 @@ pub fn engine() -> Command {
 pub fn image() -> Option<String> {
     let image = std::env::var("MCP_LAUNCH_TEST_IMAGE").ok();
     if image.is_none() {
-        eprintln!("SKIPPED: MCP_LAUNCH_TEST_IMAGE is not set; scripts/test builds the image and sets it");
+        skipped("MCP_LAUNCH_TEST_IMAGE is not set; scripts/test builds the image and sets it");
     }
     image
 }
 
-/// A name that nobody else has. `scripts/test` finds by it what is left when the tests themselves were killed.
+/// A unique name. `scripts/test` uses it to find what is left when the tests themselves were killed.
 pub fn unique(what: &str) -> String {
     let own = std::process::id();
     let run = std::env::var("MCP_LAUNCH_TEST_RUN").unwrap_or_else(|_| own.to_string());
     format!("mcp-launch-test-{run}-{own}-{what}")
+}
+
+/// An image that is removed at the end.
+pub struct Image(pub String);
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let _ = engine().args(["rmi", "--force", &self.0]).output();
+    }
 }
 
 /// A process in a container's PID namespace.
@@ -53,8 +62,8 @@ impl Drop for Container {
     }
 }
 
-/// `docker run` with these options, and with what follows the image's name; the small apps are there to be imported.
-/// Unless the options choose a network, port 4444 is published on the loopback address.
+/// `docker run` with these options and arguments, with the small apps on the import path. Unless the options choose a
+/// network, port 4444 is published on the loopback address.
 pub fn launch(image: &str, options: &[&str], arguments: &[&str]) -> (Launch, String) {
     let mut launch = Launch::new(&[]);
     let name = unique(&launch.port.to_string());
@@ -75,13 +84,13 @@ impl Container {
         Some(Self::start_image(&image()?, options, arguments))
     }
 
-    /// Starts one of another image.
+    /// Starts another image.
     pub fn start_image(image: &str, options: &[&str], arguments: &[&str]) -> Self {
         let (launch, name) = launch(image, options, arguments);
         Self { running: launch.start(), name }
     }
 
-    /// A server with the small app, which is ready.
+    /// A ready server with the small app.
     #[track_caller]
     pub fn ready(server: &str, options: &[&str], arguments: &[&str]) -> Option<Self> {
         let arguments = [&["--server", server], arguments, &["hello:app"]].concat();
@@ -98,12 +107,12 @@ impl Container {
         Some(Finished { code, out: container.running.out(), log: container.running.log() })
     }
 
-    /// Another command in it.
+    /// Runs another command in it.
     pub fn exec(&self, command: &[&str]) -> Answer {
         engine().args(["exec", &self.name]).args(command).output().unwrap().into()
     }
 
-    /// What `mcp-launch status` says.
+    /// The output of `mcp-launch status`.
     #[track_caller]
     pub fn status(&self) -> Value {
         let answer = self.exec(&["mcp-launch", "status", "--json"]);
@@ -131,7 +140,7 @@ impl Container {
         assert_eq!((answer.code, answer.problem.as_str()), (Some(0), ""));
     }
 
-    /// The processes that can be seen in it, those that look aside.
+    /// The processes in it, except those that inspect it.
     pub fn processes(&self) -> Vec<Seen> {
         let answer = self.exec(&["sh", "-c", "echo $$; cat /proc/[0-9]*/stat 2>/dev/null"]);
         let mut lines = answer.out.lines();
@@ -147,7 +156,7 @@ impl Container {
         all.filter(|seen| seen.pid != observer && seen.parent != observer).collect()
     }
 
-    /// A field of what the engine knows of it, as its templates name it.
+    /// A field of the engine's information about it, by the name that its templates use.
     pub fn inspect(&self, field: &str) -> String {
         let inspected = engine().args(["inspect", "--format", field, &self.name]).output().unwrap();
         Answer::from(inspected).out.trim().to_owned()

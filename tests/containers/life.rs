@@ -1,4 +1,4 @@
-//! From start to stop: PID 1, what dies inside, and the end.
+//! From start to stop: PID 1, deaths inside, and the end.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn a_stop_waits_for_the_request_in_flight_and_for_nothing_else(server: &str) {
     let Some(mut container) = Container::ready(server, &[], &["--workers", "1"]) else { return };
     let port = container.running.port;
     let slow = std::thread::spawn(move || get(port, "/slow?s=2"));
-    // The one worker has begun with it when it has answered what came after it.
+    // The only worker has started the request when it has answered the next one.
     for _ in 0..20 {
         assert_eq!(get(port, "/").unwrap().status, 200);
     }
@@ -78,7 +78,7 @@ fn orphans_are_reaped() {
     }
     wait_until("nothing to be left of them", || container.processes().len() == own);
     container.stop_well();
-    // A PID 1 that is none leaves them: so it is not the engine that reaped.
+    // A PID 1 that is not an init leaves them: so it was not the engine that reaped them.
     let control = Container::start(&["--entrypoint=sleep"], &["600"]).expect("an image");
     wait_until("it to run", || control.exec(&["true"]).code == Some(0));
     leave_an_orphan(&control);

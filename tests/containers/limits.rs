@@ -1,20 +1,21 @@
-//! What the engine limits: processors and memory.
+//! The engine's limits: CPUs and memory.
 
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 
-use super::engine::Container;
-use crate::harness::http::get;
-use crate::harness::wait_until;
+use super::engine::{Container, engine};
+use crate::harness::http::{Load, get};
+use crate::harness::{skipped, wait_until};
 
-/// The number of workers that `explain` gives, with the reason; none where the engine refuses the limit.
+/// The number of workers that `explain` shows, with the reason; none if the engine refuses the limit.
 fn workers(options: &[&str]) -> Option<(u64, String)> {
     let finished = Container::finish(options, &["explain", "--json"])?;
     if finished.code == 125 {
-        eprintln!("SKIPPED: the engine refuses {options:?}: {}", finished.log);
+        skipped(&format!("the engine refuses {options:?}: {}", finished.log));
         return None;
     }
     let explained: Value =
@@ -57,25 +58,46 @@ fn a_worker_that_takes_too_much_memory_is_named_as_such_and_replaced(server: &st
     container.stop_well();
 }
 
-/// Has the kernel kill all of the container when one of it takes too much memory, as Kubernetes does.
+/// Makes the kernel kill the whole container when one process exceeds the memory limit, as Kubernetes does.
 fn kill_all_at_once(container: &Container) -> std::io::Result<()> {
     let groups = fs::read_to_string(format!("/proc/{}/cgroup", container.inspect("{{.State.Pid}}")))?;
     let group = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    // Not created: with version 1 of the interface there is no such file.
+    // Not created: version 1 of the interface has no such file.
     let file = Path::new("/sys/fs/cgroup").join(group).join("memory.oom.group");
     fs::OpenOptions::new().write(true).open(file)?.write_all(b"1")
 }
 
 #[test]
-fn that_one_worker_would_take_all_with_it_is_said() {
+fn a_memory_group_that_is_killed_as_a_whole_is_reported() {
     let Some(container) = Container::ready("granian", &["--memory=512m"], &["--workers", "2"]) else { return };
     let check = || container.exec(&["mcp-launch", "check", "--workers", "2", "hello:app"]).problem;
     assert!(!check().contains("memory.oom.group"), "{}", check());
     match kill_all_at_once(&container) {
         Ok(()) => assert!(check().contains("memory.oom.group is set"), "{}", check()),
-        Err(error) => eprintln!("SKIPPED: memory.oom.group cannot be set here: {error}"),
+        Err(error) => skipped(&format!("memory.oom.group cannot be set here: {error}")),
     }
     container.stop_well();
 }
 
-crate::for_both_servers!(a_worker_that_takes_too_much_memory_is_named_as_such_and_replaced);
+fn a_limit_that_changes_is_followed_without_a_lost_request(server: &str) {
+    let Some(mut container) = Container::ready(server, &["--cpus=1"], &[]) else { return };
+    assert_eq!(container.server().1.len(), 1, "{}", container.running.log());
+    let load = Load::start(container.running.port, "/", 8);
+    let update = |option: &str| engine().args(["update", option, &container.name]).output().unwrap();
+    let updated = update("--cpus=2");
+    if !updated.status.success() {
+        skipped(&format!("the engine refuses to change a limit: {updated:?}"));
+        return;
+    }
+    container.running.wait_log_within("limits have changed", 1, Duration::from_secs(30));
+    wait_until("two workers", || container.server().1.len() == 2);
+    load.assert_nothing_lost();
+    let plan = container.exec(&["mcp-launch", "explain", "--running", "--json"]).json();
+    assert_eq!((&plan["limits"]["cores"], &plan["workers"]), (&2.0.into(), &2.into()), "{plan}");
+    container.stop_well();
+}
+
+crate::for_both_servers!(
+    a_worker_that_takes_too_much_memory_is_named_as_such_and_replaced,
+    a_limit_that_changes_is_followed_without_a_lost_request
+);

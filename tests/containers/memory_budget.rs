@@ -1,111 +1,56 @@
-//! Reloads where the memory has no room for two generations, in a container with a limit: step by step, without a
-//! lost request, and a release that fails takes nothing down.
-//!
-//! The container has nothing of its own: system, Python and program are those of this machine, at their places.
+//! Reloads if the memory has no room for two generations, in a container with a limit: step by step, without a lost
+//! request, and a release that fails ends nothing else.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::ops::{Deref, DerefMut};
 
+use super::host_files::Container;
 use crate::harness::http::{Load, get};
-use crate::harness::{Launch, PROGRAM, Running, tests_directory, venv, wait_until};
+use crate::harness::wait_until;
 use nix::sys::signal::Signal;
 
 /// In MiB. One worker with its main process takes about 95.
 const ROOM_FOR_ONE: u32 = 140;
 
-const IMAGE: &str = "mcp-launch-test-empty";
+/// A launcher in a container with a memory limit.
+struct Limited(Container);
 
-fn engine() -> Command {
-    Command::new(std::env::var_os("CONTAINER_ENGINE").unwrap_or_else(|| "docker".into()))
-}
+impl Deref for Limited {
+    type Target = Container;
 
-/// An image with no files, which takes no registry to make.
-fn has_image() -> bool {
-    static MADE: OnceLock<bool> = OnceLock::new();
-    let quiet = |command: &mut Command| command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    let is_there = || quiet(engine().args(["image", "inspect", IMAGE]).stdin(Stdio::null()))?.wait();
-    let make = || {
-        const EMPTY_ARCHIVE: [u8; 1024] = [0; 1024];
-        let mut import = quiet(engine().args(["import", "-", IMAGE]).stdin(Stdio::piped()))?;
-        import.stdin.take().expect("piped").write_all(&EMPTY_ARCHIVE)?;
-        import.wait()
-    };
-    let succeeds = |result: std::io::Result<ExitStatus>| result.is_ok_and(|status| status.success());
-    let there = *MADE.get_or_init(|| succeeds(is_there()) || succeeds(make()));
-    if !there {
-        eprintln!("SKIPPED: no container engine, so no memory limit");
-    }
-    there
-}
-
-/// A launcher in a container.
-struct Limited {
-    running: Running,
-    name: String,
-}
-
-impl Drop for Limited {
-    fn drop(&mut self) {
-        let _ = engine().args(["rm", "--force", &self.name]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    fn deref(&self) -> &Container {
+        &self.0
     }
 }
 
-/// The directory above `bin` that the interpreter of a virtual environment really lies in.
-fn python_home(venv: &Path) -> PathBuf {
-    let python = std::fs::canonicalize(venv.join("bin/python")).unwrap();
-    python.ancestors().nth(2).unwrap().to_owned()
+impl DerefMut for Limited {
+    fn deref_mut(&mut self) -> &mut Container {
+        &mut self.0
+    }
 }
 
 impl Limited {
-    /// Three workers, of 40 MiB each beside 30 MiB that are loaded once (Gunicorn) or by each worker (Granian), and
-    /// room for so much more.
+    /// Three workers, of 40 MiB each in addition to 30 MiB that are loaded once (Gunicorn) or by each worker (Granian),
+    /// and this much spare memory.
     fn start(server: &str, room: u32) -> Option<Self> {
         Self::start_with(room, &["--server", server, "heavy:app"])
     }
 
     fn start_with(room: u32, arguments: &[&str]) -> Option<Self> {
         let mib = room + if arguments.contains(&"granian") { 255 } else { 205 };
-        let venv = venv()?;
-        if !has_image() {
-            return None;
-        }
-        let mut launch = Launch::new(&[]);
-        let directory = launch.directory.path().to_owned();
-        let name = format!("mcp-launch-test-{}", launch.port);
-        std::fs::write(directory.join("release"), "one").unwrap();
-        let mut command = engine();
-        command.args(["run", "--rm", "--network=host", "--name", &name, &format!("--memory={mib}m")]);
-        command.args([&format!("--memory-swap={mib}m"), "--tmpfs=/run", "--workdir"]);
-        command.arg(&directory);
-        let system = ["/usr", "/lib", "/lib64", "/bin", "/etc"].map(PathBuf::from).into_iter().filter(|p| p.exists());
-        let ours = [venv.clone(), python_home(&venv), tests_directory("apps"), PathBuf::from(PROGRAM)];
-        for path in system.chain(ours.into_iter().filter(|path| !path.starts_with("/usr"))) {
-            command.arg("--volume").arg(format!("{0}:{0}:ro", path.display()));
-        }
-        command.arg("--volume").arg(format!("{0}:{0}", directory.display()));
-        let path = |path: PathBuf| path.display().to_string();
-        let env = [
-            ("HOST", "127.0.0.1".to_owned()),
-            ("PORT", launch.port.to_string()),
-            ("TMPDIR", path(directory.clone())),
-            ("VIRTUAL_ENV", path(venv)),
-            ("PYTHONPATH", path(tests_directory("apps"))),
-            ("PYTHONDONTWRITEBYTECODE", "1".to_owned()),
+        let environment = [
             // What the workers share is loaded before they are forked.
-            ("GUNICORN_PRELOAD_APP", "true".to_owned()),
-            ("SHARED_MIB", "30".to_owned()),
-            ("WORKER_MIB", "40".to_owned()),
-            ("RELEASE_FILE", path(directory.join("release"))),
+            ("GUNICORN_PRELOAD_APP", "true"),
+            ("SHARED_MIB", "30"),
+            ("WORKER_MIB", "40"),
+            ("RELEASE_FILE", "release"),
         ];
-        command.args(env.iter().flat_map(|(name, value)| ["--env".to_owned(), format!("{name}={value}")]));
-        command.args([IMAGE, PROGRAM, "--workers", "3"]).args(arguments);
-        launch.command = command;
-        let mut limited = Self { running: launch.start(), name };
+        let limits = [format!("--memory={mib}m"), format!("--memory-swap={mib}m")];
+        let arguments = [&["--workers", "3"], arguments].concat();
+        let mut limited = Self(Container::start(&limits, &[("release", "one")], &environment, &arguments)?);
         limited.running.wait_log(" ready ");
-        // Gunicorn is ready with the first worker, before the others have taken their memory.
+        // Gunicorn is ready with the first worker, before the others have allocated their memory.
         limited.wait_workers(3);
         Some(limited)
     }
@@ -123,7 +68,7 @@ impl Limited {
         self.release().contains(&format!("\"{release}\""))
     }
 
-    /// Asks until `workers` have answered, for each on a new connection, and nobody else.
+    /// Makes requests until `workers` have answered, each on a new connection, and no other worker.
     fn wait_workers(&self, workers: usize) {
         let mut last = Vec::new();
         wait_until("the workers to answer", || {
@@ -196,8 +141,8 @@ fn open_stream(port: u16) -> TcpStream {
     stream
 }
 
-/// The engine's seccomp profile keeps us from taking a copy of a worker's socket, to steer new clients away from a worker
-/// that leaves: the worker is asked for it.
+/// The engine's seccomp profile does not let us take a copy of a worker's socket, to steer new clients away from a
+/// worker that leaves: the worker is asked for it.
 #[test]
 fn granian_is_replaced_by_one_worker_first_and_loses_no_request() {
     let Some(mut limited) = Limited::start("granian", ROOM_FOR_ONE) else { return };

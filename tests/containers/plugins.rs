@@ -1,4 +1,4 @@
-//! The plugins' requirements, with the image's own pip, where only the data folder can be written to.
+//! The plugins' requirements, with the image's own pip, if only the data folder is writable.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -69,7 +69,7 @@ fn requirements_are_installed_once_on_a_read_only_root() {
         assert_eq!(get(container.running.port, "/").unwrap().status, 200);
         container.stop_well();
     }
-    // Nowhere to put them: that is said, and nothing is started.
+    // There is no place to install them: that is reported, and nothing is started.
     let options: Vec<&str> = options.into_iter().filter(|option| *option != data).collect();
     let failed = Container::finish(&options, &["--server", "granian", "hello:app"]).unwrap();
     assert_eq!(failed.code, 1, "{}", failed.log);

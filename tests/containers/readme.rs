@@ -1,21 +1,12 @@
-//! What the README tells people to write into their own Containerfile makes an image that works.
+//! The lines that the README recommends for a Containerfile make an image that works.
 
 use std::fs;
 use std::path::Path;
 
-use super::engine::{Container, engine, image, unique};
+use super::engine::{Container, Image, engine, image, unique};
 use crate::harness::ask::Answer;
 use crate::harness::http::get;
 use crate::harness::wait_until;
-
-/// An image that goes at the end.
-struct Image(String);
-
-impl Drop for Image {
-    fn drop(&mut self) {
-        let _ = engine().args(["rmi", "--force", &self.0]).output();
-    }
-}
 
 /// The README's block of this kind.
 fn block(kind: &str) -> String {
@@ -25,7 +16,7 @@ fn block(kind: &str) -> String {
 }
 
 #[test]
-fn an_image_as_the_readme_tells() {
+fn the_image_in_the_readme_works() {
     let Some(base) = image() else { return };
     let directory = tempfile::tempdir().unwrap();
     let text = format!("FROM {base} AS build\nFROM {base}\nENTRYPOINT []\n{}", block("dockerfile"));

@@ -1,4 +1,4 @@
-//! `docker run -it`: the keys of a terminal reach what they are meant for.
+//! `docker run -it`: the keys of a terminal have the right effect.
 
 use std::fs::File;
 use std::io::Write;
@@ -50,7 +50,7 @@ fn ctrl_c_stops_it_well(server: &str) {
     assert!(session.screen().contains("exit status=0"), "{}", session.screen());
 }
 
-/// What is looked for on the screen is not what was typed, which is echoed.
+/// The expected text on the screen differs from the typed text, which is echoed.
 #[test]
 fn a_shell_has_job_control() {
     let Some(mut session) = Session::start(&["init", "--", "bash", "--norc"]) else { return };

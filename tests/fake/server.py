@@ -1,22 +1,22 @@
-"""A fake Gunicorn or Granian for what the real ones cannot be made to do.
+"""A fake Gunicorn or Granian, for behaviour that the real ones cannot be made to show.
 
 It takes the arguments that the launcher gives (inherited listeners as fd://N or by LISTEN_FDS, or an address of its
-own), starts workers that answer every request with their process id, and fails as it is told to.
+own), starts workers that answer every request with their process id, and fails as configured.
 
 Environment:
   FAKE_STATE=DIRECTORY  where it keeps its notes: the file `starts` has the pid of each main process, `terms` one of
-                        each process that was asked to end, `stray` the pid of the process that was let loose,
+                        each process that was asked to end, `stray` the pid of the stray process,
                         `versions` the pids of those that were asked for the version, which takes as many seconds as
                         the file `version-takes` says
   FAKE_FATES=A;B;C      what happens to the first start, the second and so on; the last goes for all that follow
 
-A fate is some of these words:
+A behaviour consists of some of these words:
   serve                 nothing happens
   exit=STATUS           exits before it listens
   hang                  never answers
   boot=SECONDS          takes this long to answer
   on-term=STATUS        exits with this when it is asked to end
-  deaf-main             the main process ignores every polite signal
+  deaf-main             the main process ignores every signal that can be ignored
   deaf-worker           the workers do
   stray                 a process leaves parent, group and session, and is deaf
 
@@ -76,7 +76,7 @@ def option(name, otherwise=None):
 
 
 def inherited():
-    """The listening sockets that were handed down."""
+    """The inherited listening sockets."""
     numbers = {int(number) for argument in sys.argv for number in re.findall(r"fd://(\d+)", argument)}
     if not numbers and os.environ.get("LISTEN_PID", "").strip().lstrip("0") == str(os.getpid()):
         numbers = range(3, 3 + int(os.environ["LISTEN_FDS"]))
@@ -102,7 +102,7 @@ def own_listener():
 
 
 def work(listeners, orders, words):
-    """The life of a worker."""
+    """A worker."""
     for number in POLITE:
         signal.signal(number, signal.SIG_IGN if "deaf-worker" in words else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, POLITE)
@@ -140,7 +140,7 @@ def answer(client, orders):
 
 
 def let_loose():
-    """Starts a process that nothing polite reaches."""
+    """Starts a process that only SIGKILL ends."""
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
@@ -153,7 +153,7 @@ def let_loose():
 
 
 def main():
-    """The life of the main process."""
+    """The main process."""
     words = fate()
     if "exit" in words:
         os._exit(int(words["exit"]))
@@ -165,7 +165,7 @@ def main():
     listeners = inherited()
     ordered, orders = os.pipe()
     workers = []
-    # Else the main process's handlers would swallow what comes for a worker that has just been forked.
+    # Otherwise the main process's handlers would swallow signals for a worker that has just been forked.
     signal.pthread_sigmask(signal.SIG_BLOCK, POLITE)
     for _ in range(int(option("--workers", option("-w", "1")))):
         pid = os.fork()

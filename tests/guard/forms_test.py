@@ -1,4 +1,4 @@
-"""Whatever form an app and its messages have, as far as ASGI and the servers allow it, the guard leaves it that way."""
+"""The guard does not change the form of an app and its messages, whatever form ASGI and the servers allow."""
 
 import asyncio
 import contextlib
@@ -174,7 +174,7 @@ class FormsTest(unittest.IsolatedAsyncioTestCase):
         self.assertEqual([client.status for client in clients], [200, 200, 200, 503])
 
     async def test_the_health_path_is_admitted_wherever_the_app_is_mounted(self):
-        # What was asked for, with the root path in front (uvicorn) and as it is (Granian, Gunicorn's own).
+        # The path as requested, with the root path in front (uvicorn) and without (Granian, Gunicorn's own).
         for root, free, refused in (
             ("", ["/health", "/free/a"], ["/api/health", "/healthy", "/freedom"]),
             ("/api", ["/api/health", "/health", "/api/free/a", "/free/a"], ["/apihealth", "/api/healthy", "/api/x"]),
@@ -299,7 +299,7 @@ class FormsTest(unittest.IsolatedAsyncioTestCase):
         for app in (Application(), function, Double, factory):
             seen = guard(app, CALLS_FACTORIES=True).app
             self.assertTrue(callable(seen))
-            # What uvicorn looks at, of an object that is neither a class nor a function.
+            # What uvicorn checks about an object that is neither a class nor a function.
             self.assertFalse(inspect.isclass(seen) or inspect.isfunction(seen))
             self.assertTrue(inspect.iscoroutinefunction(getattr(seen, "__call__")))
             with self.assertRaises(TypeError):

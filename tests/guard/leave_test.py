@@ -1,29 +1,29 @@
-"""How the guard parts from the clients of a worker that leaves, without a server."""
+"""How the guard disconnects the clients of a worker that leaves, without a server."""
 
 import asyncio
 import os
 import struct
 import sys
-import time
 import unittest
 
+import clock
 import guard_test
-from guard_test import SIZE, SLOTS, STREAM, Client, Gate, board, slot, turn
+from guard_test import SIZE, SLOTS, STREAM, Client, Gate, GuardTestCase, board, slot, turn
 
 CLOSE = (b"connection", b"close")
 SPREAD, LEAVE_BY = 88, 80
 
 
 def guard(app, **constants):
-    """The guard in a hurry."""
+    """The guard with short times."""
     module = guard_test.guard(app, **constants)
     module._LOOK, module._TO_END = 0.02, 0.1
     return module
 
 
 def tell(fd, seconds=20.0, spread=0.0, index=0):
-    """Tells a worker to leave, as the launcher does; with no seconds, that it stays."""
-    leave_by = time.monotonic_ns() + int(seconds * 1e9) if seconds else 0
+    """Asks a worker to leave, as the launcher does; with 0 seconds, to stay."""
+    leave_by = clock.running().monotonic_ns() + int(seconds * 1e9) if seconds else 0
     os.pwrite(fd, struct.pack("=I", int(spread * 1000)), SIZE * (index + 1) + SPREAD)
     os.pwrite(fd, struct.pack("=Q", leave_by), SIZE * (index + 1) + LEAVE_BY)
     os.pwrite(fd, struct.pack("=I", int(spread * 1000)), 32)
@@ -40,7 +40,7 @@ def has_ended(client):
 
 
 class Events:
-    """An app that sends what it is given, chunk by chunk."""
+    """An app that sends the given chunks, one by one."""
 
     def __init__(self, headers=STREAM):
         self.queue = asyncio.Queue()
@@ -77,22 +77,7 @@ class Echo:
             await send({"type": "websocket.send", "text": message["text"]})
 
 
-class LeaveTest(unittest.IsolatedAsyncioTestCase):
-    def setUp(self):
-        self.board = board()
-
-    async def asyncSetUp(self):
-        asyncio.get_running_loop().set_debug(False)
-
-    def tearDown(self):
-        os.close(self.board)
-
-    async def until(self, condition, seconds=5.0):
-        deadline = time.monotonic() + seconds
-        while not condition():
-            self.assertLess(time.monotonic(), deadline)
-            await asyncio.sleep(0.01)
-
+class LeaveTest(GuardTestCase):
     async def test_all_answers_of_a_worker_that_leaves_end_their_connection_and_of_one_that_stays_do_not(self):
         gate = Gate([(b"Connection", b"keep-alive"), (b"x-a", b"1")])
         gate.open.set()
@@ -198,13 +183,13 @@ class LeaveTest(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(slot(self.board).streams, 100)
         tell(self.board, 20, spread=1.0)
         ended = {}
-        start = time.monotonic()
+        start = self.clock.monotonic()
 
         def look():
             for number, client in enumerate(clients):
                 last = client.sent[-1]["type"]
                 if number not in ended and last in ("http.response.body", "websocket.close"):
-                    ended[number] = time.monotonic() - start
+                    ended[number] = self.clock.monotonic() - start
             return len(ended) == 100
 
         await self.until(look)
@@ -217,7 +202,7 @@ class LeaveTest(unittest.IsolatedAsyncioTestCase):
         await asyncio.wait_for(asyncio.gather(*tasks), 5)
 
     async def test_a_web_socket_whose_server_waits_for_a_message_is_closed(self):
-        """As Granian's, which cannot close it meanwhile."""
+        """Like Granian's, which cannot close it in the meantime."""
         echo = Echo()
         app = guard(echo, BOARD=self.board).app
         loop = asyncio.get_running_loop()
@@ -302,7 +287,7 @@ class LeaveTest(unittest.IsolatedAsyncioTestCase):
                 await receive()
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
-                times.append(time.monotonic())
+                times.append(self.clock.monotonic())
                 await send({"type": "lifespan.shutdown.complete"})
 
             other = struct.pack("=IIQQII", os.getppid(), 2, 1, 1, 1, 1)
@@ -311,11 +296,11 @@ class LeaveTest(unittest.IsolatedAsyncioTestCase):
             client = Client(guard(app, BOARD=fd).app, kind="lifespan", messages=messages)
             if leaves:
                 tell(fd, 20, index=SLOTS - 1)
-            start = time.monotonic()
+            start = self.clock.monotonic()
             task = client.start()
             await asyncio.sleep(0.2)
             self.assertEqual(bool(times), not leaves)
-            # Idle, but for a request that does not count; then not even that; the same for one that has died.
+            # Idle except for a request that does not count; then completely idle; the same for one that has died.
             os.pwrite(fd, struct.pack("=I", 0), SIZE * 3 + 24)
             os.pwrite(fd, struct.pack("=I", 1), SIZE * 3 + 92)
             await asyncio.sleep(0.2)

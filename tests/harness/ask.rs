@@ -1,4 +1,4 @@
-//! Asking a running launcher.
+//! Requests to a running launcher.
 
 use std::process::{Command, Output};
 
@@ -6,15 +6,15 @@ use serde_json::Value;
 
 use super::{PROGRAM, Running};
 
-/// Another shell in the same container. It names the socket, which is there before the launcher is.
+/// Another shell in the same container. It names the socket, which exists before the launcher is ready.
 pub fn ask(running: &Running, arguments: &[&str]) -> Answer {
     let socket = running.directory.path().join(format!("mcp-launch-127.0.0.1-{}.sock", running.port));
     command(running, arguments).env("MCP_LAUNCH_SOCKET", socket).output().unwrap().into()
 }
 
-/// Whether a launcher's first generation has all its workers, and they are ready; without the guard, old enough for that.
-/// Before, Granian is not to be told to stop: it ends with 1 if it has not taken note of a worker's end yet, and a worker
-/// that is just starting does not hear it.
+/// Whether a launcher's first generation has all its workers, and they are ready; without the guard, old enough to be.
+/// Granian must not be asked to stop before that: it ends with 1 if it has not noticed a worker's end yet, and a worker
+/// that is just starting misses the signal.
 pub fn all_are_ready(running: &Running) -> bool {
     let status = ask(running, &["status", "--json"]).json();
     let generation = &status["generations"][0];
@@ -38,7 +38,7 @@ pub fn command(running: &Running, arguments: &[&str]) -> Command {
     command
 }
 
-/// What the launcher or the user is told.
+/// The outcome of a command.
 #[derive(Debug)]
 pub struct Answer {
     pub code: Option<i32>,

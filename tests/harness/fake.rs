@@ -1,4 +1,4 @@
-//! The fake server of `tests/fake`, in a virtual environment that is made up for it.
+//! The fake server of `tests/fake`, in a made-up virtual environment.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,9 +8,9 @@ use std::sync::OnceLock;
 
 use nix::unistd::Pid;
 
-use super::{Launch, Running, tests_directory};
+use super::{Launch, Running, tests_directory, write_program};
 
-/// An interpreter that any user may execute, if there is one: the one on PATH may be in somebody's home.
+/// An interpreter that any user may execute, if there is one: the one on PATH may be in a user's home.
 fn interpreter() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     FOUND.get_or_init(|| {
@@ -35,13 +35,12 @@ pub fn make_venv(venv: &Path) {
     for server in ["gunicorn", "granian"] {
         let text = fs::read_to_string(tests_directory("fake").join("server.py")).unwrap();
         let program = venv.join("bin").join(server);
-        fs::write(&program, format!("#!{} -SE\n{text}", venv.join("bin/python").display())).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&program, &format!("#!{} -SE\n{text}", venv.join("bin/python").display()));
     }
 }
 
 impl Launch {
-    /// The fake server, one worker, short waits; its fates are told in `tests/fake/server.py`.
+    /// The fake server, one worker, short waits; `tests/fake/server.py` describes its behaviours.
     pub fn fake(server: &str, fates: &str, arguments: &[&str]) -> Self {
         let mut launch = Self::new(&[]);
         let venv = launch.directory.path().join("venv");
@@ -67,10 +66,10 @@ impl Launch {
 }
 
 impl Running {
-    /// The pids in a file of the fake server's notes.
+    /// The pids in one of the fake server's files.
     pub fn notes(&self, name: &str) -> Vec<Pid> {
         let text = fs::read_to_string(self.directory.path().join("state").join(name)).unwrap_or_default();
-        // The last line may be half written.
+        // The last line may be incomplete.
         let lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
         lines.map(|line| Pid::from_raw(line.parse().unwrap())).collect()
     }

@@ -1,4 +1,4 @@
-//! The smallest HTTP client that can tell a good answer from a bad one.
+//! A minimal HTTP client that distinguishes good responses from bad ones.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -49,7 +49,7 @@ impl Connection {
         stream.set_nonblocking(false)?;
         match seen {
             Ok(0) => Ok(false),
-            Ok(_) => Err(std::io::Error::other("something came that nobody asked for")),
+            Ok(_) => Err(std::io::Error::other("data without a request")),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(true),
             Err(error) => Err(error),
         }
@@ -96,6 +96,15 @@ impl Connection {
     }
 }
 
+/// Reads the rest of a response's head.
+pub fn skip_head(stream: &mut impl BufRead) -> std::io::Result<()> {
+    let mut line = String::new();
+    while stream.read_line(&mut line)? > 2 {
+        line.clear();
+    }
+    Ok(())
+}
+
 /// A body that comes in chunks, to its end.
 pub fn take_chunked(stream: &mut impl BufRead) -> std::io::Result<String> {
     let (mut body, mut line) = (Vec::new(), String::new());
@@ -126,7 +135,8 @@ pub fn get_with(port: u16, path: &str, headers: &str) -> std::io::Result<Answer>
     Connection::open(port)?.get(path, &format!("Connection: close\r\n{headers}"))
 }
 
-/// A request whose answer does not end: an event stream, a WebSocket. Returns when the answer has begun well.
+/// A request whose response does not end: an event stream, a WebSocket. Returns when the response has begun
+/// successfully.
 #[track_caller]
 pub fn open_stream(port: u16, path: &str, headers: &str) -> BufReader<TcpStream> {
     open_stream_with("GET", port, path, headers)
@@ -144,17 +154,17 @@ pub fn open_stream_with(method: &str, port: u16, path: &str, headers: &str) -> B
     stream
 }
 
-/// What asks for a WebSocket (RFC 6455, 4.1).
+/// The headers that request a WebSocket (RFC 6455, 4.1).
 pub const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-/// Sends a request on a connection of whatever kind, and does not wait.
+/// Sends a request on a connection of any kind, and does not wait.
 pub fn request(stream: &mut impl Write, path: &str) {
     let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
 }
 
-/// Waits for the answer to a request; its body, if all is well.
+/// Waits for the response to a request; returns its body if it is good.
 pub fn answer(mut stream: impl Read) -> std::io::Result<String> {
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
@@ -164,15 +174,15 @@ pub fn answer(mut stream: impl Read) -> std::io::Result<String> {
     }
 }
 
-/// The body of one answer on a connection of whatever kind.
+/// The body of one response on a connection of any kind.
 pub fn ask(mut stream: impl Read + Write, path: &str) -> std::io::Result<String> {
     request(&mut stream, path);
     answer(stream)
 }
 
-/// Clients that ask until they are told to stop: on fresh connections, on connections that they keep, and on fresh ones
-/// on which they take their time. Nothing is forgiven: a connection that ends in any way but cleanly and in time, or an
-/// answer that is not whole, is a failure.
+/// Clients that make requests until they are stopped: on fresh connections, on connections that they keep, and on fresh
+/// ones with a pause before the request. No failure is tolerated: a connection that does not end cleanly and in time,
+/// or an incomplete response, is a failure.
 pub struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
@@ -192,36 +202,36 @@ impl Load {
         Self { clients: clients.collect(), stop, answered, _turn: turn }
     }
 
-    /// Requests that were answered well so far.
+    /// Requests with a good response so far.
     pub fn answered(&self) -> u64 {
         self.answered.load(Relaxed)
     }
 
-    /// Ends the load and returns what went wrong.
+    /// Ends the load and returns the failures.
     pub fn finish(self) -> Vec<String> {
         self.stop.store(true, Relaxed);
         self.clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
     }
 
-    /// Ends the load, of which nothing must have gone wrong.
+    /// Ends the load, which must have had no failure.
     #[track_caller]
     pub fn assert_nothing_lost(self) {
         let answered = self.answered();
         let failures = self.finish();
         eprintln!("{} of {answered} failed", failures.len());
         assert!(failures.is_empty(), "{} of {answered}: {failures:?}", failures.len());
-        assert!(answered > 0, "nothing was asked");
+        assert!(answered > 0, "there were no requests");
     }
 }
 
-/// What a client of a load does with its connections.
+/// How a client of the load uses its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Habit {
     /// One for each request.
     Fresh,
     /// It keeps them.
     Kept,
-    /// One for each request, on which it asks only after a while.
+    /// One for each request, which is sent after a pause.
     Slow,
 }
 
@@ -244,9 +254,9 @@ fn client_loop(port: u16, path: &str, habit: Habit, stop: &AtomicBool, answered:
     failures
 }
 
-/// One request; the connection, if it may be used again.
+/// One request; returns the connection if it may be used again.
 fn client_turn(port: u16, path: &str, habit: Habit, kept: Option<Connection>) -> std::io::Result<Option<Connection>> {
-    // Closed before anything was asked: every client sees that, and takes another one (RFC 9112, 9.3.1).
+    // Closed before a request was sent: every client handles that by connecting again (RFC 9112, 9.3.1).
     let kept = match kept {
         Some(kept) if kept.is_open()? => Some(kept),
         _ => None,

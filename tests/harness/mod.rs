@@ -1,6 +1,6 @@
-//! What the tests share: a launcher under test, bounded waits, a small HTTP client.
+//! What the tests share: a launcher under test, limited waits, a small HTTP client.
 //!
-//! Nothing here sleeps for a fixed time and hopes: everything waits for a condition, and not for ever.
+//! Nothing here sleeps for a fixed time: everything waits for a condition, with a deadline.
 
 #![allow(dead_code, missing_docs)]
 
@@ -8,8 +8,12 @@ pub mod ask;
 pub mod fake;
 pub mod http;
 mod installed;
+mod matrix;
 mod ports;
 mod processes;
+mod programs;
+mod skips;
+pub mod stopwatch;
 mod turn;
 
 use std::cell::RefCell;
@@ -31,15 +35,19 @@ use nix::unistd::Pid;
 pub use installed::*;
 pub use ports::*;
 pub use processes::*;
+pub use programs::*;
+pub use skips::*;
 pub use turn::{Turn, take_turn};
 
-/// Far longer than anything takes: a test that gets here has failed.
-pub const LONG: Duration = Duration::from_secs(40);
+/// Far longer than anything takes: a test that waits this long has failed. An emulated processor takes longer:
+/// `scripts/cross` says so when it compiles the tests.
+pub const LONG: Duration =
+    Duration::from_secs(if option_env!("MCP_LAUNCH_TEST_EMULATED").is_some() { 240 } else { 40 });
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_mcp-launch");
 
-/// Waits until the condition gives something.
+/// Waits until the condition returns something.
 #[track_caller]
 pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + LONG;
@@ -47,7 +55,7 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        assert!(Instant::now() < deadline, "{what} took too long");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -56,15 +64,6 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
 #[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     wait_for(what, || condition().then_some(()));
-}
-
-/// Makes a test of each function, for each server: `gunicorn::NAME` and `granian::NAME`.
-#[macro_export]
-macro_rules! for_both_servers {
-    ($($name:ident),+ $(,)?) => {
-        mod gunicorn { $(#[test] fn $name() { super::$name("gunicorn"); })+ }
-        mod granian { $(#[test] fn $name() { super::$name("granian"); })+ }
-    };
 }
 
 /// A directory under `tests/`.
@@ -81,7 +80,7 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// With the program's arguments; the environment has only what every process needs.
+    /// With the program's arguments; the environment contains only what every process needs.
     pub fn new(arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let port = free_port();
@@ -118,13 +117,13 @@ impl Launch {
         self
     }
 
-    /// Finds no launcher.
+    /// Removes what would find a launcher.
     pub fn without_launcher(self) -> Self {
         let nowhere = self.directory.path().join("nobody.sock");
         self.env("MCP_LAUNCH_SOCKET", nowhere)
     }
 
-    /// Keeps other tests that take turns waiting for as long as it runs: see [`take_turn`].
+    /// Makes other tests that take turns wait until it has ended: see [`take_turn`].
     pub fn in_turn(mut self) -> Self {
         self.turn = Some(take_turn());
         self
@@ -149,7 +148,7 @@ impl Launch {
         self.with_command(program, replaced)
     }
 
-    /// Has another program execute it, which must not stay in between.
+    /// Has another program execute it, which must replace itself with it.
     pub fn through(self, wrapper: &[&str]) -> Self {
         let own = std::iter::once(self.command.get_program().to_owned()).chain(self.arguments());
         let arguments = wrapper[1..].iter().map(OsString::from).chain(own).collect();
@@ -173,12 +172,12 @@ impl Launch {
         self
     }
 
-    /// Starts it; its output is kept for the test to look at.
+    /// Starts it; its output is kept for the test.
     pub fn start(self) -> Running {
         self.start_with_stderr(Stdio::piped())
     }
 
-    /// Starts it with this as standard error; if it is a pipe of ours, what comes is kept.
+    /// Starts it with this as standard error; if it is a pipe of the test, the output is kept.
     pub fn start_with_stderr(mut self, stderr: impl Into<Stdio>) -> Running {
         let mut child = self.command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let out = Output::collect(child.stdout.take().unwrap());
@@ -241,7 +240,7 @@ pub struct Finished {
     pub log: String,
 }
 
-/// A launcher that runs. What is left of it when the test ends is killed.
+/// A running launcher. Its remaining processes are killed when the test ends.
 pub struct Running {
     child: Child,
     out: Output,
@@ -276,19 +275,19 @@ impl Running {
         self.log = Output::collect(pipe);
     }
 
-    /// Waits for a piece of its log.
+    /// Waits for a text in its log.
     #[track_caller]
     pub fn wait_log(&mut self, text: &str) {
         self.wait_log_count(text, 1);
     }
 
-    /// Waits until a piece of its log has come so many times.
+    /// Waits until a text has occurred this many times in its log.
     #[track_caller]
     pub fn wait_log_count(&mut self, text: &str, count: usize) {
         self.wait_log_within(text, count, LONG);
     }
 
-    /// The same for what may take longer, such as the start of an app that is no small one.
+    /// The same for what may take longer, such as the start of a large application.
     #[track_caller]
     pub fn wait_log_within(&mut self, text: &str, count: usize, patience: Duration) {
         let deadline = Instant::now() + patience;
@@ -303,7 +302,7 @@ impl Running {
         }
     }
 
-    /// Waits for its end and returns the status as a shell shows it.
+    /// Waits for its end and returns the status as in a shell.
     #[track_caller]
     pub fn wait(&mut self) -> i32 {
         self.descendants();
@@ -316,7 +315,7 @@ impl Running {
             std::thread::sleep(Duration::from_millis(5));
         };
         self.status = Some(status);
-        // What it wrote last may still be on its way here; what it left behind may keep the pipe open.
+        // Its last output may not have been read yet, and processes that it left behind may keep the pipe open.
         let patience = Instant::now() + Duration::from_secs(2);
         while !(self.out.is_complete() && self.log.is_complete()) && Instant::now() < patience {
             std::thread::sleep(Duration::from_millis(1));
@@ -331,12 +330,12 @@ impl Running {
         self.wait()
     }
 
-    /// Its children that live.
+    /// Its running children.
     pub fn children(&self) -> Vec<Pid> {
         children(self.pid())
     }
 
-    /// All that descends from it and lives.
+    /// All its running descendants.
     pub fn descendants(&self) -> Vec<Pid> {
         let found = descendants(self.pid());
         self.seen.borrow_mut().extend(&found);
@@ -359,7 +358,7 @@ impl Running {
         found.into_iter().collect()
     }
 
-    /// After its end: no process of its own is left, and nobody listens on its port.
+    /// After its end: none of its processes is left, and no process listens on its port.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
         assert_eq!(self.leftovers(), [], "processes are left; its log:\n{}", self.log());
@@ -378,7 +377,7 @@ impl Drop for Running {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
-        // One that forks while it is killed leaves a child that was not seen.
+        // A process that forks while it is killed leaves a child that was not seen.
         for _ in 0..100 {
             let left = self.leftovers();
             if left.is_empty() {
@@ -392,7 +391,7 @@ impl Drop for Running {
     }
 }
 
-/// Whether we may do what root may (make namespaces).
+/// Whether we have root's privileges (to make namespaces).
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }

@@ -1,9 +1,12 @@
-//! Ports for tests that run side by side.
+//! Ports for tests that run in parallel.
 
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A port that nobody has, and that is given to one test only. It lies below those that the kernel gives to clients
-/// (`ip_local_port_range`): while a load runs, a client's own port would be in the way of the launcher that is to bind it.
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt};
+
+/// A port that is free, and that only one test gets. It is below those that the kernel gives to clients
+/// (`ip_local_port_range`): otherwise a client's own port under load could be the one that the launcher is to bind.
 pub fn free_port() -> u16 {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 20_000;
@@ -13,8 +16,16 @@ pub fn free_port() -> u16 {
     loop {
         let next = begin.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % COUNT + FIRST;
         let port = u16::try_from(next).unwrap();
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if is_free(port) {
             return port;
         }
     }
+}
+
+/// Whether a socket can be bound there. It does not listen, and allows others: a child that another test is starting may
+/// have a copy of it when the launcher needs the port.
+fn is_free(port: u16) -> bool {
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();
+    bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, port)).is_ok()
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::unistd::Pid;
 
-/// The children of a process that live.
+/// The running children of a process.
 pub fn children(pid: Pid) -> Vec<Pid> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     threads
@@ -14,7 +14,7 @@ pub fn children(pid: Pid) -> Vec<Pid> {
         .collect()
 }
 
-/// The descendants of a process that live.
+/// The running descendants of a process.
 pub fn descendants(pid: Pid) -> Vec<Pid> {
     children(pid).into_iter().flat_map(|child| std::iter::once(child).chain(descendants(child))).collect()
 }
@@ -26,13 +26,13 @@ pub fn is_stopped(pid: Pid) -> bool {
     states.all(|thread| state(Pid::from_raw(thread)) == Some('T'))
 }
 
-/// The state letter of a process; none when it is gone.
+/// The state letter of a process; none if it no longer exists.
 pub fn state(pid: Pid) -> Option<char> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     text[text.rfind(')')? + 2..].chars().next()
 }
 
-/// Whether a process is there and no zombie.
+/// Whether a process exists and is not a zombie.
 pub fn is_alive(pid: Pid) -> bool {
     state(pid).is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
@@ -50,13 +50,13 @@ pub fn status_line(pid: Pid, name: &str) -> String {
     line.unwrap_or_default().trim().to_owned()
 }
 
-/// What lies unread at a port: connections that nobody accepted, bytes of requests that nobody read.
+/// What has not been read at a port: connections that were not accepted, bytes of requests that were not read.
 pub fn unread(port: u16) -> u64 {
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
     let waiting = |line: &str| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let here = fields[1].ends_with(&format!(":{port:04X}"));
-        // The queue of received bytes; of a listening socket, the connections to be accepted.
+        // The queue of received bytes; for a listening socket, the connections to be accepted.
         here.then(|| u64::from_str_radix(fields[4].split_once(':').unwrap().1, 16).unwrap())
     };
     table.lines().skip(1).filter_map(waiting).sum()

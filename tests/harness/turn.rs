@@ -1,5 +1,5 @@
-//! Tests run side by side, in threads of one process. Those that keep all cores busy, and those that judge by the clock,
-//! take turns, because each would disturb the other.
+//! Tests run in parallel, in threads of one process. Those that keep all cores busy, and those that measure time, take
+//! turns, because they would disturb each other.
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};

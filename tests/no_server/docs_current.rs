@@ -38,7 +38,7 @@ fn the_example_file_is_current() {
 }
 
 #[test]
-fn the_example_file_says_what_the_defaults_are() {
+fn the_example_file_shows_the_defaults() {
     let example = docs::example_toml();
     let uncommented: Vec<_> = example
         .lines()

@@ -1,13 +1,13 @@
-//! The guard's Python, without a server, on every interpreter that is here and that it is for.
+//! The guard's Python, without a server, on every supported interpreter that is installed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The versions that the guard is for.
+/// The supported versions.
 const VERSIONS: std::ops::RangeInclusive<u32> = 10..=14;
 
-/// One interpreter of each version: those on PATH, that of the test's environment, those that pyenv has made.
+/// One interpreter of each version: those on PATH, that of the test's environment, those of pyenv.
 fn interpreters() -> BTreeMap<String, PathBuf> {
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let pyenv = std::env::var_os("PYENV_ROOT").map_or_else(|| home.join(".pyenv"), PathBuf::from);
@@ -32,8 +32,23 @@ fn version(python: &Path) -> Option<String> {
 }
 
 #[test]
-fn the_guard_keeps_its_promises_on_every_python() {
+fn the_guard_admits_what_the_limits_allow_on_every_python() {
     on_every_python("guard_test.py");
+}
+
+#[test]
+fn a_worker_reports_its_state_on_every_python() {
+    on_every_python("worker_test.py");
+}
+
+#[test]
+fn a_worker_reports_its_open_requests_and_its_memory_on_every_python() {
+    on_every_python("report_test.py");
+}
+
+#[test]
+fn apps_of_every_form_are_loaded_on_every_python() {
+    on_every_python("loading_test.py");
 }
 
 #[test]
@@ -42,13 +57,43 @@ fn apps_and_messages_of_every_form_stay_as_they_are_on_every_python() {
 }
 
 #[test]
-fn a_worker_that_leaves_parts_from_its_clients_on_every_python() {
+fn requests_that_take_too_long_are_logged_and_ended_on_every_python() {
+    on_every_python("time_limit_test.py");
+}
+
+#[test]
+fn workers_tell_what_they_are_doing_on_every_python() {
+    on_every_python("stacks_test.py");
+}
+
+#[test]
+fn a_worker_that_leaves_disconnects_its_clients_on_every_python() {
     on_every_python("leave_test.py");
 }
 
 #[test]
 fn workers_accept_clients_that_others_are_not_better_for_on_every_python() {
     on_every_python("accept_test.py");
+}
+
+#[test]
+fn wsgi_apps_are_guarded_on_every_python() {
+    on_every_python("wsgi_test.py");
+}
+
+#[test]
+fn how_long_requests_take_is_counted_on_every_python() {
+    on_every_python("latency_test.py");
+}
+
+#[test]
+fn limits_that_change_are_kept_on_every_python() {
+    on_every_python("adaptive_test.py");
+}
+
+#[test]
+fn workers_of_wsgi_apps_warm_up_and_end_their_streams_on_every_python() {
+    on_every_python("wsgi_worker_test.py");
 }
 
 fn on_every_python(test: &str) {
@@ -59,8 +104,9 @@ fn on_every_python(test: &str) {
     let whole = format!("{}\n\n{}", mcp_launch::guard::ACCEPT, mcp_launch::guard::SOURCE);
     std::fs::write(&guard, whole).unwrap();
     for (version, python) in interpreters {
+        // They take seconds, and what they are about does not depend on how busy the machine is.
         let output = Command::new("timeout")
-            .arg("60")
+            .arg("240")
             .arg(python)
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guard").join(test))
             .arg(&guard)

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::harness::{self, Launch, PROGRAM, is_root, wait_for, wait_until};
+use crate::harness::{self, Launch, PROGRAM, copy_program, is_root, skipped, wait_for, wait_until, write_program};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -46,8 +46,7 @@ fn a_command_that_is_not_there_is_127_and_one_that_cannot_run_is_126() {
 fn a_script_without_a_first_line_runs_in_the_shell() {
     let launch = Launch::new(&["init", "./script", "7"]);
     let path = launch.directory.path().join("script");
-    std::fs::write(&path, "exit $1\n").unwrap();
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    write_program(&path, "exit $1\n");
     assert_eq!(launch.finish().code, 7);
 }
 
@@ -63,15 +62,14 @@ fn arguments_and_environment_arrive_as_they_are() {
 fn the_command_works_where_init_was_started_and_init_holds_no_directory() {
     let launch = init("pwd; readlink /proc/$PPID/cwd; ./here");
     let here = launch.directory.path().join("here");
-    std::fs::write(&here, "#!/bin/sh\necho here").unwrap();
-    std::fs::set_permissions(&here, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    write_program(&here, "#!/bin/sh\necho here");
     let directory = launch.directory.path().canonicalize().unwrap();
     assert_eq!(launch.finish().out, format!("{}\n/\nhere\n", directory.display()));
 }
 
 #[test]
 fn every_signal_that_can_be_is_forwarded() {
-    // Not by handlers: Python may see a signal only when the next one comes, if it comes at an odd moment.
+    // Not with handlers: Python may notice a signal only when the next one comes, if it comes at an unlucky moment.
     let catch = "import signal\n\
         wanted = [s for s in range(1, 65) if s not in (9, 17, 19, 20, 21, 22, 32, 33)]\n\
         signal.pthread_sigmask(signal.SIG_BLOCK, wanted)\n\
@@ -92,11 +90,12 @@ fn every_signal_that_can_be_is_forwarded() {
 
 #[test]
 fn stop_signals_stop_the_command_and_the_init_together() {
-    // It handles the signals and is stopped nevertheless.
-    let script = "import signal, time\n\
-        for s in (18, 20, 21, 22): signal.signal(s, lambda number, _: print(number, flush=True))\n\
+    // It waits for the signals itself and is stopped all the same. As above, not with handlers.
+    let script = "import signal\n\
+        wanted = [18, 20, 21, 22]\n\
+        signal.pthread_sigmask(signal.SIG_BLOCK, wanted)\n\
         print('ready', flush=True)\n\
-        while True: time.sleep(0.01)\n";
+        while True: print(int(signal.sigwait(wanted)), flush=True)\n";
     let mut running = Launch::new(&["init", "python3", "-c", script]).start();
     wait_until("it to listen", || running.out().starts_with("ready"));
     let command = running.children()[0];
@@ -130,7 +129,7 @@ fn what_is_left_behind_sees_term_and_no_cont() {
 fn the_command_starts_with_the_signal_state_that_init_had() {
     let script = "grep -E '^Sig(Blk|Ign|Cgt)' /proc/self/status";
     let mut plain = Launch::new(&[]);
-    // Started in the same way as the launcher, so that both begin alike.
+    // Started in the same way as the launcher, so that both start from the same state.
     let mut command = Command::new("/bin/sh");
     command.args(["-c", script]).current_dir("/").env_clear().env("PATH", std::env::var_os("PATH").unwrap());
     plain.command = command;
@@ -150,12 +149,12 @@ fn orphans_are_reaped() {
     wait_until("its adoption", || running.children().contains(&orphan));
     kill(orphan, Signal::SIGKILL).unwrap();
     wait_until("its reaping", || harness::state(orphan).is_none());
-    // The command is a shell, which a signal does not end before its own child: the wait is init's.
+    // The command is a shell, which a signal does not end before its own child: so init is the one that waits.
     running.signal(Signal::SIGTERM);
     assert_eq!(running.wait(), 143);
 }
 
-/// Shows that the test above can fail: without somebody who adopts and reaps, a zombie stays.
+/// Shows that the test above can fail: without a process that adopts and reaps, a zombie remains.
 #[test]
 fn without_an_init_an_orphan_of_a_careless_parent_stays_a_zombie() {
     let mut parent = Command::new("sh")
@@ -187,7 +186,7 @@ fn what_the_command_leaves_behind_is_ended_however_it_resists() {
 #[test]
 fn as_pid_1_it_forwards_reaps_and_stops() {
     if !is_root() {
-        eprintln!("SKIPPED: only root may make a PID namespace");
+        skipped("only root may make a PID namespace");
         return;
     }
     let script = "trap 'echo got TERM; exit 9' TERM; echo $$ $PPID; while :; do sleep 0.05; done";
@@ -215,7 +214,7 @@ fn as_pid_1_it_forwards_reaps_and_stops() {
 
 #[test]
 fn in_a_terminal_ctrl_c_reaches_the_command_and_it_can_read() {
-    // `script` gives the program a terminal; the command reads from it, and then Ctrl-C comes from there.
+    // `script` gives the program a terminal; the command reads from it, and then Ctrl-C is typed there.
     let inner = format!(
         "{PROGRAM} init -- sh -c 'trap \"echo interrupted; exit 3\" INT; read line; echo got $line; while :; do sleep 0.05; done'"
     );
@@ -245,8 +244,8 @@ fn in_a_terminal_ctrl_c_reaches_the_command_and_it_can_read() {
 fn a_signal_does_not_wait_for_the_exec_of_the_command() {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("program");
-    std::fs::copy("/bin/true", &program).unwrap();
-    // Opening it to execute it waits for whoever has a lease on it.
+    copy_program("/bin/true", &program);
+    // Opening it in order to execute it waits for a process that has a lease on it.
     let script = "import fcntl, signal, subprocess, sys\n\
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])\n\
         file = open(sys.argv[1])\n\

@@ -5,9 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::harness::{self, Finished, Launch};
-use crate::unusual_surroundings::{bare, fake, in_directory, refused};
+use crate::unusual_environment::{bare, fake, in_directory, refused};
 
-/// What is given, what must come of it.
+/// The input, and the expected result.
 struct Case {
     env: &'static [(&'static str, &'static str)],
     arguments: &'static [&'static str],
@@ -15,7 +15,7 @@ struct Case {
     says: &'static [&'static str],
 }
 
-/// Runs the launcher (not `check`) with a fake server, which notes when it is started.
+/// Runs the launcher (not `check`) with a fake server, which records its starts.
 fn run(case: &Case) -> Finished {
     let mut launch = Launch::fake("gunicorn", "serve", &[]);
     for (name, value) in case.env {
@@ -25,7 +25,7 @@ fn run(case: &Case) -> Finished {
     ends_refused(launch, case.code)
 }
 
-/// Waits for the end and looks at what was started and left behind.
+/// Waits for the end and checks what was started and left behind.
 fn ends_refused(launch: Launch, code: i32) -> Finished {
     let before = files(&launch);
     let mut running = launch.start();
@@ -90,6 +90,13 @@ fn each_is_refused_with_its_source_and_what_would_be_right() {
         },
         Case { env: &[("MCP_LAUNCH_STOP_TIMEOUT", "5x")], arguments: &[], code: 78, says: &["5x", "ms, s, m or h"] },
         Case {
+            env: &[("MCP_LAUNCH_WARM_UP", "/ready,tools")],
+            arguments: &[],
+            code: 78,
+            says: &["/ready,tools", "environment MCP_LAUNCH_WARM_UP", "paths that begin with /"],
+        },
+        Case { env: &[], arguments: &["--warm-up", "/ready,"], code: 78, says: &["/ready,", "--warm-up"] },
+        Case {
             env: &[("MCP_LAUNCH_CONFIG", "nowhere.toml")],
             arguments: &[],
             code: 78,
@@ -106,7 +113,7 @@ fn each_is_refused_with_its_source_and_what_would_be_right() {
 }
 
 #[test]
-fn all_problems_are_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let finished = run(&Case {
         env: &[("PORT", "70000"), ("SSL", "maybe"), ("MCP_LAUNCH_RESTART", "sometimes")],
         arguments: &["--workers", "abc"],
@@ -168,7 +175,7 @@ fn a_server_that_is_not_there_is_127_with_the_command_that_installs_it() {
     let venv = launch.directory.path().join("venv");
     std::fs::remove_file(venv.join("bin/granian")).unwrap();
     std::fs::remove_dir(venv.join("lib/python3.11/site-packages/granian-2.8.7.dist-info")).unwrap();
-    // Nor one on PATH.
+    // Not even one on PATH.
     let finished = ends_refused(launch.env("PATH", "/nonexistent"), 127);
     assert!(finished.log.contains("-m pip install") && finished.log.contains("granian"), "{}", finished.log);
 }
@@ -238,6 +245,18 @@ fn server_arguments_that_contradict_are_refused_with_the_flag_to_use() {
 fn blocking_threads_other_than_1_are_refused() {
     let launch = Launch::fake("granian", "serve", &[]).env("GRANIAN_BLOCKING_THREADS", "2");
     refused(launch, 78, &["blocking_threads", "environment GRANIAN_BLOCKING_THREADS", "1"]);
+}
+
+#[test]
+fn a_number_of_threads_that_no_server_can_have_is_refused() {
+    for (server, name, key) in
+        [("granian", "GRANIAN_BLOCKING_THREADS", "blocking_threads"), ("gunicorn", "GUNICORN_THREADS", "threads")]
+    {
+        for value in ["0", "100000", "-1", "many"] {
+            let launch = Launch::fake(server, "serve", &[]).env(name, value).env("GRANIAN_INTERFACE", "wsgi");
+            refused(launch, 78, &[key, &format!("environment {name}"), value]);
+        }
+    }
 }
 
 #[test]

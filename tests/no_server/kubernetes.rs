@@ -1,4 +1,4 @@
-//! The files for Kubernetes follow the published schemas, and are in tune with the program's settings.
+//! The files for Kubernetes follow the published schemas, and fit the program's settings.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,22 +13,22 @@ use mcp_launch::problem::Exit;
 use mcp_launch::settings::{FlagLayer, Resolution, resolve};
 use serde_json::Value;
 
-/// The oldest version that the files are for, and the newest that the validator knows.
-const VERSIONS: [&[&str]; 2] = [&["--kubernetes-version", "1.27.0"], &[]];
+/// The oldest version that the files support, and the newest that the validator supports.
+pub(super) const VERSIONS: [&[&str]; 2] = [&["--kubernetes-version", "1.27.0"], &[]];
 const OVERLAYS: [&str; 3] = ["gunicorn", "granian", "tls"];
-/// What kubelet and container runtime may need beyond what was measured.
-const MARGIN: Duration = Duration::from_secs(3);
+/// The time that kubelet and container runtime may add to what was measured.
+pub(super) const MARGIN: Duration = Duration::from_secs(3);
 
 fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config/kubernetes").join(path)
 }
 
-fn validate(tools: &Path, version: &[&str], files: &[PathBuf]) -> Output {
+pub(super) fn validate(tools: &Path, version: &[&str], files: &[PathBuf]) -> Output {
     let validator = tools.join("bin/kubernetes-validate");
     Command::new(validator).arg("--strict").args(version).args(files).output().unwrap()
 }
 
-/// The resources that the base consists of, and the example that is not part of it.
+/// The resources of the base, and the example that is not part of it.
 fn resources() -> Vec<PathBuf> {
     let names = ["deployment", "service", "autoscaler", "disruption-budget"];
     let base = names.iter().map(|name| file(&format!("base/{name}.yaml")));
@@ -42,7 +42,7 @@ fn rendered(overlay: &str) -> String {
 }
 
 /// The documents of a YAML file.
-fn documents(tools: &Path, text: &str) -> Vec<Value> {
+pub(super) fn documents(tools: &Path, text: &str) -> Vec<Value> {
     let script = "import json, sys, yaml; json.dump(list(yaml.safe_load_all(sys.stdin)), sys.stdout)";
     let mut python = Command::new(tools.join("bin/python"))
         .args(["-c", script])
@@ -56,7 +56,7 @@ fn documents(tools: &Path, text: &str) -> Vec<Value> {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn pod(documents: &[Value]) -> &Value {
+pub(super) fn pod(documents: &[Value]) -> &Value {
     let deployment = documents.iter().find(|document| document["kind"] == "Deployment").unwrap();
     &deployment["spec"]["template"]["spec"]
 }
@@ -65,7 +65,7 @@ fn base_pod(tools: &Path) -> Value {
     pod(&documents(tools, &fs::read_to_string(file("base/deployment.yaml")).unwrap())).clone()
 }
 
-fn container(pod: &Value) -> &Value {
+pub(super) fn container(pod: &Value) -> &Value {
     &pod["containers"][0]
 }
 
@@ -77,8 +77,8 @@ fn millis(quantity: &str) -> u64 {
     }
 }
 
-/// The environment as the kubelet makes it: in order, what came before can be referred to.
-fn environment(container: &Value) -> Environment {
+/// The environment as the kubelet makes it: in order, so that earlier variables can be referred to.
+pub(super) fn environment(container: &Value) -> Environment {
     let requested = millis(container["resources"]["requests"]["cpu"].as_str().unwrap());
     let mut known = BTreeMap::<String, String>::new();
     for variable in container["env"].as_array().unwrap() {
@@ -99,19 +99,23 @@ fn environment(container: &Value) -> Environment {
 
 /// The settings in the pod.
 fn settings(container: &Value) -> Resolution {
-    let text = fs::read(file("base/mcp-launch.toml")).unwrap();
+    settings_with(container, fs::read(file("base/mcp-launch.toml")).unwrap())
+}
+
+/// The settings in a pod whose `mcp-launch.toml` has this text.
+pub(super) fn settings_with(container: &Value, text: Vec<u8>) -> Resolution {
     resolve(&FlagLayer::default(), &environment(container), &move |path| {
         assert_eq!(path, Path::new("/etc/mcp-launch/mcp-launch.toml"));
         Ok(text.clone())
     })
 }
 
-fn seconds(value: &Value) -> Duration {
+pub(super) fn seconds(value: &Value) -> Duration {
     Duration::from_secs(value.as_u64().unwrap())
 }
 
-/// For how long a probe may fail.
-fn patience(probe: &Value) -> Duration {
+/// How long a probe may fail.
+pub(super) fn patience(probe: &Value) -> Duration {
     seconds(&probe["periodSeconds"]) * u32::try_from(probe["failureThreshold"].as_u64().unwrap()).unwrap()
 }
 
@@ -186,11 +190,11 @@ fn the_certificate_is_mounted_where_the_settings_look_for_it() {
     assert!(settings.ssl.value && settings.watch_certs.value);
     let volumes = pod["volumes"].as_array().unwrap();
     let secret = volumes.iter().find(|volume| volume["secret"].is_object()).unwrap();
-    // Readable for the group, which is what a container without root rights has, and for nobody else.
+    // Readable for the group, which a container without root privileges has, and for no other user.
     assert_eq!(secret["secret"]["defaultMode"], 0o440);
     let mounts = container(pod)["volumeMounts"].as_array().unwrap();
     let mount = mounts.iter().find(|mount| mount["name"] == secret["name"]).unwrap();
-    assert!(mount["subPath"].is_null(), "what is mounted by subPath never changes");
+    assert!(mount["subPath"].is_null(), "files mounted with subPath never change");
     let folder = Path::new(mount["mountPath"].as_str().unwrap());
     assert_eq!(settings.cert_file.value, folder.join("tls.crt"));
     assert_eq!(settings.key_file.value, folder.join("tls.key"));
@@ -210,7 +214,7 @@ fn a_pod_gets_a_worker_for_each_core_that_it_asks_for() {
 }
 
 #[test]
-fn the_memory_has_room_for_a_generation_beside_another() {
+fn the_memory_has_room_for_two_generations() {
     let Some(tools) = tools() else { return };
     let pod = base_pod(&tools);
     let settings = settings(container(&pod)).settings;
@@ -234,7 +238,7 @@ fn a_stop_fits_into_the_grace_period() {
         assert!(settings.stop_timeout.value.0 + MARGIN <= grace);
     }
     let delay = chosen.stop_delay.value.0;
-    assert!(delay >= seconds(&container(&pod)["readinessProbe"]["periodSeconds"]), "no probe would see it");
+    assert!(delay >= seconds(&container(&pod)["readinessProbe"]["periodSeconds"]), "no probe would notice it");
     // The server's own grace is what remains less 2 s.
     assert!(chosen.stop_timeout.value.0 >= delay + Duration::from_secs(12), "too little is left for requests");
 }
@@ -265,7 +269,7 @@ fn the_probes_are_commands_that_end_in_time() {
     let own = help[help.find(default).unwrap()..].split("[default: ").nth(1).unwrap().split('s').next().unwrap();
     for name in ["startupProbe", "readinessProbe", "livenessProbe"] {
         let probe = &container(&pod)[name];
-        // What `health` has to say is worth more than that it was cut short.
+        // An answer of `health` is more useful than a timeout.
         assert!(probe["timeoutSeconds"].as_u64().unwrap() > own.parse().unwrap(), "{name}");
         let words: Vec<_> = probe["exec"]["command"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         assert_eq!(words[0], "mcp-launch");

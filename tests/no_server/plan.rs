@@ -1,4 +1,4 @@
-//! The plan against the real servers: their parsers take what it passes, and their precedence is the documented one.
+//! The plan with the real servers: their parsers accept what it passes, and their precedence is the documented one.
 //!
 //! They come from the virtual environment that `MCP_LAUNCH_TEST_VENV` names, which `scripts/test` makes.
 
@@ -13,7 +13,7 @@ use mcp_launch::plan::{Inherited, Plan, plan};
 use mcp_launch::run::memfd::modules::memory_file;
 use mcp_launch::settings::{FlagLayer, Resolution, resolve};
 
-/// A directory with an app that tells what it sees of the launcher's doings.
+/// A directory with an app that reports which traces of the launcher it sees.
 struct Site {
     directory: tempfile::TempDir,
     venv: PathBuf,
@@ -67,7 +67,7 @@ impl Site {
             .unwrap_or_else(|problems| panic!("{problems:?}"))
     }
 
-    /// Runs the plan's command with its module, but without its sockets: to be asked for its configuration only.
+    /// Runs the plan's command with its module, but without its sockets, only to read its configuration.
     fn run(&self, plan: &Plan) -> Output {
         let mut script = String::from("exec \"$@\"");
         for descriptor in &plan.descriptors {
@@ -84,7 +84,7 @@ impl Site {
         command.current_dir(plan.cwd.as_deref().unwrap_or(self.root())).output().unwrap()
     }
 
-    /// What Gunicorn makes of the plan, setting by setting, and what the app said.
+    /// The resulting settings of Gunicorn, and the output of the app.
     fn configuration(&self, env: &[(&str, &str)]) -> (BTreeMap<String, String>, String) {
         let plan = self.plan(env, &["--print-config"]);
         let output = self.run(&plan);
@@ -99,7 +99,7 @@ impl Site {
 fn gunicorn_takes_defaults_user_file_arguments_and_settings_in_this_order() {
     let Some(site) = Site::new() else { return };
     let defaults = site.configuration(&[]).0;
-    // Workers that have had their requests are replaced by the launcher.
+    // The launcher replaces workers that have reached their number of requests.
     for (setting, value) in [("timeout", "600"), ("max_requests", "0"), ("keepalive", "2"), ("accesslog", "None")] {
         assert_eq!(defaults[setting], value, "{setting}");
     }
@@ -149,7 +149,7 @@ fn gunicorn_takes_defaults_user_file_arguments_and_settings_in_this_order() {
 }
 
 #[test]
-fn neither_app_nor_environment_shows_how_the_module_came() {
+fn neither_app_nor_environment_shows_how_the_module_was_loaded() {
     let Some(site) = Site::new() else { return };
     site.write("gunicorn.conf.py", "timeout = 11\n");
     let said = site.configuration(&[]).1;
@@ -168,7 +168,7 @@ fn a_users_file_works_as_if_gunicorn_had_read_it() {
          worker_class = '__config__.Mine'\ntimeout = BASE + post_fork(None, None)\n",
     );
     let env = [("GUNICORN_CONFIG", file.to_str().unwrap())];
-    // The class is a reference that is only followed when workers are made.
+    // The class is a reference that is only resolved when workers are started.
     let plan = site.plan(&env, &["--check-config"]);
     let output = site.run(&plan);
     assert!(output.status.success(), "{output:?}");
@@ -217,7 +217,7 @@ fn granian_has_every_flag_that_it_is_given() {
     }
 }
 
-/// With one of its own variables wrong, Granian would exit before it looks at its flags.
+/// If one of its own variables is invalid, Granian exits before it checks its flags.
 #[test]
 fn granian_takes_the_environment_that_it_is_given() {
     let Some(site) = Site::new() else { return };
@@ -235,7 +235,7 @@ fn granian_takes_the_environment_that_it_is_given() {
         ("APP_MODULE", "told:app"),
     ];
     let plan = site.plan(&env, &[]);
-    // Its own parser, with what it would do then replaced by telling what it understood.
+    // Its own parser, which prints its result instead of starting the server.
     let script = "import sys, granian.cli as cli\ncli.cli.callback = lambda **given: print(sorted(given.items()))\n\
                   cli.cli(sys.argv[1:], auto_envvar_prefix='GRANIAN')";
     for args in [&plan.argv[1..], &["told:app".into()][..]] {

@@ -1,14 +1,16 @@
-//! What `scripts/release` makes: complete, the same for everybody, and installable without a network.
+//! The results of `scripts/release`: complete, reproducible, and installable without a network.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use serde_json::Value;
+
 use crate::harness::{release, tools};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The one file in the folder with this ending.
+/// The only file in the folder with this extension.
 fn only(folder: &Path, ending: &str) -> PathBuf {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let found: Vec<PathBuf> = entries.filter(|path| path.to_str().unwrap().ends_with(ending)).collect();
@@ -53,11 +55,15 @@ fn the_archive_has_what_an_administrator_needs_and_it_runs() {
         "completions/_mcp-launch",
         "completions/mcp-launch.fish",
         "man/mcp-launch.1",
+        "mcp-launch.cdx.json",
         "config/README.md",
+        "config/install.md",
         "config/mcp-launch.toml",
         "config/systemd/mcp-launch.service",
+        "config/systemd/mcp-launch.socket",
         "config/kubernetes/base/kustomization.yaml",
         "config/kubernetes/granian/kustomization.yaml",
+        "config/helm/mcp-launch/Chart.yaml",
     ] {
         let length = fs::metadata(folder.join(name)).map(|found| found.len());
         assert!(length.as_ref().is_ok_and(|length| *length > 0), "{name}: {length:?}");
@@ -67,7 +73,7 @@ fn the_archive_has_what_an_administrator_needs_and_it_runs() {
 }
 
 #[test]
-fn the_archive_tells_nothing_of_who_packed_it_and_when() {
+fn the_archive_does_not_show_who_packed_it_or_when() {
     let Some(release) = release() else { return };
     let mut list = Command::new("tar");
     list.args(["--numeric-owner", "--full-time", "-tvzf"]).arg(only(&release, ".tar.gz")).env("TZ", "UTC");
@@ -82,14 +88,14 @@ fn the_archive_tells_nothing_of_who_packed_it_and_when() {
     }
 }
 
-/// Two more runs, of which nothing but the folder differs.
+/// Two more runs that differ only in the folder.
 #[test]
 fn the_same_binary_gives_the_same_files_again() {
     let Some(release) = release() else { return };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/release");
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(script);
-    // What cargo tells a test of its package, crates with a build script would take for a change of their own.
+    // Variables that cargo sets for a test: crates with a build script would consider them changed.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "CARGO_CRATE_NAME" {
@@ -99,6 +105,45 @@ fn the_same_binary_gives_the_same_files_again() {
     run(command.arg(directory.path()));
     let sums = |folder: &Path| fs::read_to_string(folder.join("SHA256SUMS")).unwrap();
     assert_eq!(sums(directory.path()), sums(&release));
+}
+
+#[test]
+fn archive_and_wheel_say_which_crates_are_in_the_binary() {
+    let (Some(release), Some(tools)) = (release(), tools()) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let name = format!("{}/mcp-launch.cdx.json", archive_name());
+    run(Command::new("tar").arg("xzf").arg(only(&release, ".tar.gz")).arg("-C").arg(directory.path()).arg(&name));
+    let path = directory.path().join(name);
+    let bill = fs::read_to_string(&path).unwrap();
+    let script = "
+import sys, zipfile
+(name,) = [name for name in zipfile.ZipFile(sys.argv[1]).namelist() if '/sboms/' in name]
+sys.stdout.write(zipfile.ZipFile(sys.argv[1]).read(name).decode())";
+    let python = || Command::new(tools.join("bin/python"));
+    assert_eq!(text(run(python().args(["-c", script]).arg(only(&release, ".whl")))), bill);
+
+    let script = "
+import sys
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+wrong = JsonStrictValidator(SchemaVersion.V1_5).validate_str(open(sys.argv[1]).read())
+sys.exit(str(wrong) if wrong else 0)";
+    run(python().args(["-c", script]).arg(path));
+    for place in [env!("CARGO_MANIFEST_DIR"), "path+file", "/root/", "/home/", "/build"] {
+        assert!(!bill.contains(place), "{place}");
+    }
+
+    let bill: Value = serde_json::from_str(&bill).unwrap();
+    assert_eq!(bill["metadata"]["component"]["version"], VERSION);
+    let components = bill["components"].as_array().unwrap();
+    let names: Vec<&str> = components.iter().filter_map(|component| component["name"].as_str()).collect();
+    assert!(names.contains(&"rustls") && names.contains(&"libc"), "{names:?}");
+    // What only tests, builds and macros need is not in the binary.
+    assert!(!["proptest", "cc", "serde_derive"].iter().any(|name| names.contains(name)), "{names:?}");
+    for component in components {
+        assert_eq!(component["hashes"][0]["content"].as_str().map(str::len), Some(64), "{component}");
+        assert!(component["licenses"][0]["expression"].is_string(), "{component}");
+    }
 }
 
 #[test]
@@ -118,7 +163,7 @@ fn pip_installs_the_wheel_without_a_network() {
 fn one_wheel_is_for_every_linux() {
     let (Some(release), Some(tools)) = (release(), tools()) else { return };
     let wheel = only(&release, ".whl");
-    // By the library that pip decides with.
+    // With the library that pip uses to decide.
     let script = "
 import sys
 from packaging.utils import parse_wheel_filename

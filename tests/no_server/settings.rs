@@ -1,4 +1,4 @@
-//! What users rely on about settings: the layers, their agreement, and what is said about mistakes.
+//! What users rely on about settings: the layers, their consistency, and the messages about mistakes.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -23,7 +23,7 @@ fn flags(args: &[&str]) -> FlagLayer {
     cli::parse(args).unwrap_or_else(|error| panic!("{error}")).flags
 }
 
-/// Resolves with this text as `/etc/mcp-launch.toml`, the last place that is looked at.
+/// Resolves with this text as `/etc/mcp-launch.toml`, the last place that is searched.
 fn resolve_with(file: &str, env: &[(&str, &str)], args: &[&str]) -> Resolution {
     let read = |path: &Path| {
         if path == Path::new("/etc/mcp-launch.toml") { Ok(file.into()) } else { Err(io::ErrorKind::NotFound.into()) }
@@ -35,7 +35,7 @@ fn problems(resolution: &Resolution) -> Vec<String> {
     resolution.problems.iter().map(ToString::to_string).collect()
 }
 
-/// The option's value in canonical form; that of the secret, which shows as stars, unmasked.
+/// The option's value in canonical form; the secret, which is shown as stars, is unmasked.
 fn values(resolution: &Resolution) -> Vec<(&'static str, String)> {
     let secret = resolution.settings.key_file_password.value.as_ref().map(|secret| secret.reveal().to_owned());
     let entries = resolution.settings.entries().into_iter();
@@ -197,7 +197,7 @@ mod mistakes {
     }
 
     #[test]
-    fn a_place_for_the_file_that_cannot_be_read_is_one_although_nobody_named_it() {
+    fn a_default_file_that_cannot_be_read_is_a_problem() {
         let read = |path: &Path| {
             if path == Path::new("./mcp-launch.toml") {
                 Err(io::ErrorKind::IsADirectory.into())
@@ -269,7 +269,7 @@ mod table {
     }
 }
 
-/// Text such as people write for settings of all types.
+/// Text as people write it for settings of all types.
 fn plausible() -> impl Strategy<Value = String> {
     let number = prop_oneof![0..20_u64, 100..70_000_u64, any::<u64>()];
     prop_oneof![
@@ -290,7 +290,7 @@ fn plausible() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A TOML string, every character that might mean something escaped.
+/// A TOML string in which every special character is escaped.
 fn toml_string(text: &str) -> String {
     let escape = |letter: char| {
         if letter.is_alphanumeric() { letter.to_string() } else { format!("\\U{:08X}", u32::from(letter)) }

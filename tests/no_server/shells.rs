@@ -1,4 +1,4 @@
-//! Completions and man page, as the programs take them that they are for.
+//! Completions and man page, as read by the programs for which they are made.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ struct Made {
     path: PathBuf,
 }
 
-/// A file with what the program prints.
+/// A file with the program's output.
 fn made(arguments: &[&str], name: &str) -> Made {
     let output = Command::new(harness::PROGRAM).args(arguments).output().unwrap();
     assert!(output.status.success(), "{output:?}");

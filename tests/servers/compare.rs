@@ -1,25 +1,25 @@
-//! `compare` with the real servers and a real load generator: it measures both, survives what goes wrong on one of
-//! them, and leaves nothing behind.
+//! `compare` with the real servers and a real load generator: it measures both, survives problems of one of them, and
+//! leaves nothing behind.
 
 use std::path::{Path, PathBuf};
 
-use crate::harness::{self, Launch, Running, descendants, tests_directory, venv, wait_until};
+use crate::harness::{self, Launch, Running, descendants, skipped, tests_directory, venv, wait_until, write_program};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-/// Where a load generator is; without one there is nothing to measure with.
+/// Whether there is a load generator; without one nothing can be measured.
 fn has_load_generator() -> bool {
     let found = ["oha", "wrk"].into_iter().any(|name| {
         std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|path| path.join(name).is_file())
     });
     if !found {
-        eprintln!("SKIPPED: neither oha nor wrk is on PATH; scripts/test installs wrk where it may");
+        skipped("neither oha nor wrk is on PATH; scripts/test installs wrk where it may");
     }
     found
 }
 
-/// `compare` on the small app with nothing to do, as short as it can be.
+/// `compare` on the small app without work, as short as possible.
 fn compare(arguments: &[&str]) -> Option<Launch> {
     let venv = venv().filter(|_| has_load_generator())?;
     Some(compare_in(&venv, arguments).in_turn())
@@ -66,7 +66,7 @@ fn assert_measured(results: &Value) {
 
 #[test]
 fn both_servers_are_measured_and_compared() {
-    let Some(launch) = compare(&["--json", "--backpressure", "8"]) else { return };
+    let Some(launch) = compare(&["--json", "--backpressure", "8", "--html", "page.html"]) else { return };
     let mut running = launch.start();
     let code = running.wait();
     assert_eq!(code, 0, "{}", running.log());
@@ -78,12 +78,20 @@ fn both_servers_are_measured_and_compared() {
     }
     assert_eq!(of(&report, "gunicorn")["http2"], false);
     assert_eq!(of(&report, "granian")["http2"], true);
-    // With one round there is no telling a difference from chance.
+    // With one round, no difference can be distinguished from chance.
     let rate = report["table"].as_array().unwrap().iter().find(|row| row["key"] == "requests_per_second_4").unwrap();
     assert_eq!(rate["verdict"], "too_few_rounds");
     assert_eq!(report["recommendations"].as_array().unwrap().len(), 5);
     let log = running.log();
     assert!(log.contains("--duration 1s is too short") && log.contains("fewer than 3 rounds"), "{log}");
+    let file = running.directory.path().join("page.html");
+    let page = std::fs::read_to_string(&file).unwrap();
+    std::fs::remove_file(file).unwrap();
+    for part in
+        ["<h3>Requests per second", "<h3>Latency", "<h3>Memory of each round", "refused with 503 at once", "Granian"]
+    {
+        assert!(page.contains(part), "no {part:?} in {page}");
+    }
     running.assert_nothing_left();
     assert_no_sockets(running.directory.path());
 }
@@ -96,7 +104,7 @@ fn a_server_that_does_not_boot_does_not_stop_the_other() {
     let report = json(&finished.out);
     assert_measured(of(&report, "gunicorn"));
     let failure = &of(&report, "granian")["failure"]["why"];
-    assert!(failure.as_str().unwrap().contains("this app wants gunicorn"), "{failure}");
+    assert!(failure.as_str().unwrap().contains("this app needs gunicorn"), "{failure}");
     assert!(finished.log.contains("mcp-launch: granian: "), "{}", finished.log);
     assert!(report["recommendations"].as_array().unwrap().iter().all(|it| it["choose"] == "unknown"));
 }
@@ -121,8 +129,7 @@ fn without_granian(venv: &Path, directory: &Path) -> PathBuf {
     }
     let script = format!("#!{}/bin/python\nfrom gunicorn.app.wsgiapp import run\nrun()\n", copy.display());
     let program = copy.join("bin/gunicorn");
-    std::fs::write(&program, script).unwrap();
-    std::fs::set_permissions(program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    write_program(&program, &script);
     copy
 }
 
@@ -145,6 +152,7 @@ fn what_cannot_be_measured_is_said_before_it_is_measured() {
         (&["--path", "/nowhere"][..], 1, "GET /nowhere returned 404; use --path to name a path that exists"),
         (&["--path", "/fail"], 1, "GET /fail returned 500"),
         (&["--workers", "many"], 78, "workers = \"many\" is not valid"),
+        (&["--html", "nowhere/page.html"], 2, "--html: nowhere/page.html cannot be written: No such file"),
     ] {
         let finished = compare_in(&venv, arguments).finish();
         assert_eq!(finished.code, code, "{arguments:?}: {}", finished.log);
@@ -154,7 +162,7 @@ fn what_cannot_be_measured_is_said_before_it_is_measured() {
     let finished = compare_in(&venv, &[]).env("ONLY_UNDER", "neither").finish();
     assert_eq!(finished.code, 1, "{}", finished.log);
     let both = ["gunicorn: ", "granian: "].iter().all(|server| finished.log.contains(server));
-    assert!(both && finished.log.contains("this app wants neither"), "{}", finished.log);
+    assert!(both && finished.log.contains("this app needs neither"), "{}", finished.log);
 }
 
 #[test]
@@ -187,7 +195,7 @@ fn numbers_that_make_no_sense_are_usage_errors() {
     }
 }
 
-/// Waits until the load generator runs.
+/// Waits until the load generator is running.
 #[track_caller]
 fn wait_for_load(running: &Running) {
     let is_load = |pid: &Pid| {

@@ -1,4 +1,4 @@
-//! Asking a running launcher, with the real servers: status, reload, health, metrics, and what it says at its end.
+//! Requests to a running launcher, with the real servers: status, reload, health, metrics, and its last output.
 
 mod health;
 mod worker_exits;
@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 
 use crate::harness::ask::{Answer, ask, command};
 use crate::harness::http::get;
-use crate::harness::{self, Launch, PROGRAM, Running, is_root, tests_directory, venv, wait_for, wait_until};
+use crate::harness::{
+    self, Launch, PROGRAM, Running, copy_program, is_root, skipped, tests_directory, venv, wait_for, wait_until,
+};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::Value;
 
-/// What a busy machine may add to an answer that takes a few milliseconds.
+/// The time that a busy machine may add to an answer that takes a few milliseconds.
 const PROMPT: Duration = Duration::from_secs(2);
 
 fn start(server: &str) -> Option<Running> {
@@ -27,7 +29,7 @@ fn start(server: &str) -> Option<Running> {
     Some(running)
 }
 
-/// Gunicorn is ready with its first worker; the others are there a moment later.
+/// Gunicorn is ready with its first worker; the others start a moment later.
 fn wait_ready(running: &mut Running, workers: usize) {
     running.wait_log(" ready ");
     wait_until("all workers", || harness::children(running.children()[0]).len() == workers);
@@ -105,7 +107,7 @@ fn status_shows_what_runs_under_granian() {
 }
 
 #[test]
-fn the_socket_is_for_its_owner_and_goes_with_the_launcher() {
+fn the_socket_is_for_its_owner_and_is_removed_with_the_launcher() {
     let Some(mut running) = start("gunicorn") else { return };
     let path = socket(&running);
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -116,26 +118,21 @@ fn the_socket_is_for_its_owner_and_goes_with_the_launcher() {
 #[test]
 fn another_user_is_refused() {
     if !is_root() {
-        return eprintln!("SKIPPED: only root can be somebody else");
+        return skipped("only root can be another user");
     }
     let Some(running) = start("gunicorn") else { return };
     let directory = running.directory.path();
     let program = directory.join("mcp-launch");
-    std::fs::copy(PROGRAM, &program).unwrap();
+    copy_program(PROGRAM, &program);
     std::fs::set_permissions(directory, PermissionsExt::from_mode(0o755)).unwrap();
     let ask = || -> Answer {
         let mut command = Command::new(&program);
         command.env_clear().args(["reload", "--socket"]).arg(socket(&running)).uid(65534).gid(65534);
-        // A child of another test may hold the copy open for writing until it executes.
-        let output = wait_for("the copy", || match command.output() {
-            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => None,
-            output => Some(output.unwrap()),
-        });
-        output.into()
+        command.output().unwrap().into()
     };
     let denied = ask();
     assert!(denied.code == Some(1) && denied.problem.contains("permission denied"), "{denied:?}");
-    // Even if the file lets anybody in.
+    // Even if the file's mode allows everything.
     std::fs::set_permissions(socket(&running), PermissionsExt::from_mode(0o666)).unwrap();
     let refused = ask();
     assert!(refused.code == Some(1) && refused.problem.contains("may not use this socket"), "{refused:?}");
@@ -143,7 +140,7 @@ fn another_user_is_refused() {
 }
 
 #[test]
-fn a_reload_hands_over_and_says_so() {
+fn a_reload_hands_over_and_is_reported() {
     let Some(mut running) = start("gunicorn") else { return };
     let reload = ask(&running, &["reload"]);
     assert_eq!((reload.code, reload.out.lines().count()), (Some(0), 1), "{reload:?}");
@@ -168,7 +165,7 @@ fn a_reload_changes_the_server_and_back() {
 }
 
 #[test]
-fn a_broken_release_is_told_to_who_asked_for_it() {
+fn the_client_of_a_reload_to_a_broken_release_gets_the_reason() {
     let Some(venv) = venv() else { return };
     let mut launch = Launch::app(&venv, "gunicorn", &["--workers", "2"]);
     let app = launch.directory.path().join("hello.py");
@@ -213,7 +210,7 @@ fn a_reload_that_a_stop_overtakes_is_answered() {
 }
 
 #[test]
-fn idle_and_hostile_clients_hold_nobody_up() {
+fn idle_and_hostile_clients_delay_no_others() {
     let Some(mut running) = start("gunicorn") else { return };
     let path = socket(&running);
     let _idle: Vec<UnixStream> = (0..100).map(|_| UnixStream::connect(&path).unwrap()).collect();
@@ -223,7 +220,7 @@ fn idle_and_hostile_clients_hold_nobody_up() {
     {
         let mut client = UnixStream::connect(&path).unwrap();
         client.set_write_timeout(Some(PROMPT)).unwrap();
-        // The launcher may leave in the middle of it.
+        // The launcher may close the connection in the middle of it.
         let _ = client.write_all(&bytes);
         hostile.push(client);
     }
@@ -241,11 +238,12 @@ fn idle_and_hostile_clients_hold_nobody_up() {
     assert!(stopped.elapsed() < Duration::from_secs(10));
 }
 
-/// Asks for status and does not read the answer, and asks again, and again.
+/// Requests the status repeatedly without reading the answer, on more connections than are kept. All of these answers are
+/// made before the last one, which a client awaits for five seconds.
 #[test]
 fn a_client_that_does_not_read_is_left() {
     let Some(running) = start("gunicorn") else { return };
-    let silent: Vec<UnixStream> = (0..200)
+    let silent: Vec<UnixStream> = (0..40)
         .map(|_| {
             let mut client = UnixStream::connect(socket(&running)).unwrap();
             client.write_all(b"{\"request\":\"status\"}\n").unwrap();
@@ -261,7 +259,7 @@ fn a_launcher_on_a_port_of_its_choice_is_found_if_it_is_the_only_one() {
     let Some(venv) = venv() else { return };
     let mut running = Launch::app(&venv, "gunicorn", &["--workers", "1"]).env("PORT", "0").start();
     running.wait_log(" ready ");
-    // Another one that is not there any more does not matter.
+    // Another one that no longer exists does not matter.
     let gone = running.directory.path().join("mcp-launch-127.0.0.1-1.sock");
     drop(std::os::unix::net::UnixListener::bind(gone).unwrap());
     let mut unnamed = command(&running, &["status", "--json"]);

@@ -5,7 +5,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,12 +13,16 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Bounds every wait: the gateway needs 10 s to boot on a fresh database, more when the machine is busy.
-const PATIENCE: Duration = Duration::from_secs(90);
+use crate::harness::{take_turn, venv};
+
+/// The limit of every wait: the gateway needs 10 s to boot on a fresh database, more if the machine is busy.
+const PATIENCE: Duration = Duration::from_mins(3);
 
 #[test]
 fn preloaded_workers_share_nothing_that_must_be_their_own() {
-    let Some(venv) = test_venv() else { return };
+    let Some(venv) = venv() else { return };
+    // It keeps a core busy for ten seconds.
+    let _turn = take_turn();
     let gunicorn = Gunicorn::start(&venv, &project().join("config/gunicorn.conf.py"));
     let [one, other] = gunicorn.reports();
 
@@ -27,6 +31,7 @@ fn preloaded_workers_share_nothing_that_must_be_their_own() {
         assert_eq!(report["shares_redis"], false, "{report}");
         assert_eq!(report["span_writer_alive"], true, "{report}");
         assert_eq!(report["logged_pid"], report["pid"], "{report}");
+        assert!(report["frozen"].as_u64() > Some(100_000), "{report}");
         assert!(report["worker_id"].as_str().unwrap().ends_with(&format!(":{}", report["pid"])), "{report}");
     }
     assert_ne!(one["worker_id"], other["worker_id"]);
@@ -38,7 +43,9 @@ fn preloaded_workers_share_nothing_that_must_be_their_own() {
 /// The negative control. If it fails, a newer gateway does this itself and our file has less to do.
 #[test]
 fn without_the_file_preloaded_workers_share_it_all() {
-    let Some(venv) = test_venv() else { return };
+    let Some(venv) = venv() else { return };
+    // It keeps a core busy for ten seconds.
+    let _turn = take_turn();
     let gunicorn = Gunicorn::start(&venv, Path::new("/dev/null"));
     let [one, other] = gunicorn.reports();
 
@@ -47,6 +54,7 @@ fn without_the_file_preloaded_workers_share_it_all() {
         assert_eq!(report["shares_redis"], true, "{report}");
         assert_eq!(report["span_writer_alive"], false, "{report}");
         assert_eq!(report["logged_pid"], report["main_pid"], "{report}");
+        assert_eq!(report["frozen"], 0, "{report}");
     }
     assert_eq!(one["worker_id"], other["worker_id"]);
     assert_eq!(one["instance_id"], other["instance_id"]);
@@ -54,21 +62,23 @@ fn without_the_file_preloaded_workers_share_it_all() {
 
 #[test]
 fn an_app_without_the_gateway_is_left_alone() {
-    let Some(venv) = test_venv() else { return };
+    let Some(venv) = venv() else { return };
+    // It keeps a core busy for ten seconds.
+    let _turn = take_turn();
     let gunicorn = Gunicorn::start_app(&venv, &project().join("config/gunicorn.conf.py"), "hello:app");
 
     assert!(gunicorn.get("/health").starts_with("HTTP/1.1 200"), "{}", gunicorn.log());
     assert!(!gunicorn.log().contains("after the fork"), "{}", gunicorn.log());
 }
 
-/// A running Gunicorn with two workers on a Unix socket; ends with the value.
+/// A running Gunicorn with two workers on a Unix socket; it ends when this is dropped.
 struct Gunicorn {
     process: Child,
     directory: TempDir,
 }
 
 impl Gunicorn {
-    /// With the gateway, and the features on that have something to share.
+    /// With the gateway, and with the features that share something.
     fn start(venv: &Path, config: &Path) -> Self {
         Self::start_app(venv, config, "gateway_after_fork:app")
     }
@@ -155,14 +165,6 @@ fn read(report: &Path) -> Value {
     let mut value: Value = serde_json::from_str(&std::fs::read_to_string(report).unwrap()).unwrap();
     value["pid"] = report.file_stem().unwrap().to_str().unwrap().parse::<u32>().unwrap().into();
     value
-}
-
-fn test_venv() -> Option<PathBuf> {
-    let venv = std::env::var_os("MCP_LAUNCH_TEST_VENV").filter(|venv| !venv.is_empty()).map(PathBuf::from);
-    if venv.is_none() {
-        eprintln!("skipped: MCP_LAUNCH_TEST_VENV is not set (scripts/test makes one)");
-    }
-    venv
 }
 
 fn project() -> &'static Path {

@@ -7,7 +7,7 @@ use super::gateway;
 use crate::harness::ask::ask;
 use crate::harness::{Running, tests_directory, venv};
 
-/// One session; the client has time limits of its own.
+/// One session; the client has its own time limits.
 #[track_caller]
 fn assert_answered(running: &Running, transport: &str, path: &str, token: &str, requests: usize) {
     let url = format!("http://127.0.0.1:{}{path}", running.port);

@@ -33,7 +33,7 @@ fn twenty_reloads_of_granian_lose_no_request() {
     reload_under_load("granian", 20);
 }
 
-/// Asks the launcher for a reload as a user does, and waits for its answer.
+/// Requests a reload as a user does, and waits for its answer.
 fn reload(running: &Running, arguments: &[&str]) -> (i32, String) {
     let Answer { code, out, problem } = ask(running, &[&["reload"], arguments].concat());
     (code.unwrap(), out + &problem)

@@ -1,5 +1,5 @@
-//! What the guard lets through and what it passes on, inside the real servers: streams of every method, the health path
-//! wherever the app is mounted, and the app's own attributes for Gunicorn's hooks.
+//! What the guard admits and passes on, inside the real servers: streams of every method, the health path wherever the
+//! app is mounted, and the app's own attributes for Gunicorn's hooks.
 
 use std::path::PathBuf;
 use std::thread::JoinHandle;
@@ -9,21 +9,26 @@ use crate::harness::{Launch, Running, take_turn, wait_until};
 
 use super::overload::{in_flight, launch, start, streams};
 
-/// `gunicorn`, `granian`, and `asgi`, which is Gunicorn with its own worker class.
-macro_rules! for_every_kind {
-    ($($name:ident),+ $(,)?) => {
-        $(mod $name {
-            #[test] fn gunicorn() { super::$name("gunicorn"); }
-            #[test] fn asgi() { super::$name("asgi"); }
-            #[test] fn granian() { super::$name("granian"); }
-        })+
-    };
-}
-
-for_every_kind!(
+crate::for_every_kind!(
     a_stream_that_answers_a_post_counts_until_it_ends,
     the_health_path_is_never_refused_under_a_root_path
 );
+
+/// Granian by itself says that the client has gone.
+#[test]
+fn an_app_under_granian_may_call_receive_several_times_at_once_and_cancel_a_call() {
+    let Some(venv) = crate::harness::venv() else { return };
+    let mut launch = Launch::new(&["--server", "granian", "--workers", "1", "receive:app"]);
+    launch.command.env("VIRTUAL_ENV", venv).env("PYTHONPATH", crate::harness::tests_directory("apps"));
+    let mut running = launch.start();
+    running.wait_log("ready generation=1");
+    for path in ["/", "/cancelled"] {
+        for _ in 0..5 {
+            assert_eq!(get(running.port, path).unwrap().body, "http.request nothing nothing", "{path}");
+        }
+    }
+    assert_eq!(running.stop(), 0, "{}", running.log());
+}
 
 fn a_stream_that_answers_a_post_counts_until_it_ends(server: &str) {
     let Some((mut running, _)) = start(server, &["--workers", "1", "--backpressure", "2"]) else { return };
@@ -45,7 +50,7 @@ fn a_stream_that_answers_a_post_counts_until_it_ends(server: &str) {
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
 
-/// The app mounted under `/api`, as each server is told.
+/// The app mounted under `/api`, as configured for each server.
 fn mounted(server: &str) -> Option<(Launch, PathBuf)> {
     let (launch, gate) = launch(server, "overload:app", &["--workers", "1", "--backpressure", "1"])?;
     let file = match server {
@@ -60,7 +65,7 @@ fn mounted(server: &str) -> Option<(Launch, PathBuf)> {
     Some((launch, gate))
 }
 
-/// A request that waits for its gate, in a thread of its own.
+/// A request that waits for its gate, in its own thread.
 fn occupy(running: &Running, path: &'static str) -> JoinHandle<Answer> {
     let port = running.port;
     let client = std::thread::spawn(move || get(port, path).unwrap());
@@ -73,7 +78,7 @@ fn the_health_path_is_never_refused_under_a_root_path(server: &str) {
     let Some((launch, gate)) = mounted(server) else { return };
     let mut running = launch.start();
     running.wait_log(" ready ");
-    // Uvicorn and Gunicorn are behind a proxy that takes the prefix away, or leaves it; Granian wants to see it.
+    // Uvicorn and Gunicorn are behind a proxy that removes the prefix, or keeps it; Granian expects it.
     let (waiting, paths): (_, &[&str]) = match server {
         "granian" => ("/api/wait", &["/api/health"]),
         "asgi" => ("/wait", &["/health", "/api/health"]),
@@ -89,7 +94,7 @@ fn the_health_path_is_never_refused_under_a_root_path(server: &str) {
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
 
-/// An app as frameworks make it: an object with attributes and methods that hooks use.
+/// An app as in frameworks: an object with attributes and methods that hooks use.
 const FRAMEWORK: &str = "
 from overload import app as serve
 

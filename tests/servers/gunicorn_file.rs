@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 
 const READY: &str = "ready generation=1";
 
-/// With this file where it is found. Address and port are not set, so that those of the file count.
+/// With this file where Gunicorn finds it. Address and port are not set, so that those in the file apply.
 fn launch(file: &str, arguments: &[&str]) -> Option<Launch> {
     let launch = Launch::app(&venv()?, "gunicorn", arguments).without("HOST").without("PORT");
     write(&launch, "gunicorn.conf.py", file);
@@ -44,7 +44,7 @@ fn an_address_in_the_file_is_served() {
     let mut running = ready(launch);
     assert_eq!(get(port, "/health").unwrap().status, 200);
     assert!(running.log().contains(&format!("address=127.0.0.1:{port}")), "{}", running.log());
-    assert!(std::net::TcpStream::connect(("127.0.0.1", 4444)).is_err(), "nobody asked for the default address");
+    assert!(std::net::TcpStream::connect(("127.0.0.1", 4444)).is_err(), "the default address was not requested");
     assert_eq!(running.stop(), 0);
 }
 
@@ -61,7 +61,7 @@ fn no_reload_changes_the_address() {
         assert_eq!(answer.code, Some(0), "{answer:?}\n{}", running.log());
         assert_eq!(get(port, "/health").unwrap().status, 200);
     };
-    // Granian reads no file of Gunicorn's.
+    // Granian does not read Gunicorn's file.
     reload("granian");
     std::fs::write(running.directory.path().join("gunicorn.conf.py"), file(other)).unwrap();
     reload("gunicorn");
@@ -211,7 +211,7 @@ fn the_gateway_preloaded_with_a_file_of_its_own_gets_the_renewals_that_it_lacks(
 }
 
 #[test]
-fn a_reload_is_told_from_a_start() {
+fn a_reload_is_distinguished_from_a_start() {
     let port = free_port();
     let file = format!(
         "bind = '127.0.0.1:{port}'\n\
@@ -261,17 +261,17 @@ fn the_app_and_its_directory_are_those_of_the_file() {
 }
 
 #[test]
-fn a_grace_that_is_computed_is_cut_with_a_word() {
+fn a_computed_grace_is_reduced_with_a_message() {
     let port = free_port();
     let file = format!("bind = '127.0.0.1:{port}'\ngraceful_timeout = 60 * 2\npreload_app = reload = bool(1)\n");
     let Some(launch) = launch(&file, &[]) else { return };
     let mut running = ready(launch);
     let log = running.log();
-    assert!(log.contains("graceful_timeout = 120 in the configuration file is more than"), "{log}");
+    assert!(log.contains("graceful_timeout = 120 in the configuration file exceeds the stop budget"), "{log}");
     assert_eq!(running.stop(), 0);
 }
 
-/// A metrics server in the main process, as many projects have it: no second generation can have its port.
+/// A metrics server in the main process, as in many projects: a second generation cannot have its port.
 fn hook_that_binds(port: u16) -> String {
     format!(
         "import socket\ndef when_ready(server):\n    global kept\n    kept = socket.socket()\n    \

@@ -1,4 +1,4 @@
-//! `mcp-launch health` where the server listens on something else than a TCP port.
+//! `mcp-launch health` if the server does not listen on a TCP port.
 
 use std::process::{Command, Output};
 
@@ -29,7 +29,7 @@ fn a_server_on_a_unix_socket_is_asked_there(server: &str) {
     assert_eq!(health(&running, &["--uds", place]).status.code(), Some(3));
 }
 
-/// The main process is stopped, so that nobody replaces the workers that were killed.
+/// The main process is stopped, so that the killed workers are not replaced.
 fn without_a_worker_that_can_answer_it_is_not_ready(server: &str) {
     let Some(venv) = venv() else { return };
     let mut running = Launch::app(&venv, server, &["--workers", "2"]).in_turn().start();
@@ -41,7 +41,7 @@ fn without_a_worker_that_can_answer_it_is_not_ready(server: &str) {
         kill(worker, Signal::SIGKILL).unwrap();
     }
     let is_ready = || health(&running, &["--ready"]).status.code() == Some(0);
-    assert!(is_ready(), "nobody has waited for 5 s yet");
+    assert!(is_ready(), "less than 5 s have passed");
     wait_until("it to be not ready", || !is_ready());
     kill(main, Signal::SIGCONT).unwrap();
     wait_until("it to be ready again", is_ready);

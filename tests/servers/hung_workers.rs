@@ -1,4 +1,4 @@
-//! A worker whose event loop is blocked is replaced, and no other worker is affected; one that only looks hung is
+//! A worker whose event loop is blocked is replaced, and no other worker is affected; one that only seems to hang is
 //! left alone.
 
 use std::net::TcpStream;
@@ -20,20 +20,20 @@ fn start(server: &str, workers: &str) -> Option<Running> {
     Some(running)
 }
 
-/// A worker, as it calls itself.
+/// A worker, as it identifies itself.
 fn a_worker(running: &Running) -> Pid {
     let body = get(running.port, "/pid").unwrap().body;
     Pid::from_raw(body.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap())
 }
 
-/// Asks for something that never comes.
+/// Makes a request that is never answered.
 fn hang(running: &Running, path: &str) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", running.port)).unwrap();
     request(&mut stream, path);
     stream
 }
 
-/// One worker is replaced, and only it; then the server answers as before.
+/// Only that worker is replaced; then the server answers as before.
 fn is_replaced(mut running: Running) {
     running.wait_log("worker hung generation=1");
     running.wait_log("cause=hung");
@@ -45,7 +45,7 @@ fn is_replaced(mut running: Running) {
     running.assert_nothing_left();
 }
 
-fn a_blocked_event_loop_is_replaced_and_says_where_it_was(server: &str) {
+fn a_worker_with_a_blocked_event_loop_is_replaced_and_logs_its_traceback(server: &str) {
     let Some(mut running) = start(server, "2") else { return };
     let _client = hang(&running, "/block?s=1000");
     running.wait_log("cause=hung");
@@ -92,7 +92,7 @@ fn a_pause_of_everything_is_no_hang(server: &str) {
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
 
-/// As under a log collector that has stopped reading. Killing the worker would not help the next one.
+/// As with a log collector that has stopped reading. Killing the worker would not help the next one.
 fn a_worker_that_waits_for_its_output_to_be_read_is_reported_and_left_alone(server: &str) {
     let Some(venv) = venv() else { return };
     let (reader, writer) = std::io::pipe().unwrap();
@@ -102,7 +102,7 @@ fn a_worker_that_waits_for_its_output_to_be_read_is_reported_and_left_alone(serv
     let workers = harness::children(running.children()[0]);
     let _client = hang(&running, "/shout?mb=1");
     wait_until("a worker to be stuck", || workers.iter().any(|pid| harness::waits_to_write(*pid)));
-    // Time enough for a verdict; our own log waits in the same pipe.
+    // Enough time for a verdict; our own log waits in the same pipe.
     std::thread::sleep(Duration::from_secs(6));
     assert!(workers.iter().all(|pid| is_alive(*pid)));
     running.read_log_from(reader);
@@ -115,7 +115,7 @@ fn a_worker_that_waits_for_its_output_to_be_read_is_reported_and_left_alone(serv
     assert_eq!(running.stop(), 0);
 }
 
-/// One that was replaced before is watched like the first.
+/// A replacement is watched like the first worker.
 fn an_only_worker_is_replaced_again_and_again(server: &str) {
     let Some(mut running) = start(server, "1") else { return };
     for time in 1..=2 {
@@ -153,7 +153,7 @@ crate::for_both_servers!(
     an_only_worker_is_replaced_again_and_again,
     a_successor_that_hangs_at_its_import_is_replaced,
     a_worker_that_waits_for_its_output_to_be_read_is_reported_and_left_alone,
-    a_blocked_event_loop_is_replaced_and_says_where_it_was,
+    a_worker_with_a_blocked_event_loop_is_replaced_and_logs_its_traceback,
     an_endless_loop_of_one_of_eight_workers_is_replaced,
     a_deadlock_is_replaced,
     a_stopped_worker_is_replaced,

@@ -1,5 +1,5 @@
 //! What clients keep open when their worker leaves: streams end between two events, web sockets with 1012, and what one
-//! worker does for another is finished. On both servers.
+//! worker does for another is completed. On both servers.
 
 use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::harness::http::{Connection, UPGRADE, get, open_stream, take_chunked};
+use crate::harness::http::{Connection, UPGRADE, get, open_stream, skip_head, take_chunked};
 use crate::harness::{Launch, Running, tests_directory, unread, venv, wait_until};
 use nix::sys::signal::Signal;
 
@@ -21,13 +21,13 @@ fn start(server: &str, app: &str, arguments: &[&str]) -> Option<Running> {
     Some(running)
 }
 
-/// What an event stream brings from here on, to its end.
+/// The rest of an event stream, to its end.
 fn events(stream: BufReader<TcpStream>) -> Result<String, String> {
     let mut stream = stream;
     take_chunked(&mut stream).map_err(|error| error.to_string())
 }
 
-/// Whether these are whole events, each of two lines that are the same.
+/// Whether these are whole events, each of two equal lines.
 fn are_whole(events: &str) -> bool {
     let is_whole = |event: &str| event.split_once('\n').is_some_and(|(a, b)| a == b && a.starts_with("data: "));
     events.is_empty() || events.strip_suffix("\n\n").is_some_and(|events| events.split("\n\n").all(is_whole))
@@ -45,8 +45,8 @@ fn close_code(server: &str, mut socket: BufReader<TcpStream>) -> Result<u16, Str
         return Err(format!("{frame:?} {payload:?} is no close"));
     }
     let code = u16::from_be_bytes([payload[0], payload[1]]);
-    // Both have said what there was to say. Granian closes the connection without waiting for this answer, which then
-    // may meet nobody; Gunicorn's workers read it.
+    // Both sides have finished. Granian closes the connection without waiting for this answer, which then may not
+    // arrive; Gunicorn's workers read it.
     let answer = [0x88, 0x82, 0, 0, 0, 0, payload[0], payload[1]];
     let told = socket.get_mut().write_all(&answer).and_then(|()| socket.read(&mut [0]));
     match told {
@@ -57,15 +57,7 @@ fn close_code(server: &str, mut socket: BufReader<TcpStream>) -> Result<u16, Str
     }
 }
 
-fn skip_head(stream: &mut impl std::io::BufRead) -> std::io::Result<()> {
-    let mut line = String::new();
-    while stream.read_line(&mut line)? > 2 {
-        line.clear();
-    }
-    Ok(())
-}
-
-/// A client in a thread of its own, which has connected; when it was sent away, or what went wrong.
+/// A client in its own thread, which has connected; returns when it was disconnected, or what went wrong.
 fn client(server: &'static str, port: u16, path: &'static str) -> JoinHandle<Result<Instant, String>> {
     let (connected, is_connected) = mpsc::channel();
     let run = move || {
@@ -83,7 +75,7 @@ fn client(server: &'static str, port: u16, path: &'static str) -> JoinHandle<Res
         if !are_whole(&text) {
             return Err(format!("cut in two: {text:?}"));
         }
-        // It comes back, to the successor.
+        // It reconnects, to the successor.
         drop(open_stream(port, path, ""));
         Ok(ended)
     };
@@ -164,12 +156,12 @@ fn a_stream_that_answers_a_post_is_finished(server: &str) {
     assert_eq!(running.wait(), 0, "{}", running.log());
 }
 
-/// One worker does for the other what that one was asked for, without a connection of its own.
+/// One worker does for the other what that one was asked for, without its own connection.
 fn what_workers_do_for_each_other_is_finished(server: &str) {
     for stops in [false, true] {
         let Some(mut running) = start(server, "forward:app", &["--workers", "2", "--no-preload-app"]) else { return };
         let port = running.port;
-        // Through the worker that is not the owner, or that would have a connection.
+        // Through the worker that is not the owner, because otherwise the owner would have a connection.
         let forward = move || {
             let mut connection = Connection::open(port).ok()?;
             let owner = connection.get("/owner", "").ok()?.body.contains("true");
@@ -208,3 +200,37 @@ crate::for_both_servers!(
     a_stream_that_answers_a_post_is_finished,
     what_workers_do_for_each_other_is_finished,
 );
+
+/// The worker that Gunicorn ends has closed its streams before.
+fn one_worker_fewer_closes_its_streams_between_events(server: &'static str) {
+    let class = if server == "asgi" { "asgi" } else { "auto" };
+    let Some(mut running) = start("gunicorn", "streams:app", &["--workers", "2", "--worker-class", class]) else {
+        return;
+    };
+    let paths = ["/idle", "/halves", "/ws", "/halves"];
+    let clients: Vec<_> = (0..16).map(|number| client("gunicorn", running.port, paths[number % 4])).collect();
+    let main = running.children()[0];
+    let oldest = crate::harness::children(main).into_iter().min().unwrap();
+    let begun = Instant::now();
+    running.signal(Signal::SIGTTOU);
+    wait_until("the oldest worker to end", || !crate::harness::is_alive(oldest));
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(8), "it waited for its streams: {took:?}\n{}", running.log());
+    let ended = clients.iter().filter(|client| client.is_finished()).count();
+    assert!((4..=12).contains(&ended), "{ended} of 16 clients were disconnected, those of one worker of two");
+    running.signal(Signal::SIGHUP);
+    running.wait_log(" gone generation=1");
+    let results: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    assert_eq!(running.stop(), 0, "{}", running.log());
+}
+
+#[test]
+fn one_worker_fewer_closes_its_streams_between_events_under_uvicorns_class() {
+    one_worker_fewer_closes_its_streams_between_events("gunicorn");
+}
+
+#[test]
+fn one_worker_fewer_closes_its_streams_between_events_under_asgi() {
+    one_worker_fewer_closes_its_streams_between_events("asgi");
+}

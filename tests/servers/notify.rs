@@ -1,4 +1,4 @@
-//! What a service manager is told over `NOTIFY_SOCKET`.
+//! What is reported to a service manager over `NOTIFY_SOCKET`.
 
 use std::os::unix::net::UnixDatagram;
 
@@ -12,7 +12,7 @@ struct Manager {
 }
 
 impl Manager {
-    /// Listens for what the launcher that is about to be started has to say.
+    /// Listens for the messages of the launcher that is about to be started.
     fn of(launch: Launch) -> (Self, Launch) {
         let path = launch.directory.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
@@ -57,7 +57,7 @@ fn start(fates: &str, env: &[(&str, &str)]) -> (Manager, Running) {
 }
 
 #[test]
-fn it_is_told_when_the_server_is_ready_reloads_and_stops() {
+fn it_reports_when_the_server_is_ready_reloads_and_stops() {
     let (mut manager, mut running) = start("serve", &[]);
     let ready = manager.wait("READY=1");
     assert!(ready.contains("STATUS=serving: generation 1, gunicorn"), "{ready}");
@@ -90,7 +90,7 @@ fn a_server_that_does_not_start_is_never_ready() {
     assert_eq!(manager.heard("READY=1"), 0);
 }
 
-/// The time in seconds that the manager was asked to wait, in the first message with this text.
+/// The time in seconds for which the manager was asked to wait, in the first message with this text.
 #[track_caller]
 fn patience(manager: &mut Manager, text: &str) -> u64 {
     let message = wait_for(text, || {
@@ -98,7 +98,7 @@ fn patience(manager: &mut Manager, text: &str) -> u64 {
         manager.heard.iter().find(|message| message.contains(text)).cloned()
     });
     let asked = message.lines().find_map(|line| line.strip_prefix("EXTEND_TIMEOUT_USEC="));
-    asked.unwrap_or_else(|| panic!("no time is asked for: {message}")).parse::<u64>().unwrap() / 1_000_000
+    asked.unwrap_or_else(|| panic!("no time is requested: {message}")).parse::<u64>().unwrap() / 1_000_000
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn the_manager_is_asked_for_the_time_that_the_settings_allow() {
 }
 
 #[test]
-fn a_stop_before_the_first_start_is_told() {
+fn a_stop_before_the_first_start_is_reported() {
     let env = [("MCP_LAUNCH_PRE_START", "sleep 60"), ("MCP_LAUNCH_STOP_TIMEOUT", "3m")];
     let (mut manager, mut running) = start("serve", &env);
     running.wait_log("pre-start");

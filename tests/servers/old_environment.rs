@@ -3,7 +3,7 @@
 use crate::harness::http::get;
 use crate::harness::{Launch, venv};
 
-/// What upstream's compose file sets and its entrypoint prepared.
+/// The variables of upstream's compose file that its entrypoint prepared.
 const COMPOSE: &[(&str, &str)] = &[
     ("RUST_MCP_MODE", "off"),
     ("RUST_MCP_LOG", "warn"),

@@ -1,4 +1,4 @@
-//! What runs before the first start: once, to its end, with nothing left of it.
+//! Commands before the first start: once, to their end, with nothing left of them.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,7 +11,7 @@ use crate::harness::{self, Finished, Launch, Running, is_alive, wait_for, wait_u
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-/// The fake server with a command before its start. `$OUT` is a directory for the command's notes.
+/// The fake server with a command before its start. `$OUT` is a directory for the command's files.
 fn with_command(command: &str, arguments: &[&str]) -> Launch {
     let launch = Launch::fake("gunicorn", "serve", arguments).env("MCP_LAUNCH_PRE_START", command);
     let out = launch.directory.path().to_owned();
@@ -172,8 +172,7 @@ fn a_reload_that_is_asked_for_meanwhile_comes_after_the_start() {
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
 
-/// Another shell in the same container asks: the exit status, and the line on standard output or error.
-/// What somebody is told, on standard output or else on standard error.
+/// Another shell in the same container: the exit status, and the line on standard output, or else on standard error.
 fn ask(running: &Running, arguments: &[&str]) -> (Option<i32>, String) {
     let Answer { code, out, problem } = harness::ask::ask(running, arguments);
     (code, if out.is_empty() { problem } else { out })
@@ -208,7 +207,7 @@ fn who_asks_between_two_tries_is_answered_too() {
     running.wait_log("pre-start failed");
     assert_eq!(ask(&running, &["health"]).0, Some(1));
     assert_eq!(running.stop(), 0, "{}", running.log());
-    assert_eq!(ask(&running, &["health"]).0, Some(3), "the socket goes with the launcher");
+    assert_eq!(ask(&running, &["health"]).0, Some(3), "the socket is removed with the launcher");
 }
 
 #[test]
@@ -237,7 +236,7 @@ fn a_command_that_is_not_there_is_found_out_before_anything_starts() {
     }
 }
 
-/// The fake server with a pip that notes its arguments and fails the first times.
+/// The fake server with a pip that records its arguments and fails the first times.
 fn with_pip(failures: usize) -> Launch {
     let launch = Launch::fake("gunicorn", "serve", &[]);
     let root = launch.directory.path().join("root");

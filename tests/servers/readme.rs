@@ -1,11 +1,11 @@
-//! Every command in the documents works as written, and their links lead somewhere.
+//! Every command in the documents works as written, and their links have targets.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::harness::{self, Launch, Running, venv};
 
-/// In the order in which their commands are run: a launcher that one of them starts answers the commands that follow.
+/// In the order in which their commands are run: a launcher that one of them starts answers the following commands.
 const DOCUMENTS: [&str; 6] = [
     "README.md",
     "config/README.md",
@@ -90,7 +90,8 @@ fn the_scripts_are_there_and_know_their_flags() {
 }
 
 fn asks_the_running_launcher(arguments: &[String]) -> bool {
-    ["status", "reload", "health"].contains(&arguments[0].as_str()) || arguments.iter().any(|it| it == "--running")
+    ["status", "stacks", "top", "reload", "health"].contains(&arguments[0].as_str())
+        || arguments.iter().any(|it| it == "--running")
 }
 
 #[test]

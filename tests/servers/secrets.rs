@@ -1,11 +1,11 @@
-//! No secret is shown by any command, in the log or in the termination log, whatever form it comes in.
+//! No secret is shown by any command, in the log or in the termination log, in any form.
 
 use std::process::Command;
 
 use crate::harness::ask::{Answer, command};
 use crate::harness::{Launch, PROGRAM};
 
-/// What every secret here contains, and nothing else.
+/// The text that every secret here contains, and nothing else.
 const MARK: &str = "Hunter2";
 
 /// A launcher with secrets in its environment, its commands and its arguments.
@@ -32,7 +32,7 @@ fn assert_hidden(what: &str, text: &str) {
     assert!(line.is_none(), "{what}: {line:?}");
 }
 
-/// Asks in the environment of a launcher, with other words in front of its arguments.
+/// Runs a command in the environment of a launcher, before its arguments.
 fn ask(launch: &Launch, words: &[&str], env: &[(&str, &str)]) -> Answer {
     let mut command = Command::new(PROGRAM);
     command.args(words).args(launch.command.get_args()).env_clear().current_dir(launch.directory.path());
@@ -66,6 +66,36 @@ fn what_runs_is_shown_without_secrets() {
     }
     assert_eq!(running.stop(), 0);
     assert!(running.log().contains("--password ********"), "{}", running.log());
+    assert_hidden("the log", &running.log());
+}
+
+/// They reach the server, except our own.
+#[test]
+fn what_an_env_file_contains_is_shown_without_secrets() {
+    let launch = Launch::fake("gunicorn", "serve", &[]);
+    let file = launch.directory.path().join("app.env");
+    let content = "API_TOKEN=Hunter2\nDATABASE_URL=postgres://app:Hunter2@db/x\nKEY_FILE_PASSWORD=Hunter2\n";
+    std::fs::write(&file, content).unwrap();
+    let launch = launch.env("MCP_LAUNCH_ENV_FILE", &file);
+    for words in [&["explain"][..], &["explain", "--json"], &["check"]] {
+        let answer = ask(&launch, words, &[]);
+        assert_hidden(&format!("{words:?}"), &(answer.out + &answer.problem));
+    }
+    let mut running = launch.start();
+    running.wait_log(" ready ");
+    for words in [&["explain", "--running"][..], &["explain", "--running", "--json"], &["status", "--json"]] {
+        let answer = Answer::from(command(&running, words).output().unwrap());
+        assert_eq!(answer.code, Some(0), "{answer:?}");
+        assert_hidden(&format!("{words:?}"), &answer.out);
+    }
+    let server = std::fs::read(format!("/proc/{}/environ", running.children()[0])).unwrap();
+    let server = String::from_utf8_lossy(&server);
+    assert!(server.contains("API_TOKEN=Hunter2") && !server.contains("KEY_FILE_PASSWORD"), "{server}");
+    std::fs::write(&file, format!("{content}export API_TOKEN=Hunter2\nHOST=Hunter2\n")).unwrap();
+    let refused = Answer::from(command(&running, &["reload"]).output().unwrap());
+    assert!(refused.code == Some(1) && refused.problem.contains("app.env line 4 "), "{refused:?}");
+    assert_hidden("the answer", &refused.problem);
+    assert_eq!(running.stop(), 0);
     assert_hidden("the log", &running.log());
 }
 

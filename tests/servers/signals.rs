@@ -1,4 +1,4 @@
-//! No signal is lost: a few of each kind of what `scripts/stress-signals` sends by the thousand.
+//! No signal is lost: a few of each kind of which `scripts/stress-signals` sends thousands.
 
 use crate::harness;
 use std::path::Path;

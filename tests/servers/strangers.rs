@@ -1,4 +1,4 @@
-//! Processes and sockets that are none of the launcher's workers are not taken for them.
+//! Processes and sockets that do not belong to the launcher's workers are not taken for theirs.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -19,12 +19,12 @@ fn number(body: &str, key: &str) -> Pid {
     Pid::from_raw(digits.parse().unwrap())
 }
 
-/// Every one of so many fresh requests is answered.
+/// Every one of this many fresh requests is answered.
 fn answers(running: &Running, count: usize) -> bool {
     (0..count).all(|_| get(running.port, "/").is_ok_and(|answer| answer.status == 200))
 }
 
-/// What the children of a worker have inherited from it does not keep its place among those who get clients.
+/// What the children of a worker have inherited from it does not keep its place in the distribution of clients.
 fn pool_children_of_a_killed_worker_get_no_clients(server: &str) {
     let Some(venv) = venv() else { return };
     let mut running = Launch::app(&venv, server, &["--workers", "2"]).in_turn().start();
@@ -35,13 +35,13 @@ fn pool_children_of_a_killed_worker_get_no_clients(server: &str) {
     running.wait_log("worker exit generation=1");
     wait_until("the successor", || all_are_ready(&running));
     assert!(answers(&running, 40), "{}", running.log());
-    // It does not hear the end of its worker, and takes no TERM.
+    // It misses the end of its worker, and ignores TERM.
     running.stop();
     assert!(!is_alive(child));
     running.assert_nothing_left();
 }
 
-/// A client that connects, takes its time, and then asks, again and again. What it was not answered.
+/// A client that connects, waits, and then sends its request, repeatedly. Returns the failures.
 fn ask_slowly(port: u16, done: &AtomicBool) -> Vec<String> {
     let mut lost = Vec::new();
     while !done.load(Ordering::Relaxed) {
@@ -58,7 +58,7 @@ fn ask_slowly(port: u16, done: &AtomicBool) -> Vec<String> {
     lost
 }
 
-/// A listener that lets others of its user have the same address, too.
+/// A listener that allows others of its user to have the same address, too.
 fn shared_listener(host: &str, port: u16) -> OwnedFd {
     let kind = (AddressFamily::Inet, SockType::Stream);
     let listener = socket::socket(kind.0, kind.1, SockFlag::SOCK_CLOEXEC, None).unwrap();
@@ -69,7 +69,7 @@ fn shared_listener(host: &str, port: u16) -> OwnedFd {
     listener
 }
 
-/// The same port number at another address is somebody else's.
+/// The same port number at another address belongs to another program.
 fn a_listener_at_another_address_is_not_counted(server: &str) {
     let Some(venv) = venv() else { return };
     let mut running = Launch::app(&venv, server, &["--workers", "2"]).in_turn().start();

@@ -8,19 +8,17 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::http::get;
-use crate::harness::{Launch, PROGRAM, children, descendants, is_alive, venv, wait_for, wait_until};
+use crate::harness::{Launch, PROGRAM, children, descendants, is_alive, tests_directory, venv, wait_for, wait_until};
 
-/// An app that asks who sits at the terminal, and sets its modes, as a debugger does.
+/// An app that asks for input at the terminal, and sets its modes, as a debugger does.
 const APP: &str = "\
 import termios
 
+from lifespan import serve_lifespan
+
 async def app(scope, receive, send):
     if scope['type'] == 'lifespan':
-        while True:
-            message = await receive()
-            await send({'type': message['type'] + '.complete'})
-            if message['type'] == 'lifespan.shutdown':
-                return
+        return await serve_lifespan(receive, send)
     said = b'nothing'
     if scope['path'] == '/ask':
         with open('/dev/tty') as terminal:
@@ -31,7 +29,7 @@ async def app(scope, receive, send):
     await send({'type': 'http.response.body', 'body': said})
 ";
 
-/// A launcher in a terminal of its own, and what is shown there.
+/// A launcher in its own terminal, and its output there.
 struct Terminal {
     child: Child,
     keys: ChildStdin,
@@ -41,7 +39,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// It is given a minute and a half.
+    /// It has a minute and a half.
     fn start(server: &str) -> Option<Self> {
         let launch = Launch::app(&venv()?, server, &[]);
         fs::write(launch.directory.path().join("asks.py"), APP).unwrap();
@@ -49,13 +47,14 @@ impl Terminal {
         let mut command = Command::new("timeout");
         command.args(["-k", "1", "90", "script", "-qefc", &inner, "/dev/null"]).env_clear();
         command.envs(launch.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command.env("NO_COLOR", "1").env("PYTHONPATH", launch.directory.path()).current_dir(launch.directory.path());
+        let path = format!("{}:{}", launch.directory.path().display(), tests_directory("apps").display());
+        command.env("NO_COLOR", "1").env("PYTHONPATH", path).current_dir(launch.directory.path());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (keys, screen) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         Some(Self { child, keys, screen, seen: String::new(), launch })
     }
 
-    /// Reads on until this is shown.
+    /// Reads until this is shown.
     #[track_caller]
     fn expect(&mut self, text: &str) {
         let from = self.seen.len();
@@ -105,7 +104,7 @@ fn an_app_may_ask_at_the_terminal_and_ctrl_c_ends_it_all(server: &str) {
 
 crate::for_both_servers!(an_app_may_ask_at_the_terminal_and_ctrl_c_ends_it_all);
 
-/// They are known although no process group tells whose they were.
+/// They are known although no process group shows to which generation they belong.
 #[test]
 fn in_a_terminal_workers_that_lost_their_main_process_serve_until_there_is_another() {
     let Some(mut terminal) = Terminal::start("gunicorn") else { return };

@@ -1,4 +1,4 @@
-//! Several launchers on one machine, and sockets and locks that belong to somebody else.
+//! Several launchers on one machine, and sockets and locks that belong to other users.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -10,9 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::ask::Answer;
-use crate::harness::{Launch, PROGRAM, Running, free_port, is_root};
+use crate::harness::{Launch, PROGRAM, Running, free_port, is_root, skipped};
 
-/// Nobody, on most systems.
+/// The user `nobody` on most systems.
 const STRANGER: u32 = 65534;
 
 fn launch(directory: &Path, host: &str, port: u16) -> Launch {
@@ -28,13 +28,13 @@ fn ready(directory: &Path, host: &str, port: u16) -> Running {
     running
 }
 
-/// A command from a shell that has nothing in its environment but the directory of the sockets.
+/// A command from a shell whose environment contains only the directory of the sockets.
 fn command(directory: &Path, arguments: &[&str]) -> Answer {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).env_clear().env("XDG_RUNTIME_DIR", directory).output().unwrap().into()
 }
 
-/// What `check` says of what [`launch`] would run.
+/// The output of `check` for what [`launch`] would run.
 fn check(directory: &Path, host: &str, port: u16) -> i32 {
     let launch = launch(directory, host, port);
     let mut command = Command::new(PROGRAM);
@@ -43,14 +43,14 @@ fn check(directory: &Path, host: &str, port: u16) -> i32 {
     command.output().unwrap().status.code().unwrap()
 }
 
-/// A directory that everybody can write to, as `/tmp` is.
+/// A world-writable directory, like `/tmp`.
 fn shared() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o1777)).unwrap();
     directory
 }
 
-/// A process of another user's; killed at the end.
+/// A process of another user; killed at the end.
 struct Stranger(Child);
 
 impl Stranger {
@@ -72,7 +72,7 @@ impl Drop for Stranger {
     }
 }
 
-/// Answers every request with whatever a launcher could say.
+/// Answers every request with every possible answer of a launcher.
 const EVIL: &str = r"
 import json, socket, sys
 listener = socket.socket(socket.AF_UNIX)
@@ -99,7 +99,7 @@ while True:
 #[test]
 fn a_strangers_socket_is_not_believed() {
     if !is_root() {
-        eprintln!("SKIPPED: only root can be two users");
+        skipped("only root can be two users");
         return;
     }
     let (directory, port) = (shared(), free_port());
@@ -114,7 +114,7 @@ fn a_strangers_socket_is_not_believed() {
             assert!(!answer.out.contains("evil") && answer.problem.contains("user 65534"), "{answer:?}");
         }
     }
-    // Ours is found nevertheless, wherever its socket is.
+    // Ours is found all the same, wherever its socket is.
     let mut own = ready(directory.path(), "127.0.0.1", port);
     let status = command(directory.path(), &["status", "--json", "--port", &port_text]).json();
     assert_eq!(status["launcher"]["pid"], own.pid().as_raw());
@@ -149,7 +149,7 @@ fn what_is_named_is_meant_and_nothing_else() {
     assert_eq!(other.stop(), 0);
 }
 
-/// That the commands talk to this launcher in a directory with this configuration file of Gunicorn's.
+/// The commands find this launcher in a directory with this Gunicorn configuration file.
 #[track_caller]
 fn assert_meant(meant: &Running, directory: &Path, env: &[(&str, &str)], file: &str) {
     let home = tempfile::tempdir().unwrap();
@@ -194,7 +194,7 @@ fn two_addresses_of_one_port_are_two_instances() {
     let (directory, port) = (shared(), free_port());
     let text = port.to_string();
     let mut first = ready(directory.path(), "127.0.0.1", port);
-    assert_eq!(check(directory.path(), "127.0.0.1", port), 0, "beside its own launcher");
+    assert_eq!(check(directory.path(), "127.0.0.1", port), 0, "next to its own launcher");
     assert_eq!(check(directory.path(), "127.0.0.2", port), 0);
     assert_eq!(check(directory.path(), "0.0.0.0", port), 75);
     assert_eq!(launch(directory.path(), "0.0.0.0", port).finish().code, 75);
@@ -232,7 +232,7 @@ fn two_addresses_of_one_port_are_two_instances() {
 #[test]
 fn ipv6_and_ipv4_loopback_are_two_instances() {
     if std::net::TcpListener::bind("[::1]:0").is_err() {
-        eprintln!("SKIPPED: there is no IPv6 here");
+        skipped("there is no IPv6 here");
         return;
     }
     let (directory, port) = (shared(), free_port());
@@ -241,7 +241,7 @@ fn ipv6_and_ipv4_loopback_are_two_instances() {
     assert_eq!((four.stop(), six.stop()), (0, 0));
 }
 
-/// Puts something at a path.
+/// Creates something at a path.
 type Obstacle = fn(&Path) -> Option<Stranger>;
 
 /// Holds a lock.
@@ -257,6 +257,8 @@ fn what_strangers_put_in_the_way_of_the_lock_does_not_keep_us_from_starting() {
     ];
     if is_root() {
         obstacles.push(("belongs to user 65534", |path| Some(Stranger::start(HOLD, path))));
+    } else {
+        skipped("only root can be two users");
     }
     for (why, obstacle) in obstacles {
         let (directory, port) = (shared(), free_port());
@@ -265,7 +267,7 @@ fn what_strangers_put_in_the_way_of_the_lock_does_not_keep_us_from_starting() {
         let mut running = ready(directory.path(), "127.0.0.1", port);
         assert!(running.log().contains(why), "{}", running.log());
         assert_eq!(running.stop(), 0);
-        assert!(fs::symlink_metadata(lock(directory.path(), port)).is_ok(), "what is somebody else's stays");
+        assert!(fs::symlink_metadata(lock(directory.path(), port)).is_ok(), "files of other users are not removed");
     }
 }
 

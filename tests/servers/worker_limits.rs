@@ -1,13 +1,15 @@
-//! Workers that have become too big or too old are replaced one at a time, on both servers, and no client notices.
+//! Workers that have become too large or too old are replaced one at a time, on both servers, without an effect on
+//! clients.
 
 use crate::harness::ask::{all_are_ready, ask};
-use crate::harness::http::{Load, get, open_stream, request};
-use crate::harness::{Launch, Running, is_alive, unread, venv, wait_until};
+use crate::harness::http::{Connection, Load, get, open_stream, request};
+use crate::harness::{Launch, Running, children, is_alive, unread, venv, wait_for, wait_until};
+use crate::overload::board;
 use nix::unistd::Pid;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// Workers are looked at four times in this time.
+/// Workers are checked four times in this time.
 const TIMEOUT: &str = "4s";
 
 fn start(server: &str, arguments: &[&str], env: &[(&str, &str)]) -> Option<Running> {
@@ -28,7 +30,7 @@ fn grow(running: &Running, mebibytes: u32) -> Pid {
     Pid::from_raw(body.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap())
 }
 
-/// A request that nobody waits for.
+/// A request whose response is not awaited.
 fn begin(port: u16, path: &str) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     request(&mut stream, path);
@@ -49,10 +51,28 @@ fn a_worker_with_streams_is_replaced_in_time(server: &str) {
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
 
+/// Makes the worker grow that was started last.
+fn grow_the_newest(running: &Running, mebibytes: u32) -> Pid {
+    let newest = *children(running.children()[0]).iter().max().unwrap();
+    wait_for("the newest worker", || {
+        let mut connection = Connection::open(running.port).unwrap();
+        let answer = connection.get("/pid", "").unwrap().body;
+        answer.contains(&format!(" {newest}}}")).then(|| {
+            connection.get(&format!("/grow?mib={mebibytes}"), "").unwrap();
+            newest
+        })
+    })
+}
+
 fn a_worker_that_grows_too_big_is_replaced_and_only_it(server: &str) {
     let Some(mut running) = start(server, &["--workers", "2", "--workers-max-rss", "300M"], &[]) else { return };
+    let first = running.descendants();
     let load = Load::start(running.port, "/", 4);
-    let big = grow(&running, 400);
+    let big = grow_the_newest(&running, 400);
+    if server == "gunicorn" {
+        // Its main process can be told which worker has a successor.
+        wait_until("its successor to be ready", || ready_workers(&running) == 3 && is_alive(big));
+    }
     running.wait_log("worker exit generation=1");
     running.wait_log("cause=rss");
     assert!(running.log().contains(&format!("replacing a worker generation=1 pid={big} cause=rss limit=\"300M\"")));
@@ -61,11 +81,19 @@ fn a_worker_that_grows_too_big_is_replaced_and_only_it(server: &str) {
     load.assert_nothing_lost();
     assert!(status(&running).contains("too large, replaced"), "{}", status(&running));
     assert_eq!(running.log().matches("worker exit").count(), 1, "{}", running.log());
+    assert_eq!(first.iter().filter(|pid| is_alive(**pid)).count(), first.len() - 1, "{}", running.log());
+    assert_eq!(ready_workers(&running), 2);
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
 
+fn ready_workers(running: &Running) -> usize {
+    let status = ask(running, &["status", "--json"]).json();
+    let workers = status["generations"][0]["workers"].as_array().unwrap();
+    workers.iter().filter(|worker| worker["load"]["state"] == "ready").count()
+}
+
 fn workers_that_are_too_old_are_replaced_one_after_the_other(server: &str) {
-    // Only age is to be seen here.
+    // Only age matters here.
     let env = [("GUNICORN_MAX_REQUESTS", "0")];
     let Some(mut running) = start(server, &["--workers", "2", "--workers-lifetime", "10"], &env) else { return };
     let first = running.descendants();
@@ -75,7 +103,7 @@ fn workers_that_are_too_old_are_replaced_one_after_the_other(server: &str) {
     let log = running.log();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("cause=age")).take(4).collect();
     let order: Vec<bool> = lines.iter().map(|line| line.contains("worker exit")).collect();
-    assert_eq!(order, [false, true, false, true], "the second goes when the first is gone: {lines:#?}");
+    assert_eq!(order, [false, true, false, true], "the second leaves when the first has ended: {lines:#?}");
     assert_eq!(first.iter().filter(|pid| is_alive(**pid)).count(), 1, "the main process stays: {log}");
     assert_eq!(log.matches("ready generation=").count(), 1, "{log}");
     wait_until("the successor", || all_are_ready(&running));
@@ -95,11 +123,17 @@ fn a_worker_that_has_had_its_requests_is_replaced_and_no_request_is_lost(server:
         log.lines().filter(|line| line.contains("cause=requests")).map(|line| line.contains("worker exit")).collect();
     assert_eq!(lines[..6], [false, true, false, true, false, true], "one at a time: {log}");
     assert!(!log.contains("SIGKILL"), "{log}");
-    wait_until("all of them", || all_are_ready(&running));
+    let done = |log: &str| log.matches("replacing a worker").count() == log.matches("cause=requests age=").count();
+    wait_until("the last of them", || done(&running.log()) && all_are_ready(&running));
+    if server == "gunicorn" {
+        let log = running.log();
+        let (started, replaced) = (log.matches("Booting worker").count(), log.matches("replacing a worker").count());
+        assert_eq!(started, 3 + replaced, "one for each that was replaced, and no other: {log}");
+    }
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
 
-/// Its boot takes longer than Granian would wait by itself.
+/// Its boot takes longer than Granian itself would wait.
 fn the_only_worker_is_replaced_by_one_that_serves_before_it_leaves(server: &str) {
     let env = [("IMPORT_SLEEP", "5"), ("GUNICORN_PRELOAD_APP", "false")];
     let Some(mut running) = start(server, &["--workers", "1", "--workers-max-rss", "300M"], &env) else { return };
@@ -113,12 +147,15 @@ fn the_only_worker_is_replaced_by_one_that_serves_before_it_leaves(server: &str)
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
 
-/// A request that takes too long would hold up either server.
-fn who_does_not_finish_in_time_is_killed(server: &str) {
+/// A request that takes too long would delay either server.
+fn a_worker_that_does_not_finish_in_time_is_killed(server: &str) {
     let arguments = ["--workers", "2", "--workers-max-rss", "300M", "--stop-timeout", "5s"];
     let Some(mut running) = start(server, &arguments, &[]) else { return };
-    let requests: Vec<_> = (0..16).map(|_| begin(running.port, "/slow?s=60")).collect();
-    wait_until("the requests to be read", || unread(running.port) == 0);
+    let mut requests = Vec::new();
+    wait_until("both workers to have requests", || {
+        requests.push(begin(running.port, "/slow?s=60"));
+        unread(running.port) == 0 && board(&running).iter().filter(|slot| slot.in_flight > 0).count() == 2
+    });
     let big = grow(&running, 400);
     running.wait_log("has not finished in time: SIGKILL");
     wait_until("it to be gone", || !is_alive(big));
@@ -133,7 +170,7 @@ crate::for_both_servers!(
     a_worker_that_has_had_its_requests_is_replaced_and_no_request_is_lost,
     the_only_worker_is_replaced_by_one_that_serves_before_it_leaves,
     a_worker_with_streams_is_replaced_in_time,
-    who_does_not_finish_in_time_is_killed,
+    a_worker_that_does_not_finish_in_time_is_killed,
 );
 
 /// The limits work without the guard, and with an app that the guard cannot wrap.

@@ -34,17 +34,17 @@ pub struct Generator {
 /// One load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Load<'a> {
-    /// Where to.
+    /// The address.
     pub address: SocketAddr,
-    /// What is asked for.
+    /// The request.
     pub request: &'a LoadRequest,
-    /// On this many connections at a time, each of which waits for its response before the next request.
+    /// This many connections at a time, each of which waits for its response before the next request.
     pub connections: u32,
-    /// For so long.
+    /// How long.
     pub duration: Duration,
     /// A client gives up after waiting this long.
     pub patience: Duration,
-    /// Whether 503 responses must be told apart from other failures.
+    /// Whether 503 responses must be distinguished from other failures.
     pub tell_rejected: bool,
 }
 
@@ -53,9 +53,9 @@ pub struct Load<'a> {
 pub struct Outcome {
     /// How long it lasted.
     pub seconds: f64,
-    /// Answers below 400.
+    /// Responses with a status below 400.
     pub answered: u64,
-    /// 503 responses; none if they were not told apart from other failures.
+    /// 503 responses; none if they were not distinguished from other failures.
     pub rejected: Option<u64>,
     /// Clients that gave up, or whose response came too late.
     pub timed_out: u64,
@@ -63,7 +63,7 @@ pub struct Outcome {
     pub failed: u64,
     /// The median latency in milliseconds; none without responses.
     pub p50_ms: Option<f64>,
-    /// 99 of 100 answers did.
+    /// The latency that 99 of 100 responses did not exceed.
     pub p99_ms: Option<f64>,
 }
 
@@ -111,7 +111,7 @@ impl Generator {
         }
     }
 
-    /// What it said.
+    /// Reads its output.
     ///
     /// # Errors
     /// If the output is not understood.
@@ -126,7 +126,7 @@ impl Generator {
         })
     }
 
-    /// What it is asked for its version with.
+    /// The argument that makes it print its version.
     #[must_use]
     pub const fn version_flag(&self) -> &'static str {
         match self.kind {

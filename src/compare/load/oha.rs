@@ -77,7 +77,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn it_is_told_everything() {
+    fn the_service_manager_is_informed_of_everything() {
         let request = LoadRequest {
             method: "POST".into(),
             path: "/a?b=c".into(),
@@ -106,7 +106,7 @@ mod tests {
         "errorDistribution": {"aborted due to deadline": 8, "timeout": 3, "Connection refused (os error 111)": 4}}"#;
 
     #[test]
-    fn answers_and_failures_are_told_apart() {
+    fn responses_and_failures_are_distinguished() {
         let outcome = read(SAMPLE).unwrap();
         assert_eq!((outcome.answered, outcome.rejected), (14_014, Some(7)));
         assert_eq!((outcome.timed_out, outcome.failed), (3, 6));

@@ -1,5 +1,5 @@
-//! wrk, <https://github.com/wg/wrk>: 4.0 and later. What it prints for people leaves out much of what it knows, so a
-//! script prints it once more.
+//! wrk, <https://github.com/wg/wrk>: 4.0 and later. Its normal output leaves out much of what it knows, so a script
+//! prints the figures.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -18,14 +18,14 @@ pub(super) fn command(load: &Load<'_>) -> Command {
     let seconds = |span| format!("{}s", whole_seconds(span).as_secs());
     let mut argv = vec![name(Kind::Wrk)];
     let mut add = |words: &[&str]| argv.extend(words.iter().map(Into::into));
-    // One thread drives as many connections as we ask for, and leaves the other processors to the server.
+    // One thread can drive all our connections, and leaves the other processors to the server.
     add(&["-t", "1", "-c", &load.connections.to_string()]);
     add(&["-d", &seconds(load.duration), "--timeout", &seconds(load.patience), "-s", SCRIPT]);
     argv.push(url(load));
     Command { argv, script: Some(script(load.request, load.tell_rejected)) }
 }
 
-/// What begins the line that the script prints.
+/// The start of the line that the script prints.
 const MARK: &str = "mcp-launch ";
 
 /// The script is read by each thread, which has an environment of its own; `done` runs in another one.
@@ -38,7 +38,7 @@ fn script(request: &LoadRequest, tell_rejected: bool) -> String {
         let _ = writeln!(text, "wrk.headers[{}] = {}", quoted(&header.name), quoted(&header.value));
     }
     if tell_rejected {
-        // Only a script with this function has every answer taken apart for it, which costs.
+        // With this function in the script, wrk parses every response for it, which costs CPU time.
         text += "rejected = 0\n\
                  function response(status) if status == 503 then rejected = rejected + 1 end end\n\
                  local threads = {}\n\
@@ -77,7 +77,7 @@ fn quoted(text: &str) -> String {
 #[derive(Deserialize)]
 struct ResultLine {
     us: f64,
-    /// Of any status, late ones included.
+    /// Of any status, including late ones.
     answers: u64,
     /// Of those, the ones of 400 and more.
     status: u64,
@@ -90,7 +90,7 @@ struct ResultLine {
 
 pub(super) fn read(output: &str) -> Option<Outcome> {
     let line: ResultLine = serde_json::from_str(output.lines().find_map(|line| line.strip_prefix(MARK))?).ok()?;
-    // Without failures there is nothing to be told apart.
+    // Without failures there is nothing to distinguish.
     let rejected = if line.status == 0 { Some(0) } else { line.rejected };
     let some = |micros: f64| (line.answers > 0).then_some(micros / 1e3);
     Some(Outcome {
@@ -110,7 +110,7 @@ mod tests {
     use crate::compare::options::header;
 
     #[test]
-    fn it_is_told_everything() {
+    fn the_service_manager_is_informed_of_everything() {
         let request = LoadRequest {
             method: "PUT".into(),
             path: "/a".into(),
@@ -145,7 +145,7 @@ mod tests {
         \"p99_us\":8780,\"rejected\":7}\n";
 
     #[test]
-    fn answers_and_failures_are_told_apart() {
+    fn responses_and_failures_are_distinguished() {
         let wanted = Outcome {
             seconds: 1.010_293,
             answered: 10_563,
@@ -156,8 +156,8 @@ mod tests {
             p99_ms: Some(8.78),
         };
         assert_eq!(read(SAMPLE), Some(wanted));
-        let untold = read(&SAMPLE.replace("\"rejected\":7", "\"rejected\":null")).unwrap();
-        assert_eq!((untold.rejected, untold.failed), (None, 12));
+        let unknown = read(&SAMPLE.replace("\"rejected\":7", "\"rejected\":null")).unwrap();
+        assert_eq!((unknown.rejected, unknown.failed), (None, 12));
         let clean = SAMPLE.replace("\"rejected\":7", "\"rejected\":null").replace("\"status\":10", "\"status\":0");
         assert_eq!(read(&clean).unwrap().rejected, Some(0));
     }

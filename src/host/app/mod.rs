@@ -1,11 +1,11 @@
 //! The application's module: its file, and the names that it defines. Nothing is imported.
 
-mod told;
+mod module_text;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-pub(super) use told::interfaces;
+pub(super) use module_text::interfaces;
 
 use super::python_source;
 use super::search::SearchPath;
@@ -16,7 +16,7 @@ const ATTRIBUTES: [&str; 2] = ["app", "application"];
 
 /// Looks for APP on the import path, as far as that is known: the working directory, `PYTHONPATH`, the interpreter's
 /// directories and the directories that `.pth` files add. Import hooks, which some editable installs use, are not
-/// followed: no file is no proof that there is no module.
+/// followed: a file that is not found may still be a module.
 pub(super) fn app(app: &str, import: &ImportPath, path: &SearchPath) -> AppFacts {
     let (module, named) = app.split_once(':').map_or((app, false), |(module, _)| (module, true));
     let parts: Vec<_> = module.split('.').collect();
@@ -34,8 +34,10 @@ pub(super) fn app(app: &str, import: &ImportPath, path: &SearchPath) -> AppFacts
         (None, Program::Found(program)) => Some(program),
         _ => None,
     };
-    let defined =
-        file.as_deref().filter(|file| file.extension().is_some_and(|extension| extension == "py")).map(told::names);
+    let defined = file
+        .as_deref()
+        .filter(|file| file.extension().is_some_and(|extension| extension == "py"))
+        .map(module_text::names);
     let attributes = defined.map(|names| {
         let defined = |attribute: &&str| names.iter().any(|name| name == attribute);
         ATTRIBUTES.into_iter().filter(defined).map(str::to_owned).collect()
@@ -51,7 +53,7 @@ pub(super) struct ImportPath {
 }
 
 impl ImportPath {
-    /// `first` comes before all else.
+    /// `first` comes before everything else.
     pub fn new(first: Vec<PathBuf>, query: &Query, python: &Python, path_files: &[PathBuf]) -> Self {
         let interpreter = python.interpreter.as_ref();
         let sites = interpreter.map(|interpreter| interpreter.site_packages.clone()).unwrap_or_default();

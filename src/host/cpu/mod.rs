@@ -35,13 +35,18 @@ fn affinity(root: &Root, notes: &mut Vec<String>) -> u32 {
 /// The list in the status file may include CPUs that are not present; virtual machines announce them in advance.
 fn affinity_from_files(root: &Root) -> Option<u32> {
     let status = root.read("/proc/self/status").ok()?;
+    processors(&status, &root.read("/sys/devices/system/cpu/online").unwrap_or_default())
+}
+
+/// How many processors are allowed and, as far as that is known, online.
+pub(super) fn processors(status: &str, online: &str) -> Option<u32> {
     let allowed = ranges(status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?)?;
-    let online = root.read("/sys/devices/system/cpu/online").ok().and_then(|text| ranges(&text));
-    let online = online.unwrap_or_else(|| vec![(0, u32::MAX)]);
+    let online = ranges(online).unwrap_or_else(|| vec![(0, u32::MAX)]);
     let overlap = |&(first, last): &(u32, u32), &(low, high): &(u32, u32)| {
         (last.min(high).saturating_add(1)).saturating_sub(first.max(low))
     };
-    Some(allowed.iter().flat_map(|range| online.iter().map(move |other| overlap(range, other))).sum())
+    let both = allowed.iter().flat_map(|range| online.iter().map(move |other| overlap(range, other)));
+    Some(both.fold(0, u32::saturating_add))
 }
 
 /// Reads a list such as `0-3,8`.
@@ -90,7 +95,7 @@ fn v1_cores(root: &Root, source: &Path, quota: &str, notes: &mut Vec<String>) ->
 }
 
 /// Version 2: `QUOTA PERIOD` in microseconds, or `max PERIOD`. The period has a default.
-fn v2_cores(text: &str) -> Result<Option<f64>, ()> {
+pub(super) fn v2_cores(text: &str) -> Result<Option<f64>, ()> {
     let (quota, period) = text.split_once(' ').unwrap_or((text, "100000"));
     if quota == "max" { Ok(None) } else { cores(quota, period).map(Some) }
 }

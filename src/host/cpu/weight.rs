@@ -17,15 +17,15 @@ const DEFAULT_WEIGHT: u32 = 100;
 const NO_REQUEST_SHARES: u32 = 2;
 const NO_REQUEST_WEIGHT: u32 = 1;
 
-/// The largest shares and the largest weight.
+/// The highest shares and the highest weight.
 const MAX_SHARES: u32 = 262_144;
 const MAX_WEIGHT: u32 = 10_000;
 
 /// Steps, in thousandths of a core, in which requests are made; rounder ones first.
 const ROUND: [u32; 9] = [1000, 500, 250, 100, 50, 25, 10, 5, 1];
 
-/// The request that the own group's weight stands for. A group that systemd manages (`.slice`, `.service`) has its
-/// weight from an administrator, who weighs services against each other and does not request cores.
+/// The request behind the own group's weight. A group that systemd manages (`.slice`, `.service`) has its weight from
+/// an administrator, who weighs services against each other and does not request cores.
 pub(super) fn weight(root: &Root, cgroup: &Cgroup, notes: &mut Vec<String>) -> Option<CpuWeight> {
     let file = match cgroup.interface {
         Interface::V1 => "cpu.shares",

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use super::super::{Interpreter, Query, Version};
 
 /// The packages that a plan may depend on, under their normalized names.
-const PACKAGES: [&str; 10] = [
+const PACKAGES: [&str; 12] = [
+    "eventlet",
+    "gevent",
     "granian",
     "gunicorn",
     "h2",
@@ -21,11 +23,11 @@ const PACKAGES: [&str; 10] = [
     "watchfiles",
 ];
 
-/// What the directories of packages hold.
+/// What the package directories contain.
 #[derive(Debug, Default)]
 pub(super) struct Packages {
     pub(super) versions: BTreeMap<String, Version>,
-    /// Files whose lines extend the import path, which is how editable installs work.
+    /// Files whose lines extend the import path, as editable installs do.
     pub(super) path_files: Vec<PathBuf>,
 }
 

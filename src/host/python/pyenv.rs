@@ -1,5 +1,5 @@
-//! What the shims of pyenv stand for. A shim is a shell script that asks pyenv at each start, which takes longer
-//! than all that we do.
+//! Resolves the shims of pyenv. A shim is a shell script that asks pyenv at each start, which takes longer than all of
+//! our own work.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use super::super::Program;
 use super::super::search::{SearchPath, program_at};
 
-/// What a program is, by its first line.
+/// What a program is, according to its first line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Script {
     /// A Python script, with its interpreter.
     Python(PathBuf),
-    /// A machine program, or a script for something else.
+    /// A binary, or a script for something else.
     Other,
     /// It cannot be executed, and why.
     Broken(String),
@@ -24,7 +24,7 @@ const HEAD: u64 = 8192;
 /// Reads the first lines of a program.
 pub(super) fn script(path: &Path, search: &SearchPath) -> Script {
     let mut head = Vec::new();
-    // A program may be executable and not readable; then it keeps its secret.
+    // A program may be executable but not readable; then its interpreter is not known.
     if File::open(path).and_then(|file| file.take(HEAD).read_to_end(&mut head)).is_err() {
         return Script::Other;
     }
@@ -68,9 +68,9 @@ fn name(path: &Path) -> &str {
     path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
-/// The interpreter in the second line that pip, uv and conda write where a path has blanks or is too long for the
-/// kernel: `'''exec' "/long path/python" "$0" "$@"`, a command for the shell and the start of a string for Python.
-/// uv's relocatable scripts compute the directory from their own place.
+/// The interpreter in the second line that pip, uv and conda write if a path has blanks or is too long for the kernel:
+/// `'''exec' "/long path/python" "$0" "$@"`, a command for the shell and the start of a string for Python.
+/// uv's relocatable scripts compute the directory from their own location.
 fn exec_line(text: &str, script: &Path) -> Option<PathBuf> {
     let command = text.lines().next()?.strip_prefix("'''exec' ")?;
     let (program, _) = command.rsplit_once(r#" "$0" "$@""#)?;

@@ -19,8 +19,8 @@ use super::super::Version;
 use crate::sys::SignalState;
 use crate::sys::spawn::{Group, Image, Setup, begin};
 
-/// The recommended time limit: a server imports half of itself before it says its version, which takes seconds on a slow
-/// disk.
+/// The recommended time limit: a server imports half of itself before it prints its version, which takes seconds on a
+/// slow disk.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// No version is longer.
@@ -29,8 +29,9 @@ const OUTPUT: usize = 4096;
 /// Runs `PROGRAM --version` and reads the version from its output. The program and whatever it started are killed and
 /// reaped once it has closed its output or `deadline` has passed.
 ///
-/// While a thread is in here, another one must reap only what it has started itself ([`reap`](crate::sys::wait::reap)).
-/// The program does not outlive the thread, nor the launcher.
+/// While a thread is in here, other threads must reap only what they have started themselves
+/// ([`reap`](crate::sys::wait::reap)).
+/// The program outlives neither the thread nor the launcher.
 #[must_use]
 pub fn version_of(program: &Path, deadline: Duration) -> Option<Version> {
     let until = Instant::now() + deadline;
@@ -57,7 +58,7 @@ pub fn version_of(program: &Path, deadline: Duration) -> Option<Version> {
     version_in(&String::from_utf8_lossy(&output))
 }
 
-/// Whether a variable means something else to the server than to us.
+/// Whether the server reads this variable differently from us.
 fn is_translated(name: &OsString) -> bool {
     let bytes = name.as_encoded_bytes();
     bytes == b"WEB_CONCURRENCY" || bytes.starts_with(b"GUNICORN_") || bytes.starts_with(b"GRANIAN_")

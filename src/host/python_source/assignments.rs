@@ -1,4 +1,4 @@
-//! What a module assigns to its names, as far as its text spells it out.
+//! What a module assigns to its names, as far as its text shows it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,24 +8,27 @@ use super::statements::{Statement, split, statements};
 use super::strings::Text;
 use super::tokens::{Kind, Token};
 
-/// What is known of a name's value when the module has run.
+/// What is known of a name's value after the module has run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Assigned {
-    /// It is spelled out.
+    /// The text contains it.
     Literal {
         /// The value.
         value: Literal,
         /// The line of the assignment.
         line: u32,
     },
-    /// It is bound here, to what only running the module tells.
+    /// Its value is only known when the module runs.
     Computed {
-        /// The line that tells.
+        /// The line of the binding.
         line: u32,
     },
 }
 
-/// The names that a module binds, and what texts it has.
+/// `a = b = … = value` has fewer names than this.
+const MOST_TARGETS: usize = 16;
+
+/// The names that a module binds, and the string literals in it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Assignments {
     names: BTreeMap<String, Assigned>,
@@ -61,8 +64,8 @@ impl Assignments {
         global.or_else(|| self.names.get(name).cloned()).or_else(|| self.open.as_ref().map(anything))
     }
 
-    /// Whether the module has a text that is this one or has it in it, or that it begins with: `GUNICORN_` names
-    /// every variable of that prefix.
+    /// Whether the module contains this text, as a string literal, as part of one, or as a continuation of one:
+    /// `GUNICORN_` stands for every variable with that prefix.
     #[must_use]
     pub fn mentions(&self, name: &str) -> bool {
         self.texts.iter().any(|text| text.contains(name) || text.ends_with('_') && name.starts_with(text.as_str()))
@@ -84,7 +87,7 @@ impl Assignments {
         }
     }
 
-    /// `certain`: whether it runs once, whatever happens.
+    /// `certain`: whether it runs exactly once in any case.
     fn bind(&mut self, tokens: &[Token], certain: bool) {
         let Some(line) = tokens.first().map(|token| token.line) else { return };
         if !opens_scope(tokens) {
@@ -96,7 +99,9 @@ impl Assignments {
             let certain = certain && !opens_block(tokens);
             self.change(part, line);
             match assigned(part) {
-                (value, sides) if certain && !sides.is_empty() => self.assign(value, &sides, line),
+                (value, sides) if certain && !sides.is_empty() && !opens_scope(part) => {
+                    self.assign(value, &sides, line);
+                }
                 _ => bound(part).into_iter().for_each(|name| self.compute(name, line)),
             }
         }
@@ -107,7 +112,8 @@ impl Assignments {
     }
 
     fn assign(&mut self, value: &[Token], sides: &[&[Token]], line: u32) {
-        let value = literal(value);
+        // Each name gets a copy.
+        let value = literal(value).filter(|_| sides.len() <= MOST_TARGETS);
         for side in sides {
             match (&targets(side)[..], side.len(), &value) {
                 ([name], 1, Some(value)) => {
@@ -123,7 +129,7 @@ impl Assignments {
         }
     }
 
-    /// `name += …`, `name[0] = …`, `name.append(…)`, `del name`: what was spelled out is no longer the value.
+    /// `name += …`, `name[0] = …`, `name.append(…)`, `del name`: the literal is no longer the value.
     fn change(&mut self, part: &[Token], line: u32) {
         match part {
             [first, rest @ ..] if first.name() == Some("del") => {
@@ -138,27 +144,26 @@ impl Assignments {
         }
     }
 
-    /// Star imports, and what goes by the module's dictionary.
+    /// Star imports, and access through the module's dictionary.
     fn open_to_anything(&mut self, tokens: &[Token], line: u32) {
         const DYNAMIC: [&str; 6] = ["globals", "vars", "locals", "exec", "execfile", "setattr"];
         let is_call = |pair: &[Token]| pair[0].name().is_some_and(|name| DYNAMIC.contains(&name)) && pair[1].is("(");
         let is_star = |pair: &[Token]| pair[0].name() == Some("import") && pair[1].is("*");
         if tokens.windows(2).any(|pair| is_call(pair) || is_star(pair)) {
             self.open = Some(line);
-            for known in self.names.values_mut() {
-                *known = Assigned::Computed { line };
-            }
+            self.names.clear();
         }
     }
 }
 
-/// Whether so many plain names take so many values, one each.
+/// Whether this many plain names get this many values, one each.
 fn unpacks(side: &[Token], names: usize, values: usize) -> bool {
+    let is_starred = side.iter().any(|token| token.is("*"));
     let commas = side.iter().filter(|token| token.is(",")).count();
-    names > 1 && names == values && names == split_count(commas, side)
+    !is_starred && names > 1 && names == values && names == split_count(commas, side)
 }
 
-/// How many parts there are: one more than commas, but for one at the end.
+/// The number of parts: one more than commas, unless a comma ends them.
 fn split_count(commas: usize, side: &[Token]) -> usize {
     let ends_with_comma = side.iter().rev().find(|token| token.nesting() == 0).is_some_and(|token| token.is(","));
     if ends_with_comma { commas } else { commas + 1 }

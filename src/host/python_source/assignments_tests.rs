@@ -74,6 +74,9 @@ fn what_may_be_something_else_when_the_module_has_run_is_computed() {
         ("print(workers := 3)", 1),
         ("workers, bind = f()", 1),
         ("workers, *bind = 1, 2", 1),
+        ("workers = 1\n*workers, bind = 1, 2", 2),
+        ("workers = 1\nclass workers: x = 1", 2),
+        ("workers = 1\nmatch 2:\n    case workers: pass", 3),
         ("workers, bind = 1, 2, 3", 1),
         ("workers = int('2')", 1),
         ("workers = 2 if x else 3", 1),
@@ -150,7 +153,7 @@ proptest! {
         let _ = super::super::definitions(&source);
     }
 
-    /// Whatever comes before a whole line that is not within brackets or quotes, its assignment is seen.
+    /// Whatever precedes a complete line outside of brackets and quotes, its assignment is seen.
     #[test]
     fn a_literal_is_found_behind_other_statements(
         before in prop::collection::vec("(x = 1|if x:|    y = 2|def f():|# it's|'''a\n'''|y = \\[\n\\]|)", 0..8),
@@ -161,4 +164,12 @@ proptest! {
             Some(Assigned::Literal { value: Literal::Int(found), .. }) if found == number);
         prop_assert!(is_literal, "{source}");
     }
+}
+
+/// Every name has a value of its own.
+#[test]
+fn one_value_for_very_many_names_is_not_copied_for_each() {
+    let names: Vec<String> = (0..20_000).map(|number| format!("a{number}")).collect();
+    let found = Assignments::read(&format!("{} = [{}]", names.join(" = "), "1,".repeat(20_000)));
+    assert_eq!(found.get("a7"), Some(Assigned::Computed { line: 1 }));
 }

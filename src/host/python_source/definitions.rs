@@ -1,4 +1,4 @@
-//! The names that the text of a Python module defines at module level, told from its statements alone.
+//! The names that the text of a Python module defines at module level, found from its statements alone.
 //!
 //! Branches of `if`, `try` and `with` count, the bodies of functions and classes do not.
 
@@ -39,7 +39,7 @@ pub(super) fn opens_scope(tokens: &[Token]) -> bool {
     }
 }
 
-/// Whether what follows in the statement, or is indented below it, may run or not, or more than once.
+/// Whether what follows in the statement, or is indented below it, runs conditionally or repeatedly.
 pub(super) fn opens_block(tokens: &[Token]) -> bool {
     const WORDS: [&str; 12] =
         ["if", "elif", "else", "for", "while", "try", "except", "finally", "with", "async", "match", "case"];
@@ -49,18 +49,21 @@ pub(super) fn opens_block(tokens: &[Token]) -> bool {
 
 /// The names that one statement binds.
 pub(super) fn bound(statement: &[Token]) -> Vec<&str> {
+    let asyncs = statement.iter().take_while(|token| token.name() == Some("async")).count();
+    let statement = &statement[asyncs..];
     let Some((first, rest)) = statement.split_first() else { return Vec::new() };
     match first.name() {
-        Some("async") => bound(rest),
         Some("def" | "class") => rest.first().and_then(Token::name).into_iter().collect(),
         Some("import") => split(rest, ",").into_iter().filter_map(imported).collect(),
         Some("from") => from_import(rest),
+        // A name in a pattern is bound, unless it names a class or a value.
+        Some("case") if opens_block(statement) => rest.iter().filter_map(Token::name).chain(in_block(rest)).collect(),
         _ if opens_block(statement) => in_block(rest),
         _ => assigned(statement).1.into_iter().flat_map(targets).collect(),
     }
 }
 
-/// The names that stand behind `import`, with or without brackets.
+/// The names after `import`, with or without brackets.
 fn from_import(rest: &[Token]) -> Vec<&str> {
     let Some(at) = rest.iter().position(|token| token.name() == Some("import")) else { return Vec::new() };
     let names = rest[at + 1..].split(|token| token.is(",") || token.is("(") || token.is(")"));
@@ -73,7 +76,7 @@ fn imported(item: &[Token]) -> Option<&str> {
     item.get(behind_as.unwrap_or(0))?.name()
 }
 
-/// What a block binds in its own line: the targets of `for` and `as`, and what stands behind its colon.
+/// What the first line of a block binds: the targets of `for` and `as`, and what follows its colon.
 fn in_block(rest: &[Token]) -> Vec<&str> {
     let mut parts = split(rest, ":").into_iter();
     let head = parts.next().unwrap_or_default();
@@ -91,15 +94,20 @@ pub(super) fn assigned(statement: &[Token]) -> (&[Token], Vec<&[Token]>) {
     (value, sides.into_iter().map(without_annotation).collect())
 }
 
-/// The names in a target: one, or several with commas between them. Attributes and items are none.
-pub(super) fn targets(target: &[Token]) -> Vec<&str> {
+/// The names in a target: one, or several separated by commas. Attributes and items do not count.
+pub(super) fn targets<'a>(target: &'a [Token]) -> Vec<&'a str> {
     let is_bracketed = target.first().is_some_and(|token| token.is("(") || token.is("["));
     let inside = match target {
         [_, inside @ .., last] if is_bracketed && last.nesting() < 0 => inside,
         _ => target,
     };
     let parts = split(inside, ",").into_iter();
-    parts.filter_map(|part| if let [only] = part { only.name() } else { None }).collect()
+    let name = |part: &'a [Token]| match part {
+        [only] => only.name(),
+        [star, rest] if star.is("*") => rest.name(),
+        _ => None,
+    };
+    parts.filter_map(name).collect()
 }
 
 #[cfg(test)]
@@ -169,6 +177,11 @@ mod tests {
         ] {
             assert!(!defines(source), "{source}: {:?}", definitions(source));
         }
+    }
+
+    #[test]
+    fn a_word_that_is_repeated_without_end_is_survived() {
+        assert!(defines(&format!("{} def app(): pass", "async ".repeat(100_000))));
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! Which protocol the objects of a module speak, WSGI or ASGI, as far as its text spells that out.
+//! Which protocol the objects of a module speak, WSGI or ASGI, as far as its text shows that.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub enum Interface {
     Asgi,
 }
 
-/// What makes a WSGI application of its own: a class, or a function that returns one.
+/// Classes, and functions that return an object, that make a WSGI application.
 const WSGI: &[&str] = &[
     "get_wsgi_application",
     "make_wsgi_app",
@@ -29,7 +29,7 @@ const WSGI: &[&str] = &[
     "WSGIApplication",
 ];
 
-/// What makes an ASGI application, of a WSGI one too.
+/// What makes an ASGI application, including wrappers around a WSGI application.
 const ASGI: &[&str] = &[
     "get_asgi_application",
     "get_default_application",
@@ -42,13 +42,12 @@ const ASGI: &[&str] = &[
     "BlackSheep",
     "WsgiToAsgi",
     "WSGIMiddleware",
-    "ASGIMiddleware",
 ];
 
-/// A name that a module has from another one.
+/// A name that a module imports from another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct Borrowed {
-    /// The module as it is written, with its leading dots.
+    /// The module as written, with its leading dots.
     pub module: String,
     /// The name there; none for all of them (`*`).
     pub name: Option<String>,
@@ -56,12 +55,12 @@ pub(in super::super) struct Borrowed {
     pub here: String,
 }
 
-/// What a module's text tells of its applications.
+/// What a module's text shows about its applications.
 #[derive(Debug, Default)]
 pub(in super::super) struct Found {
-    /// Names whose interface is spelled out.
+    /// Names whose interface is known.
     pub interfaces: BTreeMap<String, Interface>,
-    /// What it imports, the last one last.
+    /// Its imports, in order.
     pub borrowed: Vec<Borrowed>,
 }
 
@@ -74,15 +73,18 @@ pub(in super::super) fn interfaces(source: &str) -> Found {
             reader.read(statement.indent, part);
         }
     }
-    Found { interfaces: reader.found, borrowed: reader.borrowed }
+    Found { interfaces: reader.found, borrowed: reader.borrowed.into_iter().flatten().collect() }
 }
 
 #[derive(Default)]
 struct Reader {
     found: BTreeMap<String, Interface>,
-    /// What instances of classes are.
+    /// The interface of a class's instances.
     classes: BTreeMap<String, Interface>,
-    borrowed: Vec<Borrowed>,
+    /// In the order of the text, without those that were bound again.
+    borrowed: Vec<Option<Borrowed>>,
+    /// Where those of a name are.
+    places: BTreeMap<String, Vec<usize>>,
     /// The function or class that we are in: its column, and its name if it is a class.
     scope: Option<(usize, Option<String>)>,
     is_decorated: bool,
@@ -122,7 +124,9 @@ impl Reader {
     }
 
     fn set(&mut self, name: &str, interface: Option<Interface>) {
-        self.borrowed.retain(|borrowed| borrowed.name.is_none() || borrowed.here != name);
+        for place in self.places.remove(name).unwrap_or_default() {
+            self.borrowed[place] = None;
+        }
         match interface {
             Some(interface) => self.found.insert(name.to_owned(), interface),
             None => self.found.remove(name),
@@ -137,7 +141,7 @@ impl Reader {
         }
     }
 
-    /// What a call makes, or a name stands for.
+    /// The interface of what a call returns, or of what a name refers to.
     fn value(&self, value: &[Token]) -> Option<Interface> {
         let end = value.iter().position(|token| token.is("(")).unwrap_or(value.len());
         let is_path = value[..end].iter().all(|token| token.name().is_some() || token.is("."));
@@ -163,7 +167,10 @@ impl Reader {
             let here = item.last().and_then(Token::name).unwrap_or_default().to_owned();
             if name.is_some() || first.is("*") {
                 self.found.remove(&here);
-                self.borrowed.push(Borrowed { module: module.clone(), name, here });
+                if name.is_some() {
+                    self.places.entry(here.clone()).or_default().push(self.borrowed.len());
+                }
+                self.borrowed.push(Some(Borrowed { module: module.clone(), name, here }));
             }
         }
     }
@@ -174,7 +181,7 @@ fn written(token: &Token) -> &str {
     token.name().or_else(|| OPERATORS.into_iter().find(|operator| token.is(operator))).unwrap_or_default()
 }
 
-/// The name of the function that is defined here, and what its parameters make of it.
+/// The name of the function that is defined here, and the interface that its parameters imply.
 fn function(part: &[Token]) -> Option<(&str, Option<Interface>)> {
     let (is_async, part) = match part {
         [first, rest @ ..] if first.name() == Some("async") => (true, rest),
@@ -245,6 +252,7 @@ mod tests {
             "def app(*args, **kwargs): ...",
             "app = Flask('x')\nfrom other import app\n",
             "app = Flask('x')\napp = wrap(app)\n",
+            "api = FastAPI()\napp = ASGIMiddleware(api)\n",
             "async def app(a, b): ...",
         ] {
             assert_eq!(app(source), None, "{source}");

@@ -1,11 +1,11 @@
-//! Values that a text spells out.
+//! Literal values in a text.
 
 use std::fmt;
 
 use super::strings::Text;
 use super::tokens::{Kind, Token};
 
-/// A Python value that is written as such.
+/// A Python value that is written as a literal.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Literal {
     /// `None`.
@@ -22,10 +22,10 @@ pub enum Literal {
     Sequence(Vec<Literal>),
 }
 
-/// Brackets within brackets that are followed.
+/// How deeply nested brackets are followed.
 const DEEPEST: u32 = 16;
 
-/// The value that these tokens spell out: all of them, without anything to be worked out.
+/// The value of these tokens: all of them, without any computation.
 pub(super) fn literal(tokens: &[Token]) -> Option<Literal> {
     let mut parser = Parser { rest: tokens, depth: 0 };
     let value = parser.value_or_tuple(None)?;
@@ -38,7 +38,7 @@ struct Parser<'a> {
 }
 
 impl Parser<'_> {
-    /// A value, or several with commas behind them, up to this end.
+    /// One value, or several separated by commas, up to this end.
     fn value_or_tuple(&mut self, end: Option<&str>) -> Option<Literal> {
         let (mut values, has_comma) = self.values(end)?;
         match (values.len(), has_comma) {
@@ -47,7 +47,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Values with commas between them, and whether there was a comma.
+    /// Values separated by commas, and whether there was a comma.
     fn values(&mut self, end: Option<&str>) -> Option<(Vec<Literal>, bool)> {
         let (mut values, mut has_comma) = (Vec::new(), false);
         loop {
@@ -89,7 +89,7 @@ impl Parser<'_> {
         value
     }
 
-    /// Strings side by side are one.
+    /// Adjacent strings are one.
     fn joined(&mut self, mut text: String) -> Option<Literal> {
         while let Some(Token { kind: Kind::Text(next), .. }) = self.rest.first() {
             match next {
@@ -110,7 +110,7 @@ impl Parser<'_> {
     }
 }
 
-/// As Python would write it, near enough for people.
+/// Roughly as Python would write it, for people.
 impl fmt::Display for Literal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -154,7 +154,7 @@ fn numeric(written: &str) -> Option<Literal> {
         Some("0x") => whole(&text[2..], 16),
         Some("0o") => whole(&text[2..], 8),
         Some("0b") => whole(&text[2..], 2),
-        // Python 2 took `022` for octal; Python 3 takes it for an error.
+        // Python 2 read `022` as octal; for Python 3 it is an error.
         Some(start)
             if start.starts_with('0') && start.as_bytes()[1].is_ascii_digit() && !text.contains(['.', 'e']) =>
         {

@@ -1,17 +1,23 @@
-//! What the text of a Python module says of itself, told without running it.
+//! What the text of a Python module says, found without running it.
 //!
-//! [`statements`] puts tokens together to logical lines, as Python's own tokenizer does; [`definitions`] and
-//! [`assignments`] read those. Nothing here fails: what is no Python, or too dynamic to be told, is simply not known.
+//! [`statements`] joins tokens to logical lines, as Python's own tokenizer does; [`definitions`] and [`assignments`]
+//! read those. Nothing here fails: what is not Python, or too dynamic, counts as not known.
 
 mod assignments;
 mod definitions;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod interface;
 mod literal;
+#[cfg(test)]
+mod python_tests;
 mod statements;
 mod strings;
 mod tokens;
 
 use std::path::Path;
+
+use super::regular_file;
 
 pub use assignments::{Assigned, Assignments};
 pub(super) use definitions::definitions;
@@ -19,19 +25,19 @@ pub use interface::Interface;
 pub(super) use interface::{Borrowed, interfaces};
 pub use literal::Literal;
 
-/// As much of a module's text as is read.
+/// How much of a module's text is read.
 const MOST: u64 = 1 << 20;
 
-/// The text of a file, or nothing where it cannot be read.
+/// The text of a file, or nothing if it cannot be read.
 pub(super) fn read(file: &Path) -> String {
     use std::io::Read as _;
     let mut bytes = Vec::new();
-    let _ = std::fs::File::open(file).and_then(|file| file.take(MOST).read_to_end(&mut bytes));
+    let _ = regular_file::open(file).and_then(|(file, _)| file.take(MOST).read_to_end(&mut bytes));
     decode(&bytes)
 }
 
-/// Source text with its line ends made one kind, decoded as Python does: UTF-8 unless one of the first two lines
-/// names another encoding.
+/// Source text with uniform line ends, decoded as Python does: UTF-8 unless one of the first two lines names another
+/// encoding.
 fn decode(bytes: &[u8]) -> String {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let is_latin_1 = bytes.split(|byte| *byte == b'\n').take(2).any(names_latin_1);
@@ -43,7 +49,7 @@ fn decode(bytes: &[u8]) -> String {
     text.replace("\r\n", "\n").replace('\r', "\n")
 }
 
-/// Whether a line is the comment that names Latin-1 (PEP 263). Of other encodings only ASCII can be relied on.
+/// Whether a line is the comment that names Latin-1 (PEP 263). In other encodings only ASCII is certain.
 fn names_latin_1(line: &[u8]) -> bool {
     let line = String::from_utf8_lossy(line).to_ascii_lowercase().replace('_', "-");
     let Some((_, name)) = line.trim_start().strip_prefix('#').and_then(|comment| comment.split_once("coding")) else {

@@ -1,8 +1,8 @@
-//! Logical lines, as Python's tokenizer makes them of physical ones.
+//! Logical lines, joined from physical ones as by Python's tokenizer.
 
 use super::tokens::{Token, token};
 
-/// A logical line, which has at least one token. What `;` separates is still together.
+/// A logical line, which has at least one token. Statements separated by `;` are not split yet.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Statement {
     /// The column that it begins in.
@@ -79,7 +79,7 @@ impl Reader<'_> {
     }
 }
 
-/// Tabs go to the next multiple of 8, and a form feed starts anew.
+/// A tab goes to the next multiple of 8, and a form feed resets the column.
 const fn column_behind(column: usize, blank: char) -> usize {
     match blank {
         '\t' => (column / 8 + 1) * 8,

@@ -1,15 +1,15 @@
-//! String literals: their extent, and the text that they stand for.
+//! String literals: their extent and their value.
 
-/// What a string literal stands for.
+/// The value of a string literal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Text {
-    /// A text that is known.
+    /// A known text.
     Plain(String),
-    /// Bytes, or a text that only running it would tell; with what it certainly begins with.
+    /// Bytes, or a text that is only known when it runs; with its known beginning.
     Begins(String),
 }
 
-/// Nested placeholders of formatted strings that are followed. Deeper ones are taken for text.
+/// How deeply nested placeholders of formatted strings are followed. Deeper ones count as text.
 const DEEPEST: u32 = 16;
 
 /// Whether these letters before a quote belong to the literal.
@@ -19,8 +19,8 @@ pub(super) fn is_prefix(letters: &str) -> bool {
     PREFIXES.contains(&letters.as_str()) || letters == "tr"
 }
 
-/// Reads a literal whose opening quote `rest` begins with; `prefix` is what stands before it. Also how many bytes it
-/// takes, the quotes included. One that is not closed ends with its line, or with the text.
+/// Reads a literal whose opening quote `rest` begins with; `prefix` is what precedes it. Also returns how many bytes it
+/// takes, including the quotes. One that is not closed ends with its line, or with the text.
 pub(super) fn string(prefix: &str, rest: &str) -> (Text, usize) {
     let prefix = prefix.to_ascii_lowercase();
     let formatted = prefix.contains(['f', 't']);
@@ -58,7 +58,7 @@ fn extent(body: &str, quote: &str, formatted: bool, depth: u32) -> usize {
     body.len()
 }
 
-/// How many bytes a placeholder takes behind its brace, strings in it included: since Python 3.12 those may have the
+/// How many bytes a placeholder takes after its brace, including strings in it: since Python 3.12 those may use the
 /// quotes of the string around them.
 fn placeholder(body: &str, outer: &str, depth: u32) -> usize {
     let mut at = 0;
@@ -71,7 +71,7 @@ fn placeholder(body: &str, outer: &str, depth: u32) -> usize {
             b'}' => braces -= 1,
             b'{' => braces += 1,
             b'\n' if outer.len() == 1 => return at,
-            // Before 3.12 the outer quote ends the literal whatever is open.
+            // Before 3.12, the outer quote ends the literal whatever is open.
             b'"' | b'\'' => {
                 let quote = &here[..if here.starts_with(r#"""""#) || here.starts_with("'''") { 3 } else { 1 }];
                 let formatted = body[..at].ends_with(['f', 'F']);
@@ -87,8 +87,7 @@ fn placeholder(body: &str, outer: &str, depth: u32) -> usize {
     body.len()
 }
 
-/// The text of a literal's inside; none where it names characters in a way that is not followed here, or was written
-/// in an encoding that is not known.
+/// The text inside a literal; none if it uses a kind of escape that is not supported here, or an unknown encoding.
 fn plain(body: &str, raw: bool) -> Option<String> {
     let known = !body.contains('\u{fffd}');
     if raw || !body.contains('\\') {
@@ -104,7 +103,7 @@ fn plain(body: &str, raw: bool) -> Option<String> {
     known.then_some(text)
 }
 
-/// Adds what an escape stands for, and returns what comes behind it.
+/// Adds the character of an escape, and returns the rest after it.
 fn escape<'a>(rest: &'a str, text: &mut String) -> Option<&'a str> {
     let letter = rest.chars().next()?;
     let behind = &rest[letter.len_utf8()..];

@@ -28,7 +28,7 @@ impl Token {
         matches!(&self.kind, Kind::Operator(found) if *found == operator)
     }
 
-    /// The identifier or keyword that it is.
+    /// Its text if it is an identifier or a keyword.
     pub fn name(&self) -> Option<&str> {
         match &self.kind {
             Kind::Name(name) => Some(name),
@@ -36,7 +36,7 @@ impl Token {
         }
     }
 
-    /// How the depth of brackets changes behind it.
+    /// How it changes the depth of brackets.
     pub fn nesting(&self) -> i32 {
         match self.kind {
             Kind::Operator("(" | "[" | "{") => 1,
@@ -53,7 +53,7 @@ const OPERATORS: &[&str] = &[
     ">", "@", "[", "]", "^", "{", "|", "}", "~",
 ];
 
-/// Reads the token that the text begins with, which is neither blank nor the end of a line; also its length.
+/// Reads the token at the beginning of the text, which is neither blank nor the end of a line; also returns its length.
 pub(super) fn token(text: &str) -> (Kind, usize) {
     let word = text.find(|letter: char| !is_word(letter)).unwrap_or(text.len());
     if text[word..].starts_with(['"', '\'']) && is_prefix(&text[..word]) {

@@ -1,4 +1,4 @@
-//! What happens to Granian's workers that end, or have become too large or too old.
+//! Replacing Granian's workers that end, or have become too large or too old.
 
 use super::Args;
 use crate::guard::MaxRequests;
@@ -14,27 +14,27 @@ const RESPAWN: &str = "--respawn-failed-workers";
 const NO_RESPAWN: &str = "--no-respawn-failed-workers";
 
 impl Args<'_> {
-    /// What happens when workers end: whether Granian starts others.
+    /// Whether Granian starts new workers when some end.
     pub(super) fn respawning(&mut self) -> bool {
         let settings = self.settings();
         let respawn = settings.granian_respawn_failed.clone();
         let kill_timeout = grace(settings).clamp(*KILL_TIMEOUT.start(), *KILL_TIMEOUT.end());
-        let told = self.is_told(RESPAWN, "GRANIAN_RESPAWN_FAILED_WORKERS", &[NO_RESPAWN]);
+        let is_native = self.is_set_natively(RESPAWN, "GRANIAN_RESPAWN_FAILED_WORKERS", &[NO_RESPAWN]);
         match (respawn.value, respawn.is_explicit()) {
             (true, true) => self.flag(RESPAWN),
-            (true, false) if !told => self.flag(RESPAWN),
-            // Without a flag it is off.
-            (false, true) if told => self.flag(NO_RESPAWN),
+            (true, false) if !is_native => self.flag(RESPAWN),
+            // It is off without a flag.
+            (false, true) if is_native => self.flag(NO_RESPAWN),
             _ => {}
         }
         if self.has("--workers-kill-timeout") {
             self.default_pair("--workers-kill-timeout", kill_timeout, "GRANIAN_WORKERS_KILL_TIMEOUT", &[]);
         }
-        respawn.value && (respawn.is_explicit() || !told) && !self.reloads()
+        respawn.value && (respawn.is_explicit() || !is_native) && !self.reloads()
     }
 
-    /// What happens to workers that have become too large or too old. We enforce the limits ourselves, unless Granian
-    /// ends as soon as one worker does.
+    /// How workers that are too large or too old are replaced. We enforce the limits ourselves, unless Granian ends as
+    /// soon as one worker does.
     pub(super) fn limits(&mut self, respawns: bool) -> Option<Limits> {
         let settings = self.settings();
         if self.reloads() {
@@ -64,7 +64,7 @@ impl Args<'_> {
 
     /// Whether Granian reloads when the code changes; it then ends as soon as a worker does.
     fn reloads(&self) -> bool {
-        self.settings().granian_dev_mode.value || self.is_told("--reload", "GRANIAN_RELOAD", &[])
+        self.settings().granian_dev_mode.value || self.is_set_natively("--reload", "GRANIAN_RELOAD", &[])
     }
 
     /// Granian enforces the limits itself.
@@ -73,7 +73,7 @@ impl Args<'_> {
         if max_requests.0 > 0 {
             let origin = max_requests.origin;
             self.findings
-                .warn(format!("max_requests (from {origin}) has no effect: Granian itself does not know it"));
+                .warn(format!("max_requests (from {origin}) has no effect: Granian itself has no such limit"));
         }
         let settings = self.settings();
         let (max_rss, lifetime) =

@@ -2,13 +2,15 @@
 
 use super::Args;
 use crate::host::Interface;
-use crate::plan::app;
 use crate::plan::flags::GRANIAN_RLOOP;
 use crate::plan::server::install;
+use crate::plan::threads::{Handlers, Threads};
+use crate::plan::{app, request_limit};
 use crate::problem::Problem;
-use crate::settings::value::{Loop, RuntimeMode, TaskImpl};
+use crate::settings::Setting;
+use crate::settings::value::{Int, Loop, RuntimeMode, TaskImpl, Value};
 
-/// With more workers than this, they share their work better between threads than they do alone.
+/// With more workers than this, each of them uses several threads.
 const MOST_SINGLE_THREADED: u32 = 8;
 
 impl Args<'_> {
@@ -32,37 +34,69 @@ impl Args<'_> {
         } else {
             // The same under its older name.
             let old = if mode == RuntimeMode::Mt { "runtime" } else { "workers" };
-            let told_mode = !mode_given && self.is_told("--threading-mode", "GRANIAN_THREADING_MODE", &[]);
-            let told_threads = !threads_given && self.is_told("--threads", "GRANIAN_THREADS", &[]);
-            if !told_mode {
+            let native_mode = !mode_given && self.is_set_natively("--threading-mode", "GRANIAN_THREADING_MODE", &[]);
+            let native_threads = !threads_given && self.is_set_natively("--threads", "GRANIAN_THREADS", &[]);
+            if !native_mode {
                 self.pair("--threading-mode", old);
             }
-            if !told_threads {
+            if !native_threads {
                 self.pair("--threads", threads);
             }
         }
         mode
     }
 
-    /// The protocol between Granian and the app: the one that is asked for, else the app's own if its text tells.
+    /// The protocol between Granian and the app: the one that is set, else the app's own if its text shows it.
     pub(super) fn interface(&self) -> String {
-        let is_wsgi = app::interface(self.inputs.app, self.inputs.host) == Some(Interface::Wsgi);
+        let is_wsgi = app::presumed_interface(self.inputs.app, self.inputs.host) == Some(Interface::Wsgi);
         let own = if is_wsgi { "wsgi" } else { "asgi" };
-        self.told("--interface", "GRANIAN_INTERFACE").unwrap_or_else(|| own.to_owned())
+        let told = self.native_value("--interface", "GRANIAN_INTERFACE");
+        told.map_or_else(|| own.to_owned(), |(value, _)| value.to_ascii_lowercase())
     }
 
-    /// An ASGI app is called in the event loop, and Granian ends with an error if it is given more threads than that.
-    pub(super) fn blocking_threads(&mut self) {
-        let threads = self.settings().granian_blocking_threads.clone();
-        let is_wsgi = self.interface().eq_ignore_ascii_case("wsgi");
-        if is_wsgi && !threads.is_explicit() {
-            return;
+    /// Checks that the interface is the app's, as far as the app's text shows that.
+    pub(super) fn check_interface(&mut self) {
+        let Some((told, origin)) = self.native_value("--interface", "GRANIAN_INTERFACE") else { return };
+        let app = self.inputs.app;
+        let interface = told.to_ascii_lowercase();
+        let (kind, instead) = match (&*interface, app::shown_interface(app, self.inputs.host)) {
+            ("asgi" | "asginl" | "rsgi", Some(Interface::Wsgi)) => ("a WSGI", "wsgi"),
+            ("wsgi", Some(Interface::Asgi)) => ("an ASGI", "asgi"),
+            _ => return,
+        };
+        let message = format!("interface {interface} does not fit {}, which is {kind} app", app.text);
+        let hint = format!("use GRANIAN_INTERFACE={instead} (-- --interface {instead}), or remove it");
+        self.findings.problem(Problem::setting(message, &origin).hint(hint));
+    }
+
+    /// What handles requests in a worker. An ASGI app is called in the event loop, and Granian ends with an error if it
+    /// is given more than one such thread.
+    pub(super) fn handlers(&mut self) -> Handlers {
+        let setting = self.settings().granian_blocking_threads.clone();
+        if self.interface() == "wsgi" {
+            let threads = self.threads(&setting);
+            self.pair("--blocking-threads", threads.number);
+            return Handlers::Threads(threads);
         }
-        if threads.value.0 != 1 && !is_wsgi {
-            let message = format!("blocking_threads = {} does not work with an ASGI app", threads.value.0);
-            self.findings.problem(Problem::setting(message, &threads.origin).hint("use 1, or remove it"));
+        if setting.value.0 != 1 {
+            let message = format!("blocking_threads = {} does not work with an ASGI app", setting.value.0);
+            let hint = "use 1 or remove it; for a WSGI app, set GRANIAN_INTERFACE=wsgi";
+            self.findings.problem(Problem::setting(message, &setting.origin).hint(hint));
         }
-        self.pair("--blocking-threads", threads.value.0);
+        self.pair("--blocking-threads", setting.value.0);
+        Handlers::Unlimited
+    }
+
+    fn threads(&mut self, setting: &Setting<Int<1, 1024>>) -> Threads {
+        if setting.is_explicit() {
+            self.findings.decide("blocking-threads", setting.value.0.to_string(), setting.origin.to_string());
+            return Threads { number: setting.value.0, origin: Some(setting.origin.clone()) };
+        }
+        let backpressure = self.settings().granian_backpressure.value;
+        let threads = Threads::for_backpressure(Some(request_limit::most(backpressure)));
+        let because = format!("backpressure is {}, and two more refuse requests", backpressure.show());
+        self.findings.decide("blocking-threads", threads.number.to_string(), because);
+        threads
     }
 
     pub(super) fn event_loop(&mut self) -> Loop {

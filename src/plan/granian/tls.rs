@@ -13,16 +13,21 @@ use crate::settings::value::{ClientVerify, TlsVersion};
 /// Granian's own variables for settings that it gets as arguments, and for a passphrase that it does not need.
 const OWN_FILES: [&str; 3] = ["GRANIAN_SSL_CERTIFICATE", "GRANIAN_SSL_KEYFILE", "GRANIAN_SSL_KEYFILE_PASSWORD"];
 
-/// The first release of Granian that accepts only TLS 1.3, until a later one added a flag for it.
+/// The first release of Granian that accepts only TLS 1.3; a later one added a flag for it.
 const ONLY_1_3: Version = Version(2, 0, 0);
 
 impl Args<'_> {
-    /// Whether it speaks TLS.
+    /// Whether it serves TLS, by our settings or by Granian's own.
+    pub(super) fn serves_tls(&self) -> bool {
+        let own = |name: &str| self.inputs.resolution.native.iter().any(|native| native.name == name);
+        self.settings().ssl.value || own("GRANIAN_SSL_CERTIFICATE") && own("GRANIAN_SSL_KEYFILE")
+    }
+
+    /// Makes it serve TLS if it is to, and returns whether it does.
     pub(super) fn tls(&mut self, launch: &mut Launch) -> bool {
         let settings = self.settings().clone();
         if !settings.ssl.value {
-            let own = |name: &str| self.inputs.resolution.native.iter().any(|native| native.name == name);
-            return own("GRANIAN_SSL_CERTIFICATE") && own("GRANIAN_SSL_KEYFILE");
+            return self.serves_tls();
         }
         // We name the files, and the key is not encrypted.
         launch.env.extend(OWN_FILES.map(|name| (name.into(), None)));
@@ -40,10 +45,11 @@ impl Args<'_> {
         );
         self.words.extend(["--ssl-certificate".into(), certificate.into(), "--ssl-keyfile".into(), key.into()]);
         let least = &settings.ssl_min_version;
-        let told = !least.is_explicit() && self.is_told("--ssl-protocol-min", "GRANIAN_SSL_PROTOCOL_MIN", &[]);
+        let is_native =
+            !least.is_explicit() && self.is_set_natively("--ssl-protocol-min", "GRANIAN_SSL_PROTOCOL_MIN", &[]);
         if self.has("--ssl-protocol-min") {
             let word = if least.value == TlsVersion::V1_3 { "tls1.3" } else { "tls1.2" };
-            if !told {
+            if !is_native {
                 self.pair("--ssl-protocol-min", word);
             }
         } else if least.value == TlsVersion::V1_3 {

@@ -1,4 +1,4 @@
-//! What the user has set for Granian, or for either server, that it does not get or does not honour.
+//! What the user has set for Granian, or for either server, that Granian does not get or does not honour.
 
 use super::Args;
 use crate::settings::value::Mode;
@@ -14,7 +14,7 @@ const WITHHELD: &[(&str, &str)] = &[(
 const OLDEST: crate::host::Version = crate::host::Version(1, 6, 0);
 
 impl Args<'_> {
-    /// Warns about everything that has no effect. The answer is the variables to remove.
+    /// Warns about everything that has no effect. Returns the variables to remove.
     pub(super) fn without_effect(&mut self) -> Vec<&'static str> {
         let settings = &self.inputs.resolution.settings;
         let proxies = &settings.forwarded_allow_ips;

@@ -1,14 +1,14 @@
-//! Gunicorn's `bind`: where it is to listen, in its own forms.
+//! Gunicorn's `bind`: the address to listen on, in Gunicorn's notation.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::super::Bind;
 use crate::settings::value::{BindHost, Int, Value};
 
-/// The port that Gunicorn takes where none is named.
+/// Gunicorn's default port for an address without one.
 const PORT: u16 = 8000;
 
-/// Reads an address as Gunicorn does, and says what is wrong with one that cannot be served.
+/// Reads an address as Gunicorn does, and explains why one cannot be served.
 pub(in super::super) fn parse(text: &str) -> Result<Bind, String> {
     let text = text.trim();
     if let Some(path) = text.strip_prefix("unix:") {
@@ -28,7 +28,7 @@ pub(in super::super) fn parse(text: &str) -> Result<Bind, String> {
     Ok(Bind::Tcp(SocketAddr::new(host?, port?)))
 }
 
-/// A number alone is meant as a port. An address of version 6 may lack its brackets, if it has no port.
+/// A number alone is meant as a port. An IPv6 address may lack its brackets if it has no port.
 fn split(text: &str) -> (&str, Option<&str>) {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return ("", Some(text));

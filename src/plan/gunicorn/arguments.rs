@@ -1,7 +1,7 @@
 //! Gunicorn's command line, as its parser understands it: `--flag value`, `--flag=value`, `-w4`, `-w 4`, `-Dw4` and
 //! unique beginnings of long flags (`argparse`, `allow_abbrev`).
 
-/// A flag of Gunicorn's.
+/// One of Gunicorn's flags.
 #[derive(Debug, PartialEq, Eq)]
 pub(in super::super) struct Flag {
     /// The setting that it sets.
@@ -131,7 +131,7 @@ static FLAGS: &[Flag] = &[
     valued("workers", &["-w", "--workers"]),
 ];
 
-/// One argument with what belongs to it.
+/// One argument and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct Argument {
     /// The flag; none for a positional argument or a flag that is not known.
@@ -140,7 +140,7 @@ pub(in super::super) struct Argument {
     pub value: Option<String>,
     /// The flag as it was written, without the value.
     pub written: String,
-    /// The words that it is made of.
+    /// The words that it consists of.
     pub words: Vec<String>,
 }
 
@@ -151,7 +151,7 @@ impl Argument {
     }
 }
 
-/// Takes words apart. What Gunicorn would refuse is left as it is, for Gunicorn to refuse.
+/// Parses words into arguments. What Gunicorn would refuse is left as it is, so that Gunicorn refuses it.
 pub(in super::super) fn parse(words: &[String]) -> Vec<Argument> {
     let mut arguments = Vec::new();
     let mut rest = words.iter();
@@ -166,13 +166,15 @@ pub(in super::super) fn parse(words: &[String]) -> Vec<Argument> {
         }
         for (flag, written, inline) in found {
             let mut argument = Argument { flag: Some(flag), value: inline, written, words: Vec::new() };
-            let between = if argument.written.starts_with("--") { "=" } else { "" };
             argument.words.push(match &argument.value {
-                Some(value) => format!("{}{between}{value}", argument.written),
+                // One that stands behind a letter and begins with `=` needs another one in front of it.
+                Some(value) if argument.written.starts_with("--") || value.starts_with('=') => {
+                    format!("{}={value}", argument.written)
+                }
+                Some(value) => format!("{}{value}", argument.written),
                 None => argument.written.clone(),
             });
-            // A word with a dash is the next flag; a dash alone is a value.
-            let next = rest.as_slice().first().filter(|next| !next.starts_with('-') || *next == "-");
+            let next = rest.as_slice().first().filter(|next| is_value(next));
             if let (Some(next), None, Takes::Value | Takes::PerhapsValue) = (next, &argument.value, flag.takes) {
                 argument.value = Some(next.clone());
                 argument.words.push(next.clone());
@@ -182,6 +184,17 @@ pub(in super::super) fn parse(words: &[String]) -> Vec<Argument> {
         }
     }
     arguments
+}
+
+/// A word with a dash is the next flag, unless it is a number or, if there is no such flag, has a space. A dash alone is a
+/// value.
+fn is_value(word: &str) -> bool {
+    let Some(rest) = word.strip_prefix('-') else { return true };
+    let (whole, fraction) = rest.split_once('.').unwrap_or(("", rest));
+    let are_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number = !fraction.is_empty() && are_digits(whole) && are_digits(fraction);
+    let has_flag = || !(if word.starts_with("--") { long(word) } else { short(word) }).is_empty();
+    rest.is_empty() || is_number || word.contains(' ') && !has_flag()
 }
 
 fn positional(word: &str) -> Argument {
@@ -200,8 +213,8 @@ fn long(word: &str) -> Found {
     flag.map(|flag| (flag, name.to_owned(), value)).into_iter().collect()
 }
 
-/// `-w4`, `-w=4`, `-w`, and several letters together of which only the last may take a value. Nothing if one of them
-/// is unknown.
+/// `-w4`, `-w=4`, `-w`, and several letters together of which only the last may take a value. None if one of them is
+/// unknown.
 fn short(word: &str) -> Found {
     let Some(letters) = word.strip_prefix('-').filter(|letters| !letters.is_empty()) else { return Vec::new() };
     let mut found = Vec::new();
@@ -235,7 +248,10 @@ mod tests {
             assert_eq!(of(text), [(Some("workers"), Some("4".into()))], "{text}");
         }
         assert_eq!(of("-Dw4"), [(Some("daemon"), None), (Some("workers"), Some("4".into()))]);
-        assert_eq!(of("--access-logfile -"), [(Some("accesslog"), Some("-".into()))]);
+        for value in ["-", "-1", "-.5", "-1.5", "-x y"] {
+            let text = format!("--access-logfile '{value}'");
+            assert_eq!(of(&text), [(Some("accesslog"), Some(value.into()))], "{text}");
+        }
         assert_eq!(of("--proxy-protocol --reload"), [(Some("proxy_protocol"), None), (Some("reload"), None)]);
     }
 
@@ -256,7 +272,7 @@ mod tests {
 
     #[test]
     fn the_words_come_out_as_they_meant_the_same() {
-        for text in ["--workers=4 -k gthread --reload", "-Dw4", "a --b c"] {
+        for text in ["--workers=4 -k gthread --reload", "-Dw4", "a --b c", "-n==x -e=A=b"] {
             let words: Vec<String> =
                 parse(&shlex::split(text).unwrap()).into_iter().flat_map(|argument| argument.words).collect();
             assert_eq!(of(text), of(&words.join(" ")), "{text}");

@@ -1,1 +1,1 @@
-"""Gunicorn's configuration as mcp-launch hands it on, made for one start of the server."""
+"""Gunicorn's configuration as mcp-launch passes it on, made for one start of the server."""

@@ -11,14 +11,14 @@ use crate::settings::{Origin, Resolution};
 /// The variable's name.
 pub(in super::super) const NAME: &str = "GUNICORN_CMD_ARGS";
 
-/// Where Gunicorn is told to look for things.
+/// Paths on Gunicorn's command line.
 #[derive(Debug, Default)]
 pub struct Places {
-    /// For its configuration file.
+    /// The configuration file.
     pub config: Option<String>,
-    /// For all relative paths.
+    /// The base of all relative paths.
     pub chdir: Option<String>,
-    /// For modules, separated by commas.
+    /// Directories of modules, separated by commas.
     pub python_path: Option<String>,
 }
 
@@ -27,44 +27,46 @@ pub struct Places {
 pub fn places(resolution: &Resolution) -> Places {
     let native = resolution.native.iter().find(|native| native.name == NAME);
     let words = native.and_then(|native| shlex::split(&native.value)).unwrap_or_default();
-    let args = CmdArgs { arguments: arguments::parse(&words), changed: false };
+    let args = CmdArgs { arguments: arguments::parse(&words), ..CmdArgs::default() };
     let value = |setting| args.value(setting).map(str::to_owned);
     Places { config: value("config"), chdir: value("chdir"), python_path: value("pythonpath") }
 }
 
-/// What is always the launcher's, and why.
+/// What the launcher always sets, and why.
 pub(super) const OURS: &[(&str, &str)] = &[
     ("daemon", "a daemonized server cannot be supervised"),
     ("pidfile", "the launcher keeps track of the process; use its lock"),
     ("reuse_port", "the workers share one socket, so that a hung one does not take requests with it"),
 ];
 
-/// The variable, taken apart.
+/// The variable, parsed.
 #[derive(Debug, Default)]
 pub(in super::super) struct CmdArgs {
     arguments: Vec<Argument>,
     changed: bool,
+    /// Where the variable comes from.
+    pub origin: Origin,
 }
 
 impl CmdArgs {
-    /// Reads the variable. What contradicts the launcher is dropped with a warning.
+    /// Reads the variable. What conflicts with the launcher is dropped with a warning.
     pub fn read(resolution: &Resolution, findings: &mut Findings) -> Self {
         let Some(native) = resolution.native.iter().find(|native| native.name == NAME) else {
             return Self::default();
         };
-        let origin = Origin::Env(NAME.into());
+        let origin = resolution.origin_of(NAME);
         let Some(words) = shlex::split(&native.value) else {
             let message = format!("{NAME} = {:?} cannot be split into words", native.value);
             findings.problem(Problem::setting(message, &origin).hint("close the quotes"));
             return Self::default();
         };
-        let mut args = Self { arguments: arguments::parse(&words), changed: false };
+        let mut args = Self { arguments: arguments::parse(&words), changed: false, origin };
         for (setting, why) in OURS {
             args.drop(setting, why, findings);
         }
         if let Some(text) = args.value("workers").filter(|text| count(text).is_none()) {
             let message = format!("{NAME} has --workers {text}");
-            findings.problem(Problem::setting(message, &origin).hint("use a whole number of at least 1"));
+            findings.problem(Problem::setting(message, &args.origin).hint("use a whole number of at least 1"));
         }
         args
     }
@@ -79,14 +81,14 @@ impl CmdArgs {
         self.arguments.iter().rfind(|argument| argument.setting() == Some(setting))?.value.as_deref()
     }
 
-    /// All that is given for this, if something is; a switch has no value.
+    /// Everything that is given for this; none if nothing is. A switch has no value.
     pub fn values(&self, setting: &str) -> Option<Vec<Option<&str>>> {
         let given = self.arguments.iter().filter(|argument| argument.setting() == Some(setting));
         let values: Vec<_> = given.map(|argument| argument.value.as_deref()).collect();
         (!values.is_empty()).then_some(values)
     }
 
-    /// Drops everything that sets this, and says so.
+    /// Drops everything that sets this, with a warning.
     pub fn drop(&mut self, setting: &str, why: &str, findings: &mut Findings) {
         self.arguments.retain(|argument| {
             let dropped = argument.setting() == Some(setting);
@@ -98,10 +100,10 @@ impl CmdArgs {
         });
     }
 
-    /// What the variable must be in the server's environment, if it must change. Empty if nothing is left of it.
+    /// The new value of the variable in the server's environment, if it must change. Empty if nothing is left of it.
     pub fn rewritten(&self) -> Option<OsString> {
         let words = self.arguments.iter().flat_map(|argument| argument.words.iter().map(String::as_str));
-        // Words with a NUL cannot be: they come from an environment variable.
+        // There cannot be a NUL in it: it comes from an environment variable.
         self.changed.then(|| shlex::try_join(words).unwrap_or_default().into())
     }
 }

@@ -1,6 +1,6 @@
-//! One setting of Gunicorn's with the value that we give it.
+//! One of Gunicorn's settings with the value that we give it.
 
-/// A Python value, as far as they occur.
+/// A Python value, of the types that occur.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Python {
     None,
@@ -17,7 +17,7 @@ pub(super) struct Directive {
     /// The flag that sets it.
     pub flag: &'static str,
     pub value: Python,
-    /// Whether somebody asked for it, so that it takes precedence over the user's file and arguments.
+    /// Whether it was set explicitly, so that it takes precedence over the user's file and arguments.
     pub explicit: bool,
 }
 

@@ -1,8 +1,9 @@
-//! What the user's configuration file says, and what the plan makes of it.
+//! The user's configuration file, and the resulting plan.
 
 use std::time::Duration;
 
 use crate::host::{AppFacts, Assignments, Host};
+use crate::plan::RequestLimit;
 use crate::plan::tests::{argv, flags, installed_host, planned, problems};
 use crate::plan::{Inherited, Plan};
 
@@ -96,9 +97,9 @@ fn several_addresses_are_all_served_and_the_first_is_named() {
     assert_eq!(plan.bind.to_string(), "127.0.0.1:1");
     let further: Vec<String> = plan.further_binds.iter().map(ToString::to_string).collect();
     assert_eq!(further, ["unix:/run/a.sock", "[::1]:3"]);
-    assert_eq!(plan.env[std::ffi::OsStr::new("LISTEN_FDS")], "4");
+    assert_eq!(plan.env[std::ffi::OsStr::new("LISTEN_FDS")], "3");
     let sockets = plan.descriptors.iter().filter(|found| matches!(found.what, Inherited::FurtherListener(_)));
-    assert_eq!(sockets.map(|found| found.number).collect::<Vec<_>>(), [5, 6]);
+    assert_eq!(sockets.map(|found| found.number).collect::<Vec<_>>(), [4, 5]);
     let repeated = super::file_tests::plan("", &[("GUNICORN_CMD_ARGS", "-b :1 -b :2")]);
     assert_eq!((repeated.bind.to_string(), repeated.further_binds.len()), ("0.0.0.0:1".to_owned(), 1));
 }
@@ -129,10 +130,15 @@ fn a_certificate_in_the_file_means_tls() {
 fn the_class_of_the_file_is_named_and_decides_about_the_guard() {
     let sync = plan("worker_class = 'sync'", &[("GUNICORN_BACKPRESSURE", "5")]);
     assert_eq!(reason(&sync, "worker-class"), ("sync", "file /srv/gunicorn.conf.py key worker_class, line 1"));
-    assert_eq!((reason(&sync, "guard").0, sync.limit), ("off", None));
-    assert_eq!(reason(&sync, "worker-timeout").0, "the server's own");
+    assert_eq!((reason(&sync, "guard").0, sync.limit), ("limit 1", Some(RequestLimit::Fixed(1))));
+    assert!(reason(&sync, "guard").1.contains("wait in the listen queue"));
+    let threads = plan("worker_class = 'gthread'\nthreads = 8", &[("GUNICORN_BACKPRESSURE", "5")]);
+    assert_eq!((reason(&threads, "threads").0, threads.limit), ("8", Some(RequestLimit::Fixed(5))));
+    let few = plan("worker_class = 'sync'\nthreads = 6", &[("GUNICORN_BACKPRESSURE", "5")]);
+    assert_eq!(few.limit, Some(RequestLimit::Fixed(6)), "all threads serve");
+    assert!(has_warning(&few, &["6 threads", "threads, line 2", "leave no two"]), "{:?}", few.warnings);
     let asgi = plan("worker_class = 'uvicorn.workers.UvicornWorker'", &[("GUNICORN_BACKPRESSURE", "5")]);
-    assert_eq!((reason(&asgi, "guard").0, asgi.limit), ("limit 5", Some(5)));
+    assert_eq!((reason(&asgi, "guard").0, asgi.limit), ("limit 5", Some(RequestLimit::Fixed(5))));
     let explicit = plan("worker_class = 'sync'", &[("GUNICORN_WORKER_CLASS", "auto")]);
     assert_eq!(reason(&explicit, "worker-class").0, "uvicorn_worker.UvicornWorker");
     let computed = plan("worker_class = pick()", &[("GUNICORN_BACKPRESSURE", "5")]);
@@ -141,7 +147,7 @@ fn the_class_of_the_file_is_named_and_decides_about_the_guard() {
 }
 
 #[test]
-fn preloading_is_for_the_gateway_and_for_who_asks() {
+fn preloading_is_for_the_gateway_and_on_request() {
     let preloads = |source: &str, env: &[(&str, &str)]| reason(&plan(source, env), "preload").0 == "on";
     assert_eq!(reason(&planned(&[], &installed_host()), "preload").0, "on");
     assert_eq!(reason(&planned(&[OTHER_APP], &installed_host()), "preload").0, "off");
@@ -160,7 +166,7 @@ fn preloading_is_for_the_gateway_and_for_who_asks() {
 }
 
 #[test]
-fn an_explicit_timeout_of_gunicorns_is_taken_and_said() {
+fn an_explicit_timeout_of_gunicorn_applies_and_is_shown() {
     let timeout = |source: &str, env: &[(&str, &str)]| plan(source, env).policy.worker_timeout.map(|it| it.as_secs());
     assert_eq!(timeout("", &[]), Some(30));
     assert_eq!(timeout("timeout = 90", &[]), Some(90));

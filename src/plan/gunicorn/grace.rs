@@ -1,6 +1,6 @@
 //! How long Gunicorn's workers may finish their requests.
 
-use super::super::{Findings, grace};
+use super::super::{Findings, Launch, grace};
 use super::directive::{Directive, Python};
 use super::{Own, overridden};
 use crate::problem::Problem;
@@ -20,7 +20,15 @@ pub(super) fn graceful(settings: &Settings, own: &Own, findings: &mut Findings) 
     Directive::new(SETTING, FLAG, Python::Int(grace(settings)), is_cut)
 }
 
-/// The grace that was requested, or what the stop budget has room for. If both were set, they contradict each other.
+/// Exports an explicit grace as it applies.
+pub(super) fn export(directives: &[Directive], launch: &mut Launch) {
+    let explicit = directives.iter().find(|directive| directive.setting == "graceful_timeout" && directive.explicit);
+    if let Some(Python::Int(seconds)) = explicit.map(|directive| &directive.value) {
+        launch.env.push(("GUNICORN_GRACEFUL_TIMEOUT".into(), Some(seconds.to_string().into())));
+    }
+}
+
+/// The requested grace, or what the stop budget allows. If both were set, they contradict each other.
 fn fitted(seconds: u64, settings: &Settings, findings: &mut Findings) -> u64 {
     let (setting, budget) = (&settings.gunicorn_graceful_timeout, grace(settings));
     if seconds <= budget {

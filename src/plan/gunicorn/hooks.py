@@ -1,9 +1,9 @@
 
 
 def _announce_reload(settings):
-    """Calls ``on_reload`` where there is something to be told by it: in the main process of a generation that starts
-    beside another one, before ``on_starting``. Each generation has a main process of its own, so the hooks of a start
-    and of an end run once for each; this is how a file can tell a reload from a start.
+    """Calls ``on_reload`` in the main process of a generation that starts next to another one, before ``on_starting``.
+    Each generation has its own main process, so the hooks of a start and of an end run once for each; this is how a
+    file can distinguish a reload from a start.
     """
     import os
     import pkgutil

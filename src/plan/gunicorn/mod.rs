@@ -1,22 +1,26 @@
 //! How Gunicorn is started.
 //!
 //! Precedence: explicit settings > `GUNICORN_CMD_ARGS` > the user's configuration file > our defaults. Explicit
-//! settings are flags. Defaults are flags too, except where `GUNICORN_CMD_ARGS` says otherwise; with a file of the
-//! user's they go into a generated module that runs the file after them.
+//! settings are flags. Defaults are flags too, unless `GUNICORN_CMD_ARGS` sets something else; if the user has a file,
+//! they go into a generated module that runs the file after them.
 //!
-//! Sockets, when we stay, go by `LISTEN_FDS`, as systemd does it: Gunicorn takes the descriptors from 3 on, ignores
-//! every address and unlinks nothing. The addresses are passed as `--bind` all the same, so that hooks and the log see
-//! them and not descriptors.
+//! In supervise mode, sockets are passed by `LISTEN_FDS`, as systemd does it: Gunicorn takes the descriptors from 3 on,
+//! ignores every address and unlinks nothing. The addresses are passed as `--bind` all the same, so that hooks and the
+//! log show them instead of descriptors.
 
 pub(super) mod address;
 mod arguments;
 pub(super) mod cmd_args;
 mod directive;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod grace;
 mod module;
 mod overridden;
 mod own;
 mod preload;
+mod sockets;
+mod threads;
 pub(super) mod timeout;
 mod tls;
 mod worker_class;
@@ -25,12 +29,12 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use super::app::AppTarget;
-use super::balance::Dealing;
 use super::bind::Addresses;
 use super::capabilities;
 use super::flags::{GUNICORN_NETWORKS, gunicorn_has};
 use super::guard::{Around, WorkerSockets};
-use super::{Descriptor, Findings, Inherited, Launch, Limits, Module, grace};
+use super::threads::Handlers;
+use super::{Bind, Descriptor, Findings, Inherited, Launch, Limits, Module, grace};
 use crate::guard::MaxRequests;
 use crate::host::{Host, Version};
 use crate::problem::{Origin, Problem};
@@ -44,7 +48,7 @@ pub(super) use own::Own;
 use own::UserFile;
 use timeout::WorkerTimeout;
 
-/// What Gunicorn's start depends on.
+/// What the start of Gunicorn depends on.
 pub(super) struct Inputs<'a> {
     pub resolution: &'a Resolution,
     pub host: &'a Host,
@@ -57,42 +61,38 @@ pub(super) struct Inputs<'a> {
     pub pair: Option<&'a Arc<Pair>>,
 }
 
-/// Works out the arguments, the descriptors and what changes in the environment.
+/// Determines the arguments, the descriptors and the changes to the environment.
 pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
     let Inputs { resolution, host, version, app, addresses, workers, mut own, worker_timeout, pair } = inputs;
     let settings = &resolution.settings;
     let mut launch = Launch::new(capabilities::gunicorn());
-    listen(settings, addresses, &mut launch);
     launch.args.extend(["--workers".into(), workers.to_string().into()]);
 
     let class = class(settings, host, version, app, &own, findings);
     let preload = preload::decide(settings, &own, app.is_gateway, class.known.as_deref(), findings);
-    // Nothing that could have children of its own runs in the main process.
+    // Nothing in the main process starts child processes of its own.
     launch.capabilities.all_children_are_workers = !preload.is_on && own.file.is_none();
     let mut directives = directives(settings, host, version, &own, findings);
     directives.extend(class.directive.iter().cloned().chain(preload.directives));
-    if class.directive.is_some() && class.known.as_deref() == Some(worker_class::GTHREAD) {
-        // Gunicorn's own default is one, which is no more than sync.
-        directives.push(Directive::default_value("threads", "--threads", Python::Int(THREADS)));
-    }
-    let explicit_grace =
-        directives.iter().find(|directive| directive.setting == "graceful_timeout" && directive.explicit);
-    if let Some(Python::Int(seconds)) = explicit_grace.map(|directive| &directive.value) {
-        launch.env.push(("GUNICORN_GRACEFUL_TIMEOUT".into(), Some(seconds.to_string().into())));
-    }
+    let (handlers, threads) = threads::decide(settings, &own, class.known.as_deref(), findings);
+    directives.extend(threads);
+    grace::export(&directives, &mut launch);
+    let mut around = guarded(resolution, host, (app, &addresses.first), &own, &class, handlers, worker_timeout);
+    launch.tls = around.is_https;
+    let is_probed = !sockets::tell_readiness(&around, class.known.as_deref(), &own, resolution);
+    sockets::listen(resolution, addresses, is_probed, &mut launch);
     directives.extend(tls::tls(&mut launch, pair, resolution));
     directives.extend(tls::http(resolution, host, version, class.known.as_deref(), findings));
-    let mut around = guarded(resolution, host, app, &own, &class, worker_timeout);
     if counts_requests(settings, &own, resolution, &around) {
         around.max_requests =
             MaxRequests::new(settings.gunicorn_max_requests.0, settings.gunicorn_max_requests_jitter.0);
         directives.retain(|directive| !directive.setting.starts_with("max_requests"));
-        // A file that computes it has its way, and Gunicorn counts as well.
+        // A count that the file computes takes effect, and Gunicorn counts the workers as well.
         let explicit = settings.gunicorn_max_requests.is_explicit();
         directives.push(Directive::new("max_requests", "--max-requests", Python::Int(0), explicit));
     }
     if around.is_possible(settings) && !own.cmd_args.sets("proc_name") {
-        // Gunicorn's default is what it imports, which is the guard.
+        // Gunicorn's default is the name of what it imports, which is the guard.
         directives.push(Directive::default_value("proc_name", "--name", text(&app.text)));
     }
     if server_args_set(resolution, "control_socket") {
@@ -103,8 +103,8 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
     let watched = file.as_ref().map(|file| file.location.to_string_lossy());
     let watched = watched.filter(|path| !path.starts_with("python:"));
     if let (Some(path), true) = (watched, settings.gunicorn_dev_mode.value) {
-        let path = path.strip_prefix("file:").unwrap_or(&path).to_owned();
-        directives.push(Directive::explicit("reload_extra_files", "--reload-extra-file", Python::Text(path)));
+        let path = text(path.strip_prefix("file:").unwrap_or(&path));
+        directives.push(Directive::explicit("reload_extra_files", "--reload-extra-file", path));
     }
 
     let (mut defaults, mut forced) = (Vec::new(), Vec::new());
@@ -127,8 +127,8 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
     let base = base(file.as_ref(), app, host, findings);
     let max_requests = around.max_requests;
     let guard = launch.guard(around, resolution, findings);
-    // With the guard there is one in any case: it has the guard imported before a worker changes its user. And where
-    // sockets are handed down, it keeps the private one out of sight.
+    // With the guard there is always one: it imports the guard before a worker changes its user. And if sockets are
+    // passed on, it sets the mode of a Unix socket, and hides the socket for probes.
     let supervises = settings.mode.value == Mode::Supervise;
     let base =
         base.or((guard.is_some() || settings.ssl.value || supervises || settings.uds_permissions.is_explicit())
@@ -142,9 +142,12 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
             forced: &forced,
             least,
             grace: supervises.then(|| grace(settings)),
-            private_listener: supervises.then_some(PRIVATE_LISTENER),
+            successors: supervises.then(|| successors(&mut launch, resolution)),
+            public_listeners: supervises.then_some(1 + addresses.further.len()),
+            socket_owner: addresses.owner,
             socket_mode: settings.uds_permissions.value.map(|mode| mode.0),
             is_gateway: app.is_gateway,
+            is_guarded: guard.is_some(),
         };
         let config = Module { name: module::NAME.into(), source: parts.source() };
         launch.carry([config].into_iter().chain(guard).collect(), resolution);
@@ -155,7 +158,6 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
     }
     launch.args.push(launch.target.clone().into());
     launch.args.extend(resolution.server_args.iter().cloned());
-    launch.tls = settings.ssl.value || own.is_on("certfile") || own.is_on("keyfile");
     match settings.mode.value {
         Mode::Supervise => {
             launch.limits = Limits::new(
@@ -166,12 +168,19 @@ pub(super) fn launch(inputs: Inputs, findings: &mut Findings) -> Launch {
         }
         Mode::Exec => limits_without_effect(settings).into_iter().for_each(|warning| findings.warn(warning)),
     }
-    // What Gunicorn's main process exits with for a configuration that it cannot use, or a preloaded app that fails.
+    // Gunicorn's exit statuses for a configuration that it cannot use, and for a preloaded app that fails.
     launch.capabilities.boot_statuses.push(1);
     launch
 }
 
-/// Where Gunicorn's configuration comes from, apart from what we add to it.
+/// The descriptor from which the main process learns that workers have a successor.
+fn successors(launch: &mut Launch, resolution: &Resolution) -> i32 {
+    let number = launch.next_number(resolution);
+    launch.descriptors.push(Descriptor { number, what: Inherited::Successors });
+    number
+}
+
+/// Where Gunicorn's configuration comes from, apart from our additions.
 fn base<'a>(file: Option<&'a UserFile>, app: &AppTarget, host: &Host, findings: &mut Findings) -> Option<Base<'a>> {
     if let Some(file) = file {
         let shown = file.location.to_string_lossy();
@@ -182,44 +191,46 @@ fn base<'a>(file: Option<&'a UserFile>, app: &AppTarget, host: &Host, findings: 
         findings.decide("config", "built in", "the app is the gateway, and you have no file of your own");
         return Some(Base::Gateway);
     }
-    // Gunicorn looks for ./gunicorn.conf.py if it is not told of a configuration.
+    // Gunicorn looks for ./gunicorn.conf.py if no configuration is named.
     host.gunicorn_config.is_some().then_some(Base::Empty)
 }
 
-/// What the guard is to know of Gunicorn's start. A worker class that only running the user's file tells is looked at
-/// when the guard is imported.
+/// What the guard must know about Gunicorn's start. A worker class that is only known when the user's file runs is
+/// checked when the guard is imported.
 fn guarded<'a>(
     resolution: &Resolution,
     host: &Host,
-    app: &'a AppTarget,
+    (app, bind): (&'a AppTarget, &'a Bind),
     own: &Own,
     class: &Class,
+    handlers: Handlers,
     worker_timeout: &WorkerTimeout,
 ) -> Around<'a> {
     let asked = class.asked.as_deref();
     let paste = own.get("paste").is_some() || server_args_set(resolution, "paste");
-    let obstacle = match asked {
-        Some(class) if worker_class::is_wsgi(class) => Some(format!("worker class {class} is for WSGI apps")),
-        _ if paste => Some("the app is defined in a paste file".to_owned()),
-        _ => Around::obstacle(host),
-    };
+    let obstacle = if paste { Some("the app is defined in a paste file".to_owned()) } else { Around::obstacle(host) };
+    let wsgi = class.known.as_deref().and_then(worker_class::serves_wsgi);
     Around {
         server: Server::Gunicorn,
         app,
         calls_factories: asked != Some(worker_class::ASGI),
         worker_class: asked.map(str::to_owned),
+        wsgi,
+        handlers,
         has_lifespan: true,
+        bind,
+        is_https: resolution.settings.ssl.value || own.is_on("certfile") || own.is_on("keyfile"),
         sockets: WorkerSockets::Shared,
         max_requests: None,
-        dealing: Dealing::AmongWorkers { condition: worker_class::condition_to_deal(class.known.as_deref()) },
+        dealing: worker_class::dealing(class.known.as_deref()),
         doubt: class.known.is_none().then_some("the configuration file computes the worker class"),
         worker_timeout: worker_timeout.limit,
         obstacle,
     }
 }
 
-/// Whether we replace workers after their number of requests, in place of Gunicorn, whose worker leaves before it has a
-/// successor: the guard counts, and our setting is the one that is in force.
+/// Whether we replace workers after their number of requests instead of Gunicorn, whose worker ends before it has a
+/// successor: the guard counts, and our setting is the one that applies.
 fn counts_requests(settings: &Settings, own: &Own, resolution: &Resolution, around: &Around) -> bool {
     const NAME: &str = "max_requests";
     let set_elsewhere = own.get(NAME).is_some() || own.cmd_args.sets(NAME) || server_args_set(resolution, NAME);
@@ -230,7 +241,7 @@ fn counts_requests(settings: &Settings, own: &Own, resolution: &Resolution, arou
         && !server_args_set(resolution, NAME)
 }
 
-/// Gunicorn knows no limits of memory and age: without us nobody keeps them.
+/// Gunicorn has no limits of memory and age: only we can enforce them.
 fn limits_without_effect(settings: &Settings) -> Vec<String> {
     let (max_rss, lifetime) = (&settings.gunicorn_workers_max_rss, &settings.gunicorn_workers_lifetime);
     let set = [
@@ -246,25 +257,7 @@ fn server_args_set(resolution: &Resolution, setting: &str) -> bool {
     parse(&words).iter().any(|argument| argument.setting() == Some(setting))
 }
 
-/// The place of the private socket among those that are handed down.
-const PRIVATE_LISTENER: usize = 1;
-
-/// Where it listens, and the sockets that it inherits if we stay.
-fn listen(settings: &Settings, addresses: &Addresses, launch: &mut Launch) {
-    for bind in [&addresses.first].into_iter().chain(&addresses.further) {
-        launch.args.extend(["--bind".into(), bind.to_string().into()]);
-    }
-    if settings.mode.value == Mode::Exec {
-        return;
-    }
-    let further = (0..addresses.further.len()).map(Inherited::FurtherListener);
-    let what = [Inherited::Listener, Inherited::ProbeListener].into_iter().chain(further);
-    launch.descriptors.extend((3..).zip(what).map(|(number, what)| Descriptor { number, what }));
-    launch.listen_pid = true;
-    launch.env.push(("LISTEN_FDS".into(), Some(launch.descriptors.len().to_string().into())));
-}
-
-/// What we have to say about Gunicorn's settings that depends on no other.
+/// Warnings about Gunicorn's settings that depend on no other setting.
 fn directives(
     settings: &Settings,
     host: &Host,
@@ -292,7 +285,7 @@ fn directives(
     directives.extend(logging(settings));
     directives.extend(proxies(settings, version, findings));
     if host.limits.dev_shm_writable {
-        // A heartbeat file on a slow disk stalls the worker that touches it.
+        // A heartbeat file on a slow disk blocks the worker that touches it.
         directives.push(Directive::default_value("worker_tmp_dir", "--worker-tmp-dir", text("/dev/shm")));
     }
     if gunicorn_has("--no-control-socket", version) && !own.cmd_args.sets("control_socket") {
@@ -310,20 +303,17 @@ fn number<T>(setting: &'static str, flag: &'static str, from: &Setting<T>, value
     Directive::new(setting, flag, Python::Int(value), from.is_explicit())
 }
 
-/// Threads of a worker of class gthread, unless somebody says otherwise.
-const THREADS: u64 = 4;
-
 /// The worker class.
 struct Class {
-    /// What Gunicorn is told.
+    /// The directive for Gunicorn.
     directive: Option<Directive>,
-    /// Which one it is, unless only running the user's file tells.
+    /// The class, unless it is only known when the user's file runs.
     known: Option<String>,
-    /// That which somebody asked for.
+    /// The class that was set explicitly.
     asked: Option<String>,
 }
 
-/// The setting, else what Gunicorn itself is told, else the best that is installed.
+/// The setting, else Gunicorn's own, else the best that is installed.
 fn class(
     settings: &Settings,
     host: &Host,
@@ -338,25 +328,25 @@ fn class(
     if !setting.value.eq_ignore_ascii_case("auto") {
         let class = &setting.value;
         worker_class::check(class, &setting.origin, app, host, version, findings);
-        worker_class::reload_in_vain(class, dev_mode, host, findings);
+        worker_class::warn_if_not_reloading(class, dev_mode, host, findings);
         let directive = Some(Directive::explicit("worker_class", FLAG, text(class)));
         return Class { directive, known: Some(class.clone()), asked: Some(class.clone()) };
     }
-    let told = own.get("worker_class").filter(|_| !setting.is_explicit());
-    if let Some(class) = told.as_ref().and_then(|told| told.text()) {
+    let native = own.get("worker_class").filter(|_| !setting.is_explicit());
+    if let Some(class) = native.as_ref().and_then(|native| native.text()) {
         worker_class::check(
             class,
-            &told.as_ref().map_or(Origin::Default, |told| told.origin.clone()),
+            &native.as_ref().map_or(Origin::Default, |native| native.origin.clone()),
             app,
             host,
             version,
             findings,
         );
-        worker_class::reload_in_vain(class, dev_mode, host, findings);
+        worker_class::warn_if_not_reloading(class, dev_mode, host, findings);
         return Class { directive: None, known: Some(class.to_owned()), asked: Some(class.to_owned()) };
     }
-    if let Some(told) = told.filter(own::Given::is_computed) {
-        findings.decide("worker-class", "computed", format!("{told}: the workers report when they start"));
+    if let Some(native) = native.filter(own::Given::is_computed) {
+        findings.decide("worker-class", "computed", format!("{native}: the workers report when they start"));
         return Class { directive: None, known: None, asked: None };
     }
     let class = worker_class::best(app, dev_mode, host, version, findings);
@@ -367,7 +357,7 @@ fn class(
 
 fn logging(settings: &Settings) -> Vec<Directive> {
     let (level, disabled) = (&settings.gunicorn_log_level, &settings.disable_access_log);
-    // Gunicorn writes no access log by itself. A file to nowhere would do the work of formatting it all the same.
+    // Gunicorn writes no access log by default. With /dev/null as its file, it would still format every line.
     let access = if disabled.value { Python::None } else { text("-") };
     vec![
         Directive::new("loglevel", "--log-level", text(level.value.word()), level.is_explicit()),

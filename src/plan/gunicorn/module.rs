@@ -1,4 +1,4 @@
-//! The generated configuration module: our defaults, then the user's file, then what is always ours.
+//! The generated configuration module: our defaults, then the user's file, then what the launcher always sets.
 //!
 //! It travels as a memory file that Python imports through a path entry. Gunicorn reads a configuration below the
 //! command line and `GUNICORN_CMD_ARGS`, so its own precedence puts explicit settings above the user's file, and the
@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 
 use super::directive::{Directive, Python};
+use crate::plan::SocketOwner;
 use crate::settings::value::TlsVersion;
 
 /// The name to import it by.
@@ -18,16 +19,20 @@ const CARRIED: &str = include_str!("carried.py");
 /// One TLS context for all workers.
 const TLS: &str = include_str!("tls.py");
 const USER_FILE: &str = include_str!("user_file.py");
-/// What hooks and log see of the sockets, and who may use a Unix one.
+/// How hooks and the log see the sockets, and who may use a Unix one.
 const SOCKETS: &str = include_str!("sockets.py");
-/// How a reload is told from a start.
+/// How the main process learns that workers have a successor.
+const SUCCESSORS: &str = include_str!("successors.py");
+/// How a reload is distinguished from a start.
 const HOOKS: &str = include_str!("hooks.py");
+/// How the guard is told that a worker begins.
+const WORKER_INIT: &str = include_str!("worker_init.py");
 /// What the gateway needs if its user has no file.
 const GATEWAY: &str = include_str!("../../../config/gunicorn.conf.py");
 
-/// What no file may change: a detached server cannot be supervised, a pid file is useless, and with one socket per
-/// worker a hung worker keeps its share of the requests.
-const ALWAYS: &str = "\n# Always the launcher's.\ndaemon = False\npidfile = None\nreuse_port = False\n";
+/// What no file may change: a daemonized server cannot be supervised, a pid file is useless, and with one socket per
+/// worker a hung worker would keep its share of the requests.
+const ALWAYS: &str = "\n# Always set by the launcher.\ndaemon = False\npidfile = None\nreuse_port = False\n";
 
 /// Where the configuration comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +45,7 @@ pub(super) enum Base<'a> {
     Empty,
 }
 
-/// What the module is made of.
+/// The parts of the module.
 #[derive(Debug, Clone)]
 pub(super) struct Parts<'a> {
     pub base: Base<'a>,
@@ -48,16 +53,22 @@ pub(super) struct Parts<'a> {
     pub defaults: &'a [Directive],
     /// After it.
     pub forced: &'a [Directive],
-    /// The oldest TLS version, with TLS that is ours to set up.
+    /// The oldest TLS version, if we configure TLS.
     pub least: Option<TlsVersion>,
     /// The longest grace that fits into the stop budget, if there is one.
     pub grace: Option<u64>,
-    /// Which of the sockets that are handed down is private.
-    pub private_listener: Option<usize>,
+    /// How many of the inherited sockets are public; none if none are inherited.
+    pub public_listeners: Option<usize>,
+    /// The descriptor from which the main process learns that workers have a successor, if the launcher replaces any.
+    pub successors: Option<i32>,
+    /// Whose the sockets are.
+    pub socket_owner: SocketOwner,
     /// The mode of a Unix socket, if it is set.
     pub socket_mode: Option<u32>,
     /// Whether the app is the gateway.
     pub is_gateway: bool,
+    /// Whether the guard is around the app.
+    pub is_guarded: bool,
 }
 
 impl Parts<'_> {
@@ -84,9 +95,18 @@ impl Parts<'_> {
             let _ = writeln!(text, "_serve_tls(globals(), {name:?})");
         }
         text.push_str(SOCKETS);
-        let private = self.private_listener.map_or_else(|| "None".to_owned(), |index| index.to_string());
+        let public = self.public_listeners.map_or_else(|| "None".to_owned(), |count| count.to_string());
         let mode = self.socket_mode.map_or_else(|| "None".to_owned(), |mode| format!("0o{mode:o}"));
-        let _ = writeln!(text, "_tend_sockets(globals(), {private}, {mode})");
+        let passed = literal(&Python::Bool(self.socket_owner == SocketOwner::ServiceManager));
+        let _ = writeln!(text, "_tend_sockets(globals(), {public}, {mode}, {passed})");
+        if let Some(number) = self.successors {
+            text.push_str(SUCCESSORS);
+            let _ = writeln!(text, "_know_successors(globals(), {number})");
+        }
+        if self.is_guarded {
+            text.push_str(WORKER_INIT);
+            let _ = writeln!(text, "_tell_guard(globals(), {:?})", crate::guard::MODULE);
+        }
         text
     }
 
@@ -155,9 +175,12 @@ mod tests {
             forced: &[forced],
             least: Some(TlsVersion::V1_3),
             grace: Some(23),
-            private_listener: Some(1),
+            public_listeners: Some(1),
+            successors: None,
+            socket_owner: SocketOwner::Launcher,
             socket_mode: None,
             is_gateway: false,
+            is_guarded: true,
         };
         let text = parts.source();
         let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part} in {text}"));

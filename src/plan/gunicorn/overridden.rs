@@ -6,7 +6,7 @@ use super::own::Own;
 use crate::settings::Settings;
 use crate::settings::value::Mode;
 
-/// Warns about everything that the launcher always sets. Its counterpart for `GUNICORN_CMD_ARGS` warns when those are
+/// Warns about everything that the launcher always sets. For `GUNICORN_CMD_ARGS`, the warnings come when those are
 /// read.
 pub(super) fn warn(own: &Own, findings: &mut Findings) {
     for (setting, why) in OURS {
@@ -20,7 +20,7 @@ pub(super) fn warn(own: &Own, findings: &mut Findings) {
     }
 }
 
-/// The grace that the user gives, if it is longer than the stop budget allows.
+/// The grace that the user sets, if it is longer than the stop budget allows.
 pub(super) fn grace_beyond_budget(settings: &Settings, own: &Own, findings: &mut Findings) -> bool {
     let budget = grace(settings);
     let Some(given) = own.get("graceful_timeout").filter(|_| settings.mode.value == Mode::Supervise) else {

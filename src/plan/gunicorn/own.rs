@@ -1,4 +1,4 @@
-//! What the user tells Gunicorn itself: in `GUNICORN_CMD_ARGS`, and below that in a configuration file.
+//! The user's settings for Gunicorn itself: in `GUNICORN_CMD_ARGS`, or else in a configuration file.
 //!
 //! The plan only knows the literal values in the file. Computed ones take effect as well, because the file runs; where
 //! the plan would need such a value, there is a warning.
@@ -8,13 +8,13 @@ use std::fmt;
 
 use super::super::Findings;
 use super::super::workers::Told;
-use super::cmd_args::{self, CmdArgs};
+use super::cmd_args::CmdArgs;
 use crate::host::{Assigned, Assignments, Host, Literal};
 use crate::problem::{Exit, Problem};
 use crate::settings::value::{App, Server, Value};
 use crate::settings::{Origin, Resolution, Setting, Settings};
 
-/// The two of them.
+/// Both of them.
 #[derive(Debug, Default)]
 pub(in super::super) struct Own<'a> {
     pub cmd_args: CmdArgs,
@@ -23,7 +23,7 @@ pub(in super::super) struct Own<'a> {
     text: Option<&'a Assignments>,
 }
 
-/// Where the configuration file is.
+/// The location of the configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct UserFile {
     /// As Gunicorn takes it: a path, `file:PATH` or `python:MODULE`.
@@ -36,13 +36,13 @@ pub(in super::super) struct UserFile {
 #[derive(Debug, Clone, PartialEq)]
 pub(in super::super) struct Given {
     name: String,
-    /// Nothing where it is computed.
+    /// None if it is computed.
     value: Option<Literal>,
     pub origin: Origin,
 }
 
 impl<'a> Own<'a> {
-    /// Reads what there is for this server.
+    /// Reads the settings for this server.
     pub fn read(resolution: &Resolution, host: &'a Host, server: Server, findings: &mut Findings) -> Self {
         if server == Server::Granian {
             return Self::default();
@@ -53,7 +53,7 @@ impl<'a> Own<'a> {
         Self { cmd_args, file, text }
     }
 
-    /// What is in force of the two.
+    /// The one of the two that applies.
     pub fn get(&self, name: &str) -> Option<Given> {
         self.argument(name).or_else(|| self.in_file(name))
     }
@@ -67,10 +67,10 @@ impl<'a> Own<'a> {
             _ if name == "bind" => Literal::Sequence(texts),
             _ => texts.pop().unwrap_or(Literal::None),
         };
-        Some(Given { name: name.to_owned(), value: Some(value), origin: Origin::Env(cmd_args::NAME.into()) })
+        Some(Given { name: name.to_owned(), value: Some(value), origin: self.cmd_args.origin.clone() })
     }
 
-    /// What the file says, whatever the arguments do.
+    /// What the file says, regardless of the arguments.
     pub fn in_file(&self, name: &str) -> Option<Given> {
         let (file, assigned) = (self.file.as_ref()?, self.text?.get(name)?);
         let (value, line) = match assigned {
@@ -81,58 +81,65 @@ impl<'a> Own<'a> {
         Some(Given { name: name.to_owned(), value, origin })
     }
 
-    /// The app: the one that is named, else what the file says.
+    /// The app: the one that is set, else the one in the file.
     pub fn app(&self, settings: &Settings, findings: &mut Findings) -> Setting<App> {
         let setting = &settings.app_module;
-        let Some(told) = self.in_file("wsgi_app").filter(|_| !setting.is_explicit()) else { return setting.clone() };
-        match told.text().map(App::parse) {
-            Some(Ok(value)) => return Setting { value, origin: told.origin, shadowed: Vec::new() },
-            None if told.is_computed() => findings.problem(
-                Problem::setting("wsgi_app is computed, so it is not known before the server runs", &told.origin)
+        let Some(native) = self.in_file("wsgi_app").filter(|_| !setting.is_explicit()) else {
+            return setting.clone();
+        };
+        match native.text().map(App::parse) {
+            Some(Ok(value)) => return Setting { value, origin: native.origin, shadowed: Vec::new() },
+            None if native.is_computed() => findings.problem(
+                Problem::setting("wsgi_app is computed, so it is not known before the server runs", &native.origin)
                     .hint("name the APP as an argument, or in APP_MODULE"),
             ),
             None => {}
             Some(Err(_)) => findings
-                .problem(Problem::new(Exit::Settings, told.to_string()).hint(format!("use {}", App::expected()))),
+                .problem(Problem::new(Exit::Settings, native.to_string()).hint(format!("use {}", App::expected()))),
         }
         setting.clone()
     }
 
-    /// The worker count. The gateway's own file has one that nobody chose for this machine: for the gateway it does not
-    /// count.
+    /// The worker count. The gateway's own file has one that was not chosen for this machine: for the gateway it does
+    /// not count.
     pub fn workers(&self, is_gateway: bool, settings: &Settings, findings: &mut Findings) -> Told {
-        let told = self.argument("workers").or_else(|| self.in_file("workers"))?;
+        let native = self.argument("workers").or_else(|| self.in_file("workers"))?;
         let by_argument = self.cmd_args.sets("workers");
         let explicit = settings.gunicorn_workers.is_explicit();
-        if !by_argument && is_gateway && !told.is_none() && !explicit {
-            findings.warn(format!("{told} is not used for the gateway: set GUNICORN_WORKERS"));
+        if !by_argument && is_gateway && !native.is_none() && !explicit {
+            findings.warn(format!("{native} is not used for the gateway: set GUNICORN_WORKERS"));
             return None;
         }
-        match told.number().and_then(|number| u32::try_from(number).ok()) {
-            Some(number) if number > 0 => return Some((number, told.origin)),
+        match native.number().and_then(|number| u32::try_from(number).ok()) {
+            Some(number) if number > 0 => return Some((number, native.origin)),
             _ if explicit || by_argument => {}
-            _ if told.is_computed() => findings.warn(format!(
-                "{told} is computed, so it is not known before the server runs, and is not used: set GUNICORN_WORKERS, \
+            _ if native.is_computed() => findings.warn(format!(
+                "{native} is computed, so it is not known before the server runs, and is not used: set GUNICORN_WORKERS, \
                  which may be a formula such as 2n+1"
             )),
-            _ if told.is_none() => {}
+            _ if native.is_none() => {}
             _ => findings.problem(
-                Problem::new(Exit::Settings, format!("{told} is not a worker count")).hint("use a whole number of at least 1"),
+                Problem::new(Exit::Settings, format!("{native} is not a worker count")).hint("use a whole number of at least 1"),
             ),
         }
         None
     }
 
-    /// The length of the accept queue, where it is not set for us.
+    /// The length of the accept queue, if our own setting is not set.
     pub fn backlog(&self, settings: &Settings) -> Option<u64> {
-        let told = self.get("backlog").filter(|_| !settings.gunicorn_backlog.is_explicit());
-        told.and_then(|told| told.number()).filter(|number| *number > 0)
+        let native = self.get("backlog").filter(|_| !settings.gunicorn_backlog.is_explicit());
+        native.and_then(|native| native.number()).filter(|number| *number > 0)
     }
 
-    /// Whether only running the file tells if TLS is spoken.
+    /// Whether it is only known when the file runs if TLS is spoken.
     pub fn computes_tls(&self, settings: &Settings) -> bool {
-        let told = |name| self.get(name).is_some_and(|told| told.is_computed());
-        !settings.ssl.value && (told("certfile") || told("keyfile"))
+        let native = |name| self.get(name).is_some_and(|native| native.is_computed());
+        !settings.ssl.value && (native("certfile") || native("keyfile"))
+    }
+
+    /// Whether it is known which settings the file has: there is none, or its text can be read.
+    pub const fn is_readable(&self) -> bool {
+        self.file.is_none() || self.text.is_some()
     }
 
     /// Whether this is switched on.
@@ -149,7 +156,7 @@ fn user_file(settings: &Settings, cmd_args: &CmdArgs, host: &Host) -> Option<Use
         return Some(UserFile { location, origin: setting.origin.to_string() });
     }
     if let Some(path) = cmd_args.value("config") {
-        let origin = Origin::Env(cmd_args::NAME.into()).to_string();
+        let origin = cmd_args.origin.to_string();
         return Some(UserFile { location: path.into(), origin });
     }
     let location = host.gunicorn_config.as_ref()?.into();
@@ -157,7 +164,7 @@ fn user_file(settings: &Settings, cmd_args: &CmdArgs, host: &Host) -> Option<Use
 }
 
 impl Given {
-    /// Whether only running the file tells its value.
+    /// Whether its value is only known when the file runs.
     pub const fn is_computed(&self) -> bool {
         self.value.is_none()
     }
@@ -184,20 +191,20 @@ impl Given {
         }
     }
 
-    /// As texts: one by itself is one.
+    /// As texts: a single one is a list of one.
     pub fn texts(&self) -> Vec<&str> {
         match &self.value {
             Some(Literal::Sequence(values)) => values
                 .iter()
                 .filter_map(|value| if let Literal::Text(text) = value { Some(text.as_str()) } else { None })
                 .collect(),
-            // Gunicorn takes a text with commas for several.
+            // Gunicorn splits a text at commas.
             Some(Literal::Text(text)) => text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect(),
             _ => Vec::new(),
         }
     }
 
-    /// Whether it is nothing but texts, or nothing at all.
+    /// Whether it is nothing but texts, or empty.
     pub fn is_texts(&self) -> bool {
         match &self.value {
             Some(Literal::Sequence(values)) => values.iter().all(|value| matches!(value, Literal::Text(_))),

@@ -11,12 +11,12 @@ use crate::settings::Settings;
 const SETTING: &str = "preload_app";
 const FLAG: &str = "--preload";
 
-/// What was decided.
+/// The decision.
 #[derive(Debug)]
 pub(super) struct Preload {
     /// Whether the main process loads the app.
     pub is_on: bool,
-    /// What Gunicorn is told.
+    /// The directive for Gunicorn.
     pub directives: Vec<Directive>,
 }
 
@@ -29,10 +29,10 @@ pub(super) fn decide(
     findings: &mut Findings,
 ) -> Preload {
     let setting = &settings.gunicorn_preload_app;
-    let told = own.get(SETTING);
-    let asked = match (setting.value.0, &told) {
+    let native = own.get(SETTING);
+    let asked = match (setting.value.0, &native) {
         (Some(on), _) => Some((on, setting.origin.to_string())),
-        (None, Some(told)) if !told.is_computed() => Some((told.is_on(), told.to_string())),
+        (None, Some(native)) if !native.is_computed() => Some((native.is_on(), native.to_string())),
         _ => None,
     };
     let reload = reload_origin(settings, own);
@@ -48,8 +48,8 @@ pub(super) fn decide(
         (None, None, None) if is_gateway => (true, "auto: the app is the gateway".to_owned()),
         (None, None, None) => (false, "auto: the app is not the gateway".to_owned()),
     };
-    let because = match told.filter(|told| told.is_computed() && setting.value.0.is_none()) {
-        Some(told) => format!("{because}; {told} is computed and takes precedence"),
+    let because = match native.filter(|native| native.is_computed() && setting.value.0.is_none()) {
+        Some(native) => format!("{because}; {native} is computed and takes precedence"),
         None => because,
     };
     findings.decide("preload", if is_on { "on" } else { "off" }, because);
@@ -62,8 +62,8 @@ fn reload_origin(settings: &Settings, own: &Own) -> Option<String> {
     if dev_mode.value {
         return Some(format!("dev_mode (from {})", dev_mode.origin));
     }
-    let told = own.get("reload").filter(|told| told.is_on() && !dev_mode.is_explicit());
-    told.map(|told| told.to_string())
+    let native = own.get("reload").filter(|native| native.is_on() && !dev_mode.is_explicit());
+    native.map(|native| native.to_string())
 }
 
 fn off(because: String, explicit: bool, findings: &mut Findings) -> Preload {

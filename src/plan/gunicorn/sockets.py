@@ -1,10 +1,11 @@
 
 
-def _tend_sockets(settings, private, mode):
-    """Has hooks and the log see the sockets that clients know, and nothing else. One of those that the launcher hands
-    down is private; ``private`` is its place among them. Workers listen on it all the same.
+def _tend_sockets(settings, public, mode, are_passed):
+    """Shows hooks and the log only the sockets that clients know: the first ``public`` of those that the launcher passes
+    on. One that follows is for its probes. Workers listen on it all the same.
 
-    A Unix socket that the launcher has made gets the mode and the owner that Gunicorn would have given it, or ``mode``.
+    A Unix socket from the launcher gets the mode and the owner that Gunicorn would have given it, or ``mode``. One that
+    was passed to the launcher keeps both.
     """
     import os
     import pkgutil
@@ -26,16 +27,17 @@ def _tend_sockets(settings, private, mode):
             if (conf.uid, conf.gid) != (os.geteuid(), os.getegid()):
                 os.chown(path, conf.uid, conf.gid)
         except FileNotFoundError:
-            pass  # made for a predecessor, under the name that it has no more
+            pass  # made for a predecessor, under a name that no longer exists
         except OSError as error:
             log.warning("the mode or the owner of the socket %s cannot be set: %s", path, error)
 
     def create_sockets(conf, log, fds=None):
         listeners = create(conf, log, fds)
-        if fds and private is not None:
-            hidden.append(listeners.pop(private))
-        if not fds and mode is None:
-            return listeners  # Gunicorn has made them
+        if fds and public is not None:
+            hidden.extend(listeners[public:])
+            del listeners[public:]
+        if are_passed or not fds and mode is None:
+            return listeners  # the launcher has not made them
         for listener in listeners:
             if listener.family == socket.AF_UNIX and listener.getsockname():
                 set_permissions(listener, conf, log)

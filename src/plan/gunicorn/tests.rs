@@ -1,6 +1,7 @@
 use std::ffi::OsStr;
 
 use crate::host::{Host, Version};
+use crate::plan::RequestLimit;
 use crate::plan::tests::{argv, flags, installed_host, planned, problems};
 use crate::plan::{Inherited, Plan};
 
@@ -17,8 +18,9 @@ fn module(plan: &Plan) -> Option<&str> {
     })
 }
 
-/// Without the guard, what the old script passed, but for the differences that are wanted: the worker count, the lock and the trust in
-/// every proxy are gone; grace, keep-alive and backlog are honoured; the access log is off and not sent to nowhere.
+/// Without the guard, the arguments of the old script, except for intended differences: the worker count, the lock and
+/// the trust in every proxy are gone; grace, keep-alive and backlog are honoured; the access log is off instead of
+/// written to /dev/null.
 #[test]
 fn the_gateway_gets_what_the_old_script_passed() {
     let env = [("GUNICORN_WORKERS", "3"), ("MCP_LAUNCH_MODE", "exec"), ("MCP_LAUNCH_GUARD", "off")];
@@ -60,9 +62,9 @@ fn tls_logs_and_proxies_are_passed_when_asked_for() {
     let plan = planned(&env, &installed_host());
     let flags = flags(&plan);
     for flag in [
-        "--certfile /proc/self/fd/5",
-        "--keyfile /proc/self/fd/5",
-        "--ca-certs /proc/self/fd/6",
+        "--certfile /proc/self/fd/4",
+        "--keyfile /proc/self/fd/4",
+        "--ca-certs /proc/self/fd/5",
         "--cert-reqs 2",
         "--access-logfile -",
         "--forwarded-allow-ips *",
@@ -72,7 +74,7 @@ fn tls_logs_and_proxies_are_passed_when_asked_for() {
     assert!(flags.iter().all(|flag| !flag.starts_with("--preload")), "{flags:?}");
     assert!(plan.tls && plan.credentials.is_some());
     let inherited = |number| plan.descriptors.iter().find(|found| found.number == number).map(|found| &found.what);
-    assert_eq!((inherited(5), inherited(6)), (Some(&Inherited::Pair), Some(&Inherited::Authority)));
+    assert_eq!((inherited(4), inherited(5)), (Some(&Inherited::Pair), Some(&Inherited::Authority)));
     assert!(module(&plan).unwrap().contains("_serve_tls(globals(), \"TLSv1_2\")\n"));
 }
 
@@ -138,19 +140,37 @@ fn arguments_for_gunicorn_beat_our_defaults_but_not_explicit_settings() {
     assert!(plan.warnings.iter().any(|warning| warning.starts_with("--preload in GUNICORN_CMD_ARGS")));
 }
 
+/// Only where a request must tell whether a generation is ready.
+#[test]
+fn a_socket_for_probes_comes_last_and_only_where_the_guard_cannot_tell() {
+    let probed = |env: &[(&str, &str)]| planned(&[&[OTHER_APP], env].concat(), &installed_host()).is_probed();
+    let off = ("MCP_LAUNCH_GUARD", "off");
+    assert!(!probed(&[]) && !probed(&[("GUNICORN_WORKER_CLASS", "asgi")]));
+    assert!(!probed(&[("GUNICORN_WORKER_CLASS", "gthread")]));
+    assert!(!probed(&[off, ("MCP_LAUNCH_MODE", "exec")]));
+    for env in [off, ("GUNICORN_WORKER_CLASS", "my.Worker")] {
+        assert!(probed(&[env]), "{env:?}");
+    }
+    assert!(!probed(&[("GUNICORN_WORKER_CLASS", "asgi"), ("GUNICORN_CMD_ARGS", "--asgi-lifespan off")]));
+    let plan = planned(&[OTHER_APP, off, ("GUNICORN_CMD_ARGS", "-b :1 -b :2")], &installed_host());
+    assert_eq!(plan.env[std::ffi::OsStr::new("LISTEN_FDS")], "3");
+    assert_eq!(plan.descriptors[2].what, Inherited::ProbeListener);
+    assert!(module(&plan).unwrap().contains("_tend_sockets(globals(), 2, None, False)"));
+}
+
 #[test]
 fn sockets_are_inherited_when_we_stay() {
     let numbers = |plan: &Plan| plan.descriptors.iter().map(|descriptor| descriptor.number).collect::<Vec<_>>();
     let plan = planned(&[], &installed_host());
     let words = argv(&plan).join(" ");
     assert!(words.contains("--bind 0.0.0.0:4444 ") && plan.listen_pid, "{words}");
-    assert_eq!(numbers(&plan), [3, 4, 5, 6, 7]);
-    assert_eq!(plan.env[std::ffi::OsStr::new("PYTHONPATH")], "/proc/self/fd/7");
+    assert_eq!(numbers(&plan), [3, 4, 5, 6, 7, 8]);
+    assert_eq!(plan.env[std::ffi::OsStr::new("PYTHONPATH")], "/proc/self/fd/8");
 
     let plan = planned(&[("MCP_LAUNCH_UDS", "/run/app.sock"), ("PYTHONPATH", "/srv/lib")], &installed_host());
     assert!(argv(&plan).join(" ").contains("--bind unix:/run/app.sock") && plan.listen_pid);
-    assert_eq!(plan.env[std::ffi::OsStr::new("LISTEN_FDS")], "2");
-    assert_eq!(plan.env[std::ffi::OsStr::new("PYTHONPATH")], "/proc/self/fd/7:/srv/lib");
+    assert_eq!(plan.env[std::ffi::OsStr::new("LISTEN_FDS")], "1");
+    assert_eq!(plan.env[std::ffi::OsStr::new("PYTHONPATH")], "/proc/self/fd/8:/srv/lib");
 
     let plan = planned(&[("MCP_LAUNCH_MODE", "exec"), ("HOST", "::")], &installed_host());
     assert!(argv(&plan).join(" ").contains("--bind [::]:4444"));
@@ -232,24 +252,50 @@ fn host_of(app: crate::host::Interface) -> Host {
 }
 
 #[test]
-fn a_wsgi_app_gets_threads_and_no_guard_for_asgi() {
+fn a_wsgi_app_gets_threads_and_the_guard() {
     let host = host_of(crate::host::Interface::Wsgi);
     let plan = planned(&[OTHER_APP], &host);
     let line = argv(&plan).join(" ");
     assert!(line.contains("--worker-class gthread") && line.contains("--threads 4"), "{line}");
-    assert_eq!(plan.target, "my.app:app");
+    assert_eq!((&*plan.target, plan.limit), ("mcp_launch_guard:app", None));
+    let limited = planned(&[OTHER_APP, ("GUNICORN_BACKPRESSURE", "8")], &host);
+    assert!(argv(&limited).join(" ").contains("--threads 10"));
+    assert_eq!(limited.limit, Some(RequestLimit::Fixed(8)));
+    let explicit = planned(&[OTHER_APP, ("GUNICORN_BACKPRESSURE", "8"), ("GUNICORN_THREADS", "8")], &host);
+    assert!(argv(&explicit).join(" ").contains("--threads 8"));
+    assert!(explicit.warnings.iter().any(|warning| warning.contains("leave no two")), "{:?}", explicit.warnings);
     let own_threads = planned(&[OTHER_APP, ("GUNICORN_CMD_ARGS", "--threads 9")], &host);
     assert!(!argv(&own_threads).join(" ").contains("--threads 4"));
     let wrong = problems(&[OTHER_APP, ("GUNICORN_WORKER_CLASS", "uvicorn.workers.UvicornWorker")], &host);
     assert!(wrong[0].contains("is for ASGI apps, and my.app:app is a WSGI app"), "{wrong:?}");
-    let asgi = planned(&[OTHER_APP], &host_of(crate::host::Interface::Asgi));
+    let asgi = host_of(crate::host::Interface::Asgi);
+    let wrong = problems(&[OTHER_APP, ("GUNICORN_WORKER_CLASS", "gthread")], &asgi);
+    assert!(wrong[0].contains("is for WSGI apps, and my.app:app is an ASGI app"), "{wrong:?}");
+    let asgi = planned(&[OTHER_APP], &asgi);
     assert!(argv(&asgi).join(" ").contains("uvicorn_worker.UvicornWorker"));
     let django = planned(&[("APP_MODULE", "site.wsgi:application")], &installed_host());
     assert!(argv(&django).join(" ").contains("gthread"));
+    let named_only = [("APP_MODULE", "my.wsgi:app"), ("GUNICORN_WORKER_CLASS", "uvicorn_worker.UvicornWorker")];
+    assert!(problems(&named_only, &installed_host()).is_empty(), "the name of a module proves nothing");
 }
 
 #[test]
-fn dev_mode_takes_a_class_that_reloads_and_says_of_others_that_they_do_not() {
+fn greenlets_that_are_not_installed_are_a_problem_with_the_command_that_installs_them() {
+    let mut host = host_of(crate::host::Interface::Wsgi);
+    let env = [OTHER_APP, ("GUNICORN_WORKER_CLASS", "gevent"), ("GUNICORN_BACKPRESSURE", "8")];
+    assert_eq!(planned(&env, &host).limit, Some(RequestLimit::Fixed(8)));
+    host.python.packages.remove("gevent");
+    let problem = &problems(&env, &host)[0];
+    assert!(problem.contains("needs gevent") && problem.contains("install 'gunicorn[gevent]'"), "{problem}");
+    let eventlet = [OTHER_APP, ("GUNICORN_WORKER_CLASS", "eventlet")];
+    host.python.packages.insert("gunicorn".into(), Version(25, 3, 0));
+    assert!(problems(&eventlet, &host)[0].contains("install 'gunicorn[eventlet]'"));
+    host.python.packages.insert("gunicorn".into(), Version(26, 0, 0));
+    assert!(problems(&eventlet, &host)[0].contains("26.0.0 removed it"), "{:?}", problems(&eventlet, &host));
+}
+
+#[test]
+fn dev_mode_takes_a_class_that_reloads_and_warns_about_others() {
     let dev = ("GUNICORN_DEV_MODE", "true");
     let plan = planned(&[OTHER_APP, dev], &installed_host());
     let line = argv(&plan).join(" ");
@@ -269,9 +315,9 @@ fn dev_mode_takes_a_class_that_reloads_and_says_of_others_that_they_do_not() {
     assert!(warned(&[dev], &host));
 }
 
-/// What `explain` says of dealing clients out, and whether the guard's text has what it takes.
+/// What `explain` says about distributing clients, and whether the guard's text has the code for it.
 #[test]
-fn clients_are_dealt_out_where_the_workers_can_and_explain_says_so() {
+fn clients_are_distributed_where_possible_and_explain_shows_it() {
     let balance = |env: &[(&str, &str)]| {
         let plan = planned(env, &installed_host());
         let reason = plan.reasons.iter().find(|reason| reason.topic == "balance").unwrap();
@@ -291,7 +337,6 @@ fn clients_are_dealt_out_where_the_workers_can_and_explain_says_so() {
         (("MCP_LAUNCH_BALANCE", "off"), "MCP_LAUNCH_BALANCE"),
         (("MCP_LAUNCH_MODE", "exec"), "exec mode"),
         (("MCP_LAUNCH_GUARD", "off"), "guard"),
-        (("GUNICORN_WORKER_CLASS", "gthread"), "guard"),
     ] {
         let (decision, because, deals) = balance(&[OTHER_APP, env]);
         assert_eq!((&*decision, deals), ("off", false), "{env:?}");

@@ -7,15 +7,15 @@ use super::super::Findings;
 use super::own::Own;
 use crate::settings::Settings;
 
-/// The launcher's limit, and what it follows from.
+/// The launcher's limit, and the reason for it.
 #[derive(Debug, Clone)]
 pub(in super::super) struct WorkerTimeout {
-    /// None: it is not watched.
+    /// None: there is no limit.
     pub limit: Option<Duration>,
     because: String,
 }
 
-/// Under Gunicorn any explicit `timeout` is taken where ours is not set.
+/// With Gunicorn, an explicit `timeout` applies if ours is not set.
 pub(in super::super) fn worker_timeout(settings: &Settings, own: &Own, findings: &mut Findings) -> WorkerTimeout {
     let ours = &settings.worker_timeout;
     let theirs = theirs(settings, own);
@@ -41,18 +41,18 @@ pub(in super::super) fn worker_timeout(settings: &Settings, own: &Own, findings:
     }
 }
 
-/// The explicit `timeout` of Gunicorn's, for messages, and its seconds.
+/// Gunicorn's own explicit `timeout`, for messages, and its seconds.
 fn theirs(settings: &Settings, own: &Own) -> Option<(String, Option<u64>)> {
     let setting = &settings.gunicorn_timeout;
     if setting.is_explicit() {
         return Some((format!("timeout = {} (from {})", setting.0, setting.origin), Some(setting.0)));
     }
-    let told = own.get("timeout").filter(|told| told.is_computed() || told.number().is_some())?;
-    Some((told.to_string(), told.number()))
+    let native = own.get("timeout").filter(|native| native.is_computed() || native.number().is_some())?;
+    Some((native.to_string(), native.number()))
 }
 
 impl WorkerTimeout {
-    /// What the default is for a server that has no such setting of its own.
+    /// The default for a server that has no such setting of its own.
     pub fn ours(settings: &Settings, dev_mode: bool) -> Self {
         let ours = &settings.worker_timeout;
         if dev_mode && !ours.is_explicit() {

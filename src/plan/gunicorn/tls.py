@@ -1,11 +1,11 @@
 
 
 def _serve_tls(settings, oldest):
-    """Has every worker serve with one TLS context, made in the main process of what Gunicorn has resolved.
+    """Makes every worker serve with one TLS context, created in the main process from what Gunicorn has resolved.
 
-    Workers are forks of it: none opens a file again, not one that has changed its user either, and a session that
-    was begun with one is resumed with another. The class decides how it takes the context: Gunicorn's own ask the
-    hook for it; uvicorn's make one by themselves, without the oldest version, and get this one instead.
+    Workers are forks of it: none opens a file again, so one that has changed its user need not, and a session that
+    began with one can be resumed with another. The class decides how it gets the context: Gunicorn's own classes call
+    the hook; uvicorn's create one themselves, without the oldest version, and get this one instead.
     """
     import os
     import pkgutil
@@ -19,8 +19,17 @@ def _serve_tls(settings, oldest):
             user[name] = pkgutil.resolve_name(hook)
     shared = []
 
+    def class_for(worker_class):
+        """A context makes sockets of its own kind, and greenlets need theirs. Gunicorn patches `ssl` for them only in the
+        workers."""
+        if any(kind.__module__ == "gunicorn.workers.ggevent" for kind in worker_class.__mro__):
+            from gevent.ssl import SSLContext
+
+            return SSLContext
+        return ssl.SSLContext
+
     def make(conf):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context = class_for(conf.worker_class)(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(conf.certfile, conf.keyfile)
         context.verify_mode = ssl.VerifyMode(conf.cert_reqs)
         if conf.ca_certs:
@@ -38,7 +47,7 @@ def _serve_tls(settings, oldest):
         try:
             for path in {conf.certfile, conf.keyfile, conf.ca_certs}:
                 if path and path.startswith("/proc/self/fd/"):
-                    # What the app executes has no business with the key.
+                    # Programs that the app executes must not get the key.
                     os.set_inheritable(int(path.rsplit("/", 1)[1]), False)
             context = user["ssl_context"](conf, lambda: make(conf)) if user["ssl_context"] else make(conf)
             protocols = getattr(conf, "http_protocols", None) or ()
@@ -53,7 +62,7 @@ def _serve_tls(settings, oldest):
             user["on_starting"](server)
 
     def ssl_context(conf, default):
-        # Asked for by each connection in some classes, and where this raises, one of them serves in clear.
+        # Some classes call this for each connection, and if it raises, one of them serves without TLS.
         return shared[0]
 
     def give_to_uvicorn(config):
@@ -71,7 +80,7 @@ def _serve_tls(settings, oldest):
                 protocols = getattr(config.http_protocol_class, "alpn_protocols", None)
                 if protocols:
                     config.ssl.set_alpn_protocols(protocols)
-            else:  # a subclass has a factory of its own
+            else:  # a subclass has its own factory
                 restrict(config.ssl)
 
         config.load = load_with_context

@@ -1,7 +1,7 @@
 //! TLS and HTTP/2 under Gunicorn.
 //!
-//! The oldest TLS version that is accepted has no flag of Gunicorn's, and uvicorn's workers make a context by
-//! themselves. So the generated configuration makes one for all (`tls.py`), of what Gunicorn has resolved.
+//! Gunicorn has no flag for the oldest TLS version that is accepted, and uvicorn's workers create a context themselves.
+//! So the generated configuration creates one for all (`tls.py`), from what Gunicorn has resolved.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::tls::Pair;
 /// The first release of the package h2 that Gunicorn uses.
 const H2: Version = Version(4, 1, 0);
 
-/// The files, which it inherits as descriptors, and what clients must show.
+/// The files, which it inherits as descriptors, and what clients must present.
 pub(super) fn tls(launch: &mut Launch, pair: Option<&Arc<Pair>>, resolution: &Resolution) -> Vec<Directive> {
     let settings = &resolution.settings;
     let (true, Some(pair)) = (settings.ssl.value, pair) else { return Vec::new() };
@@ -44,7 +44,7 @@ pub(super) fn tls(launch: &mut Launch, pair: Option<&Arc<Pair>>, resolution: &Re
     directives
 }
 
-/// HTTP/2, by the switch that Granian has too. What Gunicorn offers without it is HTTP/1.
+/// HTTP/2, by the setting that Granian has too. Without it, Gunicorn offers HTTP/1.
 pub(super) fn http(
     resolution: &Resolution,
     host: &Host,

@@ -31,7 +31,7 @@ def _settings_of(location):
 
 
 def _reconcile(settings, longest_grace):
-    """Cuts what does not go together with the launcher, or with itself, whatever it was computed from."""
+    """Corrects what conflicts with the launcher, or with other settings in the file, even if it was computed."""
     import sys
 
     def say(text):
@@ -45,7 +45,7 @@ def _reconcile(settings, longest_grace):
         settings["preload_app"] = False
     grace = settings.get("graceful_timeout")
     if longest_grace is not None and isinstance(grace, int) and grace > longest_grace:
-        say("graceful_timeout = %s in the configuration file is more than the stop budget leaves: it is cut to %s s"
+        say("graceful_timeout = %s in the configuration file exceeds the stop budget and is reduced to %s s"
             % (grace, longest_grace))
         settings["graceful_timeout"] = longest_grace
 

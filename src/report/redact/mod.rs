@@ -14,7 +14,7 @@ pub(crate) fn variable(name: &str, value: &str) -> String {
     if is_secret(name) && !is_harmless(value) && !is_open_location(value) { REDACTED.to_owned() } else { text(value) }
 }
 
-/// A URL in which nothing is hidden.
+/// A URL without any secret.
 fn is_open_location(value: &str) -> bool {
     let url = value
         .split_once("://")
@@ -29,12 +29,20 @@ pub(crate) fn text(value: &str) -> String {
     if text.contains(char::is_control) { format!("{text:?}") } else { text }
 }
 
-/// A message as it may be shown, which may have several lines.
+/// A message as it may be shown, which may have several lines. What it quotes from a file must not control the terminal.
 pub(crate) fn message(text: &str) -> String {
-    without_secrets(text)
+    let mut shown = String::new();
+    for letter in without_secrets(text).chars() {
+        match letter {
+            '\n' | '\t' => shown.push(letter),
+            letter if letter.is_control() => shown.extend(letter.escape_debug()),
+            letter => shown.push(letter),
+        }
+    }
+    shown
 }
 
-/// Arguments as they may be shown: as [`text`], and without the argument after a flag that takes a secret.
+/// Arguments as they may be shown: as with [`text`], and without the argument after a flag that takes a secret.
 pub(crate) fn arguments(argv: &[String]) -> Vec<String> {
     let mut follows = false;
     let shown = argv.iter().map(|argument| {
@@ -44,7 +52,7 @@ pub(crate) fn arguments(argv: &[String]) -> Vec<String> {
     shown.collect()
 }
 
-/// `--NAME=VALUE` and `NAME=VALUE` are one argument, blanks in the value included.
+/// `--NAME=VALUE` and `NAME=VALUE` are one argument, including blanks in the value.
 fn argument_text(argument: &str) -> String {
     match argument.split_once('=') {
         Some((name, value)) if is_name(name) && is_secret(name.trim_start_matches('-')) && !is_harmless(value) => {

@@ -1,8 +1,8 @@
-//! Names that tell whether a value is a secret.
+//! Names that show whether a value is a secret.
 
 use crate::settings::{OPTIONS, Opt};
 
-/// Words, or ends of words, that make a name that of a secret wherever they stand in it.
+/// Words, or ends of words, that mark a name as that of a secret wherever they occur in it.
 const ANYWHERE: &[&str] = &[
     "SECRET",
     "PASSWORD",
@@ -33,9 +33,9 @@ const LAST: &[&str] = &[
     "SIG",
     "SIGNATURE",
 ];
-/// What may hold a password among other things.
+/// Names of things that may contain a password.
 const LOCATIONS: &[&str] = &["DATABASE_URL", "REDIS_URL", "CONNECTION_STRING"];
-/// Last words that show that something about the secret is told and not the secret itself.
+/// Last words that show that the value is about a secret, but not the secret itself.
 const ABOUT: &[&str] = &[
     "ALGORITHM",
     "AUDIENCE",
@@ -66,10 +66,10 @@ const ABOUT: &[&str] = &[
     "TYPE",
     "VERSION",
 ];
-/// Words that do so wherever they stand.
+/// Words that do so wherever they occur.
 const PUBLIC: &[&str] = &["MAX", "MIN", "PUBLIC"];
 
-/// Whether the value of something with this name is a secret. For our own options the table says so, whatever the name
+/// Whether the value of something with this name is a secret. For our own options the table decides, whatever the name
 /// suggests.
 pub(super) fn is_secret(name: &str) -> bool {
     if let Some(opt) = option(name) {
@@ -104,7 +104,7 @@ fn is_telling(word: &str) -> bool {
     word != "MONKEY" && ANYWHERE.iter().any(ends)
 }
 
-/// The words of a name in capitals: `apiKey`, `api-key` and `API_KEY` have the same.
+/// The words of a name in capitals: `apiKey`, `api-key` and `API_KEY` give the same.
 fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut before = ' ';
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_secrets_are_told_from_names_that_only_look_like_it() {
+    fn names_of_secrets_are_distinguished_from_similar_names() {
         for name in [
             "JWT_SECRET_KEY",
             "DATABASE_URL",

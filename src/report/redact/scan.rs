@@ -1,7 +1,7 @@
-//! Finds secrets in a text by the names in front of them.
+//! Finds secrets in a text by the names before them.
 //!
-//! Understood are `NAME=VALUE`, `NAME: VALUE` (JSON, YAML, headers), `--NAME VALUE`, values and whole assignments in
-//! quotes, credentials in URLs, and private keys in PEM. Where a value ends is not always clear; then more is taken.
+//! It understands `NAME=VALUE`, `NAME: VALUE` (JSON, YAML, headers), `--NAME VALUE`, values and whole assignments in
+//! quotes, credentials in URLs, and private keys in PEM. If the end of a value is not certain, more is removed.
 
 use std::fmt::Write;
 
@@ -25,7 +25,7 @@ pub(super) fn without_secrets(text: &str) -> String {
     shown
 }
 
-/// A private key in PEM: all between its first and its last line.
+/// A private key in PEM: everything between its first and its last line.
 fn private_key(rest: &str, shown: &mut String) -> Option<usize> {
     const DASHES: &str = "-----";
     let label = rest.strip_prefix("-----BEGIN ")?.split_once(DASHES)?.0;
@@ -46,7 +46,7 @@ fn credentials(rest: &str, shown: &mut String) -> Option<usize> {
     let word = &after[..after.find([' ', '\t', '\n', '"', '\'', '<', '>', '`']).unwrap_or(after.len())];
     let authority = &word[..word.find(['/', '?', '#', ',']).unwrap_or(word.len())];
     let end = authority.rfind('@').or_else(|| {
-        // A password may have one of these characters in it, or have been cut off; a port has only digits.
+        // A password may contain one of these characters, or have been cut off; a port has only digits.
         let host = authority.strip_prefix('[').and_then(|host| Some(host.split_once(']')?.1)).unwrap_or(authority);
         let (_, port) = host.split_once(':')?;
         let is_port = !port.is_empty() && port.chars().all(|digit| digit.is_ascii_digit());
@@ -58,7 +58,7 @@ fn credentials(rest: &str, shown: &mut String) -> Option<usize> {
     Some(SEPARATOR.len() + end)
 }
 
-/// A name, and the value behind it if that is a secret.
+/// A name, and the value after it if that is a secret.
 fn named(rest: &str, shown: &mut String) -> Option<usize> {
     if shown.ends_with(is_part) {
         return None;
@@ -84,7 +84,7 @@ const fn is_quote(letter: char) -> bool {
     matches!(letter, '"' | '\'')
 }
 
-/// What stands between a name and its value, and the value. `opening` is the quote in front of the name.
+/// What is between a name and its value, and the value. `opening` is the quote before the name.
 fn value<'a>(word: &str, after: &'a str, opening: Option<char>) -> Option<(&'a str, &'a str)> {
     let name = word.trim_start_matches('-');
     if name.eq_ignore_ascii_case("bearer") && after.starts_with(' ') {
@@ -111,7 +111,7 @@ fn value<'a>(word: &str, after: &'a str, opening: Option<char>) -> Option<(&'a s
             opening,
             match closed {
                 None if is_header(name) => header_end,
-                // Our own messages begin with the name of what they are about.
+                // Our own messages begin with the name of the setting that they are about.
                 None if option(name).is_some() => return None,
                 _ => json_end,
             },
@@ -124,13 +124,13 @@ fn value<'a>(word: &str, after: &'a str, opening: Option<char>) -> Option<(&'a s
     (end > 0 && !is_harmless(&value[..end])).then(|| split(after, value, end))
 }
 
-/// A value that blanks may separate from what is in front of it.
+/// A value that may be separated by blanks from what precedes it.
 fn spaced(text: &str, opening: Option<char>, end: fn(&str, Option<char>) -> usize) -> (&str, usize) {
     let value = text.trim_start_matches([' ', '\t']);
     (value, end(value, opening))
 }
 
-/// What is before a value, and the value: the first `end` bytes of a rest of the text.
+/// What precedes a value, and the value: the first `end` bytes of the rest of the text.
 fn split<'a>(after: &'a str, value: &'a str, end: usize) -> (&'a str, &'a str) {
     let before = after.len() - value.len();
     (&after[..before], &value[..end])
@@ -142,12 +142,12 @@ fn is_flag(word: &str) -> bool {
     flag.is_some_and(|name| !name.starts_with("no-"))
 }
 
-/// Headers have whole lines as values.
+/// The value of a header is the rest of the line.
 fn is_header(name: &str) -> bool {
     name.contains('-') || ["authorization", "cookie"].iter().any(|header| name.eq_ignore_ascii_case(header))
 }
 
-/// The length of a word as a shell reads it; of all up to the quote, if one was opened in front of the name.
+/// The length of a word as a shell reads it; of everything up to the quote, if one was opened before the name.
 fn word_end(text: &str, opening: Option<char>) -> usize {
     if let Some(quote) = opening {
         return quoted_end(text, quote);
@@ -182,7 +182,7 @@ fn json_end(text: &str, opening: Option<char>) -> usize {
     }
 }
 
-/// The length of the rest of a line, or of all up to the quote that was opened in front of the name.
+/// The length of the rest of a line, or of everything up to the quote that was opened before the name.
 fn header_end(text: &str, opening: Option<char>) -> usize {
     match opening {
         Some(quote) => quoted_end(text, quote),
@@ -190,7 +190,7 @@ fn header_end(text: &str, opening: Option<char>) -> usize {
     }
 }
 
-/// The length of a value between `\"` and `\"`, these included.
+/// The length of a value between `\"` and `\"`, including these.
 fn escaped_quotes(text: &str) -> Option<usize> {
     const QUOTE: &str = "\\\"";
     let inner = text.strip_prefix(QUOTE)?;
@@ -209,14 +209,14 @@ fn quoted_end(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// Values that no secret has.
+/// Values that are never secret.
 pub(super) fn is_harmless(value: &str) -> bool {
     const WORDS: &[&str] = &["", "true", "false", "yes", "no", "on", "off", "none", "null", "0", "1", REDACTED];
     let value = value.trim_matches(['"', '\'', '\\', ',', ';', '}', ']', ')']);
     WORDS.iter().any(|word| value.eq_ignore_ascii_case(word))
 }
 
-/// The placeholder, in the quotes that the value had.
+/// The placeholder, in the quotes of the value.
 fn hidden(value: &str) -> String {
     let quote = ["\\\"", "\"", "'"]
         .into_iter()

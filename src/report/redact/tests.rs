@@ -27,7 +27,13 @@ fn a_variable_whose_name_looks_secret_is_redacted() {
 }
 
 #[test]
-fn the_word_after_a_telling_flag_is_redacted() {
+fn a_message_does_not_control_the_terminal() {
+    let label = "-----BEGIN \u{1b}]0;x\u{7}\u{9b}2J-----\n\tline two";
+    assert_eq!(message(label), "-----BEGIN \\u{1b}]0;x\\u{7}\\u{9b}2J-----\n\tline two");
+}
+
+#[test]
+fn the_word_after_a_flag_for_secrets_is_redacted() {
     let argv = ["x", "--ssl-keyfile-password", "p", "--ssl-keyfile", "k", "--token=y", "--secret", "--workers", "2"];
     let shown = ["x", "--ssl-keyfile-password", REDACTED, "--ssl-keyfile", "k", "--token=********", "--secret"];
     assert_eq!(arguments(&argv.map(str::to_owned))[..7], shown);
@@ -37,7 +43,7 @@ fn the_word_after_a_telling_flag_is_redacted() {
 }
 
 #[test]
-fn only_the_secret_goes() {
+fn only_the_secret_is_redacted() {
     for (text, shown) in [
         ("psql postgres://u:p@db/x -c 1", "psql postgres://*@db/x -c 1"),
         ("redis://:p/w?@db:1/0,redis://b", "redis://*@db:1/0,redis://b"),
@@ -82,12 +88,12 @@ fn what_is_no_secret_stays() {
     }
 }
 
-/// A secret: nothing in it can be taken for a harmless word.
+/// A secret: no part of it could be mistaken for a harmless word.
 fn secret() -> impl Strategy<Value = String> {
     ("[A-Za-z0-9+/_.!$%*^~-]{9,40}", "={0,2}").prop_map(|(text, padding)| format!("S3{text}{padding}"))
 }
 
-/// One with blanks and the like, as it stands in quotes.
+/// A secret with blanks and the like, as it is written in quotes.
 fn phrase() -> impl Strategy<Value = String> {
     "S3[A-Za-z0-9 ,;:@&+/=_-]{9,40}Z9"
 }
@@ -98,7 +104,7 @@ fn name() -> impl Strategy<Value = String> {
     prop::sample::select(NAMES).prop_map(str::to_owned)
 }
 
-/// Every form, with the secret that it holds.
+/// Every form, with the secret that it contains.
 fn form() -> impl Strategy<Value = (String, String)> {
     let bare = (name(), secret(), 0..9_usize).prop_map(|(name, secret, form)| {
         let text = match form {
@@ -137,7 +143,7 @@ fn form() -> impl Strategy<Value = (String, String)> {
     prop_oneof![4 => bare, 4 => quoted, 2 => url, 1 => pem]
 }
 
-/// Words that stay what they are.
+/// Words that must not be changed.
 fn harmless() -> impl Strategy<Value = String> {
     prop::sample::select(
         [
@@ -174,7 +180,7 @@ fn words() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec(harmless(), 0..5)
 }
 
-/// Whether some part of a secret that could be told is in a text.
+/// Whether a recognisable part of a secret is in a text.
 fn survives(secret: &str, shown: &str) -> bool {
     let letters: Vec<char> = secret.chars().collect();
     letters.windows(7).any(|part| shown.contains(&part.iter().collect::<String>()))

@@ -1,6 +1,6 @@
-//! Asking the workers of a generation for a copy of a listening socket, where the kernel does not let us take one.
+//! Asking the workers of a generation for a copy of a listening socket, if the kernel does not let us take one.
 //!
-//! A pair of datagram sockets, of which all forked workers inherit the same end: the first one that hears a question
+//! A pair of datagram sockets, of which all forked workers inherit the same end: the first one that receives a request
 //! answers it. The guard is the other end.
 
 use std::cell::Cell;
@@ -16,14 +16,14 @@ use nix::sys::stat::fstat;
 
 use crate::sys::scm::receive;
 
-/// Nobody is waited for longer: it is asked in the middle of a handover, by the only thread.
+/// The limit of a wait: it happens in the middle of a handover, in the only thread.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Our end.
 #[derive(Debug)]
 pub struct BorrowedSockets {
     socket: OwnedFd,
-    /// Questions that may still be answered.
+    /// Requests that may still be answered.
     unanswered: Cell<u32>,
 }
 
@@ -31,7 +31,7 @@ impl BorrowedSockets {
     /// Our end, and the one for the workers.
     ///
     /// # Errors
-    /// When there is no descriptor to spare.
+    /// If no descriptor is available.
     pub fn open() -> nix::Result<(Self, OwnedFd)> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (socket, theirs) = socketpair(AddressFamily::Unix, SockType::Datagram, None, flags)?;
@@ -57,14 +57,14 @@ impl BorrowedSockets {
         }
     }
 
-    /// Who answered too late: what to wait for, so that a copy of a socket does not lie there and keep it alive when
-    /// its worker is gone.
+    /// The descriptor on which late answers arrive, to be polled: a copy of a socket that is not received would keep
+    /// the socket alive after its worker has ended.
     #[must_use]
     pub fn interest(&self) -> Option<BorrowedFd<'_>> {
         (self.unanswered.get() > 0).then(|| self.socket.as_fd())
     }
 
-    /// Drops what has come too late.
+    /// Drops answers that came too late.
     pub fn drain(&self) {
         while self.unanswered.get() > 0 && self.receive().is_ok() {}
     }
@@ -79,7 +79,7 @@ impl BorrowedSockets {
             let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
             match poll(&mut fds, crate::run::poll_timeout(Some(left))) {
                 Ok(1..) => return self.receive(),
-                // In the middle of a handover children end.
+                // Children end in the middle of a handover, so SIGCHLD may interrupt the call.
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno),
             }
@@ -96,6 +96,7 @@ impl BorrowedSockets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_alone::alone;
     use nix::sys::socket::{ControlMessage, MsgFlags};
     use std::net::TcpListener;
 
@@ -124,15 +125,17 @@ mod tests {
 
     #[test]
     fn an_answer_that_comes_too_late_is_not_kept() {
-        let (line, theirs) = BorrowedSockets::open().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert!(line.ask(&BTreeSet::from([inode(&listener)])).is_none());
-        assert!(line.interest().is_some());
-        answer(&theirs, Some(&listener));
-        line.drain();
-        assert!(line.interest().is_none());
-        let address = listener.local_addr().unwrap();
-        drop(listener);
-        assert!(std::net::TcpStream::connect(address).is_err(), "nobody has a copy of it");
+        alone(|| {
+            let (line, theirs) = BorrowedSockets::open().unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            assert!(line.ask(&BTreeSet::from([inode(&listener)])).is_none());
+            assert!(line.interest().is_some());
+            answer(&theirs, Some(&listener));
+            line.drain();
+            assert!(line.interest().is_none());
+            let address = listener.local_addr().unwrap();
+            drop(listener);
+            assert!(std::net::TcpStream::connect(address).is_err(), "nobody has a copy of it");
+        });
     }
 }

@@ -1,9 +1,9 @@
 //! The launcher's listening sockets on one address, and the program that distributes clients among them.
 //!
-//! All sockets on the address form one group (`SO_REUSEPORT`). A server gets one socket for all of its workers, or one for
-//! each. When a generation is gone, its sockets are not closed but kept for the next one, and the program leaves them out.
-//! So the numbers of the members never change while clients connect, and clients that wait in a socket are accepted by its
-//! next owner.
+//! All sockets on the address form one group (`SO_REUSEPORT`). A server gets one socket for all of its workers, or one
+//! for each. When a generation has ended, its sockets are not closed but kept for the next one, and the program leaves
+//! them out. So the numbers of the members never change while clients connect, and clients that wait in a socket are
+//! accepted by its next owner.
 //!
 //! Sockets that a server opens itself may be in the group as well. When one of them closes, the kernel gives its number to
 //! the last member: see [`Group::pad`] and [`Group::close_idle`].
@@ -34,7 +34,7 @@ pub(super) struct Group {
     program: Vec<Share>,
     /// Sockets that listen but never get a client: see [`Self::pad`].
     padding: Vec<OwnedFd>,
-    /// Whether the kernel lets us steer; none until it was tried.
+    /// Whether the kernel lets us steer; none until we have tried.
     steerable: Option<bool>,
     /// Whether it is unknown which member has which number. Together they still have the lowest numbers.
     is_shuffled: bool,
@@ -81,7 +81,8 @@ impl Group {
         while lent.len() < count {
             match self.join(backlog) {
                 Ok(index) => lent.push(index),
-                // Without steering, all share one socket, and still no client is lost.
+                // Without steering, all share one socket. No client is lost in it; but a leaving worker accepts to the
+                // last moment, and if it is Granian's, disconnects those that have sent nothing by then.
                 Err(Errno::EOPNOTSUPP) => lent = vec![0; count],
                 Err(errno) => return Err(errno),
             }
@@ -93,7 +94,7 @@ impl Group {
         Ok(())
     }
 
-    /// The members that are not lent, those in which clients may wait first.
+    /// The members that are not lent, starting with those in which clients may wait.
     fn idle(&self) -> Vec<usize> {
         let is_lent = |index: &usize| self.lent.values().any(|lent| lent.contains(index));
         let mut idle: Vec<usize> = (0..self.members.len()).filter(|index| !is_lent(index)).collect();
@@ -181,9 +182,9 @@ impl Group {
         program
     }
 
-    /// Adds members that never get clients. As older members leave, the kernel gives their numbers to these, and not to the
-    /// sockets that clients are steered to. [`Self::release`] removes them again; in those microseconds the kernel chooses
-    /// by hash, and a client may be reset.
+    /// Adds members that never get clients. As older members leave, the kernel gives their numbers to these, and not to
+    /// the sockets that clients are steered to. [`Self::release`] removes them again; in those microseconds the kernel
+    /// chooses by hash, and a client may be reset.
     pub fn pad(&mut self, count: usize) {
         self.padding.extend((0..count).map_while(|_| {
             let socket = tcp::reuse_port_socket(self.address).ok()?;
@@ -191,10 +192,10 @@ impl Group {
         }));
     }
 
-    /// Takes the sockets back from a generation that is gone.
+    /// Takes the sockets back from a generation that has ended.
     pub fn release(&mut self, generation: GenerationId) {
         self.unpad();
-        self.count_anew();
+        self.renumber_if_others_left();
         self.withheld.remove(&generation);
         self.lent.remove(&generation);
         let has_route = self.route.iter().any(|(other, _)| self.lent.contains_key(other));
@@ -203,7 +204,7 @@ impl Group {
             self.route = self.lent.keys().map(|successor| (*successor, 1)).collect();
             self.apply();
         }
-        // Nobody will accept clients there that were on their way when the others took over.
+        // No worker will accept clients that were on their way to these sockets when the others took over.
         if !self.lent.is_empty() {
             self.empty_idle();
         }
@@ -219,7 +220,7 @@ impl Group {
     }
 
     /// Renumbers if other sockets with lower numbers have left the group.
-    fn count_anew(&mut self) {
+    fn renumber_if_others_left(&mut self) {
         let last = self.members.iter().map(|member| member.number as usize).max();
         if last >= Some(self.members.len()) && sockets::at(self.address).len() == self.members.len() {
             self.renumber();
@@ -257,7 +258,7 @@ impl Group {
         self.apply();
     }
 
-    /// Disconnects clients that wait where nobody accepts any more, so that they can try again at once.
+    /// Disconnects clients that wait where no worker accepts any more, so that they can try again at once.
     pub fn empty_idle(&self) {
         for index in self.idle() {
             let socket = &self.members[index].socket;
@@ -270,7 +271,7 @@ impl Group {
         }
     }
 
-    /// Lets the kernel choose by hash again, if only one member is left.
+    /// If only one member is left, lets the kernel choose by hash again.
     pub fn settle(&mut self) {
         if let [only] = &self.members[..]
             && sockets::at(self.address).len() == 1
@@ -294,7 +295,19 @@ impl Group {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::socket::{getsockopt, sockopt::TcpNoDelay};
+
     use super::*;
+
+    #[test]
+    fn connections_send_without_waiting_for_acknowledgements() {
+        let (_holder, address) = tcp::claim("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut group = Group::new(address);
+        group.lend(GenerationId(1), 2, 16).unwrap();
+        for socket in group.of(GenerationId(1)).unwrap() {
+            assert!(getsockopt(socket, TcpNoDelay).unwrap());
+        }
+    }
 
     #[test]
     fn where_nothing_can_be_steered_all_workers_and_generations_share_one_socket() {

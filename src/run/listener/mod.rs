@@ -10,10 +10,14 @@
 //! describes how the numbers of the group's members change then.
 //!
 //! On Unix sockets each generation has a path of its own, which is renamed to the public path ([`unix`]).
+//!
+//! Sockets that a service manager passed to us are shared by all generations and left as they are ([`passed`]).
 
 pub mod borrowed;
 mod further;
 mod group;
+mod passed;
+mod private;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -27,18 +31,19 @@ use nix::sys::socket::{Shutdown, shutdown};
 
 use self::further::Further;
 use self::group::Group;
+use self::passed::Passed;
 use self::unix::Paths;
 use crate::ids::GenerationId;
 use crate::plan::Bind;
 use crate::problem::Problem;
 
-pub use self::tcp::private_listener;
+pub use self::private::{Way, private_listener};
 
 /// The listening sockets of all generations.
 ///
-/// Each generation that inherits its sockets gets its own, so that new clients can be steered to one generation while the
-/// other still accepts clients that wait for it. When the last generation is gone, clients wait in its sockets until the
-/// next one takes them over.
+/// Each generation that inherits its sockets gets its own, so that new clients can be steered to one generation while
+/// the other still accepts clients that wait for it. When the last generation has ended, clients wait in its sockets
+/// until the next one takes them over.
 #[derive(Debug)]
 pub struct Listeners {
     bind: Bind,
@@ -56,9 +61,10 @@ enum Place {
         holder: OwnedFd,
     },
     Unix(Paths),
+    Passed(Passed),
 }
 
-/// Where the remaining generations got their listening sockets, when another one is gone.
+/// Where the remaining generations got their listening sockets, after another one has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remaining {
     /// There are none.
@@ -80,16 +86,37 @@ impl Listeners {
         Ok(listeners)
     }
 
+    /// Takes over the sockets that were passed to us, and listen on these addresses.
+    ///
+    /// # Errors
+    /// The problem, in the user's terms.
+    pub fn passed(first: &Bind, further: &[Bind]) -> Result<Self, Problem> {
+        let mut sockets = passed::take(std::iter::once(first).chain(further))?;
+        let (bind, socket) = sockets.remove(0);
+        Ok(Self { bind, place: Place::Passed(Passed::new(socket)), further: Further::passed(sockets) })
+    }
+
+    /// Gives up the addresses, because the server will take our place: it binds them itself, or inherits the sockets that
+    /// were passed to us.
+    ///
+    /// # Errors
+    /// The error of the kernel.
+    pub fn leave_to_server(self) -> nix::Result<()> {
+        let Place::Passed(first) = self.place else { return Ok(()) };
+        let sockets = first.into_socket().into_iter().chain(self.further.into_sockets());
+        crate::sys::passed::leave(sockets.collect())
+    }
+
     /// The listening socket for one of the further addresses, which all generations share.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The error of the kernel.
     pub fn lend_further(&mut self, bind: &Bind, backlog: u32) -> nix::Result<&OwnedFd> {
         self.further.lend(bind, backlog)
     }
 
-    /// Takes the address, which fails if anybody else has it: the socket is bound without `SO_REUSEPORT`.
-    /// Afterwards it is opened to others that ask for `SO_REUSEPORT`, as our listeners and Granian's workers do.
+    /// Takes the address, which fails if another process has it: the socket is bound without `SO_REUSEPORT`. Afterwards
+    /// it is opened to others that ask for `SO_REUSEPORT`, as our listeners and Granian's workers do.
     ///
     /// # Errors
     /// The problem, in the user's terms.
@@ -120,11 +147,12 @@ impl Listeners {
     /// sockets get no clients until [`Self::steer`], unless they are the only ones.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The error of the kernel.
     pub fn lend(&mut self, generation: GenerationId, count: usize, backlog: u32) -> nix::Result<Vec<&OwnedFd>> {
         match &mut self.place {
             Place::Tcp { group, .. } => group.lend(generation, count, backlog)?,
             Place::Unix(paths) => paths.lend(generation, backlog)?,
+            Place::Passed(passed) => passed.lend(generation),
         }
         Ok(self.lent(generation))
     }
@@ -133,10 +161,11 @@ impl Listeners {
     /// socket.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The error of the kernel.
     pub fn lend_shared(&mut self, generation: GenerationId, backlog: u32) -> nix::Result<Vec<&OwnedFd>> {
+        let is_ours = !matches!(self.place, Place::Passed(_));
         let lent = self.lend(generation, 1, backlog)?;
-        lent.iter().try_for_each(|socket| tcp::set_waiting(socket, true))?;
+        lent.iter().filter(|_| is_ours).try_for_each(|socket| tcp::set_waiting(socket, true))?;
         Ok(lent)
     }
 
@@ -145,6 +174,7 @@ impl Listeners {
         match &self.place {
             Place::Tcp { group, .. } => group.of(generation).unwrap_or_default(),
             Place::Unix(paths) => paths.of(generation).into_iter().collect(),
+            Place::Passed(passed) => passed.of(generation).into_iter().collect(),
         }
     }
 
@@ -161,6 +191,7 @@ impl Listeners {
         match &mut self.place {
             Place::Tcp { group, .. } => group.steer(shares),
             Place::Unix(paths) => shares.iter().for_each(|(generation, _)| paths.steer(*generation)),
+            Place::Passed(_) => {}
         }
     }
 
@@ -189,7 +220,7 @@ impl Listeners {
     pub fn count(&self) -> usize {
         match &self.place {
             Place::Tcp { group, .. } => group.count(),
-            Place::Unix(_) => 0,
+            Place::Unix(_) | Place::Passed(_) => 0,
         }
     }
 
@@ -200,7 +231,7 @@ impl Listeners {
         }
     }
 
-    /// Takes the sockets back from a generation that is gone.
+    /// Takes the sockets back from a generation that has ended.
     pub fn release(&mut self, generation: GenerationId, remaining: Remaining) {
         match &mut self.place {
             Place::Tcp { group, .. } => {
@@ -211,15 +242,18 @@ impl Listeners {
                 group.settle();
             }
             Place::Unix(paths) => paths.release(generation, remaining != Remaining::Nobody),
+            Place::Passed(passed) => passed.release(generation),
         }
     }
 
-    /// Closes our copy of a listening socket. If it is shut down, nobody can connect to it through any copy.
+    /// Closes our copy of a listening socket. If it is shut down, nobody can connect to it through any copy; one that was
+    /// passed to us never is.
     pub fn close(&mut self, inode: u64, shut_down: bool) {
         let is_it = |socket: &OwnedFd| nix::sys::stat::fstat(socket).is_ok_and(|status| status.st_ino == inode);
         let closed = match &mut self.place {
             Place::Tcp { group, .. } => group.close(is_it),
             Place::Unix(paths) => paths.close(is_it),
+            Place::Passed(passed) => return passed.close(is_it),
         };
         if shut_down {
             closed.iter().for_each(close_for_all);
@@ -232,6 +266,7 @@ impl Listeners {
         let sockets: Vec<&OwnedFd> = match &self.place {
             Place::Tcp { group, .. } => group.all(),
             Place::Unix(paths) => paths.all(),
+            Place::Passed(passed) => passed.all(),
         };
         inodes(sockets)
     }
@@ -241,7 +276,7 @@ impl Listeners {
     pub fn own_path(&self, generation: GenerationId) -> Option<PathBuf> {
         match &self.place {
             Place::Unix(paths) => Some(paths.own(generation)),
-            Place::Tcp { .. } => None,
+            Place::Tcp { .. } | Place::Passed(_) => None,
         }
     }
 }

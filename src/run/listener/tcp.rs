@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::socket::sockopt::{Ipv6V6Only, ReuseAddr, ReusePort};
+use nix::sys::socket::sockopt::{Ipv6V6Only, ReuseAddr, ReusePort, TcpNoDelay};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, listen, setsockopt, socket,
 };
@@ -24,7 +24,7 @@ fn tcp_socket(address: SocketAddr) -> nix::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     if address.is_ipv6() {
-        // As Python and so both servers have it: `::` is IPv4 too unless the system says otherwise.
+        // As in Python, and so in both servers: `::` includes IPv4 unless the system says otherwise.
         let only_v6 = std::fs::read_to_string("/proc/sys/net/ipv6/bindv6only").is_ok_and(|text| text.trim() == "1");
         setsockopt(&socket, Ipv6V6Only, &only_v6)?;
     }
@@ -38,26 +38,34 @@ pub(super) fn set_waiting(socket: &OwnedFd, waits: bool) -> nix::Result<()> {
     fcntl(socket, FcntlArg::F_SETFL(flags)).map(drop)
 }
 
+/// Has the connections that are accepted on a socket send without waiting for acknowledgements (`TCP_NODELAY`, which they
+/// inherit), as both servers do for sockets that they open themselves. Granian relies on it: a response of a WSGI app
+/// is sent in two parts, and the second one would wait for 40 ms on a connection that is kept.
+pub(super) fn send_at_once(socket: &OwnedFd) -> nix::Result<()> {
+    setsockopt(socket, TcpNoDelay, &true)
+}
+
 /// A socket that shares its address with the others of the group.
 pub(super) fn reuse_port_socket(address: SocketAddr) -> nix::Result<OwnedFd> {
     let socket = tcp_socket(address)?;
-    // Connections inherit it, and those that linger in TIME_WAIT are in the way of whoever comes after, unless both
-    // have it. Nobody else gets the address by it: the holder does not have it.
+    // Connections inherit it, and those in TIME_WAIT block the address for a later socket unless both have it. No other
+    // process can take the address because of it: the holder does not have it.
     setsockopt(&socket, ReuseAddr, &true)?;
     setsockopt(&socket, ReusePort, &true)?;
+    send_at_once(&socket)?;
     bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
     // Granian needs non-blocking sockets, and a queue can be emptied without waiting.
     set_waiting(&socket, false)?;
     Ok(socket)
 }
 
-/// Takes an address, and says which it is: port 0 is picked.
+/// Takes an address, and returns it with its port: port 0 is picked.
 pub(super) fn claim(address: SocketAddr) -> nix::Result<(OwnedFd, SocketAddr)> {
     let socket = tcp_socket(address)?;
-    // Without it, connections of a predecessor that linger in TIME_WAIT would keep the address taken.
+    // Without it, connections of a predecessor in TIME_WAIT would keep the address taken.
     setsockopt(&socket, ReuseAddr, &true)?;
     bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
-    // And with it, a plain bind of somebody else would succeed for as long as nobody listens.
+    // And with it, a plain bind by another process would succeed until a socket listens.
     setsockopt(&socket, ReuseAddr, &false)?;
     setsockopt(&socket, ReusePort, &true)?;
     let bound: SockaddrStorage = getsockname(socket.as_raw_fd())?;
@@ -83,7 +91,7 @@ pub(super) fn explain(address: SocketAddr, errno: Errno) -> Problem {
     }
 }
 
-/// Who listens on a port, as far as we may know.
+/// The process that listens on a port, if we may see it.
 fn holder(port: u16) -> Option<String> {
     let inodes = crate::proc::sockets::listening(port).into_iter().map(|(_, inode)| inode).collect();
     let entries = std::fs::read_dir("/proc").ok()?;
@@ -91,14 +99,4 @@ fn holder(port: u16) -> Option<String> {
     let pid = pids.into_iter().find(|pid| crate::proc::sockets::owns(*pid, &inodes))?;
     let name = name(Pid::from_raw(pid)).unwrap_or_default();
     Some(format!("process {pid} ({name})"))
-}
-
-/// A listening socket that only we know: whoever answers there is the generation that inherited it.
-///
-/// # Errors
-/// What the kernel says.
-pub fn private_listener() -> nix::Result<(OwnedFd, SocketAddr)> {
-    let (socket, address) = claim(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-    listen_on(&socket, 128)?;
-    Ok((socket, address))
 }

@@ -1,4 +1,4 @@
-//! Tests of the listening sockets.
+//! Tests of the listening sockets. Those that depend on a socket being closed run alone.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,6 +10,7 @@ use super::tcp::{listen_on, reuse_port_socket};
 use super::unix::make as bind_unix;
 use super::*;
 use crate::problem::Exit;
+use crate::test_alone::alone;
 
 fn local(port: u16) -> Bind {
     Bind::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))
@@ -37,16 +38,18 @@ fn connect(front: &Listeners, clients: usize) -> Vec<std::net::TcpStream> {
 
 #[test]
 fn port_zero_is_settled_and_a_second_claim_is_refused() {
-    let mut front = Listeners::claim(&local(0)).unwrap();
-    assert_ne!(address(&front).port(), 0);
-    let problem = Listeners::claim(front.bind()).unwrap_err();
-    assert_eq!(problem.exit, Exit::Taken);
-    front.lend(GenerationId(1), 1, 16).unwrap();
-    let problem = Listeners::claim(front.bind()).unwrap_err();
-    assert!(problem.to_string().contains(&format!("process {}", std::process::id())), "{problem}");
+    alone(|| {
+        let mut front = Listeners::claim(&local(0)).unwrap();
+        assert_ne!(address(&front).port(), 0);
+        let problem = Listeners::claim(front.bind()).unwrap_err();
+        assert_eq!(problem.exit, Exit::Taken);
+        front.lend(GenerationId(1), 1, 16).unwrap();
+        let problem = Listeners::claim(front.bind()).unwrap_err();
+        assert!(problem.to_string().contains(&format!("process {}", std::process::id())), "{problem}");
+    });
 }
 
-/// Leaves a connection in `TIME_WAIT` at the listener's port: who closes first lingers.
+/// Leaves a connection in `TIME_WAIT` at the listener's port: the side that closes first keeps it.
 fn leave_one_lingering(listener: i32, address: SocketAddr) {
     let mut client = std::net::TcpStream::connect(address).unwrap();
     nix::unistd::close(nix::sys::socket::accept(listener).unwrap()).unwrap();
@@ -55,20 +58,24 @@ fn leave_one_lingering(listener: i32, address: SocketAddr) {
 
 #[test]
 fn our_connections_that_linger_do_not_keep_the_address_from_a_successor() {
-    let mut front = Listeners::claim(&local(0)).unwrap();
-    let (bind, address) = (front.bind().clone(), address(&front));
-    leave_one_lingering(front.lend(GenerationId(1), 1, 16).unwrap()[0].as_raw_fd(), address);
-    drop(front);
-    Listeners::claim(&bind).unwrap().lend(GenerationId(1), 1, 16).unwrap();
+    alone(|| {
+        let mut front = Listeners::claim(&local(0)).unwrap();
+        let (bind, address) = (front.bind().clone(), address(&front));
+        leave_one_lingering(front.lend(GenerationId(1), 1, 16).unwrap()[0].as_raw_fd(), address);
+        drop(front);
+        Listeners::claim(&bind).unwrap().lend(GenerationId(1), 1, 16).unwrap();
+    });
 }
 
 #[test]
 fn lingering_connections_of_another_server_do_not_keep_the_address_from_us() {
-    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = other.local_addr().unwrap();
-    leave_one_lingering(other.as_raw_fd(), address);
-    drop(other);
-    Listeners::claim(&Bind::Tcp(address)).unwrap().lend(GenerationId(1), 1, 16).unwrap();
+    alone(|| {
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = other.local_addr().unwrap();
+        leave_one_lingering(other.as_raw_fd(), address);
+        drop(other);
+        Listeners::claim(&Bind::Tcp(address)).unwrap().lend(GenerationId(1), 1, 16).unwrap();
+    });
 }
 
 #[test]
@@ -81,29 +88,31 @@ fn a_listener_that_shares_the_port_is_let_in_later() {
 
 #[test]
 fn clients_go_where_they_are_steered_and_only_there() {
-    let mut front = Listeners::claim(&local(0)).unwrap();
-    front.lend(GenerationId(1), 1, 128).unwrap();
-    front.lend(GenerationId(2), 1, 128).unwrap();
-    let clients = connect(&front, 40);
-    assert_eq!((waiting(&front, GenerationId(1)), waiting(&front, GenerationId(2))), (40, 0));
-    drop(clients);
-    front.steer(&[(GenerationId(2), 1)]);
-    let clients = connect(&front, 40);
-    assert_eq!((waiting(&front, GenerationId(1)), waiting(&front, GenerationId(2))), (0, 40));
-    drop(clients);
-    front.release(GenerationId(1), Remaining::Lent);
-    let clients = connect(&front, 40);
-    assert_eq!(waiting(&front, GenerationId(2)), 40);
-    drop(clients);
-    front.lend(GenerationId(3), 1, 128).unwrap();
-    front.steer(&[(GenerationId(3), 1)]);
-    front.release(GenerationId(2), Remaining::Lent);
-    let _clients = connect(&front, 40);
-    assert_eq!(waiting(&front, GenerationId(3)), 40);
+    alone(|| {
+        let mut front = Listeners::claim(&local(0)).unwrap();
+        front.lend(GenerationId(1), 1, 128).unwrap();
+        front.lend(GenerationId(2), 1, 128).unwrap();
+        let clients = connect(&front, 40);
+        assert_eq!((waiting(&front, GenerationId(1)), waiting(&front, GenerationId(2))), (40, 0));
+        drop(clients);
+        front.steer(&[(GenerationId(2), 1)]);
+        let clients = connect(&front, 40);
+        assert_eq!((waiting(&front, GenerationId(1)), waiting(&front, GenerationId(2))), (0, 40));
+        drop(clients);
+        front.release(GenerationId(1), Remaining::Lent);
+        let clients = connect(&front, 40);
+        assert_eq!(waiting(&front, GenerationId(2)), 40);
+        drop(clients);
+        front.lend(GenerationId(3), 1, 128).unwrap();
+        front.steer(&[(GenerationId(3), 1)]);
+        front.release(GenerationId(2), Remaining::Lent);
+        let _clients = connect(&front, 40);
+        assert_eq!(waiting(&front, GenerationId(3)), 40);
+    });
 }
 
 #[test]
-fn clients_are_shared_out_as_was_said() {
+fn clients_are_distributed_in_the_given_proportions() {
     let mut front = Listeners::claim(&local(0)).unwrap();
     front.lend(GenerationId(1), 1, 512).unwrap();
     front.lend(GenerationId(2), 1, 512).unwrap();
@@ -136,44 +145,50 @@ fn a_shared_socket_waits_for_clients_and_is_emptied_without_waiting() {
 }
 
 #[test]
-fn clients_wait_while_nobody_serves() {
-    let mut front = Listeners::claim(&local(0)).unwrap();
-    front.lend(GenerationId(1), 1, 128).unwrap();
-    front.release(GenerationId(1), Remaining::Nobody);
-    let _clients = connect(&front, 10);
-    front.lend(GenerationId(2), 1, 128).unwrap();
-    assert_eq!(waiting(&front, GenerationId(2)), 10);
+fn clients_wait_while_nothing_serves() {
+    alone(|| {
+        let mut front = Listeners::claim(&local(0)).unwrap();
+        front.lend(GenerationId(1), 1, 128).unwrap();
+        front.release(GenerationId(1), Remaining::Nobody);
+        let _clients = connect(&front, 10);
+        front.lend(GenerationId(2), 1, 128).unwrap();
+        assert_eq!(waiting(&front, GenerationId(2)), 10);
+    });
 }
 
 #[test]
-fn a_newcomer_that_is_discarded_takes_nobody_with_it() {
-    let mut front = Listeners::claim(&local(0)).unwrap();
-    front.lend(GenerationId(1), 1, 128).unwrap();
-    front.lend(GenerationId(2), 1, 128).unwrap();
-    front.release(GenerationId(2), Remaining::Lent);
-    let _clients = connect(&front, 10);
-    assert_eq!(waiting(&front, GenerationId(1)), 10);
+fn a_new_generation_that_is_discarded_ends_nothing_else() {
+    alone(|| {
+        let mut front = Listeners::claim(&local(0)).unwrap();
+        front.lend(GenerationId(1), 1, 128).unwrap();
+        front.lend(GenerationId(2), 1, 128).unwrap();
+        front.release(GenerationId(2), Remaining::Lent);
+        let _clients = connect(&front, 10);
+        assert_eq!(waiting(&front, GenerationId(1)), 10);
+    });
 }
 
 #[test]
 fn while_older_members_leave_padding_keeps_the_newest_in_its_place() {
-    let mut front = Listeners::claim(&local(0)).unwrap();
-    let older = || reuse_port_socket(address(&front)).unwrap();
-    let mut older: Vec<OwnedFd> = (0..3).map(|_| older()).collect();
-    for socket in &older {
-        listen_on(socket, 64).unwrap();
-    }
-    front.lend(GenerationId(1), 1, 512).unwrap();
-    front.steer(&[(GenerationId(1), 1)]);
-    front.pad(older.len());
-    for leaving in [1, 0, 0] {
-        older.remove(leaving);
+    alone(|| {
+        let mut front = Listeners::claim(&local(0)).unwrap();
+        let older = || reuse_port_socket(address(&front)).unwrap();
+        let mut older: Vec<OwnedFd> = (0..3).map(|_| older()).collect();
+        for socket in &older {
+            listen_on(socket, 64).unwrap();
+        }
+        front.lend(GenerationId(1), 1, 512).unwrap();
+        front.steer(&[(GenerationId(1), 1)]);
+        front.pad(older.len());
+        for leaving in [1, 0, 0] {
+            older.remove(leaving);
+            let _clients = connect(&front, 20);
+            assert_eq!(waiting(&front, GenerationId(1)), 20);
+        }
+        front.release(GenerationId(9), Remaining::Lent);
         let _clients = connect(&front, 20);
         assert_eq!(waiting(&front, GenerationId(1)), 20);
-    }
-    front.release(GenerationId(9), Remaining::Lent);
-    let _clients = connect(&front, 20);
-    assert_eq!(waiting(&front, GenerationId(1)), 20);
+    });
 }
 
 #[test]
@@ -183,7 +198,7 @@ fn an_address_of_another_machine_is_an_invalid_setting() {
 }
 
 #[test]
-fn a_unix_socket_whose_queue_is_full_is_somebody_elses_and_not_waited_for() {
+fn a_unix_socket_with_a_full_queue_belongs_to_another_process_and_is_not_waited_for() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("app.sock");
     let busy = bind_unix(&path).unwrap();
@@ -202,21 +217,23 @@ fn a_unix_socket_whose_queue_is_full_is_somebody_elses_and_not_waited_for() {
 
 #[test]
 fn a_stale_unix_socket_is_replaced_and_a_live_one_or_a_file_is_not() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("app.sock");
-    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    let mut front = Listeners::claim(&Bind::Unix(path.clone())).unwrap();
-    front.lend(GenerationId(1), 1, 8).unwrap();
-    assert_eq!(Listeners::claim(front.bind()).unwrap_err().exit, Exit::Taken);
-    front.lend(GenerationId(2), 1, 8).unwrap();
-    front.steer(&[(GenerationId(2), 1)]);
-    front.release(GenerationId(1), Remaining::Lent);
-    std::os::unix::net::UnixStream::connect(&path).unwrap();
-    drop(front);
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
-    std::fs::write(&path, "precious").unwrap();
-    assert_eq!(Listeners::claim(&Bind::Unix(path.clone())).unwrap_err().exit, Exit::Settings);
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    alone(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let mut front = Listeners::claim(&Bind::Unix(path.clone())).unwrap();
+        front.lend(GenerationId(1), 1, 8).unwrap();
+        assert_eq!(Listeners::claim(front.bind()).unwrap_err().exit, Exit::Taken);
+        front.lend(GenerationId(2), 1, 8).unwrap();
+        front.steer(&[(GenerationId(2), 1)]);
+        front.release(GenerationId(1), Remaining::Lent);
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        drop(front);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        std::fs::write(&path, "precious").unwrap();
+        assert_eq!(Listeners::claim(&Bind::Unix(path.clone())).unwrap_err().exit, Exit::Settings);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    });
 }
 
 /// How many clients wait at each of a generation's sockets.
@@ -242,53 +259,57 @@ fn workers_with_sockets_of_their_own_get_even_shares_and_one_that_is_withheld_ge
     drop(clients);
     front.withhold(first, (0..4).collect());
     let _clients = connect(&front, 100);
-    assert_eq!(waiting(&front, first), 100, "somebody has to take them");
+    assert_eq!(waiting(&front, first), 100, "the generation has to take them");
 }
 
 #[test]
 fn generation_after_generation_clients_meet_only_the_one_that_they_are_steered_to() {
-    let mut front = Listeners::claim(&local(0)).unwrap();
-    front.lend(GenerationId(1), 3, 64).unwrap();
-    front.open_to(GenerationId(1));
-    for (old, workers) in (1..).zip([3, 1, 5, 2, 3]) {
-        let (old, new) = (GenerationId(old), GenerationId(old + 1));
-        front.lend(new, workers, 64).unwrap();
-        let clients = connect(&front, 20);
-        assert_eq!((waiting(&front, old), waiting(&front, new)), (20, 0), "{new}");
-        drop(clients);
-        front.steer(&[(new, 1)]);
-        let clients = connect(&front, 20);
-        assert_eq!((waiting(&front, old), waiting(&front, new)), (0, 20), "{new}");
-        drop(clients);
-        front.release(old, Remaining::Lent);
-        let _clients = connect(&front, 20);
-        assert_eq!(waiting(&front, new), 20, "{new}");
-    }
-    assert!(front.count() <= 8, "sockets are used again: {}", front.count());
+    alone(|| {
+        let mut front = Listeners::claim(&local(0)).unwrap();
+        front.lend(GenerationId(1), 3, 64).unwrap();
+        front.open_to(GenerationId(1));
+        for (old, workers) in (1..).zip([3, 1, 5, 2, 3]) {
+            let (old, new) = (GenerationId(old), GenerationId(old + 1));
+            front.lend(new, workers, 64).unwrap();
+            let clients = connect(&front, 20);
+            assert_eq!((waiting(&front, old), waiting(&front, new)), (20, 0), "{new}");
+            drop(clients);
+            front.steer(&[(new, 1)]);
+            let clients = connect(&front, 20);
+            assert_eq!((waiting(&front, old), waiting(&front, new)), (0, 20), "{new}");
+            drop(clients);
+            front.release(old, Remaining::Lent);
+            let _clients = connect(&front, 20);
+            assert_eq!(waiting(&front, new), 20, "{new}");
+        }
+        assert!(front.count() <= 8, "sockets are reused: {}", front.count());
+    });
 }
 
 #[test]
 fn who_waits_for_a_generation_with_fewer_workers_is_served_or_told_at_once() {
-    let mut front = Listeners::claim(&local(0)).unwrap();
-    front.lend(GenerationId(1), 4, 64).unwrap();
-    front.open_to(GenerationId(1));
-    front.release(GenerationId(1), Remaining::Nobody);
-    let mut clients = connect(&front, 40);
-    front.lend(GenerationId(2), 1, 64).unwrap();
-    front.open_to(GenerationId(2));
-    let served = waiting(&front, GenerationId(2));
-    assert!(served > 0);
-    let is_closed = |client: &mut std::net::TcpStream| {
-        client.set_nonblocking(true).unwrap();
-        matches!(io::Read::read(client, &mut [0]), Ok(0))
-    };
-    assert_eq!(served + clients.iter_mut().map(is_closed).filter(|closed| *closed).count(), 40);
-    let _clients = connect(&front, 40);
-    assert_eq!(waiting(&front, GenerationId(2)), 40);
+    alone(|| {
+        let mut front = Listeners::claim(&local(0)).unwrap();
+        front.lend(GenerationId(1), 4, 64).unwrap();
+        front.open_to(GenerationId(1));
+        front.release(GenerationId(1), Remaining::Nobody);
+        let mut clients = connect(&front, 40);
+        front.lend(GenerationId(2), 1, 64).unwrap();
+        front.open_to(GenerationId(2));
+        let served = waiting(&front, GenerationId(2));
+        assert!(served > 0);
+        let is_closed = |client: &mut std::net::TcpStream| {
+            client.set_nonblocking(true).unwrap();
+            matches!(io::Read::read(client, &mut [0]), Ok(0))
+        };
+        assert_eq!(served + clients.iter_mut().map(is_closed).filter(|closed| *closed).count(), 40);
+        let _clients = connect(&front, 40);
+        assert_eq!(waiting(&front, GenerationId(2)), 40);
+    });
 }
 
 #[test]
-fn nobody_can_connect_to_a_socket_that_is_shut_down_whoever_has_a_copy() {
+fn no_client_can_connect_to_a_socket_that_is_shut_down_through_any_copy() {
     let mut front = Listeners::claim(&local(0)).unwrap();
     let copies: Vec<OwnedFd> =
         front.lend(GenerationId(1), 2, 64).unwrap().into_iter().map(|socket| socket.try_clone().unwrap()).collect();

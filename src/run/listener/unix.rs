@@ -25,7 +25,7 @@ impl Paths {
         Self { path, sockets: Vec::new() }
     }
 
-    /// The socket that a generation was lent.
+    /// The socket that is lent to a generation.
     pub fn of(&self, generation: GenerationId) -> Option<&OwnedFd> {
         self.sockets.iter().find(|(_, owner)| *owner == Some(generation)).map(|(socket, _)| socket)
     }
@@ -48,7 +48,7 @@ impl Paths {
         let _ = std::fs::rename(self.own(generation), &self.path);
     }
 
-    /// Takes the socket back from a generation that is gone. It is closed if others serve, and kept if not.
+    /// Takes the socket back from a generation that has ended. It is closed if others serve, and kept if not.
     pub fn release(&mut self, generation: GenerationId, others_serve: bool) {
         let _ = std::fs::remove_file(self.own(generation));
         self.sockets.retain(|(_, owner)| !others_serve || *owner != Some(generation));

@@ -1,8 +1,8 @@
-//! Certificate and key on their way into a generation: a memory file that it inherits, or files in a file system in
-//! memory, for a server that reads them by their paths, again for each worker.
+//! Passing certificate and key to a generation: a memory file that it inherits, or files on a file system in memory for
+//! a server that reads them by their paths, again for each worker.
 //!
-//! Such files are ours alone to read, and go with the generation. If we are killed they stay; who starts next on this
-//! machine removes them, as they are locked for as long as whoever made them lives.
+//! Only we can read such files, and they are removed with the generation. If we are killed, they stay until the next
+//! launcher on this machine removes them: the files of a running launcher are locked.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -16,13 +16,13 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::plan::{Credentials, Files, Inherited};
 use crate::sys::memory_file::{Content, memory_file as empty_file};
 
-/// What the names of our directories begin with.
+/// The prefix of the names of our directories.
 const PREFIX: &str = "mcp-launch-";
 
-/// A memory file with what is to be inherited: the chain and the key, or the certificates of the authority.
+/// A memory file with the chain and the key, or the CA certificates.
 ///
 /// # Errors
-/// When the kernel has no memory or descriptor for it.
+/// If the kernel has no memory or descriptor for it.
 pub fn memory_file(credentials: Option<&Credentials>, what: &Inherited) -> io::Result<OwnedFd> {
     let mut file = File::from(empty_file(c"mcp-launch-tls", Content::Secret)?);
     match (credentials, what) {
@@ -36,18 +36,18 @@ pub fn memory_file(credentials: Option<&Credentials>, what: &Inherited) -> io::R
 /// The files of one generation. They are wiped and removed when this is dropped.
 #[derive(Debug)]
 pub struct FilesInMemory {
-    /// As the plan's arguments have them.
+    /// The paths in the plan's arguments.
     planned: Files,
     directory: PathBuf,
-    /// Keeps others from taking the files for forgotten ones.
+    /// The lock that shows other launchers that the files are in use.
     _lock: Flock<File>,
 }
 
 impl FilesInMemory {
-    /// Writes them, if a server that is started by this plan reads files.
+    /// Writes them, if this plan's server reads files.
     ///
     /// # Errors
-    /// When they cannot be made.
+    /// If they cannot be written.
     pub fn write(credentials: &Credentials, generation: u32) -> io::Result<Option<Self>> {
         let (Some(planned), Some(parent)) = (credentials.files(), &credentials.directory) else { return Ok(None) };
         remove_forgotten(parent);
@@ -60,14 +60,14 @@ impl FilesInMemory {
         Ok(Some(made))
     }
 
-    /// Where a file lies that the plan's arguments name.
+    /// The actual path of a file that the plan's arguments name.
     fn place(&self, planned: &Path) -> PathBuf {
         planned
             .strip_prefix(&self.planned.directory)
             .map_or_else(|_| planned.into(), |name| self.directory.join(name))
     }
 
-    /// The arguments, with the paths that this generation has.
+    /// The arguments, with the paths of this generation.
     pub fn put_into(&self, argv: &mut [OsString]) {
         for planned in [&self.planned.pair, &self.planned.authority] {
             for word in argv.iter_mut().filter(|word| *word == planned) {
@@ -83,19 +83,19 @@ impl Drop for FilesInMemory {
     }
 }
 
-/// A directory of its own for a generation, and in it the locked file for the pair.
+/// A new directory for a generation, with the locked file for chain and key.
 fn make_directory(parent: &Path, generation: u32, planned: &Files) -> io::Result<(PathBuf, Flock<File>)> {
     const ATTEMPTS: u32 = 100;
     let name = planned.pair.file_name().unwrap_or_default();
     for attempt in 0..ATTEMPTS {
-        // The same number may be another process's where /dev/shm is shared between containers.
+        // If containers share /dev/shm, the same number may belong to another process.
         let number = generation + attempt * 1_000_000;
         let directory = parent.join(format!("{PREFIX}{}-{number}", std::process::id()));
         match DirBuilder::new().mode(0o700).create(&directory) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
             made => made?,
         }
-        // Another launcher may take it for a forgotten one at this very moment.
+        // Another launcher may be removing it at this very moment.
         let file = create(&directory.join(name));
         match file.map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock)) {
             Ok(Ok(lock)) if lock.metadata().is_ok_and(|found| found.nlink() == 1) => return Ok((directory, lock)),
@@ -113,7 +113,7 @@ fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Overwrites and removes what lies in one of our directories, and the directory.
+/// Overwrites and removes the files in one of our directories, and the directory.
 fn remove(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let wiped = OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(entry.path());
@@ -126,7 +126,7 @@ fn remove(directory: &Path) {
     let _ = fs::remove_dir(directory);
 }
 
-/// Removes what launchers left behind that were killed.
+/// Removes the files of launchers that were killed.
 fn remove_forgotten(parent: &Path) {
     let own = nix::unistd::geteuid().as_raw();
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
@@ -147,8 +147,8 @@ fn is_our_name(name: &str) -> bool {
     parts.is_some_and(|(pid, generation)| number(pid) && number(generation))
 }
 
-/// The locks of all files in a directory of ours, if nobody else holds one: whoever is about to have one must not get
-/// it while they are removed.
+/// The locks of all files in a directory of ours, if no other process holds one: while the files are removed, no other
+/// process may get the lock.
 fn lock_forgotten(directory: &Path) -> Option<Vec<Flock<File>>> {
     let lock = |entry: fs::DirEntry| {
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(entry.path()).ok()?;

@@ -1,4 +1,4 @@
-//! What a server inherits as files in memory: modules of ours, certificates and keys.
+//! Files in memory that a server inherits: our modules, certificates and keys.
 
 pub(crate) mod credentials;
 pub mod modules;

@@ -1,6 +1,5 @@
-//! Python modules in memory: a zip archive in a memory file, which Python imports from through a path entry
-//! like any other. It needs no directory that could be written to, and is gone with the last process that
-//! holds it.
+//! Python modules in memory: a zip archive in a memory file, from which Python imports through a path entry like any
+//! other. It needs no writable directory, and disappears with the last process that has it open.
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -11,7 +10,7 @@ use crate::sys::memory_file::{Content, memory_file as empty_file};
 /// Makes the memory file.
 ///
 /// # Errors
-/// When the kernel has no memory or descriptor for it.
+/// If the kernel has no memory or descriptor for it.
 pub fn memory_file(modules: &[Module]) -> std::io::Result<OwnedFd> {
     let mut file = std::fs::File::from(empty_file(c"mcp-launch", Content::Plain)?);
     file.write_all(&archive(modules))?;
@@ -27,7 +26,7 @@ fn archive(modules: &[Module]) -> Vec<u8> {
         let (name, data) = (format!("{}.py", module.name), module.source.as_bytes());
         let name_length = u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes();
         let no_extra = [0; 2];
-        // Version 2.0, no flags, stored, midnight on the first of January 1980: the earliest that can be written.
+        // Version 2.0, no flags, stored, midnight on 1 January 1980: the earliest time that can be written.
         let common: Vec<u8> = [
             &[20, 0, 0, 0, 0, 0, 0, 0, 0x21, 0][..],
             &crc32(data).to_le_bytes(),
@@ -37,7 +36,7 @@ fn archive(modules: &[Module]) -> Vec<u8> {
             &no_extra,
         ]
         .concat();
-        // No comment, disk 0, no attributes, and where the local header is.
+        // No comment, disk 0, no attributes, and the offset of the local header.
         let start = length(&locals);
         central.extend([b"PK\x01\x02\x14\x00", &common[..], &[0; 10], &start, name.as_bytes()].concat());
         locals.extend([b"PK\x03\x04", &common[..], name.as_bytes(), data].concat());

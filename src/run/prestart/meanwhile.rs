@@ -1,4 +1,4 @@
-//! What goes on while a command runs: clients of the control socket are answered, and a service manager is told.
+//! What happens while a command runs: clients of the control socket get answers, and the service manager is informed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{BorrowedFd, RawFd};
@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
-use crate::control::prometheus;
-use crate::control::protocol::{Answer, Launcher, LivePlan, Request, Requests, Status};
+use crate::control::protocol::{Answer, Histogram, Launcher, LivePlan, Recent, Request, Requests, Status};
 use crate::control::server::{ClientRequest, ControlServer};
 use crate::plan::Plan;
 use crate::proc::usage;
 use crate::run::notify::Notifier;
 
-/// Everybody who wants to know how we are before there is a supervisor.
+/// Those that ask for our state, or are informed of it, before there is a supervisor.
 pub(super) struct Meanwhile<'a> {
     control: &'a mut ControlServer,
     notify: &'a mut Notifier,
@@ -27,13 +26,13 @@ impl<'a> Meanwhile<'a> {
         Self { control, notify, plan, setting: "" }
     }
 
-    /// The command of this setting runs from now on, and may take so long.
+    /// The command of this setting runs from now on, and may take this long.
     pub(super) fn begin(&mut self, setting: &'static str, within: Duration) {
         self.setting = setting;
         self.notify.starting(&self.phase(), within);
     }
 
-    /// It is to end, which may take so long.
+    /// The command is being stopped, which may take this long.
     pub(super) fn stopping(&mut self, budget: Duration) {
         self.notify.stopping("stopping", budget);
     }
@@ -44,16 +43,14 @@ impl<'a> Meanwhile<'a> {
         (clients, patience.into_iter().chain(self.notify.next()).min())
     }
 
-    /// Goes on as far as it can without waiting, with the descriptors that are ready.
+    /// Proceeds as far as possible without waiting, with the descriptors that are ready.
     pub(super) fn advance(&mut self, ready: &BTreeSet<RawFd>) {
         let now = Instant::now();
         self.notify.advance(now);
         for (client, request) in self.control.advance(ready, now) {
             match request {
-                ClientRequest::Metrics => {
-                    self.control.answer_metrics(client, &prometheus::metrics(&self.status()), now);
-                }
-                ClientRequest::Control(request) => self.control.answer(client, &self.answer(request), now),
+                ClientRequest::Http(get) => self.control.answer_http(client, get, &self.status(), now),
+                ClientRequest::Control(request) => self.control.answer(client, &self.answer(&request), now),
             }
         }
     }
@@ -62,7 +59,7 @@ impl<'a> Meanwhile<'a> {
         format!("starting, {} runs", self.setting)
     }
 
-    fn answer(&self, request: Request) -> Answer {
+    fn answer(&self, request: &Request) -> Answer {
         let phase = self.phase();
         match request {
             Request::Status => Answer::Status(self.status()),
@@ -72,7 +69,9 @@ impl<'a> Meanwhile<'a> {
                 let env = std::env::vars_os().collect();
                 Answer::Plan(Box::new(LivePlan::new(self.plan, &env, self.plan.bind.to_string(), Vec::new())))
             }
-            Request::Reload { .. } => Answer::Refused { why: format!("not serving yet: {phase}") },
+            Request::Reload { .. } | Request::Stacks { .. } => {
+                Answer::Refused { why: format!("not serving yet: {phase}") }
+            }
         }
     }
 
@@ -90,7 +89,10 @@ impl<'a> Meanwhile<'a> {
             failures: 0,
             worker_exits: BTreeMap::new(),
             requests: Requests::default(),
+            request_duration: Histogram::default(),
+            recent: Recent::default(),
             generations: Vec::new(),
+            ends: Some(Vec::new()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::{Int, Value};
+use super::{Int, Value, show_list};
 
 /// An address to bind to: an IP address or `localhost`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,10 +92,30 @@ impl Value for PathPrefixes {
     }
 
     fn show(&self) -> String {
-        if self.0.is_empty() {
-            return "none".into();
+        show_list(&self.0)
+    }
+}
+
+/// Several paths to request, separated by commas; none is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UrlPaths(pub Vec<UrlPath>);
+
+impl Value for UrlPaths {
+    const METAVAR: &'static str = "PATHS";
+
+    fn expected() -> String {
+        "paths that begin with / and have no spaces, separated by commas, or none".into()
+    }
+
+    fn parse(text: &str) -> Result<Self, Option<String>> {
+        if text.eq_ignore_ascii_case("none") {
+            return Ok(Self::default());
         }
-        self.0.iter().map(UrlPath::show).collect::<Vec<_>>().join(",")
+        text.split(',').map(|path| UrlPath::parse(path.trim())).collect::<Result<_, _>>().map(Self)
+    }
+
+    fn show(&self) -> String {
+        show_list(&self.0)
     }
 }
 
@@ -124,6 +144,9 @@ mod tests {
     fn request_paths_begin_with_a_slash() {
         assert_eq!(PathPrefixes::parse("/a, /b,").map(|prefixes| prefixes.show()), Ok("/a,/b".to_owned()));
         assert_eq!(PathPrefixes::parse("none"), Ok(PathPrefixes::default()));
+        assert_eq!(UrlPaths::parse("/a, /b?c=d").map(|paths| paths.show()), Ok("/a,/b?c=d".to_owned()));
+        assert_eq!(UrlPaths::parse("None"), Ok(UrlPaths::default()));
+        assert!(["", "ready", "/a,", "/a,,/b", "/a,b", "/a b"].iter().all(|text| UrlPaths::parse(text).is_err()));
         assert!(["health", "", "/a b", "/\r\nX: y"].iter().all(|text| UrlPath::parse(text).is_err()));
     }
 }

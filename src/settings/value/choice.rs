@@ -50,7 +50,7 @@ macro_rules! choice {
 }
 
 choice! {
-    /// The server as the user chooses it.
+    /// The server that the user chooses.
     ServerChoice {
         /// Gunicorn.
         Gunicorn = "gunicorn",
@@ -58,6 +58,18 @@ choice! {
         Granian = "granian",
         /// Gunicorn if it is installed, else Granian.
         Auto = "auto",
+    }
+}
+
+choice! {
+    /// What happens to a worker that uses a processor although it has nothing to do.
+    Spin {
+        /// It is reported, with its stacks.
+        Report = "report",
+        /// It is reported and replaced.
+        Replace = "replace",
+        /// Nobody looks.
+        Off = "off",
     }
 }
 
@@ -76,7 +88,7 @@ choice! {
     Mode {
         /// It keeps running and supervises the server.
         Supervise = "supervise",
-        /// It executes the server in its place.
+        /// It is replaced by the server.
         Exec = "exec",
     }
 }
@@ -96,11 +108,11 @@ choice! {
 choice! {
     /// Whether clients must present a certificate.
     ClientVerify {
-        /// Not asked for.
+        /// They are not requested.
         None = "none" | "0",
-        /// Checked if shown.
+        /// They are verified if presented.
         Optional = "optional" | "1",
-        /// Refused without.
+        /// They are required.
         Required = "required" | "2",
     }
 }
@@ -170,11 +182,11 @@ choice! {
     GunicornLogLevel {
         /// Everything.
         Debug = "debug",
-        /// What happens.
+        /// Normal events.
         Info = "info",
-        /// What is odd.
+        /// Warnings.
         Warning = "warning" | "warn",
-        /// What went wrong.
+        /// Errors.
         Error = "error",
         /// Only errors that end the server.
         Critical = "critical",
@@ -186,15 +198,15 @@ choice! {
     GranianLogLevel {
         /// Everything.
         Debug = "debug",
-        /// What happens.
+        /// Normal events.
         Info = "info",
-        /// What is odd.
+        /// Warnings.
         Warning = "warning" | "warn",
-        /// What went wrong.
+        /// Errors.
         Error = "error",
-        /// What ends the server.
+        /// Only errors that end the server.
         Critical = "critical",
-        /// Whatever the loggers are set to.
+        /// As the loggers are configured.
         NotSet = "notset",
     }
 }
@@ -204,11 +216,11 @@ choice! {
     LogLevel {
         /// Every event of the supervisor.
         Debug = "debug",
-        /// What happens.
+        /// Normal events.
         Info = "info",
-        /// What is odd.
+        /// Warnings.
         Warning = "warning" | "warn",
-        /// What went wrong.
+        /// Errors.
         Error = "error",
     }
 }

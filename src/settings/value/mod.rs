@@ -6,18 +6,22 @@ mod app;
 mod choice;
 mod file_mode;
 mod quantity;
+mod request_timeout;
 
 use std::fmt;
 use std::path::PathBuf;
 
-pub use address::{BindHost, ListenAddress, PathPrefixes, UrlPath};
+pub use address::{BindHost, ListenAddress, PathPrefixes, UrlPath, UrlPaths};
 pub use app::App;
 pub use choice::{
     ClientVerify, GranianLogLevel, GunicornLogLevel, Http, LogFormat, LogLevel, Loop, Mode, Restart, RuntimeMode,
-    Server, ServerChoice, TaskImpl, TlsVersion,
+    Server, ServerChoice, Spin, TaskImpl, TlsVersion,
 };
 pub use file_mode::FileMode;
-pub use quantity::{Cpus, Int, Lifetime, MOST_WORKERS, MebiSize, Seconds, Size, Span, Workers, show_size, show_span};
+pub use quantity::{
+    Backpressure, Cpus, Int, Lifetime, MOST_WORKERS, MebiSize, Seconds, Size, Span, Workers, show_size, show_span,
+};
+pub use request_timeout::RequestTimeout;
 
 /// A type that a setting can have.
 pub trait Value: Sized + Clone + fmt::Debug + PartialEq {
@@ -97,7 +101,7 @@ impl Value for bool {
     }
 }
 
-/// A switch, or `auto`, which leaves it to what is found.
+/// A switch, or `auto`, for which the launcher decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AutoBool(pub Option<bool>);
 
@@ -155,14 +159,51 @@ impl Value for PathBuf {
     }
 }
 
+/// Several values in the syntax of a list: separated by commas, or `none`.
+fn show_list<T: Value>(values: &[T]) -> String {
+    if values.is_empty() {
+        return "none".into();
+    }
+    values.iter().map(T::show).collect::<Vec<_>>().join(",")
+}
+
+/// Several paths, separated by commas; none is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PathList(pub Vec<PathBuf>);
+
+impl Value for PathList {
+    const METAVAR: &'static str = "PATHS";
+
+    fn expected() -> String {
+        "paths, separated by commas, or none".into()
+    }
+
+    fn parse(text: &str) -> Result<Self, Option<String>> {
+        if text.eq_ignore_ascii_case("none") {
+            return Ok(Self::default());
+        }
+        let paths = text.split(',').map(str::trim).filter(|path| !path.is_empty());
+        let paths = Self(paths.map(PathBuf::parse).collect::<Result<_, _>>()?);
+        if paths.0.is_empty() { Err(None) } else { Ok(paths) }
+    }
+
+    fn show(&self) -> String {
+        show_list(&self.0)
+    }
+
+    fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// A path that the launcher chooses unless the user sets it or switches the feature off.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AutoPath {
     /// Chosen by the launcher.
     Auto,
-    /// Not wanted.
+    /// Switched off.
     Off,
-    /// Here.
+    /// This path.
     At(PathBuf),
 }
 

@@ -265,9 +265,54 @@ impl Value for Workers {
     }
 }
 
+/// How many requests a worker may have in progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backpressure {
+    /// As many as it can handle without a queue, which is found out while it runs.
+    Auto,
+    /// This many.
+    Limit(u64),
+}
+
+impl Backpressure {
+    /// The range of the number.
+    const RANGE: std::ops::RangeInclusive<u64> = 1..=1_000_000;
+}
+
+impl Value for Backpressure {
+    const METAVAR: &'static str = "N";
+
+    fn expected() -> String {
+        format!("auto, or a whole number from {} to {}", Self::RANGE.start(), Self::RANGE.end())
+    }
+
+    fn parse(text: &str) -> Result<Self, Option<String>> {
+        if text.eq_ignore_ascii_case("auto") {
+            return Ok(Self::Auto);
+        }
+        digits(text).filter(|number| Self::RANGE.contains(number)).map(Self::Limit).ok_or(None)
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Auto => "auto".into(),
+            Self::Limit(number) => number.to_string(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn backpressure_is_automatic_or_a_number() {
+        assert_eq!(Backpressure::parse("Auto"), Ok(Backpressure::Auto));
+        assert_eq!(Backpressure::parse("512"), Ok(Backpressure::Limit(512)));
+        for text in ["0", "-1", "1000001", "auto 64", "4-1024", "many"] {
+            assert!(Backpressure::parse(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn sizes_are_bytes_or_have_a_unit() {

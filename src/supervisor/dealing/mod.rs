@@ -1,14 +1,15 @@
 //! Distributing new clients among workers that each have a listening socket from the launcher. [`policy`] decides; this
-//! component supplies what it needs to know.
+//! component provides its input.
 //!
 //! The loop sleeps until a worker wakes it, because the worker has become ready or full, has room again, or has noticed
 //! that another worker's event loop has stopped or continues.
 
 pub mod policy;
+pub mod wakeup;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use nix::unistd::Pid;
 use tracing::debug;
@@ -19,7 +20,7 @@ use super::machine::action::Action;
 use crate::guard::scoreboard::{self, Accepts, Slot, State};
 use crate::ids::GenerationId;
 use crate::proc::process::Process;
-use policy::{Sample, Standing};
+use policy::{Condition, Sample, Standing};
 
 /// Sends new clients to the workers that can take them.
 #[derive(Debug, Default)]
@@ -28,26 +29,30 @@ pub(super) struct Dealing {
     withheld: BTreeMap<GenerationId, BTreeSet<usize>>,
     /// The revision of the list of workers at the last look.
     revision: u64,
-    /// Whether a worker was told to leave since then.
-    one_leaves: bool,
+    /// Whether a worker was asked to leave, or its limit was changed, since then.
+    is_due: bool,
     /// Workers on the scoreboard that were unknown and have been searched for.
     sought: BTreeSet<Pid>,
 }
 
 impl Component for Dealing {
     fn wait_for<'a>(&'a self, world: &'a World, waits: &mut Waits<'a>) {
-        for wakeup in world.running.values().filter_map(|running| running.wakeup.as_ref()) {
+        for wakeup in world.running.values().filter_map(|running| running.channels.wakeup.as_ref()) {
             waits.readable(wakeup.as_fd());
         }
     }
 
     fn turn(&mut self, world: &mut World, _ready: &Ready) -> Vec<Output> {
         self.withheld.retain(|generation, _| world.running.contains_key(generation));
-        let woken =
-            world.running.values().filter_map(|running| running.wakeup.as_ref()).filter(|pipe| drain(pipe)).count();
+        let woken = world
+            .running
+            .values()
+            .filter_map(|running| running.channels.wakeup.as_ref())
+            .filter(|wakeup| wakeup.take())
+            .count();
         let revision = std::mem::replace(&mut self.revision, world.workers.revision());
-        let one_leaves = std::mem::take(&mut self.one_leaves);
-        if woken == 0 && !one_leaves && revision == self.revision {
+        let is_due = std::mem::take(&mut self.is_due);
+        if woken == 0 && !is_due && revision == self.revision {
             return Vec::new();
         }
         self.seek_newcomers(world);
@@ -56,7 +61,7 @@ impl Component for Dealing {
     }
 
     fn observe(&mut self, _world: &mut World, action: &Action) {
-        self.one_leaves |= matches!(action, Action::RetireWorker { .. });
+        self.is_due |= matches!(action, Action::RetireWorker { .. } | Action::Limit { .. });
     }
 }
 
@@ -76,7 +81,7 @@ impl Dealing {
 
     fn deal(&mut self, generation: GenerationId, world: &World) -> Option<Output> {
         let sockets = world.listeners.inodes(generation).len();
-        if sockets < 2 || world.running.get(&generation)?.wakeup.is_none() {
+        if sockets < 2 || world.running.get(&generation)?.channels.wakeup.is_none() {
             return None;
         }
         let workers: Vec<Sample> = world.slots(generation).iter().filter_map(|(_, slot)| sample(slot)).collect();
@@ -90,31 +95,29 @@ impl Dealing {
     }
 }
 
-/// Empties the pipe, and says whether anything was in it.
-fn drain(wakeup: &OwnedFd) -> bool {
-    let mut buffer = [0; 256];
-    let mut is_woken = false;
-    while matches!(nix::unistd::read(wakeup, &mut buffer), Ok(1..)) {
-        is_woken = true;
-    }
-    is_woken
+/// The policy's input about a worker, if it has its own socket.
+pub(super) fn sample(slot: &Slot) -> Option<Sample> {
+    let Accepts::Lent(listener) = slot.accepts else { return None };
+    Some(Sample { listener, condition: condition(slot) })
 }
 
-/// What the policy needs to know of a worker, if it has its own socket.
-fn sample(slot: &Slot) -> Option<Sample> {
-    let Accepts::Lent(listener) = slot.accepts else { return None };
-    Some(Sample {
-        listener,
+fn condition(slot: &Slot) -> Condition {
+    Condition {
         is_ready: slot.state == State::Ready,
         is_leaving: slot.state == State::Stopping || slot.is_leaving,
         heartbeat: slot.heartbeat,
         in_flight: slot.in_flight,
         limit: slot.limit.map(NonZeroU32::get),
-    })
+    }
 }
 
-/// Whether a worker gets new clients, if it has its own socket.
+/// Whether a worker of a generation whose clients are distributed gets new ones. None if this worker is not part of it: it
+/// opened its socket itself, or its server accepts in a way that the guard does not know.
 #[must_use]
 pub fn standing(slot: &Slot) -> Option<Standing> {
-    sample(slot).map(|worker| policy::standing(&worker, scoreboard::now()))
+    let takes_part = match slot.state {
+        State::Ready => matches!(slot.accepts, Accepts::Lent(_)) || slot.connections.is_some(),
+        State::Starting | State::Stopping => true,
+    };
+    takes_part.then(|| policy::standing(&condition(slot), scoreboard::now()))
 }

@@ -3,18 +3,25 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// A worker whose event loop has not run for this long gets no new clients. Heartbeats come four times as often, and may be
-/// late on a busy machine.
+/// A worker whose event loop has not run for this long gets no new clients. Heartbeats are four times as frequent, and
+/// may be late on a busy machine.
 pub const SILENT: Duration = Duration::from_secs(1);
 
 /// A worker with a listening socket of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// Which of its generation's sockets it has, counted from 0.
+    /// The index, from 0, of its socket among those of its generation.
     pub listener: usize,
+    /// How it is.
+    pub condition: Condition,
+}
+
+/// What decides whether a worker gets new clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Condition {
     /// Whether its app has started.
     pub is_ready: bool,
-    /// Whether it was told to leave.
+    /// Whether it was asked to leave.
     pub is_leaving: bool,
     /// When its event loop last ran, on the scoreboard's clock.
     pub heartbeat: Duration,
@@ -55,7 +62,7 @@ impl Standing {
 
 /// Whether a worker gets new clients.
 #[must_use]
-pub fn standing(worker: &Sample, now: Duration) -> Standing {
+pub fn standing(worker: &Condition, now: Duration) -> Standing {
     if worker.is_leaving {
         Standing::Leaving
     } else if !worker.is_ready {
@@ -74,7 +81,7 @@ pub fn standing(worker: &Sample, now: Duration) -> Standing {
 #[must_use]
 pub fn withheld(sockets: usize, workers: &[Sample], now: Duration) -> BTreeSet<usize> {
     let best = |socket: usize| {
-        workers.iter().filter(|worker| worker.listener == socket).map(|worker| standing(worker, now)).min()
+        workers.iter().filter(|worker| worker.listener == socket).map(|worker| standing(&worker.condition, now)).min()
     };
     let standings: Vec<Option<Standing>> = (0..sockets).map(best).collect();
     let up_to = |worst: Standing| {
@@ -91,27 +98,33 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(100);
 
+    const WELL: Condition =
+        Condition { is_ready: true, is_leaving: false, heartbeat: NOW, in_flight: 0, limit: Some(16) };
+
     fn worker(listener: usize) -> Sample {
-        let limit = Some(16);
-        Sample { listener, is_ready: true, is_leaving: false, heartbeat: NOW, in_flight: 0, limit }
+        with(listener, WELL)
+    }
+
+    fn with(listener: usize, condition: Condition) -> Sample {
+        Sample { listener, condition }
     }
 
     #[test]
     fn only_those_that_can_take_clients_get_them() {
         let workers = [
             worker(0),
-            Sample { in_flight: 16, ..worker(1) },
-            Sample { heartbeat: NOW.saturating_sub(SILENT + Duration::from_millis(1)), ..worker(2) },
-            Sample { is_ready: false, ..worker(3) },
-            Sample { is_leaving: true, ..worker(4) },
+            with(1, Condition { in_flight: 16, ..WELL }),
+            with(2, Condition { heartbeat: NOW.saturating_sub(SILENT + Duration::from_millis(1)), ..WELL }),
+            with(3, Condition { is_ready: false, ..WELL }),
+            with(4, Condition { is_leaving: true, ..WELL }),
         ];
-        assert_eq!(withheld(6, &workers, NOW), BTreeSet::from([1, 2, 3, 4, 5]), "nobody has the last one");
+        assert_eq!(withheld(6, &workers, NOW), BTreeSet::from([1, 2, 3, 4, 5]), "no worker has the last one");
     }
 
     #[test]
     fn when_all_are_full_all_refuse_and_when_none_answers_all_may_come_back() {
-        let full = |listener| Sample { in_flight: 16, ..worker(listener) };
-        let silent = |listener| Sample { heartbeat: Duration::ZERO, ..worker(listener) };
+        let full = |listener| with(listener, Condition { in_flight: 16, ..WELL });
+        let silent = |listener| with(listener, Condition { heartbeat: Duration::ZERO, ..WELL });
         assert_eq!(withheld(3, &[full(0), full(1), silent(2)], NOW), BTreeSet::from([2]));
         assert_eq!(withheld(2, &[silent(0), silent(1)], NOW), BTreeSet::new());
         assert_eq!(withheld(2, &[], NOW), BTreeSet::new());
@@ -119,31 +132,28 @@ mod tests {
 
     #[test]
     fn a_successor_has_the_socket_of_the_worker_that_leaves() {
-        let leaving = Sample { is_leaving: true, ..worker(0) };
+        let leaving = with(0, Condition { is_leaving: true, ..WELL });
         assert_eq!(withheld(2, &[leaving, worker(0), worker(1)], NOW), BTreeSet::new());
     }
 
     fn any_worker() -> impl Strategy<Value = Sample> {
         (0usize..4, any::<bool>(), any::<bool>(), 95u64..=100, 0u32..20).prop_map(
-            |(listener, is_ready, is_leaving, heartbeat, in_flight)| Sample {
-                is_ready,
-                is_leaving,
-                heartbeat: Duration::from_secs(heartbeat),
-                in_flight,
-                ..worker(listener)
+            |(listener, is_ready, is_leaving, heartbeat, in_flight)| {
+                let heartbeat = Duration::from_secs(heartbeat);
+                with(listener, Condition { is_ready, is_leaving, heartbeat, in_flight, ..WELL })
             },
         )
     }
 
     proptest! {
         #[test]
-        fn somebody_always_gets_clients_and_nobody_worse_than_who_is_left_out(
+        fn some_worker_always_gets_clients_and_none_is_worse_than_those_left_out(
             workers in proptest::collection::vec(any_worker(), 0..8),
         ) {
             let withheld = withheld(4, &workers, NOW);
             prop_assert!(withheld.len() < 4);
             let best = |socket: usize| {
-                workers.iter().filter(|worker| worker.listener == socket).map(|worker| standing(worker, NOW)).min()
+                workers.iter().filter(|worker| worker.listener == socket).map(|worker| standing(&worker.condition, NOW)).min()
             };
             if withheld.is_empty() {
                 return Ok(());

@@ -1,13 +1,13 @@
-//! What the state machine wants done.
+//! The actions that the state machine decides on.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::disconnecting::Occasion;
 use super::event::Requester;
 use super::generation::Startup;
-use super::leaving::Occasion;
 use super::note::Note;
 use super::plan_facts::Choice;
 use crate::ids::{GenerationId, PlanId, ProcessId};
@@ -19,9 +19,9 @@ pub enum Action {
     Spawn {
         /// Its number.
         generation: GenerationId,
-        /// The plan to run it by.
+        /// The plan to start it by.
         plan: PlanId,
-        /// With how many workers.
+        /// The number of workers.
         startup: Startup,
         /// Whether the OOM killer is to choose it first until it is ready, because another generation serves.
         on_trial: bool,
@@ -31,36 +31,39 @@ pub enum Action {
         /// Which.
         generation: GenerationId,
     },
-    /// The main process of a generation is about to be told to leave while another generation serves. New clients must
-    /// not be given to a listening socket that is just being closed.
+    /// The main process of a generation is about to be asked to stop while another generation serves. New clients must
+    /// not be given to a listening socket that is being closed.
     PrepareLeave {
         /// The one that serves.
         staying: GenerationId,
     },
-    /// Tell the workers of a generation that they leave, so that they part from their clients, and answer with
+    /// Ask the workers of a generation to leave, so that they close their connections, and answer with
     /// [`Event::Leaving`].
     Retire {
         /// Whose.
         generation: GenerationId,
-        /// The time in which they must be gone.
+        /// The time by which they must have ended.
         within: Duration,
         /// Why.
         occasion: Occasion,
     },
-    /// Tell one worker the same.
+    /// Ask one worker to leave.
     RetireWorker {
         /// Whose it is.
         generation: GenerationId,
         /// Which.
         worker: ProcessId,
-        /// The time in which it must be gone.
+        /// The time by which it must have ended.
         within: Duration,
+        /// Whether there is another in its place already, which its main process has to know.
+        has_successor: bool,
     },
-    /// Tell the same to the worker that the main process will end first when it is told to have one fewer: the oldest.
+    /// Ask the worker to leave that the main process will end first when it gets one fewer, the oldest, and answer with
+    /// [`Event::WorkerLeaving`]. Nothing is asked of an only worker.
     RetireOldest {
         /// Whose.
         generation: GenerationId,
-        /// The time in which it must be gone.
+        /// The time by which it must have ended.
         within: Duration,
     },
     /// Tell the workers of a generation that they stay after all.
@@ -68,30 +71,48 @@ pub enum Action {
         /// Whose.
         generation: GenerationId,
     },
-    /// Find out whether the memory has room for another generation beside this one and answer with
+    /// Find out whether the memory has room for another generation in addition to this one, and answer with
     /// [`Event::Measured`].
     Measure {
         /// The generation that serves.
         generation: GenerationId,
     },
-    /// Let new clients in to this generation only.
+    /// Send new clients to this generation only.
     Steer {
         /// Which.
         generation: GenerationId,
     },
-    /// Share new clients out among generations that have their listening sockets from us.
+    /// Distribute new clients among generations that have their listening sockets from us.
     Share {
-        /// Which, and their parts of the whole.
+        /// Which, and their shares.
         parts: [(GenerationId, u32); 2],
     },
-    /// Give no new clients to some workers of a generation that each have a listening socket from us.
+    /// Send no new clients to some workers of a generation that each have a listening socket from us.
     Deal {
         /// Whose.
         generation: GenerationId,
-        /// Which sockets, counted from 0.
+        /// Which sockets, by index from 0.
         withheld: BTreeSet<usize>,
     },
-    /// Take the listening sockets back that a generation was lent and does not use.
+    /// Change how many requests a worker may have in progress.
+    Limit {
+        /// Whose it is.
+        generation: GenerationId,
+        /// Which.
+        worker: ProcessId,
+        /// The new limit.
+        limit: u32,
+    },
+    /// Ask a worker what it is doing.
+    AskForStacks {
+        /// Whose it is.
+        generation: GenerationId,
+        /// Which.
+        worker: ProcessId,
+        /// The number of the question.
+        number: u32,
+    },
+    /// Take back the listening sockets that were lent to a generation and that it does not use.
     TakeListenersBack {
         /// Whose.
         generation: GenerationId,
@@ -102,10 +123,10 @@ pub enum Action {
     CloseListener {
         /// Its inode.
         inode: u64,
-        /// Whether to shut it down, for everybody who has a copy.
+        /// Whether to shut it down, for all processes that have a copy.
         shut_down: bool,
     },
-    /// KILL the workers of a generation that take no more clients.
+    /// KILL the workers of a generation that accept no more clients.
     KillDraining {
         /// Whose.
         generation: GenerationId,
@@ -124,12 +145,12 @@ pub enum Action {
         /// Which signal.
         signal: Signal,
     },
-    /// Shut down a listening socket that nobody accepts from, through a copy of it. Where the kernel does not give us
-    /// one, KILL the process that holds it.
+    /// Shut down a listening socket from which no process accepts, through a copy of it. If the kernel does not give us
+    /// one, KILL the process that has it open.
     ShutDownSocket {
-        /// Who holds it.
+        /// The process that has it open.
         holder: ProcessId,
-        /// Under which number.
+        /// Its descriptor there.
         descriptor: i32,
     },
     /// Send a signal to all processes of a generation but the main one.
@@ -148,18 +169,18 @@ pub enum Action {
     },
     /// KILL all our descendants.
     KillAll,
-    /// Read the settings and the machine anew and answer with [`Event::Planned`].
+    /// Read the settings and the machine again and answer with [`Event::Planned`].
     Replan {
-        /// What was chosen while running.
+        /// What was chosen at run time.
         choice: Choice,
-        /// Workers more or fewer than now.
+        /// The change in the number of workers.
         workers: i32,
     },
-    /// Tell who waits for a reload how it went: the new generation's number, or why the old one was kept.
+    /// Report the outcome of a reload: the new generation's number, or why the old one was kept.
     Reply {
-        /// Who.
+        /// To whom.
         request: Requester,
-        /// What.
+        /// The outcome.
         result: Result<GenerationId, String>,
     },
     /// Write to the log.

@@ -1,11 +1,11 @@
-//! When a server that failed is started again, and when it is given up. Pure.
+//! When a failed server is started again, and when the launcher gives up. Pure.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::plan::Policy;
 
-/// A run that was ready for this long counts as healthy: the next failure starts the backoff anew.
+/// A run that was ready for this long counts as healthy: the next failure starts the backoff from the beginning.
 pub const HEALTHY_AFTER: Duration = Duration::from_mins(1);
 
 /// The memory of past failures.
@@ -19,7 +19,7 @@ pub struct Restarts {
     streak: u32,
     /// All failures.
     total: u64,
-    /// For the jitter, which keeps many replicas from coming back in step.
+    /// For the jitter, which prevents many replicas from restarting in step.
     random: u64,
 }
 
@@ -28,7 +28,7 @@ pub struct Restarts {
 pub enum Verdict {
     /// Start again after this long.
     Respawn(Duration),
-    /// That was one too many.
+    /// That was one failure too many.
     GiveUp,
 }
 
@@ -39,7 +39,7 @@ impl Restarts {
         Self { failures: VecDeque::new(), without_ready: 0, streak: 0, total: 0, random: seed | 1 }
     }
 
-    /// Takes note of a failure. `ready_for` is how long the generation had been ready, if it ever was.
+    /// Records a failure. `ready_for` is how long the generation had been ready, if it ever was.
     pub fn failure(&mut self, now: Instant, ready_for: Option<Duration>, policy: &Policy) -> Verdict {
         self.total += 1;
         self.failures.push_back(now);
@@ -55,7 +55,7 @@ impl Restarts {
         Verdict::Respawn(if immediate { self.skip() } else { self.wait(policy) })
     }
 
-    /// How long to wait when the system refused to start a process: no failure of the server's.
+    /// How long to wait when the system could not start a process: this is not a failure of the server.
     pub fn refused(&mut self, policy: &Policy) -> Duration {
         self.wait(policy)
     }
@@ -65,7 +65,7 @@ impl Restarts {
         self.without_ready = 0;
     }
 
-    /// How many more failures are forgiven at this moment.
+    /// How many more failures are allowed at this moment.
     #[must_use]
     pub fn left(&self, now: Instant, policy: &Policy) -> u32 {
         let recent = self.failures.iter().filter(|then| now.duration_since(**then) <= policy.restart_window).count();
@@ -90,12 +90,12 @@ impl Restarts {
         Duration::ZERO
     }
 
-    /// Doubles with each respawn, up to the maximum, of which a quarter at most is taken off at random.
+    /// Doubles with each respawn, up to the maximum, minus a random part of at most a quarter.
     fn wait(&mut self, policy: &Policy) -> Duration {
         let exponent = self.streak.saturating_sub(u32::from(self.streak > 0)).min(20);
         self.streak = self.streak.saturating_add(1);
         let full = policy.backoff_initial.saturating_mul(1 << exponent).min(policy.backoff_max);
-        // xorshift64: no more is asked of it than that two processes differ.
+        // xorshift64: it only needs to differ between two processes.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;

@@ -1,4 +1,4 @@
-//! How a generation leaves: it lingers, is told to stop, and is killed in the end.
+//! How a generation is stopped: it lingers, is asked to stop, and is killed in the end.
 
 use std::time::{Duration, Instant};
 
@@ -6,22 +6,22 @@ use nix::sys::signal::Signal;
 
 use super::State;
 use super::action::Action;
+use super::disconnecting::Occasion;
 use super::generation::{Generation, Main, Stage};
-use super::leaving::Occasion;
 use super::note::Note;
 use super::turn::Turn;
 use crate::ids::GenerationId;
 use crate::run::stop_sequence::{StopSequence, StopStep};
 
-/// How long a generation that never got ready has to go; it has no requests to finish.
+/// How long a generation that never became ready may take to stop; it has no requests to finish.
 pub(super) const DISCARD_WITHIN: Duration = Duration::from_secs(2);
-/// How long the old generation goes on after new clients are sent to the new one. Clients that have connected already
+/// How long the old generation continues after new clients are sent to the new one. Clients that have connected already
 /// need this time to send their request, over a slow network and after a TLS handshake; both servers close such
-/// connections when they are told to stop.
+/// connections when they are asked to stop.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 impl State {
-    /// Lets a generation answer clients that have connected already, before it is told to stop.
+    /// Lets a generation answer clients that have connected already, before it is asked to stop.
     pub(super) fn linger(&mut self, id: GenerationId, turn: &mut Turn) {
         let Some(plan) = self.find(id).map(|generation| generation.plan) else { return };
         let budget = self.plan(Some(plan)).policy.stop_timeout;
@@ -33,7 +33,7 @@ impl State {
         }
     }
 
-    /// Tells generations to stop that have lingered for long enough.
+    /// Asks generations to stop that have lingered for long enough.
     pub(super) fn linger_deadlines(&mut self, turn: &mut Turn) {
         let staying = self.serving().map(|serving| serving.id);
         for generation in &mut self.generations {
@@ -87,7 +87,7 @@ impl State {
 }
 
 impl Generation {
-    /// Tells it to stop while another one may stay; it must be gone at `deadline`.
+    /// Asks it to stop while another one may stay; it must have ended at `deadline`.
     pub(super) fn leave(&mut self, deadline: Instant, staying: Option<GenerationId>, turn: &mut Turn) {
         if self.main == Main::Gone {
             self.stage = Stage::Leaving(StopSequence::orphaned(turn.now, deadline));

@@ -1,4 +1,4 @@
-//! What the state machine is told.
+//! The events that the state machine gets.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use super::memory_budget::Room;
 use super::outcome::{Outcome, SpawnFailure};
 use super::plan_facts::PlanFacts;
-use super::replacement::Headcount;
+use super::worker_moves::Headcount;
 use crate::ids::GenerationId;
 use crate::settings::value::Server;
 
@@ -22,7 +22,8 @@ pub enum Presence {
     Answering,
     /// None has been ready for a while.
     Silent,
-    /// There is none that is ready or starting, or those that start keep dying: the generation has failed.
+    /// None is ready or starting, or those that start keep dying: the generation has failed. The latter can also happen
+    /// while it starts.
     Lost,
 }
 
@@ -37,16 +38,16 @@ pub enum Event {
     Reload {
         /// Who waits for the outcome.
         request: Option<Requester>,
-        /// The server to change to.
+        /// The server to switch to.
         server: Option<Server>,
-        /// Workers more or fewer than now, until the next change of settings.
+        /// The change in the number of workers, which applies until the settings change.
         workers: i32,
     },
-    /// The generation that serves is to be replaced by one of the same plan, because its only worker is past a limit.
+    /// The serving generation is to be replaced by one of the same plan, because its only worker is past a limit.
     Renew,
     /// A signal for the main process of the server that serves.
     Forward(Signal),
-    /// The settings were read anew, as [`Action::Replan`] asked.
+    /// The settings were read again, as [`Action::Replan`] requested.
     Planned(Result<PlanFacts, String>),
     /// The main process of a generation was forked. Its exec may still fail.
     Spawned {
@@ -55,16 +56,16 @@ pub enum Event {
         /// Its main process.
         pid: Pid,
     },
-    /// A main process could not be started, or has ended without having become its program.
+    /// A main process could not be started, or has ended without having executed its program.
     SpawnFailed {
         /// Of which generation.
         generation: GenerationId,
         /// What failed.
         failure: SpawnFailure,
-        /// How, in words.
+        /// Why, in words.
         why: String,
     },
-    /// The workers of a generation were told to leave, as [`Action::Retire`] asked.
+    /// The workers of a generation were asked to leave, as [`Action::Retire`] requested.
     Leaving {
         /// Whose.
         generation: GenerationId,
@@ -73,38 +74,46 @@ pub enum Event {
         /// The time over which they close them.
         spread: Duration,
     },
+    /// One worker of a generation was asked to leave, as [`Action::RetireOldest`] requested.
+    WorkerLeaving {
+        /// Whose.
+        generation: GenerationId,
+        /// How many event streams and web sockets it had open.
+        streams: u32,
+        /// The time over which it closes them.
+        spread: Duration,
+    },
     /// A generation is ready to serve.
     Ready {
         /// Which.
         generation: GenerationId,
     },
-    /// What the memory has room for, as [`Action::Measure`] asked.
+    /// What the memory has room for, as [`Action::Measure`] requested.
     Measured {
-        /// Beside the generation that serves.
+        /// In addition to this generation, which serves.
         room: Room,
         /// How many workers that one has, if they can be seen.
         workers: Option<u32>,
     },
-    /// The workers of a generation were counted, as they are while
-    /// [`State::counted`](super::State::counted) names it.
+    /// The workers of a generation were counted, as they are while [`State::counted`](super::State::counted) names it.
     Counted {
         /// Whose.
         generation: GenerationId,
         /// How many.
         workers: Headcount,
     },
-    /// Whether the serving generation has workers that answer, if that has changed.
+    /// Whether the serving generation has workers that answer, if that has changed; or that a starting one has lost them.
     Workers {
         /// Whose.
         generation: GenerationId,
-        /// How it stands.
+        /// The new state.
         presence: Presence,
     },
-    /// A process of a generation has said why it fails.
+    /// A process of a generation has reported why it fails.
     FailureReported {
         /// Whose.
         generation: GenerationId,
-        /// What.
+        /// The reason.
         why: String,
     },
     /// A child ended. Children that are not main processes are ignored.
@@ -113,10 +122,10 @@ pub enum Event {
         pid: Pid,
         /// How.
         outcome: Outcome,
-        /// Whether processes of its generation live on.
+        /// Whether other processes of its generation are still running.
         survivors: bool,
     },
-    /// A generation whose main process is gone has no processes left.
+    /// A generation whose main process has ended has no processes left.
     GenerationEmpty {
         /// Which.
         generation: GenerationId,

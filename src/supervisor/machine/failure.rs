@@ -16,8 +16,9 @@ use crate::ids::{GenerationId, PlanId};
 use crate::run::stop_sequence::StopSequence;
 use crate::settings::value::Restart;
 
-/// Workers that outlive their main process by less than this were ended together with it. Clients that wait in their
-/// listening socket are served by the next generation then, which would not get that socket if it were started beside them.
+/// Workers that outlive their main process by less than this were ended together with it. Then the next generation
+/// serves the clients that wait in their listening socket; if it were started while they still run, it would not get
+/// that socket.
 const SURVIVORS_PROVE: Duration = Duration::from_millis(50);
 
 impl State {
@@ -28,7 +29,7 @@ impl State {
         if let Main::Alive(pid) = found.main
             && !(is_running && found.is_starting())
         {
-            // Nobody needs it any more, so this is how it leaves.
+            // It is no longer needed, so this is a normal end.
             return self.exited(pid, Outcome::Exited(0), false, turn);
         }
         self.generations.retain(|generation| generation.id != id);
@@ -50,7 +51,7 @@ impl State {
             let policy = self.plan(Some(plan)).policy.clone();
             let wait = self.restarts.refused(&policy);
             turn.log(Note::NoRoom { wait });
-            self.pending = Some(Pending { at: turn.now + wait, plan });
+            self.pending = Some(Pending::new(turn.now + wait, plan));
         }
     }
 
@@ -68,12 +69,12 @@ impl State {
         let mut leaving = false;
         match &mut generation.stage {
             Stage::Leaving(leave) => {
-                leave.main_gone(turn.now);
+                leave.main_ended(turn.now);
                 leaving = true;
             }
             Stage::Starting { .. } => {
                 let mut leave = StopSequence::new(turn.now, turn.now + DISCARD_WITHIN);
-                leave.main_gone(turn.now);
+                leave.main_ended(turn.now);
                 generation.stage = Stage::Leaving(leave);
             }
             Stage::Lingering { .. } => leaving = true,
@@ -91,7 +92,7 @@ impl State {
             }
             let others = || self.generations.iter().filter(|generation| generation.id != id);
             if others().count() == 0 {
-                leave.main_gone(turn.now);
+                leave.main_ended(turn.now);
             } else if !others().any(|generation| matches!(generation.main, Main::Alive(_))) {
                 leave.ask_rest(turn.now);
             }
@@ -136,12 +137,12 @@ impl State {
         self.failed(self.fallback(plan), outcome, None, turn);
     }
 
-    /// Whether a generation serves that still has its main process.
+    /// Whether a generation serves and still has its main process.
     pub(super) fn is_intact(&self) -> bool {
         self.serving().is_some_and(|generation| !generation.is_orphaned())
     }
 
-    /// The plan to go back to when `plan` failed and the generation that served before is not intact: one that works.
+    /// The plan to go back to if `plan` failed and the generation that served before is not intact: one that works.
     pub(super) fn fallback(&self, plan: PlanId) -> PlanId {
         let proven = || self.plans.iter().rev().find(|plan| plan.proven).map(|plan| plan.id);
         let serving = self.serving().map(|generation| generation.plan);
@@ -160,12 +161,16 @@ impl State {
             && match outcome {
                 Outcome::Exited(status) => status == 0 || facts.boot_statuses.contains(&status),
                 Outcome::Signaled(_) => false,
-                Outcome::NotReady | Outcome::NotStarted(_) | Outcome::Refused | Outcome::NoWorkers => true,
+                Outcome::NotReady
+                | Outcome::NotStarted(_)
+                | Outcome::Refused
+                | Outcome::NoWorkers
+                | Outcome::KeepsDying => true,
             };
         if policy.restart == Restart::No || (clean && policy.restart == Restart::OnFailure) {
             return self.give_up(outcome, ready_for, Cause::Ended, turn);
         }
-        // What serves is not stopped because its successor fails.
+        // The serving generation is not stopped because its successor fails.
         let serves = self.serving().is_some_and(|serving| serving.answers);
         if cannot_boot && !facts.proven && policy.restart != Restart::Always && !serves {
             return self.give_up(outcome, ready_for, Cause::BootFailed, turn);
@@ -179,21 +184,20 @@ impl State {
             Verdict::GiveUp if serves => {
                 let wait = self.restarts.refused(policy);
                 turn.log(Note::SurvivorsServe { why: outcome.to_string(), wait });
-                self.pending = Some(Pending { at: turn.now + wait, plan });
+                self.pending = Some(Pending::new(turn.now + wait, plan));
             }
             Verdict::GiveUp => self.give_up(outcome, ready_for, Cause::TooManyFailures, turn),
             Verdict::Respawn(wait) => {
-                let has_survivors = self.serving().is_some_and(Generation::is_orphaned);
-                let wait = if has_survivors { wait.max(SURVIVORS_PROVE) } else { wait };
                 let restarts_left = self.restarts.left(turn.now, policy);
                 turn.log(Note::Respawning { wait, restarts_left });
-                self.pending = Some(Pending { at: turn.now + wait, plan });
+                let survivors_until = Some(turn.now + SURVIVORS_PROVE);
+                self.pending = Some(Pending { survivors_until, ..Pending::new(turn.now + wait, plan) });
             }
         }
     }
 
     pub(super) fn give_up(&mut self, outcome: Outcome, ready_for: Option<Duration>, cause: Cause, turn: &mut Turn) {
-        // A server that ends at once without an error has not done what it was started for.
+        // A server that ends at once without an error is not doing its job.
         let status = match outcome {
             Outcome::Exited(0) if ready_for.is_none() => Outcome::NotReady.status(),
             outcome => outcome.status(),
@@ -203,6 +207,14 @@ impl State {
         self.refuse_reloads("the launcher is giving up", turn);
         let deadline = turn.now + self.policy().stop_timeout;
         self.end(deadline, Some(status), turn);
+    }
+
+    /// The workers of a starting generation die again and again before they are ready.
+    pub(super) fn keeps_dying(&mut self, id: GenerationId, turn: &mut Turn) {
+        let Some(Generation { plan, why, main: Main::Alive(_), .. }) = self.find(id).cloned() else { return };
+        turn.log(Note::KeepsDying { generation: id });
+        self.discard_incoming(turn);
+        self.boot_failed(id, plan, Outcome::KeepsDying, why.as_deref(), turn);
     }
 
     pub(super) fn startup_deadlines(&mut self, turn: &mut Turn) {

@@ -7,22 +7,22 @@ use nix::unistd::Pid;
 use crate::ids::{GenerationId, PlanId};
 use crate::run::stop_sequence::StopSequence;
 
-/// A server's life from one start: its main process and all that descends from it.
+/// One run of a server: its main process and all descendants of it.
 #[derive(Debug, Clone)]
 pub struct Generation {
     /// Counts from 1 and is never used twice.
     pub id: GenerationId,
-    /// The plan that it runs by.
+    /// The plan that it was started with.
     pub plan: PlanId,
-    /// With how many workers.
+    /// The number of workers that it was started with.
     pub startup: Startup,
     /// Its main process.
     pub main: Main,
-    /// How far it has got.
+    /// Its stage.
     pub stage: Stage,
-    /// Whether a worker has proved itself lately.
+    /// Whether one of its workers has answered lately.
     pub answers: bool,
-    /// Why it fails, if one of its processes could say.
+    /// Why it fails, if one of its processes has reported it.
     pub why: Option<String>,
 }
 
@@ -31,12 +31,12 @@ pub struct Generation {
 pub enum Startup {
     /// As many as its plan says.
     Full,
-    /// One, because the memory has no room for more beside the generation that serves. More is to follow.
+    /// One, because the memory has no room for more next to the serving generation. The others follow later.
     OneWorker,
 }
 
 impl Startup {
-    /// How many workers that are, of a plan that has this many.
+    /// That number, for a plan that has this many workers.
     #[must_use]
     pub const fn workers(self, planned: u32) -> u32 {
         match self {
@@ -53,11 +53,11 @@ pub enum Main {
     Spawning,
     /// Running.
     Alive(Pid),
-    /// Reaped; its workers may go on.
+    /// Reaped; its workers may still run.
     Gone,
 }
 
-/// The stages of a generation's life, in their order.
+/// The stages of a generation's life, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stage {
     /// Not ready yet.
@@ -70,22 +70,22 @@ pub enum Stage {
         /// Since when.
         since: Instant,
     },
-    /// Replaced: new clients go to another generation, and it answers those who have connected already. Until it is
-    /// told to stop it can be taken back.
+    /// Replaced: new clients go to another generation, and it answers those that have connected already. Until it is
+    /// asked to stop it can be taken back.
     Lingering {
         /// Since when it served.
         since: Instant,
-        /// When it is told to stop.
+        /// When it is asked to stop.
         until: Instant,
-        /// When it must be gone.
+        /// When it must have ended.
         deadline: Instant,
     },
-    /// On its way out: replaced, or never ready.
+    /// Stopping: replaced, or never ready.
     Leaving(StopSequence),
 }
 
 impl Generation {
-    /// Whether its main process may turn out not to have become its program: it has shown nothing yet.
+    /// Whether it may still turn out that its main process never executed its program.
     #[must_use]
     pub const fn may_fail_to_start(&self) -> bool {
         match self.main {
@@ -95,7 +95,7 @@ impl Generation {
         }
     }
 
-    /// Whether its main process is gone while its workers serve on.
+    /// Whether its main process has ended while its workers still serve.
     #[must_use]
     pub fn is_orphaned(&self) -> bool {
         self.main == Main::Gone && self.is_serving()
@@ -113,7 +113,7 @@ impl Generation {
         matches!(self.stage, Stage::Starting { .. })
     }
 
-    /// The stage in a word, as `status` shows it.
+    /// The stage in one word, as `status` shows it.
     #[must_use]
     pub fn state_word(&self) -> &'static str {
         match self.stage {

@@ -19,11 +19,11 @@ pub(super) struct Handover {
     pub(super) old: GenerationId,
     pub(super) new: GenerationId,
     pub(super) is_reload: bool,
-    /// What the old generation had and what was taken from it before.
+    /// The workers that the old generation had, and how many of them it had given up before.
     pub(super) taken: Taken,
 }
 
-/// The workers that one generation gave up to make room for another.
+/// The workers that one generation has given up to make room for another.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Taken {
     pub(super) left: u32,
@@ -41,7 +41,7 @@ pub(super) struct Loss {
 }
 
 impl State {
-    /// New clients go to this generation, and the other one leaves.
+    /// New clients go to this generation, and the other one stops.
     pub(super) fn take_over(&mut self, id: GenerationId, taken: Taken, turn: &mut Turn) {
         turn.push(Action::Steer { generation: id });
         let is_reload = self.reload.as_ref().is_some_and(|reload| reload.is_for(id));
@@ -55,9 +55,12 @@ impl State {
         self.begin_proving(id, turn);
     }
 
-    /// Takes note of whether a generation has workers that answer.
+    /// Records whether a generation has workers that answer.
     pub(super) fn presence(&mut self, id: GenerationId, presence: Presence, turn: &mut Turn) {
         let running = matches!(self.phase, Phase::Running);
+        if presence == Presence::Lost && self.find(id).is_some_and(|found| found.is_starting()) {
+            return self.keeps_dying(id, turn);
+        }
         let Some(generation) = self.find(id).filter(|found| running && found.is_serving()) else { return };
         let answered = generation.answers;
         generation.answers = presence == Presence::Answering;
@@ -69,7 +72,7 @@ impl State {
         }
     }
 
-    /// A generation has no workers and gets none: it has failed, although its main process may live.
+    /// A generation has no workers and gets none: it has failed, although its main process may still run.
     fn lost_workers(&mut self, id: GenerationId, turn: &mut Turn) {
         let Some(generation) = self.find(id) else { return };
         let Stage::Serving { since } = generation.stage else { return };
@@ -105,7 +108,7 @@ impl State {
             return self.failed(loss.plan, loss.outcome, loss.ready_for, turn);
         };
         if handover.is_reload && old_plan != loss.plan {
-            // It was ready once, but is not a plan to go back to.
+            // It was ready once, but its plan is not one to go back to.
             self.plans.iter_mut().filter(|facts| facts.id == loss.plan).for_each(|facts| facts.proven = false);
         }
         let is_back = self.take_back(handover, turn);
@@ -124,7 +127,7 @@ impl State {
         self.failed(plan, loss.outcome, loss.ready_for, turn);
     }
 
-    /// The generation that was replaced serves again, if it has not been told to stop yet.
+    /// The generation that was replaced serves again, if it has not been asked to stop yet.
     fn take_back(&mut self, Handover { old, new, taken, .. }: Handover, turn: &mut Turn) -> bool {
         let Some(generation) = self.find(old) else { return false };
         let Stage::Lingering { since, .. } = generation.stage else { return false };

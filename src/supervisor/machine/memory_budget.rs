@@ -1,23 +1,23 @@
-//! Whether there is room in the memory for two generations. Pure.
+//! Whether the memory has room for two generations. Pure.
 
 use std::fmt;
 
 use crate::host::MemoryUse;
 use crate::proc::memory::Footprint;
 
-/// What a generation takes of the memory, in bytes.
+/// The memory use of a generation, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Size {
     /// All of it: the sum of the proportional set sizes.
     pub whole: u64,
-    /// What another generation of the kind with a single worker would need. Files count for nothing, because they
-    /// are in the page cache already.
+    /// What another generation of this kind with a single worker would need. Files do not count, because they are in
+    /// the page cache already.
     pub one_worker: u64,
 }
 
 impl Size {
-    /// The size of a generation of which these are the main process, if it lives, and the workers. All but one
-    /// worker's share of what they wrote themselves is what a single worker saves.
+    /// The size of a generation with this main process, if it is running, and these workers. A single worker saves what
+    /// all workers but one have written themselves.
     #[must_use]
     pub fn of(main: Option<Footprint>, workers: &[Footprint]) -> Self {
         let sum = |part: fn(&Footprint) -> u64| main.iter().chain(workers).map(part).sum::<u64>();
@@ -30,36 +30,36 @@ impl Size {
     }
 }
 
-/// What the memory has room for beside a generation.
+/// What the memory has room for in addition to a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
-    /// For another one like it, as far as is known.
+    /// Another one of this kind, as far as is known.
     Whole,
-    /// For one with a single worker.
+    /// One with a single worker.
     OneWorker(Shortage),
-    /// Not even for that.
+    /// Not even that.
     Nothing(Shortage),
 }
 
-/// The numbers that say so, in bytes.
+/// The figures behind it, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortage {
-    /// The limit that binds.
+    /// The limit that applies.
     pub limit: u64,
-    /// What is in use below it, without what the kernel gives up when memory is short.
+    /// What is in use below it, without what the kernel can reclaim when memory is short.
     pub used: u64,
-    /// The generation that is there.
+    /// The existing generation.
     pub size: Size,
 }
 
-/// The memory that is left on the level that has least; everything without limits.
+/// The free memory on the level that has least; unlimited without limits.
 #[must_use]
 pub fn free(levels: &[MemoryUse]) -> u64 {
     let free = |level: &MemoryUse| level.limit.saturating_sub(level.current.saturating_sub(level.reclaimable));
     levels.iter().map(free).min().unwrap_or(u64::MAX)
 }
 
-/// What there is room for beside a generation of this size, given the use of memory on every level that has a
+/// What there is room for in addition to a generation of this size, given the use of memory on every level that has a
 /// limit. Without limits there is room.
 #[must_use]
 pub fn room(levels: &[MemoryUse], size: Size) -> Room {
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_says_what_was_compared() {
+    fn the_log_shows_what_was_compared() {
         let Room::OneWorker(shortage) = room(&[level(512, 350, 50)], size(280, 100)) else { panic!("212M are free") };
         assert_eq!(shortage.to_string(), "limit 512M, used 300M, by the old generation 280M");
     }

@@ -1,15 +1,15 @@
 //! The supervisor's state machine. Pure: events and the time go in, actions come out.
 //!
 //! A generation is one server, its main process and all its descendants, started from one plan. Every transition is
-//! "start a generation, wait until it is ready, retire the old one": the first start, a reload, and the replacement of
-//! a main process that died while its workers keep serving. There are at most two generations: one that serves, and one
-//! that comes or goes. Property tests run through years of its life in a second.
+//! "start a generation, wait until it is ready, stop the old one": the first start, a reload, and the replacement of a
+//! main process that died while its workers keep serving. There are at most two generations: one that serves, and one
+//! that is starting or stopping. Property tests simulate years of operation in a second.
 //!
-//! A generation retires by a timetable ([`stop_sequence`](crate::run::stop_sequence)): it lingers while new clients are
-//! already sent to its successor, then its main process gets TERM, then what is left gets TERM, then KILL, all within
-//! the stop budget. The end of the launcher is the same timetable for everything at once.
+//! A generation stops by a timetable ([`stop_sequence`](crate::run::stop_sequence)): it lingers while new clients
+//! already go to its successor, then its main process gets TERM, then the remaining processes get TERM, then KILL, all
+//! within the stop budget. The end of the launcher is the same timetable for everything at once.
 //!
-//! If the memory does not suffice for two generations, the new one begins with one worker (`stepwise`).
+//! If the memory has no room for two generations, the new one begins with one worker (`stepwise`).
 //!
 //! # State diagram
 //!
@@ -19,8 +19,8 @@
 //!  reload       planning ─▶ planned ─▶ incoming ─▶ stepping ─▶ proving
 //! ```
 //!
-//! The table lists every possible change. `tests/walk` goes through them at random, and fails if it sees a change that
-//! is not in the table, or never sees one that is.
+//! The table lists every possible change. `tests/walk` makes them at random, and fails if it sees a change that is not
+//! in the table, or never sees one that is.
 //!
 //! | what | from | to | when |
 //! |---|---|---|---|
@@ -30,13 +30,13 @@
 //! | launcher | ending | done | there are no processes left, or none that can be killed |
 //! | generation | none | starting | a start is due, there is no third generation, and there is enough memory |
 //! | generation | starting | serving | it is ready |
-//! | generation | starting | leaving | it was not ready in time, a stop was requested, or its main process ended |
+//! | generation | starting | leaving | it was not ready in time, its workers kept dying, a stop was requested, or its main process ended |
 //! | generation | starting | gone | it could not be started, or all its processes ended |
 //! | generation | serving | lingering | another generation has taken over |
 //! | generation | serving | leaving | it has no workers left |
 //! | generation | serving | gone | all its processes ended |
 //! | generation | lingering | serving | the other generation failed, and this one is taken back |
-//! | generation | lingering | leaving | those who had connected have had time to send their request |
+//! | generation | lingering | leaving | clients that had connected have had time to send their request |
 //! | generation | lingering | gone | all its processes ended |
 //! | generation | leaving | gone | all its processes ended, or the kernel does not end them |
 //! | reload | none | planning | a reload was requested |
@@ -54,18 +54,18 @@
 
 pub mod action;
 pub mod backoff;
+pub mod disconnecting;
+mod dismissal;
 pub mod draining;
 pub mod event;
 mod failure;
 pub mod generation;
 mod handover;
-pub mod leaving;
 pub mod memory_budget;
 pub mod note;
 pub mod outcome;
 pub mod plan_facts;
 pub mod reload;
-pub mod replacement;
 pub mod resize;
 mod shutdown;
 mod start;
@@ -73,6 +73,7 @@ mod stepwise;
 #[cfg(test)]
 pub(crate) mod tests;
 mod turn;
+pub mod worker_moves;
 
 use std::time::{Duration, Instant};
 
@@ -83,20 +84,21 @@ use crate::plan::Policy;
 use crate::run::stop_sequence::StopSequence;
 use action::Action;
 use backoff::Restarts;
+use disconnecting::Disconnecting;
+use dismissal::Dismissal;
 use event::Event;
 use generation::{Generation, Main, Stage};
 use handover::Handover;
-use leaving::Parting;
 use outcome::Outcome;
 use plan_facts::{Choice, PlanFacts};
 use reload::{PendingReload, Reload};
 use resize::Resize;
 use turn::Turn;
 
-/// A stop signal that follows another by less is the same pending, told twice (a terminal and a parent both do).
+/// A stop signal that follows another within this time is the same request, sent twice (by a terminal and a parent).
 const SAME_WISH: Duration = Duration::from_millis(100);
 
-/// Everything the supervisor remembers.
+/// The complete state of the supervisor's decisions.
 #[derive(Debug)]
 pub struct State {
     phase: Phase,
@@ -106,29 +108,31 @@ pub struct State {
     /// The start that is due, now or after a backoff.
     pending: Option<Pending>,
     restarts: Restarts,
-    /// Whether it is being found out what the memory has room for, before a start.
+    /// Whether the memory is being measured before a start.
     measuring: bool,
     reload: Option<Reload>,
-    /// The only generation there is getting the workers that it lacks.
+    /// The only generation is getting the workers that it lacks.
     resize: Option<Resize>,
+    /// Workers whose main process is about to be asked for one fewer.
+    dismissals: Vec<Dismissal>,
     /// The last time that one generation took over from another.
     handover: Option<Handover>,
-    /// What was asked for while a reload was under way: one more, for all of them.
+    /// Requests that arrived during a reload: one more reload answers all of them.
     queued: Option<PendingReload>,
 }
 
 #[derive(Debug)]
 enum Phase {
     Running,
-    /// Told to stop, and still serving.
+    /// A stop was requested, and the server still serves.
     Delaying {
         since: Instant,
         until: Instant,
         deadline: Instant,
-        /// What is known of the workers, once they part from their clients.
-        parting: Option<Parting>,
+        /// What is known of the workers, once they close their connections.
+        disconnecting: Option<Disconnecting>,
     },
-    /// Everything has been told to leave.
+    /// Everything has been asked to stop.
     Ending {
         since: Instant,
         leave: StopSequence,
@@ -138,10 +142,19 @@ enum Phase {
     Done,
 }
 
+/// A start to come.
 #[derive(Debug, Clone, Copy)]
 struct Pending {
     at: Instant,
     plan: PlanId,
+    /// Not before this while workers without a main process serve.
+    survivors_until: Option<Instant>,
+}
+
+impl Pending {
+    fn new(at: Instant, plan: PlanId) -> Self {
+        Self { at, plan, survivors_until: None }
+    }
 }
 
 impl State {
@@ -152,18 +165,19 @@ impl State {
             phase: Phase::Running,
             generations: Vec::new(),
             next_id: GenerationId(1),
-            pending: Some(Pending { at: now, plan: plan.id }),
+            pending: Some(Pending::new(now, plan.id)),
             plans: vec![plan],
             restarts: Restarts::new(seed),
             measuring: false,
             reload: None,
             resize: None,
+            dismissals: Vec::new(),
             handover: None,
             queued: None,
         }
     }
 
-    /// The generations there are.
+    /// The current generations.
     #[must_use]
     pub fn generations(&self) -> &[Generation] {
         &self.generations
@@ -175,26 +189,26 @@ impl State {
         self.generations.iter().find(|generation| generation.is_serving())
     }
 
-    /// Whether new requests are welcome: something serves and answers, and no stop was asked for.
+    /// Whether new requests are welcome: a generation serves and answers, and no stop was requested.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         matches!(self.phase, Phase::Running) && self.serving().is_some_and(|serving| serving.answers)
     }
 
-    /// Whether the end has come, so that only its completion is waited for.
+    /// Whether everything is being stopped, and only the end is waited for.
     #[must_use]
     pub const fn is_ending(&self) -> bool {
         matches!(self.phase, Phase::Ending { .. })
     }
 
-    /// Whether one whole generation serves, and nothing is on its way that would replace it.
+    /// Whether one whole generation serves, and no replacement is in progress.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         let nothing_comes = self.reload.is_none() && self.queued.is_none() && self.resize.is_none();
         self.is_ready() && self.is_intact() && self.generations.len() == 1 && nothing_comes && self.pending.is_none()
     }
 
-    /// The phase in a word.
+    /// The phase in one word.
     #[must_use]
     pub fn phase_word(&self) -> &'static str {
         match self.phase {
@@ -205,13 +219,13 @@ impl State {
         }
     }
 
-    /// Failures that are still forgiven, and failures in all.
+    /// How many failures are still allowed, and the number of failures so far.
     #[must_use]
     pub fn restarts(&self, now: Instant) -> (u32, u64) {
         (self.restarts.left(now, self.policy()), self.restarts.total())
     }
 
-    /// When something is due, if nothing happens before.
+    /// When something is due even if nothing happens before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let leaving = |generation: &Generation| match &generation.stage {
@@ -223,22 +237,26 @@ impl State {
         match &self.phase {
             Phase::Running => {
                 let may_start = self.has_place() && self.resize.is_none() && !self.measuring;
-                let pending = self.pending.filter(|_| may_start).map(|pending| pending.at);
+                let pending = self.pending.filter(|_| may_start).map(|pending| self.due(&pending));
                 self.generations
                     .iter()
                     .filter_map(leaving)
                     .chain(pending)
                     .chain(self.next_step())
+                    .chain(self.next_dismissal())
                     .chain(self.proven_at())
                     .min()
             }
-            Phase::Delaying { until, .. } => self.generations.iter().filter_map(leaving).chain([*until]).min(),
+            Phase::Delaying { until, .. } => {
+                let others = self.next_dismissal().into_iter().chain([*until]);
+                self.generations.iter().filter_map(leaving).chain(others).min()
+            }
             Phase::Ending { leave, .. } => leave.next(),
             Phase::Done => None,
         }
     }
 
-    /// Takes one event and says what is to be done about it, in order.
+    /// Takes one event and returns what is to be done about it, in order.
     pub fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
         let turn = &mut Turn::new(now);
         match event {
@@ -246,13 +264,16 @@ impl State {
             Event::Quit => self.quit(turn),
             Event::Reload { request, server, workers } => self.ask_reload(request, server, workers, turn),
             Event::Renew => self.renew(),
-            Event::Forward(signal) => turn.extend(self.forward(signal)),
+            Event::Forward(signal) => self.forward(signal, turn),
             Event::Measured { room, workers } => self.measured(room, workers, turn),
             Event::Counted { generation, workers } => self.seen(generation, workers, turn),
             Event::Planned(plan) => self.planned(plan, turn),
             Event::Spawned { generation, pid } => self.spawned(generation, pid, turn),
             Event::SpawnFailed { generation, failure, why } => self.spawn_failed(generation, failure, &why, turn),
             Event::Leaving { generation, streams, spread } => self.leaving(generation, streams, spread, turn),
+            Event::WorkerLeaving { generation, streams, spread } => {
+                self.worker_leaving(generation, streams, spread, turn);
+            }
             Event::Ready { generation } => self.ready(generation, turn),
             Event::Workers { generation, presence } => self.presence(generation, presence, turn),
             Event::FailureReported { generation, why } => {
@@ -270,12 +291,12 @@ impl State {
         std::mem::take(&mut turn.actions)
     }
 
-    /// The policy of the plan that is in force.
+    /// The policy of the plan that applies.
     pub(super) fn policy(&self) -> &Policy {
         &self.plan_in_force().policy
     }
 
-    /// What was chosen for the plan that is in force.
+    /// What was chosen at run time for the plan that applies.
     #[must_use]
     pub fn choice(&self) -> Choice {
         self.plan_in_force().choice
@@ -296,32 +317,38 @@ impl State {
         self.generations.iter_mut().find(|generation| generation.id == id)
     }
 
-    fn forward(&mut self, signal: Signal) -> Option<Action> {
+    fn forward(&mut self, signal: Signal, turn: &mut Turn) {
         let workers = match signal {
             Signal::SIGTTIN => 1,
             Signal::SIGTTOU => -1,
             _ => 0,
         };
         if workers != 0 && self.adjust_steps(workers) {
-            return None;
+            return;
         }
-        let generation = self.serving().or_else(|| self.generations.last())?;
-        matches!(generation.main, Main::Alive(_)).then_some(Action::Signal { generation: generation.id, signal })
+        let Some(generation) = self.serving().or_else(|| self.generations.last()) else { return };
+        let id = generation.id;
+        match generation.main {
+            Main::Alive(_) if signal == Signal::SIGTTOU && generation.is_serving() => self.dismiss_oldest(id, turn),
+            Main::Alive(_) => turn.signal(id, signal),
+            Main::Spawning | Main::Gone => {}
+        }
     }
 
-    /// What the passing of time brings.
+    /// What is due because time has passed.
     fn deadlines(&mut self, turn: &mut Turn) {
-        if let Phase::Delaying { since, until, deadline, parting } = self.phase
+        if let Phase::Delaying { since, until, deadline, disconnecting } = self.phase
             && until <= turn.now
         {
-            match parting {
-                None => self.part(since, deadline, turn),
+            match disconnecting {
+                None => self.disconnect_clients(since, deadline, turn),
                 Some(_) => self.end(deadline, None, turn),
             }
         }
         if matches!(self.phase, Phase::Ending { .. }) {
             return self.end_deadlines(turn);
         }
+        self.dismissal_deadlines(turn);
         self.linger_deadlines(turn);
         self.leave_deadlines(turn);
         self.prove_deadline(turn);

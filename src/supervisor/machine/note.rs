@@ -1,4 +1,4 @@
-//! What is worth a line in the log.
+//! Events that are worth a line in the log.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::outcome::Outcome;
 use super::reload::Takeover;
 use crate::ids::GenerationId;
 
-/// What is worth a line in the log.
+/// An event that is worth a line in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Note {
@@ -29,6 +29,9 @@ pub enum Note {
     NotReadyInTime {
         generation: GenerationId,
         timeout: Duration,
+    },
+    KeepsDying {
+        generation: GenerationId,
     },
     Respawning {
         wait: Duration,
@@ -103,10 +106,10 @@ pub enum Note {
     },
 }
 
-/// Why the launcher ends of its own accord.
+/// Why the launcher ends although no stop was requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// The server cannot boot with this plan, and never could.
+    /// The server cannot boot with this plan, and never has.
     BootFailed,
     /// It failed too often.
     TooManyFailures,

@@ -17,10 +17,12 @@ pub enum Outcome {
     NotReady,
     /// It could not be executed; a shell would exit with this status.
     NotStarted(u8),
-    /// The system does not let it be started, and will not later.
+    /// The system does not permit its start, and will not later.
     Refused,
-    /// It has no worker any more, and does not get one that is ready.
+    /// It has no worker any more, and gets none that is ready.
     NoWorkers,
+    /// While it started, its workers died again and again.
+    KeepsDying,
 }
 
 /// What failed when a process could not be started.
@@ -28,21 +30,21 @@ pub enum Outcome {
 pub enum SpawnFailure {
     /// The program cannot be executed; a shell would exit with this status.
     Program(u8),
-    /// The system has no room for another process, or for its descriptors, and may have some later; or the program
-    /// cannot be had at the moment. That is waited for and not counted as a failure.
+    /// The system has no room for another process, or for its descriptors, but may have some later; or the program is
+    /// temporarily not available. The start is retried, and this does not count as a failure.
     NoRoom,
     /// The system refuses something, and would refuse it again.
     Refused,
 }
 
 impl Outcome {
-    /// The exit status that stands for it.
+    /// The exit status for it.
     #[must_use]
     pub fn status(self) -> u8 {
         match self {
             Self::Exited(status) | Self::NotStarted(status) => status,
             Self::Signaled(signal) => u8::try_from(128 + signal).unwrap_or(255),
-            Self::NotReady | Self::NoWorkers => Exit::NotReady.code(),
+            Self::NotReady | Self::NoWorkers | Self::KeepsDying => Exit::NotReady.code(),
             Self::Refused => Exit::NotExecutable.code(),
         }
     }
@@ -66,6 +68,7 @@ impl fmt::Display for Outcome {
             Self::NotStarted(_) => f.write_str("could not be executed"),
             Self::Refused => f.write_str("the system does not permit its start"),
             Self::NoWorkers => f.write_str("no worker left"),
+            Self::KeepsDying => f.write_str("its workers die before they are ready"),
         }
     }
 }

@@ -1,10 +1,10 @@
-//! What the state machine knows of a plan.
+//! What the state machine needs to know about a plan.
 
 use crate::ids::PlanId;
 use crate::plan::Policy;
 use crate::settings::value::Server;
 
-/// What the state machine knows of a plan.
+/// What the state machine needs to know about a plan.
 #[derive(Debug, Clone)]
 pub struct PlanFacts {
     /// Its number.
@@ -13,21 +13,21 @@ pub struct PlanFacts {
     pub policy: Policy,
     /// Exit statuses that mean "cannot boot" when they come before readiness.
     pub boot_statuses: Vec<u8>,
-    /// Whether a generation of it was ever ready.
+    /// Whether a generation with it was ever ready.
     pub proven: bool,
     /// How many workers it has.
     pub workers: u32,
-    /// Whether TTIN and TTOU change that number one by one: Gunicorn.
+    /// Whether TTIN and TTOU change that number by one: Gunicorn.
     pub resizable: bool,
-    /// Whether it is resizable and new clients can be shared out between two generations of the kind: each has a
-    /// listening socket from us, and not a Unix socket, of which one at a time has the path.
+    /// Whether it is resizable and new clients can be distributed between two generations of this kind: each has a
+    /// listening socket from us, and not a Unix socket, whose path only one of them can have.
     pub shareable: bool,
-    /// What was chosen while running, and not by the settings.
+    /// What was chosen at run time, not by the settings.
     pub choice: Choice,
 }
 
-/// What was chosen while running. It belongs to the plan that was made with it: when a reload fails, the plan that was
-/// kept has the choice that was in force before.
+/// What was chosen at run time. It belongs to the plan that was made with it: when a reload fails, the old plan keeps
+/// its own choice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Choice {
     /// The server of the last `reload --server`.
@@ -36,12 +36,12 @@ pub struct Choice {
     pub workers: Option<ChosenWorkers>,
 }
 
-/// A number of workers that applies instead of the one in the settings, until that is changed.
+/// A number of workers that replaces the one in the settings until that is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChosenWorkers {
     /// The number.
     pub count: u32,
-    /// What the settings said when it was chosen.
+    /// The number in the settings when it was chosen.
     pub configured: u32,
 }
 
@@ -55,7 +55,7 @@ impl Choice {
         }
     }
 
-    /// The number of workers, where the settings say `configured` and so many more or fewer are asked for.
+    /// The number of workers, if the settings say `configured` and a change is requested.
     #[must_use]
     pub fn with_workers(self, configured: u32, change: i32) -> Self {
         let before = self.workers.filter(|chosen| chosen.configured == configured);
@@ -74,8 +74,8 @@ mod tests {
         let chosen = Choice::default().with_workers(2, 1);
         assert_eq!(chosen.workers.map(|workers| workers.count), Some(3));
         assert_eq!(chosen.with_workers(2, 1).workers.map(|workers| workers.count), Some(4));
-        assert_eq!(chosen.with_workers(5, 0).workers, None, "the file names another count");
-        assert_eq!(chosen.with_workers(2, -1).workers, None, "as the settings say again");
+        assert_eq!(chosen.with_workers(5, 0).workers, None, "the file has another count");
+        assert_eq!(chosen.with_workers(2, -1).workers, None, "as in the settings again");
         assert_eq!(Choice::default().with_workers(1, -1).workers, None);
     }
 

@@ -1,4 +1,4 @@
-//! Reloads: what was asked for, how far it has got, and who is told.
+//! Reloads: requests, progress, and replies.
 
 use std::time::{Duration, Instant};
 
@@ -6,8 +6,8 @@ use super::action::Action;
 use super::event::Requester;
 use super::note::Note;
 use super::plan_facts::PlanFacts;
-use super::replacement::StepwiseReplacement;
 use super::turn::Turn;
+use super::worker_moves::StepwiseReplacement;
 use super::{Phase, State};
 use crate::ids::{GenerationId, PlanId};
 use crate::settings::value::Server;
@@ -26,7 +26,7 @@ pub(super) struct PendingReload {
 pub(super) struct Reload {
     pub(super) requests: Vec<Requester>,
     pub(super) stage: ReloadStage,
-    /// Whether nobody asked for it: the only worker is past a limit.
+    /// Whether nobody requested it: the only worker is past a limit.
     pub(super) is_renewal: bool,
 }
 
@@ -34,20 +34,20 @@ pub(super) struct Reload {
 pub(super) enum ReloadStage {
     /// The settings are being read.
     Planning,
-    /// The plan is there; a generation that leaves must be gone first.
+    /// The plan is ready; a generation that is stopping must end first.
     Planned(PlanId),
     /// This generation is starting, and will take over in this way.
     Incoming { generation: GenerationId, takeover: Takeover },
-    /// Both generations serve, and one takes the place of the other step by step.
+    /// Both generations serve, and one replaces the other step by step.
     Stepping(StepwiseReplacement),
-    /// This generation has taken over, and must be ready for a while until the reload has succeeded.
+    /// This generation has taken over, and must stay ready for a while until the reload has succeeded.
     Proving { generation: GenerationId, until: Instant },
 }
 
 /// How a generation takes over once it is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Takeover {
-    /// From the whole other generation.
+    /// From the other generation as a whole.
     AtOnce,
     /// Worker by worker, from a generation that has this many.
     Stepwise { workers: u32 },
@@ -83,7 +83,7 @@ impl State {
         pending.workers += workers;
     }
 
-    /// Begins the reload that was queued, if nothing stands in its way.
+    /// Begins the reload that was queued, if possible.
     pub(super) fn begin_queued_reload(&mut self, turn: &mut Turn) {
         if self.reload.is_some() || self.resize.is_some() {
             return;
@@ -131,7 +131,7 @@ impl State {
         turn.extend(requests.map(|request| Action::Reply { request, result: Err(why.to_owned()) }));
     }
 
-    /// The generation that a reload was about has taken over.
+    /// The generation of the reload has taken over.
     pub(super) fn begin_proving(&mut self, id: GenerationId, turn: &Turn) {
         if let Some(reload) = self.reload.as_mut().filter(|reload| reload.is_for(id)) {
             reload.stage = ReloadStage::Proving { generation: id, until: turn.now + PROVEN_AFTER };

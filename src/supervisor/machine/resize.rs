@@ -3,18 +3,18 @@
 use std::cmp::Ordering;
 use std::time::{Duration, Instant};
 
-use super::replacement::Headcount;
+use super::worker_moves::Headcount;
 use crate::ids::GenerationId;
 
-/// A generation on its way to another number of workers, one by one.
+/// The change of a generation to another number of workers, one by one.
 #[derive(Debug)]
 pub struct Resize {
-    /// Which.
+    /// Its number.
     pub generation: GenerationId,
     workers: u32,
     target: u32,
     patience: Duration,
-    /// The last step, and when it is taken for done, if it is not seen to be.
+    /// The last step, and when it counts as done even if it is not seen to be.
     asked: Option<(Change, Instant)>,
 }
 
@@ -28,7 +28,7 @@ pub enum Change {
 }
 
 impl Resize {
-    /// From `workers` to `target`; no step is waited for longer than `patience`.
+    /// From `workers` to `target`; each step is waited for at most `patience`.
     #[must_use]
     pub const fn new(generation: GenerationId, workers: u32, target: u32, patience: Duration) -> Self {
         Self { generation, workers, target, patience, asked: None }
@@ -40,12 +40,12 @@ impl Resize {
         self.target
     }
 
-    /// Somebody wants workers more or fewer than were planned.
+    /// A change of the number of workers was requested.
     pub fn adjust(&mut self, workers: i32) {
         self.target = self.target.saturating_add_signed(workers).max(1);
     }
 
-    /// When something is due, if nothing is seen before.
+    /// When something is due even if nothing is seen before.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
         self.asked.map(|(_, until)| until)
@@ -57,7 +57,7 @@ impl Resize {
         self.asked.is_none() && self.workers == self.target
     }
 
-    /// Takes note of the workers that there are.
+    /// Records the number of workers.
     pub fn seen(&mut self, seen: Headcount) {
         let is_done = |change| match change {
             Change::Grow => seen.accepting >= self.workers,
@@ -66,7 +66,7 @@ impl Resize {
         self.asked = self.asked.filter(|(change, _)| !is_done(*change));
     }
 
-    /// The next step, if the last one is done or has had its time.
+    /// The next step, if the last one is done or its time is over.
     pub fn due(&mut self, now: Instant) -> Option<Change> {
         if self.asked.is_some_and(|(_, until)| until > now) {
             return None;
@@ -105,7 +105,7 @@ mod tests {
                     None if resize.is_done() => break,
                     None => prop_assert!(false, "neither done nor going on"),
                 }
-                prop_assert_eq!(resize.due(now), None, "asked for two at once");
+                prop_assert_eq!(resize.due(now), None, "requested two at once");
                 if prompt { resize.seen(Headcount { alive: workers, accepting: workers }); } else { now += SECOND; }
             }
             prop_assert_eq!(workers, to);

@@ -1,4 +1,4 @@
-//! The end of the launcher: requested, or because it gives up.
+//! The end of the launcher: on request, or because it gives up.
 
 use std::time::{Duration, Instant};
 
@@ -25,19 +25,19 @@ impl State {
                 self.pending = None;
                 self.discard_incoming(turn);
                 if delay.is_zero() {
-                    self.part(turn.now, deadline, turn);
+                    self.disconnect_clients(turn.now, deadline, turn);
                 } else {
                     let (since, until) = (turn.now, turn.now + delay);
-                    self.phase = Phase::Delaying { since, until, deadline, parting: None };
+                    self.phase = Phase::Delaying { since, until, deadline, disconnecting: None };
                 }
             }
-            Phase::Delaying { since, deadline, parting, .. } => {
+            Phase::Delaying { since, deadline, disconnecting, .. } => {
                 let (repeated, deadline) = (turn.now.duration_since(*since) < SAME_WISH, *deadline);
-                let (since, waits_for_term) = (*since, parting.is_none());
+                let (since, waits_for_term) = (*since, disconnecting.is_none());
                 if !repeated {
                     turn.log(Note::Hurrying);
                     if waits_for_term {
-                        self.part(since, deadline, turn);
+                        self.disconnect_clients(since, deadline, turn);
                     } else {
                         self.end_now(deadline, turn);
                     }
@@ -58,7 +58,7 @@ impl State {
             turn.log(Note::Hurrying);
             return leave.hurry(turn.now);
         }
-        // Not with QUIT, which uvicorn's workers under Gunicorn ignore, so we would wait for nothing.
+        // Not with QUIT: uvicorn's workers under Gunicorn ignore it, so we would wait for nothing.
         let left = match self.phase {
             Phase::Delaying { deadline, .. } => deadline.saturating_duration_since(turn.now),
             _ => self.policy().stop_timeout,
@@ -69,13 +69,13 @@ impl State {
         self.end(turn.now + budget, None, turn);
     }
 
-    /// Tells everything to leave. `status` is what we exit with, if that is decided already.
+    /// Asks everything to stop. `status` is our exit status, if that is decided already.
     pub(super) fn end(&mut self, deadline: Instant, status: Option<u8>, turn: &mut Turn) {
         if matches!(self.phase, Phase::Ending { .. } | Phase::Done) {
             return;
         }
         self.pending = None;
-        // First: who waits for clients is seen before it is told to end.
+        // First, because this checks which workers wait for clients, before they are asked to stop.
         turn.push(Action::RefuseClients);
         let mut leave = StopSequence::new(turn.now, deadline);
         for generation in &self.generations {
@@ -90,7 +90,7 @@ impl State {
         self.phase = Phase::Ending { since: turn.now, leave, status, last: None };
     }
 
-    /// Tells everything to leave, and does not wait.
+    /// Kills everything without waiting.
     fn end_now(&mut self, deadline: Instant, turn: &mut Turn) {
         self.end(deadline, None, turn);
         if let Phase::Ending { leave, .. } = &mut self.phase {
@@ -110,7 +110,7 @@ impl State {
         }
     }
 
-    /// Nothing is left, or nothing that could be ended: the exit status is the real cause.
+    /// Nothing is left, or nothing that could be ended: the exit status shows the real cause.
     pub(super) fn finish(&mut self, turn: &mut Turn) {
         let Phase::Ending { leave, status, last, .. } = &self.phase else { return };
         let asked = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT].map(|signal| Outcome::Signaled(signal as i32));
@@ -126,13 +126,13 @@ impl State {
         turn.push(Action::Exit(status));
     }
 
-    /// What the passing of time brings when everything has been told to leave.
+    /// What is due when everything has been asked to stop.
     pub(super) fn end_deadlines(&mut self, turn: &mut Turn) {
         let Phase::Ending { leave, .. } = &mut self.phase else { return };
         let mut abandoned = false;
         while let Some(step) = leave.due(turn.now) {
             match step {
-                // They were told when the end began.
+                // They were asked when the end began.
                 StopStep::Ask => {}
                 StopStep::AskRest => turn.push(Action::SignalStrays(Signal::SIGTERM)),
                 StopStep::Kill => turn.extend([Action::Log(Note::Killing), Action::KillAll]),

@@ -1,4 +1,4 @@
-//! Starting a generation: when it is due, what it is started with, and that it is ready.
+//! Starting a generation: when it is due, with what it is started, and that it is ready.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use super::handover::Taken;
 use super::note::Note;
 use super::reload::{Reload, ReloadStage, Takeover};
 use super::turn::Turn;
-use super::{Phase, State};
+use super::{Pending, Phase, State};
 use crate::ids::{GenerationId, PlanId};
 
 /// A generation to be started now.
@@ -21,7 +21,7 @@ pub(super) struct Start {
 }
 
 impl State {
-    /// Whether one more generation may be started: there is at most one, and it is not itself on trial.
+    /// Whether one more generation may be started: there is at most one, and it has proved itself.
     pub(super) fn has_place(&self) -> bool {
         self.generations.len() < 2 && !self.generations.iter().any(Generation::is_starting)
     }
@@ -39,7 +39,7 @@ impl State {
         }
         let Some(start) = self.due_start(turn.now) else { return };
         match self.serving() {
-            // What follows a generation with one worker has the place of the old one, which is gone.
+            // A generation that follows one with a single worker takes the place of the old one, which has ended.
             Some(serving) if start.is_reload || !self.is_small() => {
                 turn.push(Action::Measure { generation: serving.id });
                 self.measuring = true;
@@ -57,8 +57,14 @@ impl State {
             Some(Reload { stage: ReloadStage::Planned(plan), .. }) => Some(Start { plan: *plan, is_reload: true }),
             _ => None,
         };
-        let pending = self.pending.filter(|pending| pending.at <= now);
+        let pending = self.pending.filter(|pending| self.due(pending) <= now);
         planned.or_else(|| pending.map(|pending| Start { plan: pending.plan, is_reload: false }))
+    }
+
+    /// When the pending start is due.
+    pub(super) fn due(&self, pending: &Pending) -> Instant {
+        let has_survivors = self.serving().is_some_and(Generation::is_orphaned);
+        pending.survivors_until.filter(|_| has_survivors).map_or(pending.at, |until| until.max(pending.at))
     }
 
     /// Starts a generation. `takeover` only matters for a reload.
@@ -86,7 +92,7 @@ impl State {
             why: None,
         });
         self.forget_plans();
-        // A release that takes more memory than was thought must not take the running one down.
+        // A release that takes more memory than expected must not bring the running one down.
         let on_trial = self.serving().is_some();
         turn.push(Action::Spawn { generation, plan, startup, on_trial });
     }

@@ -1,4 +1,4 @@
-//! Replacing a generation when the memory does not suffice for two.
+//! Replacing a generation if the memory has no room for two.
 //!
 //! Before a generation is started next to one that serves, the memory is measured: on every level of the cgroup path
 //! that has a limit, what is free (including unused page cache) is compared with what the old generation uses, and with
@@ -8,12 +8,12 @@
 //! wrong (a release may be larger than its predecessor), the OOM killer prefers every new generation until it is ready.
 //!
 //! - If the server can change its number of workers and both generations share a port: worker by worker ([`StepwiseReplacement`]).
-//! - Otherwise the new generation takes over with its one worker. When the old one is gone, it gets the others: by TTIN
-//!   if the server supports that ([`Resize`]), else by one more handover, to a full generation of the same plan. If that
-//!   fails it is retried forever, because something serves.
+//! - Otherwise the new generation takes over with its one worker. When the old one has ended, it gets the others: by
+//!   TTIN if the server supports that ([`Resize`]), else by one more handover, to a full generation of the same plan. If
+//!   that fails it is retried forever, because the service is available.
 //!
-//! The second way would be simpler for everybody, but a single worker would have to carry the whole load while the old
-//! generation finishes its last requests and the new one boots, half a minute or more for a large application.
+//! The second way would be simpler, but a single worker would have to carry the whole load while the old generation
+//! finishes its last requests and the new one boots, half a minute or more for a large application.
 
 use std::time::Instant;
 
@@ -28,14 +28,14 @@ use super::note::Note;
 use super::outcome::Outcome;
 use super::plan_facts::PlanFacts;
 use super::reload::{Reload, ReloadStage, Takeover};
-use super::replacement::{Headcount, Move, Pace, StepwiseReplacement};
 use super::resize::{Change, Resize};
 use super::turn::Turn;
+use super::worker_moves::{Headcount, Move, Pace, StepwiseReplacement};
 use super::{Pending, Phase, State};
 use crate::ids::GenerationId;
 
 impl State {
-    /// The generations whose workers are to be counted now and then.
+    /// The generations whose workers are to be counted at intervals.
     #[must_use]
     pub fn counted(&self) -> Vec<GenerationId> {
         if !matches!(self.phase, Phase::Running) {
@@ -65,7 +65,7 @@ impl State {
         self.steps().and_then(StepwiseReplacement::next).into_iter().chain(resize).min()
     }
 
-    /// Whether what serves is whole but for the workers that it lacks.
+    /// Whether the serving generation is complete except for the workers that it is getting.
     pub(super) fn is_small(&self) -> bool {
         self.is_intact() && self.serving().is_some_and(|serving| serving.startup == Startup::OneWorker)
     }
@@ -75,7 +75,7 @@ impl State {
         Some(self.plan(Some(generation.plan)))
     }
 
-    /// It is known what there is room for: the start that waited for that goes ahead.
+    /// The memory was measured: the start that waited for this continues.
     pub(super) fn measured(&mut self, room: Room, workers: Option<u32>, turn: &mut Turn) {
         if !matches!(self.phase, Phase::Running) || !std::mem::take(&mut self.measuring) {
             return;
@@ -119,7 +119,7 @@ impl State {
         true
     }
 
-    /// Takes note of how many workers a generation has.
+    /// Records the number of workers of a generation.
     pub(super) fn seen(&mut self, generation: GenerationId, workers: Headcount, turn: &mut Turn) {
         if !matches!(self.phase, Phase::Running) {
             return;
@@ -133,7 +133,7 @@ impl State {
         }
     }
 
-    /// What the passing of time brings.
+    /// What is due because time has passed.
     pub(super) fn step_deadlines(&mut self, turn: &mut Turn) {
         if let Some(steps) = self.steps_mut() {
             let moves = steps.due(turn.now);
@@ -151,10 +151,8 @@ impl State {
             return;
         }
         match resize.due(turn.now) {
-            Some(change) => {
-                let signal = if change == Change::Grow { Signal::SIGTTIN } else { Signal::SIGTTOU };
-                turn.signal(id, signal);
-            }
+            Some(Change::Grow) => turn.signal(id, Signal::SIGTTIN),
+            Some(Change::Shrink) => self.dismiss_oldest(id, turn),
             None if resize.is_done() => {
                 generation.startup = Startup::Full;
                 self.resize = None;
@@ -164,7 +162,7 @@ impl State {
         }
     }
 
-    /// Sees to it that a generation with one worker gets the others.
+    /// Gives a generation with one worker the others.
     pub(super) fn catch_up(&mut self, now: Instant) {
         let handing_over =
             self.reload.as_ref().is_some_and(|reload| matches!(reload.stage, ReloadStage::Stepping(_)))
@@ -178,20 +176,23 @@ impl State {
             let (workers, patience) = (facts.workers, facts.policy.startup_timeout);
             self.resize.get_or_insert_with(|| Resize::new(id, 1, workers, patience));
         } else {
-            self.pending.get_or_insert(Pending { at: now, plan });
+            self.pending.get_or_insert(Pending::new(now, plan));
         }
     }
 
-    /// The generation that was to follow the one with one worker failed: that one serves on, whatever happens.
+    /// The generation that was to follow the one with one worker failed: that one continues to serve.
     pub(super) fn stays_small(&mut self, outcome: Outcome, turn: &mut Turn) {
+        if !matches!(self.phase, Phase::Running) {
+            return;
+        }
         let Some(plan) = self.serving().map(|serving| serving.plan) else { return };
         let policy = self.plan(Some(plan)).policy.clone();
         let wait = self.restarts.refused(&policy);
         turn.log(Note::StaysSmall { why: outcome.to_string(), wait });
-        self.pending = Some(Pending { at: turn.now + wait, plan });
+        self.pending = Some(Pending::new(turn.now + wait, plan));
     }
 
-    /// TTIN and TTOU from outside while workers are moved: they change what is aimed at.
+    /// TTIN and TTOU from outside while workers are moved: they change the target.
     pub(super) fn adjust_steps(&mut self, workers: i32) -> bool {
         if let Some(steps) = self.steps_mut() {
             steps.adjust(workers);
@@ -209,7 +210,7 @@ impl State {
         false
     }
 
-    /// A main process that served ended. If it was one of two, the other goes on: says so.
+    /// A main process that served has ended. If it was one of two, the other continues.
     pub(super) fn lost_while_stepping(&mut self, id: GenerationId, outcome: Outcome, turn: &mut Turn) -> bool {
         let Some((old, new)) = self.steps().map(|steps| (steps.old, steps.new)) else { return false };
         if id == new {
@@ -249,7 +250,7 @@ impl State {
         }
     }
 
-    /// The new generation serves alone from now on, and gets what it lacks when the old one is gone.
+    /// The new generation serves alone from now on, and gets the workers that it lacks when the old one has ended.
     fn settle(&mut self, turn: &mut Turn) {
         let Some(steps) = self.steps() else { return };
         let ((left, workers), taken) = (steps.workers(), steps.taken());
@@ -260,12 +261,12 @@ impl State {
         self.take_over(new, taken, turn);
     }
 
-    /// The old generation serves alone as before, and gets back what was taken when the new one is gone.
+    /// The old generation serves alone as before, and gets its workers back when the new one has ended.
     fn abort_steps(&mut self, why: &str, turn: &mut Turn) {
         let Some(steps) = self.steps() else { return };
         let (old, new, left, taken) = (steps.old, steps.new, steps.workers().0, steps.taken());
         let patience = self.facts_of(old).map_or(LINGER, |facts| facts.policy.startup_timeout);
-        // It was ready once, but is not a plan to go back to.
+        // It was ready once, but its plan is not one to go back to.
         let kept = self.facts_of(old).map(|facts| facts.id);
         self.plans.iter_mut().filter(|facts| Some(facts.id) > kept).for_each(|facts| facts.proven = false);
         self.resize = (taken > 0).then(|| Resize::new(old, left, left + taken, patience));

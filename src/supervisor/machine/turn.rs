@@ -8,7 +8,7 @@ use super::action::Action;
 use super::note::Note;
 use crate::ids::GenerationId;
 
-/// What the parts of the state machine hand on to each other during one step.
+/// What the parts of the state machine pass on to each other during one step.
 #[derive(Debug)]
 pub(super) struct Turn {
     /// The time of the step.

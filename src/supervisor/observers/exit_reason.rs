@@ -1,6 +1,6 @@
-//! The reason of the exit in one line, put together from what the state machine says on the way.
+//! The reason for the exit in one line, assembled from what the state machine logs.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::log::show_rounded;
 use crate::run::termination::TerminationLog;
@@ -10,15 +10,15 @@ use crate::supervisor::machine::action::Action;
 use crate::supervisor::machine::note::Note;
 use crate::supervisor::machine::outcome::Outcome;
 
-/// What is known of the cause of the exit.
+/// What is known about the cause of the exit.
 #[derive(Debug, Default)]
 pub(in crate::supervisor) struct ExitReason {
-    /// How the server ended last, while nobody had asked it to.
+    /// How the server last ended without a request.
     server: Option<String>,
-    /// Why we end.
+    /// Why the launcher ends.
     cause: Option<String>,
     after: u64,
-    /// Where it is written to.
+    /// Where it is written.
     termination: TerminationLog,
 }
 
@@ -44,11 +44,11 @@ impl ExitReason {
         Self { termination, ..Self::default() }
     }
 
-    /// Keeps what will be of interest at the end.
-    fn remember(&mut self, world: &mut World, note: &Note) {
+    /// Keeps what will be needed at the end.
+    fn remember(&mut self, world: &World, note: &Note) {
         match note {
-            Note::MainExited { outcome, why, .. } => {
-                let oom = *outcome == Outcome::Signaled(libc::SIGKILL) && world.workers.claim_oom(Instant::now());
+            Note::MainExited { generation, outcome, why, .. } => {
+                let oom = world.ends.was_oom(*generation);
                 self.server = Some(if oom {
                     "killed, out of memory (oom)".to_owned()
                 } else {
@@ -59,6 +59,7 @@ impl ExitReason {
                 }
             }
             Note::NotReadyInTime { .. } => self.server = Some(Outcome::NotReady.to_string()),
+            Note::KeepsDying { .. } => self.server = Some(Outcome::KeepsDying.to_string()),
             Note::GivingUp { cause, failures, .. } => {
                 self.cause = Some(cause.to_string());
                 self.after = *failures;

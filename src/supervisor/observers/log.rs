@@ -1,4 +1,4 @@
-//! The log lines of the supervisor: one for each thing that a person on call wants to know.
+//! The log lines of the supervisor: one for each event that matters to a person on call.
 
 use std::time::Duration;
 
@@ -49,6 +49,9 @@ impl World {
             Note::NotReadyInTime { generation, timeout } => {
                 error!(generation = generation.0, timeout = show_span(*timeout), "server not ready in time");
             }
+            Note::KeepsDying { generation } => {
+                error!(generation = generation.0, "the workers die again and again before they are ready");
+            }
             Note::Respawning { wait, restarts_left } => info!(next = show_rounded(*wait), restarts_left, "respawn"),
             Note::NoRoom { wait } => warn!(next = show_rounded(*wait), "the system cannot start another process"),
             Note::GivingUp { status, cause, failures } => error!(status, %cause, after = failures, "giving up"),
@@ -76,7 +79,7 @@ impl World {
             Note::Answering { generation } => info!(generation = generation.0, "ready again: a worker answers"),
             Note::NoWorkers { generation } => error!(generation = generation.0, "no worker left"),
             Note::SurvivorsServe { why, wait } => {
-                error!(%why, next = show_rounded(*wait), "the replacement failed too often: the workers without a main process serve on");
+                error!(%why, next = show_rounded(*wait), "the replacement failed too often: the workers without a main process keep serving");
             }
             Note::StaysSmall { why, wait } => {
                 error!(%why, next = show_rounded(*wait), "the full generation failed: one worker keeps serving");
@@ -107,7 +110,7 @@ impl World {
             server = %server_name(plan),
             address = %self.listeners.bind(),
             workers,
-            limit = plan.limit,
+            limit = plan.limit.map(tracing::field::display),
             boot = boot.unwrap_or_default(),
             "ready"
         );
@@ -120,7 +123,7 @@ pub fn server_name(plan: &Plan) -> String {
     plan.version.map_or_else(|| plan.server.to_string(), |version| format!("{}/{version}", plan.server))
 }
 
-/// To what matters to a reader: tenths of seconds, or whole ones.
+/// Rounded to what matters to a reader: tenths of seconds, or whole ones.
 pub(in crate::supervisor) fn show_rounded(span: impl std::borrow::Borrow<Duration>) -> String {
     let span = span.borrow();
     match span.as_secs() {

@@ -1,4 +1,4 @@
-//! What a service manager above us (systemd) is told, and when.
+//! What is reported to a service manager above us (systemd), and when.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::supervisor::component::{Component, Output, Ready, Waits};
 use crate::supervisor::machine::action::Action;
 use crate::supervisor::machine::note::Note;
 
-/// Tells a service manager how the launcher is.
+/// Reports the state of the launcher to a service manager.
 #[derive(Debug)]
 pub(in crate::supervisor) struct Systemd {
     notify: Notifier,
@@ -33,12 +33,12 @@ impl Component for Systemd {
 }
 
 impl Systemd {
-    /// Tells this service manager.
+    /// Reports to this service manager.
     pub(in crate::supervisor) const fn new(notify: Notifier) -> Self {
         Self { notify }
     }
 
-    /// Tells what concerns it of what happened.
+    /// Reports the events that concern it.
     fn tell(&mut self, world: &World, note: &Note) {
         match note {
             Note::Ready { generation } => {

@@ -1,8 +1,9 @@
-//! When a generation without workers that answer is no longer ready, and when it has failed. Pure: what was seen of the
-//! workers and the time go in.
+//! When a generation without workers that answer is no longer ready, and when it has failed. Pure: the input is the
+//! state of the workers and the time.
 //!
-//! Workers that exist and are silent belong to the watchdog, and those that start have the startup timeout. Here it is
-//! about workers that are not there, or that die again and again before they are ready.
+//! Workers that exist and are silent are the watchdog's task, and those that start have the startup timeout. This is
+//! about workers that do not exist, or that die again and again before they are ready. The latter is also a failure of a
+//! generation that has never been ready; how long it takes until it has workers does not matter then.
 
 use std::time::Duration;
 
@@ -12,9 +13,9 @@ use crate::supervisor::machine::event::Presence;
 const SILENT_AFTER: Duration = Duration::from_secs(5);
 /// Without a worker that is ready or starting for this long, it has failed.
 const LOST_AFTER: Duration = Duration::from_secs(10);
-/// The fewest deaths of workers in a row, none of which got ready, that are a failure.
+/// This many deaths of workers in a row, none of which became ready, are a failure.
 const FEWEST_DEATHS: u64 = 5;
-/// Between two looks while there is no ready worker.
+/// The interval between two checks while there is no ready worker.
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// The workers of a generation at one moment.
@@ -30,9 +31,11 @@ pub struct Sample {
     pub planned: u32,
 }
 
-/// The watch over one generation. Times are since any fixed moment.
+/// The watch over one generation. Times are relative to any fixed moment.
 #[derive(Debug)]
 pub struct Watch {
+    /// Whether the generation has been ready.
+    serves: bool,
     said: Presence,
     /// When a worker was ready last.
     ready_at: Duration,
@@ -47,21 +50,28 @@ impl Watch {
     /// The generation has just become ready.
     #[must_use]
     pub const fn new(now: Duration) -> Self {
-        Self { said: Presence::Answering, ready_at: now, alive_at: now, deaths: 0, next: None }
+        Self { serves: true, said: Presence::Answering, ready_at: now, alive_at: now, deaths: 0, next: None }
     }
 
-    /// When to look again although nothing happened; none while a worker is ready.
+    /// The generation was just started.
+    #[must_use]
+    pub const fn of_start(now: Duration) -> Self {
+        Self { serves: false, ..Self::new(now) }
+    }
+
+    /// When to check again even if nothing happens; none while a worker is ready.
     #[must_use]
     pub const fn next(&self) -> Option<Duration> {
         self.next
     }
 
-    /// Looks at the workers, and says what has changed.
+    /// Checks the workers, and returns what has changed.
     pub fn look(&mut self, now: Duration, sample: Sample) -> Option<Presence> {
         if sample.ready > 0 {
             (self.ready_at, self.deaths, self.next) = (now, sample.deaths, None);
         } else {
-            self.next = Some(now + INTERVAL);
+            // Nothing can follow from the mere absence of workers while the generation starts.
+            self.next = (self.serves || sample.deaths > self.deaths).then_some(now + INTERVAL);
         }
         if sample.alive > 0 {
             self.alive_at = now;
@@ -75,10 +85,11 @@ impl Watch {
         let most_deaths = FEWEST_DEATHS.max(2 * u64::from(sample.planned));
         let keeps_dying = sample.deaths.saturating_sub(self.deaths) >= most_deaths;
         match self.said {
-            // The state machine has been told, and decides.
+            // The state machine has been informed, and decides.
             Presence::Lost => Presence::Lost,
+            _ if keeps_dying && silent_for >= SILENT_AFTER => Presence::Lost,
+            said if !self.serves => said,
             _ if now.saturating_sub(self.alive_at) >= LOST_AFTER => Presence::Lost,
-            _ if silent_for >= SILENT_AFTER && keeps_dying => Presence::Lost,
             _ if silent_for >= SILENT_AFTER => Presence::Silent,
             Presence::Silent if sample.ready == 0 => Presence::Silent,
             _ => Presence::Answering,
@@ -89,6 +100,7 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const SECOND: Duration = Duration::from_secs(1);
     const START: Duration = Duration::from_hours(1);
@@ -97,14 +109,17 @@ mod tests {
         Sample { ready, alive, deaths, planned: 2 }
     }
 
-    /// What is said, with the second in which it is.
+    /// The results, each with the second in which it came.
     fn said(samples: impl Fn(u32) -> Sample) -> Vec<(u32, Presence)> {
-        let mut watch = Watch::new(START);
+        said_by(Watch::new(START), samples)
+    }
+
+    fn said_by(mut watch: Watch, samples: impl Fn(u32) -> Sample) -> Vec<(u32, Presence)> {
         (0..40).filter_map(|at| Some((at, watch.look(START + SECOND * at, samples(at))?))).collect()
     }
 
     #[test]
-    fn a_ready_worker_is_enough_and_nobody_has_to_look_again() {
+    fn a_ready_worker_is_enough_and_no_further_check_is_needed() {
         let mut watch = Watch::new(START);
         assert_eq!((watch.look(START, sample(1, 1, 7)), watch.next()), (None, None));
         assert_eq!(said(|_| sample(1, 2, 0)), []);
@@ -132,5 +147,44 @@ mod tests {
         assert_eq!(said(|at| sample(0, 1, u64::from(at))), [(5, Presence::Lost)]);
         // A few deaths with ready workers in between are not.
         assert_eq!(said(|at| sample(usize::from(at % 3 == 0), 1, u64::from(at))), []);
+    }
+
+    #[test]
+    fn a_start_fails_only_when_workers_keep_dying() {
+        let start = || Watch::of_start(START);
+        assert_eq!(said_by(start(), |_| sample(0, 0, 0)), [], "the main process imports the app");
+        assert_eq!(said_by(start(), |_| sample(0, 2, 4)), [], "those that live now have the startup timeout");
+        assert_eq!(said_by(start(), |_| sample(0, 0, 100)), [(5, Presence::Lost)]);
+        assert_eq!(said_by(start(), |at| sample(0, 0, u64::from(at / 3))), [(15, Presence::Lost)]);
+        assert_eq!(said_by(start(), |at| sample(1, 1, u64::from(at))), [], "one is ready");
+        let mut watch = start();
+        watch.look(START, sample(0, 0, 0));
+        assert_eq!(watch.next(), None, "no check is needed before a worker comes or goes");
+    }
+
+    proptest! {
+        /// Whatever the workers do: as many as that must die without one that was ready, and 5 s must pass.
+        #[test]
+        fn a_start_never_fails_early_and_always_fails_in_the_end(
+            planned in 1..20u32,
+            steps in prop::collection::vec((0..3000u64, 0..4u64, prop::bool::weighted(0.1)), 1..60),
+        ) {
+            let most = FEWEST_DEATHS.max(2 * u64::from(planned));
+            let (mut watch, mut now, mut deaths) = (Watch::of_start(START), START, 0);
+            let (mut ready_at, mut deaths_then) = (START, 0);
+            for (millis, died, ready) in steps {
+                now += Duration::from_millis(millis);
+                deaths += died;
+                let said = watch.look(now, Sample { ready: ready.into(), alive: 1, deaths, planned });
+                if ready {
+                    (ready_at, deaths_then) = (now, deaths);
+                }
+                let is_due = deaths - deaths_then >= most && now.saturating_sub(ready_at) >= SILENT_AFTER;
+                prop_assert_eq!(said, is_due.then_some(Presence::Lost));
+                if is_due {
+                    return Ok(());
+                }
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Looking for the listening sockets of a generation's workers, where the server's workers listen for themselves.
+//! Looking for the listening sockets of a generation's workers, if they open their own.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -19,21 +19,21 @@ pub struct ListenerWatch {
 }
 
 impl ListenerWatch {
-    /// A watch that looks at once.
+    /// A watch whose first check is due at once.
     #[must_use]
     pub const fn new(address: SocketAddr, workers: usize, now: Instant) -> Self {
         Self { address, workers, pace: Pace::new(now) }
     }
 
-    /// When to look again.
+    /// When the next check is due.
     #[must_use]
     pub const fn next(&self) -> Instant {
         self.pace.next()
     }
 
-    /// Looks if it is time to, and says whether as many workers listen as there should be.
+    /// Checks if that is due, and returns whether as many workers listen as there should be.
     pub fn advance(&mut self, members: impl FnOnce() -> Vec<Process>, main: Pid, now: Instant) -> bool {
-        if !self.pace.is_due(now) {
+        if !self.pace.take_due(now) {
             return false;
         }
         let inodes = sockets::at(self.address);

@@ -1,4 +1,4 @@
-//! One request for the health path, repeated until it is answered well.
+//! One request to the health path, repeated until the response is good.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -13,12 +13,12 @@ use nix::sys::socket::{
 
 use crate::probe::{Exchange, Protocol, Response};
 
-/// Between two attempts.
+/// The interval between two attempts.
 const RETRY: Duration = Duration::from_millis(100);
-/// After this long another worker is probed, in case the one that took the request is stuck.
+/// After this long another worker is probed, in case the one that got the request is stuck.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
-/// Where to ask.
+/// Where the request goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// A TCP address.
@@ -27,7 +27,7 @@ pub enum Target {
     Unix(PathBuf),
 }
 
-/// One request for the health path, repeated until it is answered well.
+/// One request to the health path, repeated until the response is good.
 #[derive(Debug)]
 pub struct Probe {
     target: Target,
@@ -45,7 +45,7 @@ enum Attempt {
 }
 
 impl Probe {
-    /// A probe that starts at once.
+    /// A probe whose first attempt is due at once.
     #[must_use]
     pub fn new(target: Target, path: &str, protocol: Protocol, now: Instant) -> Self {
         let attempt = Attempt::Waiting { until: now };
@@ -75,7 +75,7 @@ impl Probe {
         }
     }
 
-    /// Goes on as far as it can without waiting, and says whether the answer was good.
+    /// Proceeds as far as possible without waiting, and returns whether the response was good.
     pub fn advance(&mut self, now: Instant) -> bool {
         loop {
             let again = Attempt::Waiting { until: now + RETRY };
@@ -104,7 +104,7 @@ impl Probe {
     }
 }
 
-/// Moves bytes as far as that is possible without waiting, until there is an answer.
+/// Moves bytes as far as possible without waiting, until there is a response.
 fn advance(socket: &OwnedFd, exchange: &mut Exchange) -> Option<Response> {
     let mut buffer = [0; 4096];
     loop {
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there_is_not_ready_and_says_when_to_ask_again() {
+    fn a_closed_port_is_not_ready_and_is_tried_again_later() {
         let target = Target::Unix("/nonexistent/socket".into());
         let now = Instant::now();
         let mut probe = Probe::new(target, "/", Protocol::default(), now);

@@ -1,57 +1,59 @@
-//! When a worker has become too big or too old, and when it may be replaced for that. Pure: what was seen of the
-//! workers and the time go in, orders come out.
+//! When a worker has become too large or too old, and when it may be replaced. Pure: the input is the state of the
+//! workers and the time, the output is orders.
 //!
-//! The worker is told to leave, parts from its clients, is then told to end, finishes its requests, and its main process
-//! starts another. That is done
-//! with one worker at a time, and only while all of them are ready: the others carry its load. Where there is no other
-//! it is the generation that is replaced, by a new one of the same plan that serves before the old one leaves. If that
-//! cannot be (no memory for two, a boot that fails), the old one stays, and it is tried again later.
+//! Where the main process can be told about it, and there is memory for one more, its successor starts first. When that
+//! is ready, the worker is asked to leave, closes its connections, is then asked to end, and finishes its requests.
+//! Otherwise the main process starts another when it has ended. This is done with one worker at a time, and only while
+//! all of them are ready: the others carry its load. If there is no other, the generation is replaced, by a new one of
+//! the same plan that serves before the old one stops. If that is not possible (no memory for two, a failed boot), the old
+//! one stays, and it is tried again later.
 //!
 //! All times are on the clock of the scoreboard.
 
 use std::time::Duration;
 
 use crate::ids::ProcessId;
-use crate::supervisor::machine::leaving::{self, Occasion};
+use crate::supervisor::machine::disconnecting::{self, Occasion};
 
-/// While a worker leaves and its successor gets ready, of which nobody tells us.
+/// The interval between checks while a worker leaves and its successor starts, which is not reported to us.
 const STEP: Duration = Duration::from_millis(500);
-/// Before a worker is told to end: time for it to notice that it takes no more clients, and for those to ask that it has.
+/// Before a worker is asked to end: time in which it notices that it takes no more clients, and its clients send their
+/// requests.
 const LEAVES: Duration = Duration::from_secs(2);
-/// Workers that grow too big sooner than this are replaced less often: the limit may be less than any worker needs.
+/// Workers that become too large sooner than this are replaced less often: the limit may be less than any worker needs.
 const YOUNG: Duration = Duration::from_mins(10);
-/// So much less often, to begin with at once and from then on after this.
+/// How much less often: the first time at once, and then after this interval.
 const YOUNG_PAUSE: Duration = Duration::from_mins(1);
 
-/// Where only requests are counted: a worker that has had its number wakes us.
+/// The interval if only requests are counted: a worker that reaches its number wakes us.
 const IDLE: Duration = Duration::from_hours(24);
-/// From one try to replace a generation to the next.
+/// The time from one attempt to replace a generation to the next.
 const RENEWAL_PAUSE: Duration = Duration::from_mins(10);
 
-/// The limits, and how long what may take.
+/// The limits, and how long the steps may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
-    /// How big a worker may get: resident memory in bytes.
+    /// How large a worker may become: resident memory in bytes.
     pub rss: Option<u64>,
-    /// How old it may get.
+    /// How old it may become.
     pub age: Option<Duration>,
-    /// How long it may finish its requests.
+    /// How long it may take to finish its requests.
     pub grace: Duration,
-    /// No worker is told to leave that is younger: Granian gives up when one slot fails twice in 5.5 s.
+    /// No worker younger than this is asked to leave: Granian gives up when one slot fails twice in 5.5 s.
     pub pace: Duration,
-    /// Between two looks at the memory.
+    /// The interval between two checks of the memory.
     pub interval: Duration,
-    /// Whether the main process can be told to have one worker more, and one less, which is the oldest then.
-    pub resizes: bool,
-    /// Whether an only worker is replaced with its generation: not if there are more in the plan, which somebody has told
-    /// the main process to do without.
+    /// Whether the main process starts one more worker if it is asked to, and none for a worker that has a successor.
+    pub knows_successors: bool,
+    /// Whether an only worker is replaced with its generation: not if the plan has more, and the main process was asked
+    /// from outside to have fewer.
     pub renews: bool,
 }
 
-/// A worker as it was found.
+/// A worker as it was observed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// Who.
+    /// Its identity.
     pub id: ProcessId,
     /// Since its start.
     pub age: Duration,
@@ -61,33 +63,36 @@ pub struct Sample {
     pub streams: u32,
     /// Whether it serves.
     pub is_ready: bool,
-    /// Whether it has had its number of requests.
-    pub is_spent: bool,
+    /// What is known of it without a look at it, if it is to be replaced for that: it has reached its number of requests,
+    /// too many of them are stuck, or it uses a processor although it has nothing to do.
+    pub reported: Option<Excess>,
 }
 
 /// The limit that a worker is past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Excess {
-    /// It is too big.
+    /// It is too large.
     Rss,
     /// It is too old.
     Age,
-    /// It has had its number of requests.
+    /// It has reached its number of requests.
     Requests,
+    /// Too many of its requests have taken longer than they may, and do not end.
+    Stuck,
+    /// It uses a processor although it has nothing to do.
+    Spin,
 }
 
 /// What is to be done about a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// Have the main process start one worker more, which is to take this one's place.
+    /// Have the main process start one more worker, which is to take this one's place.
     Grow(Sample, Excess),
-    /// Its successor is there: tell it to leave.
+    /// Its successor exists: ask it to leave.
     Withdraw(Sample, Excess),
-    /// Have the main process end the oldest worker, which is this one.
-    Shrink(ProcessId),
-    /// Tell it to leave, so that it parts from its clients.
+    /// Ask it to leave, so that it closes its connections.
     Dismiss(Sample, Excess),
-    /// SIGTERM, so that it finishes what it has.
+    /// SIGTERM, so that it finishes its requests.
     End(ProcessId),
     /// SIGKILL: it has not finished in time.
     Kill(ProcessId),
@@ -95,70 +100,91 @@ pub enum Order {
     Renew(Sample, Excess),
 }
 
-/// The watch over the workers of the generation that serves.
+/// The watch over the workers of the serving generation.
 #[derive(Debug)]
-pub struct Limits {
+pub struct Recycler {
     rules: Rules,
-    growing: Option<(ProcessId, Excess)>,
-    leaving: Option<Leaving>,
-    /// Before that nobody is replaced for being too big.
+    replacing: Replacing,
+    /// Until then no worker is replaced for being too large.
     too_big_from: Duration,
-    /// Before that the generation is not replaced.
+    /// Until then the generation is not replaced.
     renewal_from: Duration,
     next: Duration,
 }
 
-/// The worker that was told to leave last, until there is another in its place.
-#[derive(Debug, Clone, Copy)]
-struct Leaving {
-    id: ProcessId,
-    end_at: Option<Duration>,
-    /// Whether its successor is there already.
-    has_successor: bool,
-    kill_at: Option<Duration>,
+/// How far the replacement of a worker has got. It ends when there is another in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Replacing {
+    /// No worker is being replaced.
+    Nothing,
+    /// The main process starts one more worker, after which this one leaves.
+    Growing { worker: ProcessId, excess: Excess },
+    /// The worker was asked to leave, and is asked to end at `end_at`.
+    Leaving { worker: ProcessId, end_at: Duration, kill_at: Duration },
+    /// The worker was asked to end.
+    Ending { worker: ProcessId, kill_at: Duration },
+    /// The worker was killed.
+    Killed { worker: ProcessId },
+}
+
+impl Replacing {
+    /// The next step with a worker that leaves, if it is due.
+    fn proceed(&mut self, now: Duration) -> Option<Order> {
+        match *self {
+            Self::Leaving { worker, end_at, kill_at } if end_at <= now => {
+                *self = Self::Ending { worker, kill_at };
+                Some(Order::End(worker))
+            }
+            Self::Ending { worker, kill_at } if kill_at <= now => {
+                *self = Self::Killed { worker };
+                Some(Order::Kill(worker))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Rules {
-    /// How long a worker has to part from its clients.
-    fn time_to_part(&self, worker: &Sample) -> Duration {
-        let spread = leaving::spread(worker.streams, self.grace, Occasion::Handover);
-        leaving::time_to_part(worker.streams, spread, self.grace).max(LEAVES.min(self.grace / 2))
+    /// How long a worker may take to close its connections.
+    fn time_to_disconnect(&self, worker: &Sample) -> Duration {
+        let spread = disconnecting::spread(worker.streams, self.grace, Occasion::Handover);
+        disconnecting::time_to_disconnect(worker.streams, spread, self.grace).max(LEAVES.min(self.grace / 2))
     }
 }
 
-impl Limits {
-    /// A watch that looks at once.
+impl Recycler {
+    /// A watch whose first check is due at once.
     #[must_use]
     pub const fn new(rules: Rules, now: Duration) -> Self {
-        Self { rules, growing: None, leaving: None, too_big_from: now, renewal_from: now, next: now }
+        Self { rules, replacing: Replacing::Nothing, too_big_from: now, renewal_from: now, next: now }
     }
 
-    /// A watch over the generation that follows. What needs time to pass goes on: the next one may be as big again.
+    /// A watch over the next generation. Pauses continue: its workers may become as large again.
     #[must_use]
     pub fn following(&self, rules: Rules, now: Duration) -> Self {
         Self { too_big_from: self.too_big_from, renewal_from: self.renewal_from, ..Self::new(rules, now) }
     }
 
-    /// Whether nobody is being replaced.
+    /// Whether no worker is being replaced.
     #[must_use]
     pub const fn is_idle(&self) -> bool {
-        self.growing.is_none() && self.leaving.is_none()
+        matches!(self.replacing, Replacing::Nothing)
     }
 
     /// Whether it matters how much memory is left.
     #[must_use]
     pub const fn may_grow(&self) -> bool {
-        self.rules.resizes && self.is_idle()
+        self.rules.knows_successors && self.is_idle()
     }
 
-    /// When to look again.
+    /// When to check again.
     #[must_use]
     pub const fn next(&self) -> Duration {
         self.next
     }
 
-    /// Looks at the workers, of which so many should be ready. While another one is being ended for being hung, nobody
-    /// is told to leave. `room` is how much memory a worker more may take.
+    /// Checks the workers, of which `planned` should be ready. While one is being ended for being hung, no other is
+    /// asked to leave. `room` is how much memory one more worker may take.
     pub fn look(
         &mut self,
         now: Duration,
@@ -168,27 +194,26 @@ impl Limits {
         room: u64,
     ) -> Option<Order> {
         let ready = workers.iter().filter(|worker| worker.is_ready).count();
-        if let Some(leaving) = &mut self.leaving {
-            self.next = now + STEP;
-            if workers.iter().any(|worker| worker.id == leaving.id) {
-                let order = if leaving.has_successor { Order::Shrink } else { Order::End };
-                let end = leaving.end_at.take_if(|at| *at <= now).map(|_| order(leaving.id));
-                return end.or_else(|| leaving.kill_at.take_if(|at| *at <= now).map(|_| Order::Kill(leaving.id)));
+        let find = |id: ProcessId| workers.iter().find(|worker| worker.id == id).copied();
+        self.next = now + STEP;
+        match self.replacing {
+            Replacing::Nothing => {}
+            Replacing::Growing { .. } if ready < planned => return None,
+            Replacing::Growing { worker, excess } => {
+                self.replacing = Replacing::Nothing;
+                // If it has ended by itself, it has a successor all the same: then the next worker leaves instead.
+                let worker = find(worker).or_else(|| Self::oldest(workers))?;
+                return Some(self.dismiss(now, worker, excess, true));
             }
-            if ready < planned {
-                return None;
+            Replacing::Leaving { worker, .. } | Replacing::Ending { worker, .. } | Replacing::Killed { worker } => {
+                if find(worker).is_some() {
+                    return self.replacing.proceed(now);
+                }
+                if ready < planned {
+                    return None;
+                }
+                self.replacing = Replacing::Nothing;
             }
-            self.leaving = None;
-        }
-        if let Some((id, excess)) = self.growing {
-            self.next = now + STEP;
-            if ready < planned {
-                return None;
-            }
-            self.growing = None;
-            // If it has ended by itself, it has a successor all the same: the next one to leave makes up for that.
-            let worker = workers.iter().find(|worker| worker.id == id).copied().or_else(|| Self::oldest(workers))?;
-            return Some(self.dismiss(now, worker, excess, true));
         }
         self.next = self.due(now, workers);
         if ready < planned || one_is_hung {
@@ -206,36 +231,37 @@ impl Limits {
             self.renewal_from = now + RENEWAL_PAUSE;
             return Some(Order::Renew(worker, excess));
         }
-        // Which worker the main process ends is not ours to choose: whose turn it is by age or requests can wait.
-        let oldest = Self::oldest(workers).filter(|oldest| oldest.id == worker.id || excess != Excess::Rss);
-        if let Some(oldest) = oldest.filter(|oldest| self.rules.resizes && oldest.rss <= room) {
-            self.growing = Some((oldest.id, excess));
+        // The successor will need as much as a worker that has not grown.
+        let size = workers.iter().filter(|worker| worker.is_ready).map(|worker| worker.rss).min();
+        if self.rules.knows_successors && size <= Some(room) {
+            self.replacing = Replacing::Growing { worker: worker.id, excess };
             self.next = now + STEP;
-            return Some(Order::Grow(oldest, excess));
+            return Some(Order::Grow(worker, excess));
         }
         Some(self.dismiss(now, worker, excess, false))
     }
 
     fn dismiss(&mut self, now: Duration, worker: Sample, excess: Excess, has_successor: bool) -> Order {
-        let end_at = Some(now + self.rules.time_to_part(&worker));
-        self.leaving = Some(Leaving { id: worker.id, end_at, has_successor, kill_at: Some(now + self.rules.grace) });
+        let (end_at, kill_at) = (now + self.rules.time_to_disconnect(&worker), now + self.rules.grace);
+        self.replacing = Replacing::Leaving { worker: worker.id, end_at, kill_at };
         self.next = now + STEP;
         if has_successor { Order::Withdraw(worker, excess) } else { Order::Dismiss(worker, excess) }
     }
 
     /// The worker that was started first.
     fn oldest(workers: &[Sample]) -> Option<Sample> {
-        workers.iter().min_by_key(|worker| (worker.id.start, worker.id.pid)).copied()
+        workers.iter().min_by_key(|worker| worker.id.age_rank()).copied()
     }
 
-    /// The worker that is most in need of being replaced: the oldest, else the biggest.
+    /// The worker that most needs to be replaced: one that is stuck or spins, else the oldest, else the largest.
     fn worst(&self, now: Duration, workers: &[Sample]) -> Option<(Sample, Excess)> {
         let settled = || workers.iter().filter(|worker| worker.is_ready && worker.age >= self.rules.pace);
         let too_old = settled().filter(|worker| self.rules.age.is_some_and(|limit| worker.age >= limit));
         let too_big = settled().filter(|worker| self.rules.rss.is_some_and(|limit| worker.rss > limit));
+        let reported = |excess| settled().find(|it| it.reported == Some(excess)).map(|worker| (*worker, excess));
         let oldest = too_old.max_by_key(|worker| worker.age).map(|worker| (*worker, Excess::Age));
-        let spent = settled().find(|worker| worker.is_spent).map(|worker| (*worker, Excess::Requests));
-        oldest.or(spent).or_else(|| {
+        let broken = reported(Excess::Stuck).or_else(|| reported(Excess::Spin));
+        broken.or(oldest).or_else(|| reported(Excess::Requests)).or_else(|| {
             let biggest = too_big.max_by_key(|worker| worker.rss).filter(|_| now >= self.too_big_from);
             biggest.map(|worker| (*worker, Excess::Rss))
         })
@@ -247,11 +273,16 @@ impl Limits {
         if self.rules.rss.is_some() {
             return interval;
         }
-        let Some(_) = self.rules.age else { return now + IDLE };
+        // One that wakes us before it may be replaced does not do so again.
+        let reports = |worker: &&Sample| worker.reported.is_some();
+        let left = |worker: &Sample| self.rules.pace.saturating_sub(worker.age);
+        let wait = workers.iter().filter(reports).map(left).filter(|left| !left.is_zero()).min();
+        let idle = now + wait.unwrap_or(IDLE);
+        let Some(_) = self.rules.age else { return idle };
         let left = |worker: &Sample| Some(self.rules.age?.max(self.rules.pace).saturating_sub(worker.age));
         let first = workers.iter().filter_map(left).min().unwrap_or(self.rules.interval);
-        // One whose time has come waits for the others to be ready.
-        now + if first.is_zero() { self.rules.interval } else { first }
+        // If its time has come, it waits for the others to be ready.
+        idle.min(now + if first.is_zero() { self.rules.interval } else { first })
     }
 }
 

@@ -1,6 +1,7 @@
-//! The watchdog replaces workers whose event loop is blocked. [`policy`] decides; this module looks and reports.
+//! The watchdog replaces workers whose event loop is blocked. [`policy`] decides; this component observes and reports.
 //!
-//! The generation that serves is watched, as long as its main process lives: nobody else would replace a worker.
+//! The serving generation is watched, as long as its main process is running: otherwise no process would replace a
+//! worker.
 
 pub mod policy;
 
@@ -15,7 +16,7 @@ use super::component::{Component, Output, Ready, Waits};
 use super::machine::action::Action;
 use super::machine::generation::Main;
 use super::observers::log::show_rounded;
-use super::watched::Watched;
+use super::worker_watch::WorkerWatch;
 use super::workers::Cause;
 use crate::guard::scoreboard::{self, Slot};
 use crate::ids::{GenerationId, ProcessId};
@@ -25,14 +26,14 @@ use crate::proc::usage;
 use crate::settings::value::show_span;
 use policy::{Liveness, Remedy, Rules, Sample, Stamp, Verdict};
 
-/// What the kernel tells of the time of a start is as fine as this.
+/// The resolution of the kernel's start times.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Looks for workers whose event loop is blocked.
 #[derive(Debug, Default)]
 pub(super) struct Watchdog {
-    /// The watch over the generation that serves.
-    watched: Option<Watched<Liveness>>,
+    /// The watch over the serving generation.
+    watched: Option<WorkerWatch<Liveness>>,
 }
 
 impl Component for Watchdog {
@@ -49,7 +50,7 @@ impl Component for Watchdog {
         };
         let now = scoreboard::now();
         let before = self.watched.take().filter(|watched| watched.generation == generation);
-        let watched = before.unwrap_or_else(|| Watched::new(generation, Liveness::new(rules, now)));
+        let watched = before.unwrap_or_else(|| WorkerWatch::new(generation, Liveness::new(rules, now)));
         let watched = self.watched.insert(watched);
         let has_changed = watched.take_change(world.workers.revision());
         let is_due = has_changed || watched.policy.next().is_some_and(|next| next <= now);
@@ -59,7 +60,7 @@ impl Component for Watchdog {
     }
 }
 
-impl Watched<Liveness> {
+impl WorkerWatch<Liveness> {
     fn look(&mut self, world: &mut World, rules: &Rules, now: Duration) -> Vec<Output> {
         let workers = world.workers.of(self.generation);
         let planned = world.workers.planned(self.generation).unwrap_or(1) as usize;
@@ -71,7 +72,7 @@ impl Watched<Liveness> {
         judged.filter_map(|(process, verdict)| self.judge(world, process, &verdict, rules.timeout)).collect()
     }
 
-    /// Says what was found out about a worker, and what is to be done to it, if anything is.
+    /// Logs the finding about a worker, and returns the action, if any.
     fn judge(&self, world: &mut World, process: &Process, verdict: &Verdict, timeout: Duration) -> Option<Output> {
         let generation = self.generation;
         let Verdict { remedy, is_starting, silent, watched, cpu, state, .. } = verdict;
@@ -83,7 +84,7 @@ impl Watched<Liveness> {
             Remedy::Report => {
                 warn!(
                     generation = generation.0, %pid, silent, in_flight,
-                    "worker is stuck writing to its standard output or standard error, which nobody reads: not replacing it"
+                    "worker is stuck writing to its standard output or standard error, which is not read: not replacing it"
                 );
                 return None;
             }
@@ -118,7 +119,7 @@ impl World {
         Some((serving.id, rules))
     }
 
-    /// What the workers of a generation say, each with when its process was started.
+    /// The reports of a generation's workers, each with the time when its process was started.
     fn samples(&self, generation: GenerationId, workers: &[Process], now: Duration) -> Vec<Sample> {
         let slots = self.slots(generation);
         let sample = |process: &Process| {
@@ -136,8 +137,8 @@ impl World {
         workers.iter().map(sample).collect()
     }
 
-    /// The workers of a generation that have a slot on its scoreboard. What a dead process of the same number left
-    /// there is not theirs.
+    /// The workers of a generation that have a slot on its scoreboard. What a dead process with the same pid left there
+    /// is not theirs.
     pub(super) fn slots(&self, generation: GenerationId) -> Vec<(Process, Slot)> {
         let board = self.running.get(&generation).and_then(|running| running.board.as_ref());
         let slots = board.map(scoreboard::Scoreboard::slots).unwrap_or_default();

@@ -1,11 +1,11 @@
-//! When a silent worker is a hung one, and when it may be ended. Pure: what was seen of the workers and the time go
-//! in, verdicts come out.
+//! When a silent worker is a hung one, and when it may be ended. Pure: the input is the state of the workers and the
+//! time, the output is verdicts.
 //!
 //! A worker's event loop regularly writes the time into its slot of the scoreboard. If that time is too long ago, the
 //! worker is a suspect. Perhaps the whole machine was stopped: a closed laptop, a paused virtual machine, a frozen
-//! cgroup. So what counts is that the worker stays silent while *we* run: we look several times, with some time in
-//! between, and a pause of any length only counts as one look. A worker that is runnable but gets no CPU has more time,
-//! and one that waits until its output is read is only reported.
+//! cgroup. So what counts is that the worker stays silent while *we* run: we check several times, with some time in
+//! between, and a pause of any length only counts as one check. A worker that is runnable but gets no CPU has more
+//! time, and one that is blocked because its output is not read is only reported.
 //!
 //! Workers are ended one at a time, because the others carry its load until the next one is ready.
 //!
@@ -18,76 +18,76 @@ use crate::guard::scoreboard::State;
 use crate::ids::ProcessId;
 use crate::proc::thread_stats::ThreadStats;
 
-/// Between two looks at a suspect.
+/// The interval between two checks of a suspect.
 const STEP: Duration = Duration::from_millis(250);
-/// So many looks in vain make a suspect a hung worker: 1.5 s of our own running time.
+/// After this many checks without progress a suspect counts as hung: 1.5 s of our own running time.
 const LOOKS: u32 = 6;
 /// The same after we were stopped ourselves: a machine that resumes has much to catch up with.
 const LOOKS_AFTER_PAUSE: u32 = 40;
-/// A look that is this late means that we were stopped ourselves.
+/// A check that is this late means that we were stopped ourselves.
 const PAUSE: Duration = Duration::from_secs(1);
 /// From SIGABRT to SIGKILL: time to write a traceback.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
-/// Who gets this much processor time and is still silent is not starved.
+/// A worker that gets this much CPU time and is still silent is not starved.
 const ENOUGH_CPU: Duration = Duration::from_millis(250);
-/// Between two looks at a worker that is silent for a reason.
+/// The interval between two checks of a worker that is silent for a known reason.
 const EXCUSED: Duration = Duration::from_secs(2);
-/// A worker that waits for its output to be read is reported this often.
+/// How often a worker is reported that is blocked because its output is not read.
 const REPORTS: Duration = Duration::from_mins(10);
 
-/// How long what may take.
+/// How long each step may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
-    /// How old the stamp of a ready worker may get.
+    /// How old the heartbeat of a ready worker may be.
     pub timeout: Duration,
-    /// How long a worker may start up, and how long the next hung worker waits for the last one's successor.
+    /// How long a worker may take to start, and how long the next hung worker waits for the last one's successor.
     pub startup: Duration,
-    /// No worker is ended so soon after the start of any: Granian gives up when one slot fails twice in 5.5 s.
+    /// No worker is ended so soon after the start of any other: Granian gives up when one slot fails twice in 5.5 s.
     pub pace: Duration,
-    /// Whether every child of the main process is a worker, so that one without a slot is one that does not start.
+    /// Whether every child of the main process is a worker, so that one without a slot is a worker that does not start.
     pub all_take_slots: bool,
 }
 
-/// A worker as it was found.
+/// A worker as it was observed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// Who.
+    /// Its identity.
     pub id: ProcessId,
     /// When its process was started.
     pub started: Duration,
-    /// What it says of itself, if it has a slot.
+    /// Its report, if it has a slot.
     pub stamp: Option<Stamp>,
 }
 
-/// What a worker says of itself.
+/// The report of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
-    /// How far it has got.
+    /// Its state.
     pub state: State,
     /// When it took its slot.
     pub claimed: Duration,
     /// When its event loop last ran.
     pub heartbeat: Duration,
-    /// Whether the server does not tell the app when it starts, so that a slot is taken with the first request.
+    /// Whether the server does not call the app when it starts, so that a slot is taken with the first request.
     pub no_lifespan: bool,
-    /// Whether SIGABRT makes it write where it is.
+    /// Whether it writes a traceback on SIGABRT.
     pub traceback_on_abort: bool,
 }
 
-/// What is to be done about a worker, with what is known of it.
+/// The finding about a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
-    /// Who.
+    /// The worker.
     pub id: ProcessId,
-    /// What.
+    /// What is to be done.
     pub remedy: Remedy,
-    /// Whether it is one that does not get ready.
+    /// Whether it is one that does not become ready.
     pub is_starting: bool,
     /// How long it has been silent, or starting.
     pub silent: Duration,
     /// How long it was watched as a suspect.
     pub watched: Duration,
-    /// The processor time that it took meanwhile.
+    /// The CPU time that it used during that time.
     pub cpu: Duration,
     /// Its state in the kernel.
     pub state: char,
@@ -96,22 +96,23 @@ pub struct Verdict {
 /// What is to be done about a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
-    /// It is hung: SIGABRT, so that it writes where it is.
+    /// It is hung: SIGABRT, so that it writes a traceback.
     Abort,
     /// It is hung: SIGKILL.
     Kill,
     /// SIGABRT did not end it: SIGKILL.
     Finish,
-    /// It waits for its output to be read: a line in the log.
+    /// It is blocked because its output is not read: log it.
     Report,
 }
 
-/// The watch over the workers of the generation that serves.
+/// The watch over the workers of the serving generation.
 #[derive(Debug)]
 pub struct Liveness {
     rules: Rules,
     suspects: BTreeMap<ProcessId, Suspect>,
-    /// When each was started, as it was found first: the age of a process is read on another clock, to the tick.
+    /// When each was started, according to the first check: the age of a process is measured on another clock, in
+    /// ticks.
     started: BTreeMap<ProcessId, Duration>,
     /// Whether the workers of this generation take their slots when they start, as one of them has shown.
     speaks_lifespan: bool,
@@ -121,7 +122,7 @@ pub struct Liveness {
 
 #[derive(Debug, Clone, Copy)]
 struct Suspect {
-    /// The stamp that came of age; a newer one clears it.
+    /// The heartbeat that is too old; a newer one ends the suspicion.
     mark: Duration,
     since: Duration,
     before: Option<ThreadStats>,
@@ -131,17 +132,17 @@ struct Suspect {
     reported: Option<Duration>,
 }
 
-/// What holds for all workers in one look.
+/// What applies to all workers in one check.
 #[derive(Debug, Clone, Copy)]
 struct Look {
     now: Duration,
-    /// Whether we were stopped ourselves since the last one.
+    /// Whether we were stopped ourselves since the last check.
     was_paused: bool,
-    /// Before that no worker may be ended.
+    /// Until then no worker may be ended.
     may_end_at: Option<Duration>,
 }
 
-/// The worker that was ended last, until the next one may be.
+/// The worker that was last ended, until the next one may be.
 #[derive(Debug, Clone, Copy)]
 struct Ending {
     verdict: Verdict,
@@ -150,7 +151,7 @@ struct Ending {
 }
 
 impl Liveness {
-    /// A watch that looks at once.
+    /// A watch whose first check is due at once.
     #[must_use]
     pub const fn new(rules: Rules, now: Duration) -> Self {
         Self {
@@ -163,7 +164,7 @@ impl Liveness {
         }
     }
 
-    /// When to look again, if nothing happens before; none while there is nobody to watch.
+    /// When to check again if nothing happens before; none while there is no worker to watch.
     #[must_use]
     pub const fn next(&self) -> Option<Duration> {
         self.next
@@ -175,8 +176,8 @@ impl Liveness {
         self.ending.is_some()
     }
 
-    /// Looks at the workers, of which so many should be ready. `condition` asks the kernel about one of them, and is
-    /// called for suspects only; none when it is gone.
+    /// Checks the workers, of which `planned` should be ready. `condition` asks the kernel about one of them, and is
+    /// only called for suspects; none when it no longer exists.
     pub fn look(
         &mut self,
         now: Duration,
@@ -200,14 +201,14 @@ impl Liveness {
         }
         let is_ready = |worker: &&Sample| worker.stamp.is_some_and(|stamp| stamp.state == State::Ready);
         if workers.iter().filter(is_ready).count() < planned {
-            // Nobody tells us when one gets ready.
+            // It is not reported to us when one becomes ready.
             next = next.into_iter().chain([now + self.rules.timeout]).min();
         }
         self.next = next;
         verdicts
     }
 
-    /// Looks at one worker: what is to be done about it, and when to look again.
+    /// Checks one worker: what is to be done about it, and when to check again.
     fn judge(
         &mut self,
         worker: &Sample,
@@ -229,7 +230,7 @@ impl Liveness {
             return (None, Some(suspect.again));
         }
         let (Some(before), Some(is)) = (suspect.before, condition(worker.id)) else {
-            // It has just gone, or there is no descriptor to spare: nothing is done on a guess.
+            // It has just ended, or no descriptor is available: nothing is done on a guess.
             return (None, Some(now + STEP));
         };
         let watched = now.saturating_sub(suspect.since);
@@ -261,7 +262,7 @@ impl Liveness {
         (Some(verdict), kill_at)
     }
 
-    /// Kills the worker that did not end on SIGABRT, and finds out whether the next one may be ended.
+    /// Kills the worker that did not end on SIGABRT, and checks whether the next one may be ended.
     fn go_on_ending(&mut self, now: Duration, planned: usize, workers: &[Sample]) -> Option<Verdict> {
         let ending = self.ending.as_mut()?;
         let is_there = workers.iter().any(|worker| worker.id == ending.verdict.id);
@@ -289,7 +290,8 @@ impl Suspect {
         Self { mark, since: now, before: None, looks: 0, needed: LOOKS, again: now, reported: None }
     }
 
-    /// Takes one more look, and says whether there have been enough of them. A newer stamp starts anew.
+    /// Checks once more, and returns whether there have been enough checks. A newer heartbeat starts from the
+    /// beginning.
     fn look(
         &mut self,
         mark: Duration,
@@ -313,7 +315,7 @@ impl Suspect {
         self.looks > self.needed
     }
 
-    /// Whether it is time for a line in the log, which counts as written.
+    /// Whether a line in the log is due, which then counts as written.
     fn take_report(&mut self, now: Duration) -> bool {
         let is_due = self.reported.is_none_or(|at| now >= at + REPORTS);
         if is_due {
@@ -324,7 +326,7 @@ impl Suspect {
 }
 
 impl Rules {
-    /// The stamp that a worker is to renew, and how old it may get. None for one that is on its way out.
+    /// The heartbeat that a worker must renew, and how old it may be. None for one that is stopping.
     fn allowance(&self, worker: &Sample, started: Duration, speaks_lifespan: bool) -> Option<(Duration, Duration)> {
         match worker.stamp {
             Some(Stamp { state: State::Ready, heartbeat, claimed, .. }) => {
@@ -337,7 +339,7 @@ impl Rules {
     }
 }
 
-/// Whether a worker has been waiting for a processor rather than for anything else.
+/// Whether a worker has been waiting for a CPU rather than for anything else.
 fn is_starved(now: &ThreadStats, before: &ThreadStats, elapsed: Duration) -> bool {
     let delay = now.delay.saturating_sub(before.delay);
     now.cpu.saturating_sub(before.cpu) < ENOUGH_CPU && !now.is_stopped() && (now.is_runnable || delay >= elapsed / 2)

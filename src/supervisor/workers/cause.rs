@@ -15,24 +15,28 @@ use crate::host::{self, OomKills};
 pub enum Cause {
     /// The kernel killed it for lack of memory.
     Oom,
-    /// We ended it, because it was hung.
+    /// We ended it because it was hung.
     Hung,
-    /// We had it replaced, because it had become too big.
+    /// We had it replaced because it had become too large.
     Rss,
-    /// We had it replaced, because it had become too old.
+    /// We had it replaced because it had become too old.
     Age,
-    /// We had it replaced, because it had had its number of requests.
+    /// We had it replaced because it had reached its number of requests.
     Requests,
+    /// We had it replaced because too many of its requests did not end.
+    Stuck,
+    /// We had it replaced because it used a processor although it had nothing to do.
+    Spin,
     /// A signal ended it.
     Signal(i32),
     /// It exited.
     Exit(u8),
-    /// Nobody could tell.
+    /// The cause is not known.
     Unknown,
 }
 
 impl Cause {
-    /// What a status says. `oom` is asked only if the kernel may have killed it.
+    /// The cause that a status shows. `oom` is only called if the kernel may have killed it.
     pub fn of(status: Option<ExitStatus>, oom: impl FnOnce() -> bool) -> Self {
         let Some(status) = status else { return if oom() { Self::Oom } else { Self::Unknown } };
         match (status.signal(), status.code()) {
@@ -42,7 +46,7 @@ impl Cause {
         }
     }
 
-    /// The kind in a word.
+    /// The kind in one word.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -51,6 +55,8 @@ impl Cause {
             Self::Rss => "rss",
             Self::Age => "age",
             Self::Requests => "requests",
+            Self::Stuck => "stuck",
+            Self::Spin => "spin",
             Self::Signal(_) => "signal",
             Self::Exit(_) => "exit",
             Self::Unknown => "unknown",
@@ -63,7 +69,14 @@ impl Cause {
         let number = match self {
             Self::Oom => libc::SIGKILL,
             Self::Signal(number) => number,
-            Self::Hung | Self::Rss | Self::Age | Self::Requests | Self::Exit(_) | Self::Unknown => return None,
+            Self::Hung
+            | Self::Rss
+            | Self::Age
+            | Self::Requests
+            | Self::Stuck
+            | Self::Spin
+            | Self::Exit(_)
+            | Self::Unknown => return None,
         };
         Some(Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |signal| signal.to_string()))
     }
@@ -72,16 +85,21 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Oom | Self::Hung | Self::Rss | Self::Age | Self::Requests | Self::Unknown => {
-                f.write_str(self.word())
-            }
+            Self::Oom
+            | Self::Hung
+            | Self::Rss
+            | Self::Age
+            | Self::Requests
+            | Self::Stuck
+            | Self::Spin
+            | Self::Unknown => f.write_str(self.word()),
             Self::Signal(_) => write!(f, "killed by {}", self.signal_name().unwrap_or_default()),
             Self::Exit(status) => write!(f, "exit status {status}"),
         }
     }
 }
 
-/// Attributes the kernel's out-of-memory kills, of which it only gives the number.
+/// Attributes the kernel's out-of-memory kills, of which only the number is known.
 #[derive(Debug)]
 pub struct OomWatch {
     kills: Option<OomKills>,
@@ -110,7 +128,7 @@ impl Default for OomWatch {
     }
 }
 
-/// Kills that were counted, less those that were given to a process.
+/// Kills that were counted, minus those that were attributed to a process.
 #[derive(Debug)]
 struct Ledger {
     seen: u64,
@@ -118,7 +136,7 @@ struct Ledger {
     since: Option<Instant>,
 }
 
-/// The victims of one shortage are noticed together; a kill that nobody claims in this time was somebody else's.
+/// The victims of one shortage are noticed together; a kill without a victim for this long was of another process.
 const CLAIM_WITHIN: Duration = Duration::from_secs(5);
 
 impl Ledger {
@@ -142,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_tells_the_cause() {
+    fn a_status_shows_the_cause() {
         let status = |raw| Some(ExitStatus::from_raw(raw));
         for (cause, text) in [
             (Cause::of(status(3 << 8), || true), "exit status 3"),
@@ -167,6 +185,6 @@ mod tests {
         assert!(ledger.claim(9, now + Duration::from_secs(1)));
         assert!(!ledger.claim(9, now + Duration::from_secs(1)));
         assert!(ledger.claim(11, now + Duration::from_secs(2)));
-        assert!(!ledger.claim(11, now + Duration::from_mins(2)), "that one was somebody else's");
+        assert!(!ledger.claim(11, now + Duration::from_mins(2)), "that one was another process");
     }
 }

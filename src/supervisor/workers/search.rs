@@ -1,46 +1,57 @@
-//! When to look for a worker that should appear soon. Pure.
+//! When to search for a worker that should appear soon. Pure.
 
 use std::time::{Duration, Instant};
 
 const FIRST: Duration = Duration::from_millis(20);
-/// Most replacements are there in this time. One that ends before it is found is not counted.
+/// Most replacements appear within this time. One that ends before it is found is not counted.
 const EAGER_FOR: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(1);
-/// Longer than either server takes between a worker's end and the start of the next. What comes later is found
+/// While a generation starts, its main process may take any time until it has workers, and these may end soon.
+const LONGEST_AT_START: Duration = Duration::from_millis(250);
+/// Longer than either server takes between a worker's end and the start of the next. Workers that come later are found
 /// when something else happens.
 const FOR: Duration = Duration::from_secs(30);
 
-/// A search: looks that come less and less often, for a limited time.
+/// A search: checks at growing intervals, for a limited time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Search {
     /// How many workers there should be.
     wanted: usize,
     next: Instant,
     interval: Duration,
+    longest: Duration,
     eager_until: Instant,
-    until: Instant,
+    /// None if it ends only with success.
+    until: Option<Instant>,
 }
 
 impl Search {
-    /// A search that looks at once.
+    /// A search whose first check is due at once.
     #[must_use]
     pub fn new(wanted: usize, now: Instant) -> Self {
-        Self { wanted, next: now, interval: FIRST, eager_until: now + EAGER_FOR, until: now + FOR }
+        let (eager_until, until) = (now + EAGER_FOR, Some(now + FOR));
+        Self { wanted, next: now, interval: FIRST, longest: LONGEST, eager_until, until }
     }
 
-    /// When to look.
+    /// A search for the first workers of a generation.
+    #[must_use]
+    pub fn at_start(wanted: usize, now: Instant) -> Self {
+        Self { longest: LONGEST_AT_START, eager_until: now, until: None, ..Self::new(wanted, now) }
+    }
+
+    /// When to check.
     #[must_use]
     pub const fn next(&self) -> Instant {
         self.next
     }
 
-    /// A look found so many: the search that goes on, if one does.
+    /// A check found this many: returns the search that continues, if one does.
     #[must_use]
     pub fn found(self, count: usize, now: Instant) -> Option<Self> {
-        if count >= self.wanted || now >= self.until {
+        if count >= self.wanted || self.until.is_some_and(|until| now >= until) {
             return None;
         }
-        let interval = if now < self.eager_until { FIRST } else { (self.interval * 2).min(LONGEST) };
+        let interval = if now < self.eager_until { FIRST } else { (self.interval * 2).min(self.longest) };
         Some(Self { next: now + interval, interval, ..self })
     }
 }
@@ -48,6 +59,18 @@ impl Search {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_workers_are_looked_for_until_they_are_there() {
+        let start = Instant::now();
+        let mut search = Search::at_start(2, start);
+        for _ in 0..1000 {
+            let now = search.next();
+            search = search.found(1, now).unwrap();
+            assert!(search.next() > now && search.next() <= now + LONGEST_AT_START);
+        }
+        assert_eq!(search.found(2, search.next()), None);
+    }
 
     #[test]
     fn it_ends_with_success_and_otherwise_soon() {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::proc::process as processes;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::Read;
 use std::os::fd::AsRawFd;
@@ -12,7 +13,7 @@ const LONG: Duration = Duration::from_secs(20);
 struct Main(Child);
 
 impl Main {
-    /// Starts it with so many workers.
+    /// Starts it with this many workers.
     fn start(workers: usize) -> Self {
         let script = "for worker in $(seq $1); do sleep 600 & done; echo up; while :; do wait; done";
         let mut child = Command::new("sh")
@@ -26,7 +27,7 @@ impl Main {
 
     fn roster(&self, planned: u32, stage: RosterStage) -> Roster {
         let main = Pid::from_raw(self.0.id().cast_signed());
-        Roster { generation: GenerationId(1), main, main_alive: true, planned, stage }
+        Roster { generation: GenerationId(1), main, main_alive: true, planned, stage, known_by: None }
     }
 }
 
@@ -60,11 +61,43 @@ fn pids(workers: &Workers) -> Vec<Pid> {
 }
 
 #[test]
+fn deaths_during_a_start_are_counted_and_each_cause_is_reported_once() {
+    let main = Main::start(4);
+    let mut workers = Workers::default();
+    let follow = |workers: &mut Workers, stage| workers.follow(&[main.roster(4, stage)], Instant::now());
+    follow(&mut workers, RosterStage::Starting);
+    run(&mut workers, |workers, _| pids(workers).len() == 4 && workers.interest().1.is_none());
+    let mut repeats = Vec::new();
+    for signal in [Signal::SIGKILL, Signal::SIGUSR1, Signal::SIGKILL] {
+        kill(pids(&workers)[0], signal).unwrap();
+        let exits = run(&mut workers, |_, exits| !exits.is_empty());
+        repeats.extend(exits.iter().map(|exit| exit.is_repeat));
+    }
+    assert_eq!((repeats, workers.record(GenerationId(1)).0), (vec![false, false, true], 3));
+    assert_eq!(workers.take_repeats(), []);
+    follow(&mut workers, RosterStage::Serving);
+    let repeat = Repeat { cause: Cause::Signal(libc::SIGKILL), more: 1 };
+    assert_eq!(workers.take_repeats(), [(GenerationId(1), repeat)]);
+}
+
+#[test]
+fn children_without_the_listening_socket_are_no_workers_while_the_app_may_be_imported() {
+    let main = Main::start(1);
+    let mut workers = Workers::default();
+    let starting = Roster { known_by: Some(1), ..main.roster(1, RosterStage::Starting) };
+    workers.follow(&[starting], Instant::now());
+    workers.look(Instant::now());
+    assert!(pids(&workers).is_empty());
+    workers.follow(&[main.roster(1, RosterStage::Serving)], Instant::now());
+    workers.look(Instant::now());
+    assert_eq!(pids(&workers).len(), 1);
+}
+
+#[test]
 fn workers_are_found_when_their_generation_is_ready_and_then_it_is_quiet() {
     let main = Main::start(2);
     let mut workers = Workers::default();
     workers.follow(&[main.roster(2, RosterStage::Starting)], Instant::now());
-    assert_eq!(workers.interest().1, None);
     workers.follow(&[main.roster(2, RosterStage::Serving)], Instant::now());
     run(&mut workers, |workers, _| pids(workers).len() == 2 && workers.interest().1.is_none());
     assert_eq!(workers.interest().0.len(), 2);
@@ -81,7 +114,7 @@ fn a_death_is_seen_at_once_with_its_cause_and_a_replacement_is_looked_for() {
         let victim = pids(&workers)[0];
         kill(victim, signal).unwrap();
         let exits = run(&mut workers, |_, exits| !exits.is_empty());
-        assert_eq!((exits.len(), exits[0].pid, exits[0].restarts), (1, victim, nth));
+        assert_eq!((exits.len(), exits[0].pid(), exits[0].restarts), (1, victim, nth));
         assert_eq!(exits[0].cause, Cause::Signal(signal as i32));
         assert!(workers.interest().1.is_some(), "a replacement is looked for");
         assert_eq!(workers.record(GenerationId(1)), (nth, Some(exits[0])));
@@ -90,7 +123,7 @@ fn a_death_is_seen_at_once_with_its_cause_and_a_replacement_is_looked_for() {
 }
 
 #[test]
-fn one_that_was_told_to_leave_ends_as_it_should_and_the_next_one_does_not() {
+fn one_that_was_asked_to_leave_ends_as_expected_and_the_next_one_does_not() {
     let main = Main::start(2);
     let mut workers = Workers::default();
     workers.follow(&[main.roster(2, RosterStage::Starting)], Instant::now());
@@ -118,7 +151,7 @@ fn those_of_a_leaving_generation_end_as_they_should() {
     let exits = run(&mut workers, |_, exits| !exits.is_empty());
     assert!(exits[0].expected);
     assert_eq!((workers.record(GenerationId(1)), workers.ends()["signal"]), ((0, None), 0));
-    assert_eq!(workers.interest().1, None, "nobody is looked for");
+    assert_eq!(workers.interest().1, None, "there is no search");
     workers.follow(&[], Instant::now());
     assert!(workers.usage(GenerationId(1)).is_empty());
 }

@@ -1,4 +1,4 @@
-//! One worker: its process, the handle on it, and how it ended.
+//! One worker: its process, its pidfd, and how it ended.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -19,27 +19,30 @@ pub(super) struct Worker {
     pub(super) handle: Option<PidFd>,
     /// How it ended, as far as is known.
     pub(super) end: End,
-    /// Why we had it end, if we did.
+    /// Why we ended it, if we did.
     pub(super) remedy: Option<Cause>,
+    /// Whether its end was reported already.
+    pub(super) is_reported: bool,
 }
 
-/// How far it is known how a worker ended.
+/// What is known about the end of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// It lives, or has not been seen to have ended.
+    /// It is running, or has not been seen to have ended.
     NotSeen,
-    /// It has ended, and the kernel may tell how when its parent has reaped it.
+    /// It has ended, and the kernel may report how once its parent has reaped it.
     Hidden {
         /// Since when.
         since: Instant,
     },
-    /// It became our child and was reaped, or it was a zombie that we may look at.
+    /// It became our child and was reaped, or it was a zombie that we may inspect.
     Known(ExitStatus),
-    /// Nobody can tell.
+    /// It cannot be found out.
     Unknown,
 }
 
-/// How long its parent may take to reap a worker of another user, until which the kernel does not tell us how it ended.
+/// How long its parent may take to reap a worker of another user; until then the kernel does not report to us how it
+/// ended.
 const REAPED_WITHIN: Duration = Duration::from_millis(250);
 impl Worker {
     /// Finds out whether it has ended, and how.
@@ -53,7 +56,7 @@ impl Worker {
         self.end = match usage::unreaped(&self.process) {
             Some(Unreaped::Status(status)) => End::Known(status),
             Some(Unreaped::Hidden) if now < since + REAPED_WITHIN => End::Hidden { since },
-            // Its parent may have reaped it since the first question, never before the second one can be answered.
+            // Its parent may have reaped it since the first check, but never before the second one can be answered.
             _ => handle.exit_status().map_or(End::Unknown, End::Known),
         };
     }

@@ -1,4 +1,4 @@
-//! What is known of the application without importing it.
+//! What is known about the application without importing it.
 
 use mcp_launch::host::{AppFacts, Query, probe};
 
@@ -66,7 +66,7 @@ fn app_is_preferred_to_application() {
 }
 
 #[test]
-fn a_program_is_told_from_a_module() {
+fn a_program_is_distinguished_from_a_module() {
     let tree = Tree::new()
         .executable("bin/bash", "")
         .executable("bin/main", "")

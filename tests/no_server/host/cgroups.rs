@@ -1,4 +1,4 @@
-//! Cores and memory as the layouts of distributions and container runtimes show them.
+//! Cores and memory in the layouts of distributions and container runtimes.
 
 use std::path::Path;
 
@@ -134,7 +134,7 @@ fn limits_of_a_kubernetes_pod_hold_for_a_container_that_has_none() {
 }
 
 #[test]
-fn a_kubernetes_request_is_told_from_the_weight_of_either_runtime() {
+fn a_kubernetes_request_is_found_from_the_weight_of_either_runtime() {
     let request_of =
         |weight: &str| request(&Tree::machine("0::/\n", V2).file("sys/fs/cgroup/cpu.weight", weight).probe());
     assert_eq!(request_of("20\n"), Some(0.5), "on the line");
@@ -204,7 +204,7 @@ fn garbage_is_named_and_ignored() {
 
 #[test]
 fn what_cannot_be_read_is_named_and_ignored() {
-    // A directory in the place of a file fails to be read for root as well.
+    // A directory in place of a file cannot be read, even by root.
     let host = Tree::machine("0::/a\n", V2)
         .directory("sys/fs/cgroup/a/cpu.max")
         .file("sys/fs/cgroup/cpu.max", "100000 100000\n")
@@ -263,7 +263,7 @@ fn the_mount_that_shows_most_of_the_hierarchy_is_walked() {
 }
 
 #[test]
-fn a_group_outside_every_mount_takes_the_mount_and_says_so() {
+fn a_group_outside_every_mount_uses_the_mount_with_a_note() {
     let mounts = V2.replace("0:30 / ", "0:30 /docker/inner ");
     let host = Tree::machine("0::/docker/outer/docker/inner\n", &mounts)
         .file("sys/fs/cgroup/cpu.max", "100000 100000\n")

@@ -8,7 +8,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
 
 #[test]
-fn this_machine_is_what_the_kernel_says() {
+fn this_machine_is_as_the_kernel_reports() {
     let env: BTreeMap<_, _> = std::env::vars_os().collect();
     let host = probe(&Query::new(&env, std::env::current_dir().unwrap()));
     let mask = sched_getaffinity(Pid::from_raw(0)).unwrap();

@@ -1,4 +1,4 @@
-//! What the probe makes of machines: described ones, file by file as their kernels show them, and this one.
+//! The host probe: on described machines, file by file as their kernels show them, and on this one.
 
 mod app;
 mod cgroups;

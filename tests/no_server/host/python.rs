@@ -1,4 +1,4 @@
-//! Which Python is taken, and what is known of it without starting it.
+//! Which Python is chosen, and what is known about it without starting it.
 
 use std::path::{Path, PathBuf};
 
@@ -6,6 +6,7 @@ use mcp_launch::host::python::{DEADLINE, version_of};
 use mcp_launch::host::{Interpreter, Program, Python, Query, Version, probe};
 
 use super::tree::Tree;
+use crate::harness::write_program;
 
 fn python(query: &Query) -> (Python, Vec<String>) {
     let host = probe(query);
@@ -63,7 +64,7 @@ fn environments_are_taken_in_the_documented_order() {
 }
 
 #[test]
-fn a_virtual_environment_tells_its_version_and_packages() {
+fn a_virtual_environment_shows_its_version_and_packages() {
     let tree = Tree::machine("", "")
         .venv("project/.venv", &["gunicorn-27.0.1", "uvicorn-0.54.0", "uvicorn_worker-0.4.0", "requests-2.0.0"])
         .script("project/.venv/bin/gunicorn", "project/.venv/bin/python");
@@ -189,7 +190,7 @@ fn the_shims_of_pyenv_are_looked_behind() {
 }
 
 #[test]
-fn a_package_without_its_program_is_told_from_no_package() {
+fn a_package_without_its_program_differs_from_no_package() {
     let tree = debian().venv("project/.venv", &["gunicorn-27.0.1"]);
     let (python, _) = python(&tree.query_with_path(&["usr/bin"]));
     assert_eq!(version(&python, "gunicorn"), Some(Version(27, 0, 1)));
@@ -207,7 +208,7 @@ fn a_server_on_path_decides_where_the_environment_has_none() {
 }
 
 #[test]
-fn servers_of_two_interpreters_are_told_apart() {
+fn servers_of_two_interpreters_are_distinguished() {
     let tree = debian()
         .venv("pipx/granian", &["granian-2.7.0", "uvloop-0.23.0"])
         .script("home/.local/bin/granian", "pipx/granian/bin/python");
@@ -234,9 +235,7 @@ fn a_script_may_name_its_interpreter_in_many_ways() {
         format!("#!/bin/sh\n'''exec' '{shown}' \"$0\" \"$@\"\n' '''\n"),
     ] {
         let query = tree.query_with_path(&["bin", "a b/venv/bin"]);
-        std::fs::write(tree.path("bin/gunicorn"), &text).unwrap();
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(tree.path("bin/gunicorn"), mode).unwrap();
+        write_program(&tree.path("bin/gunicorn"), &text);
         let (python, _) = python(&query);
         assert_eq!(python.gunicorn, Program::Found(tree.path("bin/gunicorn")), "{text}");
         assert_eq!(interpreter(&python).path, interpreter_path, "{text}");
@@ -310,7 +309,7 @@ fn nothing_at_all_is_no_failure() {
     let _ = python(&Query { path: None, ..query });
 }
 
-/// The real virtual environment that the tests have been given, if they have.
+/// The real virtual environment for the tests, if there is one.
 fn real_venv() -> Option<PathBuf> {
     let venv = std::env::var_os("MCP_LAUNCH_TEST_VENV").map(PathBuf::from);
     if venv.is_none() {

@@ -1,12 +1,14 @@
-//! A tree of files to be probed: a machine's `/proc` and `/sys`, an image's `/usr`, a project.
+//! A directory tree to be probed: a machine's `/proc` and `/sys`, an image's `/usr`, a project.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use mcp_launch::host::{Host, Query, probe};
 use tempfile::TempDir;
+
+use crate::harness::write_program;
 
 pub struct Tree(TempDir);
 
@@ -43,9 +45,10 @@ impl Tree {
     }
 
     pub fn executable(self, path: &str, text: &str) -> Self {
-        let tree = self.file(path, text);
-        fs::set_permissions(tree.path(path), fs::Permissions::from_mode(0o755)).unwrap();
-        tree
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        write_program(&path, text);
+        self
     }
 
     /// A symbolic link; a target in the tree is written with a leading `@/`.
@@ -79,7 +82,7 @@ impl Tree {
         self.executable(path, &line)
     }
 
-    /// A query that sees nothing but the tree: started in `project`, home in `home`, nothing on `PATH`.
+    /// A query that sees only the tree: started in `project`, home in `home`, nothing on `PATH`.
     pub fn query(&self) -> Query {
         let mut query = Query::new(&BTreeMap::new(), self.path("project"));
         self.0.path().clone_into(&mut query.root);

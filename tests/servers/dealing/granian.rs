@@ -1,27 +1,39 @@
-//! Granian: each worker accepts on a socket of its own that the launcher made, and is steered to or past.
+//! Granian: each worker accepts on its own socket from the launcher, which gets clients or not.
 
 use std::time::Duration;
 
 use super::crowd::{Crowd, refusals_are_quick};
-use super::{a_worker, ask_fresh, four_workers, keep, unevenness};
+use super::{Spread, a_worker, ask_fresh, four_workers};
 use crate::harness::ask::ask;
 use crate::harness::http::{Connection, Load};
-use crate::harness::{Launch, PROGRAM, is_stopped, venv, wait_until};
+use crate::harness::{Launch, PROGRAM, is_stopped, take_turn, venv, wait_until};
+use crate::tls::certificates::pair;
 use nix::sys::signal::{Signal, kill};
 
-/// After this a worker that does not turn its event loop gets no clients any more.
+/// After this time, a worker whose event loop does not run gets no more clients.
 const NOTICED: Duration = Duration::from_millis(1500);
-/// Longer than any answer takes on a busy machine, and much shorter than a worker that is silent keeps a client waiting.
+/// Longer than any response takes on a busy machine, and much shorter than a silent worker keeps a client waiting.
 const SOON: Duration = Duration::from_secs(3);
 
+/// With every event loop, with TLS and with HTTP/2.
 #[test]
 fn kept_connections_are_spread_over_all_workers() {
-    let Some(mut running) = four_workers("granian", &[]) else { return };
-    let one_by_one = unevenness(|| keep(running.port, 64, Duration::from_millis(1)));
-    assert!(one_by_one <= 1.5, "{one_by_one}");
-    let at_once = unevenness(|| keep(running.port, 64, Duration::ZERO));
-    assert!(at_once <= 1.75, "{at_once}");
-    assert_eq!(running.stop(), 0);
+    let _turn = take_turn();
+    let tls = ["--ssl", "--cert-file", "server.crt", "--key-file", "server.key"];
+    let cases: [(&[&str], &[&str]); 3] =
+        [(&[], &["plain"]), (&["--loop", "asyncio"], &["plain"]), (&tls, &["tls", "h2"])];
+    for (arguments, kinds) in cases {
+        let Some(venv) = venv() else { return };
+        let launch = Launch::app(&venv, "granian", &[&["--workers", "4"], arguments].concat());
+        pair(launch.directory.path(), "server");
+        let mut running = launch.start();
+        running.wait_log("ready generation=");
+        for kind in kinds {
+            let address = format!("127.0.0.1:{}", running.port);
+            Spread::measure(&address, kind).assert_even(&format!("{kind} {arguments:?}"));
+        }
+        assert_eq!(running.stop(), 0);
+    }
 }
 
 #[test]
@@ -33,7 +45,7 @@ fn hardly_a_request_is_refused_before_all_workers_together_have_as_many_as_they_
     let all = |crowd: &Crowd| crowd.in_flight() + crowd.rejected() >= capacity as u64;
     wait_until("everybody to be inside or refused", || all(&crowd));
     assert!(crowd.rejected() <= 1, "{} refused", crowd.rejected());
-    // One place may be left.
+    // One slot may be left.
     crowd.come(1, Duration::ZERO);
     wait_until("it to be full", || crowd.in_flight() == capacity as u64);
     refusals_are_quick(&crowd, "granian");
@@ -42,7 +54,7 @@ fn hardly_a_request_is_refused_before_all_workers_together_have_as_many_as_they_
 }
 
 #[test]
-fn a_stopped_worker_gets_no_new_clients_and_some_again_when_it_goes_on() {
+fn a_stopped_worker_gets_no_new_clients_until_it_continues() {
     let Some(mut running) = four_workers("granian", &[]) else { return };
     let worker = a_worker(running.port);
     kill(worker, Signal::SIGSTOP).unwrap();
@@ -73,9 +85,9 @@ fn a_worker_whose_event_loop_is_blocked_gets_no_new_clients() {
 }
 
 #[test]
-fn who_waits_at_a_worker_that_dies_is_served_by_its_successor() {
+fn clients_that_wait_at_a_worker_that_dies_are_served_by_its_successor() {
     let Some(mut running) = four_workers("granian", &[]) else { return };
-    // Granian gives up when one place fails twice within 5.5 s of a start.
+    // Granian gives up when one worker slot fails twice within 5.5 s of a start.
     std::thread::sleep(Duration::from_secs(6));
     let worker = a_worker(running.port);
     kill(worker, Signal::SIGSTOP).unwrap();

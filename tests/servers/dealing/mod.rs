@@ -1,15 +1,17 @@
-//! Which worker a client meets: all get their share, and only those that can take clients get any.
+//! Which worker gets a client: all get their share, and only those that can take clients get any.
 
 mod crowd;
 mod granian;
 mod gunicorn;
+mod status;
+mod surroundings;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::harness::http::{Connection, get};
+use crate::harness::http::get;
 use crate::harness::{Launch, Running, tests_directory, venv};
 use nix::unistd::Pid;
 
@@ -21,40 +23,13 @@ pub fn four_workers(server: &str, arguments: &[&str]) -> Option<Running> {
     Some(running)
 }
 
-/// Opens so many connections that are kept, with a pause between them, and says how many each worker has.
-pub fn keep(port: u16, connections: usize, pause: Duration) -> BTreeMap<String, u32> {
-    let mut kept = Vec::new();
-    let mut counts = BTreeMap::new();
-    for _ in 0..connections {
-        let mut connection = Connection::open(port).unwrap();
-        let worker = connection.get("/pid", "").unwrap().body;
-        *counts.entry(worker).or_default() += 1;
-        kept.push(connection);
-        std::thread::sleep(pause);
-    }
-    counts
-}
-
-/// The median, over five trials, of how much more than its share the busiest of four workers has.
-pub fn unevenness(mut trial: impl FnMut() -> BTreeMap<String, u32>) -> f64 {
-    let mut found: Vec<f64> = (0..5)
-        .map(|_| {
-            let counts = trial();
-            let (most, all) = (counts.values().max().copied().unwrap_or(0), counts.values().sum::<u32>());
-            f64::from(most) * 4.0 / f64::from(all)
-        })
-        .collect();
-    found.sort_by(f64::total_cmp);
-    found[2]
-}
-
 /// The process of the worker that answers.
 pub fn a_worker(port: u16) -> Pid {
     let answer = get(port, "/pid").unwrap().body;
     Pid::from_raw(answer.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap())
 }
 
-/// Asks so often on fresh connections; who answered, and how long the slowest answer took.
+/// Makes this many requests on fresh connections; returns who answered, and how long the slowest response took.
 pub fn ask_fresh(port: u16, requests: usize) -> (BTreeMap<String, u32>, Duration) {
     let mut counts = BTreeMap::new();
     let mut slowest = Duration::ZERO;
@@ -68,7 +43,7 @@ pub fn ask_fresh(port: u16, requests: usize) -> (BTreeMap<String, u32>, Duration
     (counts, slowest)
 }
 
-/// Workers, in these tests.
+/// The number of workers in these tests.
 const WORKERS: u32 = 4;
 /// Keep-alive clients.
 const CLIENTS: u32 = 64;
@@ -90,8 +65,11 @@ impl Spread {
                 .current_dir(tests_directory("apps"))
                 .output()
                 .unwrap();
-            let median = String::from_utf8_lossy(&output.stdout);
-            median.trim().parse().unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+            let text = String::from_utf8_lossy(&output.stdout);
+            let mut found: Vec<f64> = text.lines().map(|line| line.parse().unwrap()).collect();
+            assert_eq!(found.len(), 5, "{}", String::from_utf8_lossy(&output.stderr));
+            found.sort_by(f64::total_cmp);
+            found[2]
         };
         Self { one_by_one: trials("one-by-one"), at_once: trials("at-once") }
     }

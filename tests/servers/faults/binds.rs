@@ -1,4 +1,4 @@
-//! Where it listens, and who else may.
+//! Listening addresses, and conflicts with other processes.
 
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::harness::http::{ask, get};
 use crate::harness::{Launch, venv, wait_for, wait_until};
 
-fn a_unix_socket_is_served_and_gone_afterwards(server: &str) {
+fn a_unix_socket_is_served_and_removed_afterwards(server: &str) {
     let Some(venv) = venv() else { return };
     let launch = Launch::app(&venv, server, &["--workers", "1"]);
     let path = launch.directory.path().join("app.sock");
@@ -76,7 +76,7 @@ fn a_second_instance_on_the_port_is_refused_with_75_and_names_the_first(server: 
     assert_eq!(get(first.port, "/").unwrap().status, 200);
 }
 
-fn force_start_does_not_take_a_port_that_somebody_has(server: &str) {
+fn force_start_does_not_take_a_port_in_use(server: &str) {
     let first = ready(server);
     let second = Launch::fake(server, "serve", &[]).env("FORCE_START", "true");
     let second = second.env("PORT", first.port.to_string()).env("XDG_RUNTIME_DIR", first.directory.path()).finish();
@@ -86,16 +86,16 @@ fn force_start_does_not_take_a_port_that_somebody_has(server: &str) {
 }
 
 crate::for_both_servers!(
-    a_unix_socket_is_served_and_gone_afterwards,
+    a_unix_socket_is_served_and_removed_afterwards,
     a_unix_socket_that_a_killed_one_left_is_no_obstacle,
     ipv6_any_is_served_to_both_families,
     localhost_is_served,
     port_0_is_a_free_one_for_all_workers_and_generations_and_the_log_says_which,
     a_second_instance_on_the_port_is_refused_with_75_and_names_the_first,
-    force_start_does_not_take_a_port_that_somebody_has,
+    force_start_does_not_take_a_port_in_use,
 );
 
-/// A fake server behind a launcher, ready.
+/// A launcher with a fake server, ready.
 fn ready(server: &str) -> crate::harness::Running {
     let mut running = Launch::fake(server, "serve", &[]).start();
     running.wait_log("ready generation=");
@@ -118,7 +118,7 @@ fn force_start_starts_although_the_lock_is_held() {
 }
 
 #[test]
-fn a_port_of_somebody_else_is_75_and_names_the_holder() {
+fn a_port_of_another_process_is_75_and_names_the_holder() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     for server in ["gunicorn", "granian"] {

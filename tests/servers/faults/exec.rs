@@ -1,4 +1,4 @@
-//! Exec mode: the launcher becomes the server.
+//! Exec mode: the server replaces the launcher.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::harness::http::get;
-use crate::harness::{Launch, Running, venv, wait_until};
+use crate::harness::{Launch, Running, venv, wait_until, write_program};
 
-/// A real server that took the launcher's place, and answers.
+/// A real server that has replaced the launcher, and responds.
 fn real(server: &str) -> Option<Running> {
     let launch = Launch::app(&venv()?, server, &["--workers", "1", "--mode", "exec"]);
     let running = launch.start();
@@ -61,14 +61,14 @@ fn a_term_at_any_moment_before_the_server_listens_is_not_lost() {
         }
         running.signal(Signal::SIGTERM);
         let status = running.wait();
-        // Python, too, is ended by it before it has a handler.
+        // The signal also ends Python before it has a handler.
         assert!([0, 143].contains(&status), "{status} after {wait:?}: {}", running.log());
     }
 }
 
 #[test]
 fn a_term_that_comes_before_everything_else_keeps_the_server_from_being_started() {
-    // Blocked from before its start, as if it came in the first instant.
+    // Blocked before its start, as if it came in the first instant.
     let script = "import os, signal, sys\n\
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n\
         os.kill(os.getpid(), signal.SIGTERM)\n\
@@ -83,10 +83,10 @@ fn a_term_that_comes_before_everything_else_keeps_the_server_from_being_started(
 fn the_server_starts_with_the_signal_state_that_the_launcher_had() {
     let script = "grep -E '^Sig(Blk|Ign)' /proc/self/status";
     let launch = Launch::fake("gunicorn", "", &["--mode", "exec"]);
-    fs::write(launch.directory.path().join("venv/bin/gunicorn"), format!("#!/bin/sh\n{script}\n")).unwrap();
+    write_program(&launch.directory.path().join("venv/bin/gunicorn"), &format!("#!/bin/sh\n{script}\n"));
     let ignoring = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"];
     let through = launch.through(&ignoring).finish();
-    // Started in the same way as the launcher, so that both begin alike.
+    // Started in the same way as the launcher, so that both start from the same state.
     let mut direct = Launch::new(&[]);
     direct.command = std::process::Command::new("sh");
     direct.command.args(["-c", script]).current_dir("/");

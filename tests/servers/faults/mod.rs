@@ -1,7 +1,7 @@
-//! What a hostile world does to a launcher and its server, one test for each thing.
+//! Faults in the environment of a launcher and its server, one test for each.
 
 mod binds;
 mod exec;
+mod resources;
 mod respawn;
 mod slow;
-mod surroundings;

@@ -1,12 +1,15 @@
-//! What dies comes back, or is given up, and the status says why.
+//! What dies is started again, or the launcher gives up, and the status shows why.
 
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::http::{answer, ask, get, request};
-use crate::harness::{Launch, Running, children, descendants, is_alive, is_stopped, venv, wait_for, wait_until};
+use crate::harness::{
+    self, Launch, Running, children, descendants, is_alive, is_stopped, tests_directory, venv, wait_for, wait_until,
+};
 
 /// A real server with two workers, ready.
 fn real(server: &str) -> Option<Running> {
@@ -16,7 +19,7 @@ fn real(server: &str) -> Option<Running> {
     Some(running)
 }
 
-/// The workers, as they call themselves when they are asked often enough.
+/// The workers, as they identify themselves in enough responses.
 fn answering_workers(running: &Running) -> std::collections::BTreeSet<Pid> {
     let answers = (0..20).filter_map(|_| get(running.port, "/pid").ok());
     let digits = |text: String| text.chars().filter(char::is_ascii_digit).collect::<String>();
@@ -98,6 +101,7 @@ crate::for_both_servers!(
     an_app_that_raises_on_import_ends_it_with_the_servers_status,
     an_app_that_takes_8_s_to_import_is_waited_for,
     an_import_that_takes_longer_than_the_startup_timeout_is_69,
+    workers_that_die_again_and_again_at_the_start_end_it_soon,
 );
 
 #[test]
@@ -177,7 +181,7 @@ fn a_server_that_never_answers_is_69_and_nothing_is_left() {
 }
 
 #[test]
-fn a_server_that_hangs_after_it_was_ready_once_is_started_anew() {
+fn a_server_that_hangs_after_it_was_ready_once_is_started_again() {
     let mut running = Launch::fake("gunicorn", "serve;hang;serve", &["--startup-timeout", "2s"]).start();
     running.wait_log("ready generation=");
     let _ = get(running.port, "/exit/9");
@@ -289,7 +293,7 @@ fn a_client_that_comes_between_two_generations_of_gunicorn_is_answered_by_the_ne
 fn a_client_that_waits_when_everything_dies_is_answered_by_the_next_generation() {
     let mut running = Launch::fake("gunicorn", "serve", &[]).start();
     running.wait_log("ready generation=");
-    // The main process first: it is missed first.
+    // The main process first: its end is noticed first.
     let all = running.descendants();
     for pid in &all {
         kill(*pid, Signal::SIGSTOP).unwrap();
@@ -319,4 +323,51 @@ fn processes_that_outlive_failures_do_not_outlive_the_end() {
     }
     assert_eq!(running.wait(), 137, "{}", running.log());
     running.assert_nothing_left();
+}
+
+/// An app whose import ends the worker, as a native extension that crashes does, after this many seconds.
+fn dying(server: &str, workers: &str, seconds: f64) -> Option<Launch> {
+    let launch = Launch::app(&venv()?, server, &["--workers", workers]);
+    write_app(&launch, &format!("import os, time\ntime.sleep({seconds})\nos._exit(1)\n"));
+    let mut launch = launch.replacing_argument("hello:app", "release:app").env("PYTHONDONTWRITEBYTECODE", "1");
+    launch.command.env("PYTHONPATH", launch.directory.path());
+    Some(launch)
+}
+
+/// Puts this in front of an app that works.
+fn write_app(launch: &Launch, first: &str) {
+    let original = std::fs::read_to_string(tests_directory("apps").join("hello.py")).unwrap();
+    std::fs::write(launch.directory.path().join("release.py"), format!("{first}\n{original}")).unwrap();
+}
+
+fn workers_that_die_again_and_again_at_the_start_end_it_soon(server: &str) {
+    // Granian ends by itself if one worker dies twice within 5.5 s.
+    let (workers, seconds) = if server == "gunicorn" { ("2", 0.2) } else { ("3", 6.0) };
+    let Some(launch) = dying(server, workers, seconds) else { return };
+    let begun = Instant::now();
+    let mut running = launch.start();
+    let status = running.wait();
+    let (took, log) = (begun.elapsed(), running.log());
+    assert_eq!(status, 69, "{log}");
+    assert!(log.contains("the workers die again and again before they are ready"), "{log}");
+    assert!(took > Duration::from_secs(5) && took < Duration::from_secs(30), "{took:?} {log}");
+    assert_eq!(log.matches("worker exit generation=1").count(), 1, "{log}");
+    let more = log.split_once("…and ").map(|(_, rest)| rest.split(' ').next().unwrap().parse::<u32>());
+    assert!(more.is_some_and(|more| more.is_ok_and(|more| more >= 4)), "{log}");
+    running.assert_nothing_left();
+}
+
+#[test]
+fn a_reload_to_a_release_whose_workers_die_again_and_again_is_refused_soon_with_the_reason() {
+    let Some(launch) = dying("gunicorn", "2", 0.0) else { return };
+    write_app(&launch, "");
+    let mut running = launch.start();
+    running.wait_log("ready generation=1");
+    let app = running.directory.path().join("release.py");
+    std::fs::write(app, "import os\nos._exit(1)\nasync def app(scope, receive, send): ...\n").unwrap();
+    let reload = harness::ask::ask(&running, &["reload"]);
+    assert_eq!(reload.code, Some(1), "{reload:?}");
+    assert!(reload.problem.contains("its workers die before they are ready: exit status 1"), "{reload:?}");
+    assert_eq!(get(running.port, "/").unwrap().status, 200);
+    assert_eq!(running.stop(), 0, "{}", running.log());
 }

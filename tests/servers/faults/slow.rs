@@ -1,4 +1,4 @@
-//! What takes its time: nothing else waits for it.
+//! Slow operations: nothing else waits for them.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -10,9 +10,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::ask::{Answer, ask, command};
-use crate::harness::{Launch, Running, is_alive, wait_until};
+use crate::harness::{Launch, Running, copy_program, is_alive, wait_until};
 
-/// Opening a file to execute it waits while this holds it, as it does for a scanner that looks at it.
+/// Opening a file in order to execute it waits while this process holds it, as with a virus scanner.
 struct Held(Child);
 
 impl Held {
@@ -40,7 +40,7 @@ impl Drop for Held {
     }
 }
 
-/// A launcher that has to ask its server for the version, which takes so long from now on.
+/// A launcher that has to run its server for the version, which takes this long from now on.
 fn slow_to_tell_its_version(seconds: &str) -> Running {
     let launch = Launch::fake("gunicorn", "serve", &[]);
     let site = launch.directory.path().join("venv/lib/python3.11/site-packages");
@@ -51,7 +51,7 @@ fn slow_to_tell_its_version(seconds: &str) -> Running {
     running
 }
 
-/// Asks for a reload, and waits until the version is asked for: the client, and who is asked.
+/// Requests a reload, and waits until the version is requested: returns the client, and the process that is asked.
 fn reload_begun(running: &Running) -> (Child, Pid) {
     let mut command = command(running, &["reload"]);
     let client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -88,7 +88,7 @@ fn a_child_that_ends_while_the_version_is_asked_for_is_replaced_at_once() {
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
 
-/// A launcher whose server has died, and whose next one is on its way into a program that is held.
+/// A launcher whose server has died, and whose next one is executing a program that is held.
 fn executing() -> (Running, Held) {
     let mut running = Launch::fake("gunicorn", "serve", &[]).start();
     running.wait_log("ready generation=");
@@ -101,7 +101,7 @@ fn executing() -> (Running, Held) {
 }
 
 #[test]
-fn an_exec_that_takes_long_is_said_and_clients_are_answered_meanwhile() {
+fn an_exec_that_takes_long_is_logged_and_clients_are_still_answered() {
     let (mut running, held) = executing();
     assert_eq!(ask(&running, &["status", "--json"]).json()["launcher"]["phase"], "starting");
     drop(held);
@@ -122,7 +122,7 @@ fn a_stop_does_not_wait_for_an_exec() {
 fn a_pre_start_command_whose_exec_takes_long_is_stopped_as_well() {
     let launch = Launch::fake("gunicorn", "serve", &[]);
     let program = launch.directory.path().join("prepare");
-    fs::copy("/bin/true", &program).unwrap();
+    copy_program("/bin/true", &program);
     let held = Held::new(&program);
     let mut running = launch.env("MCP_LAUNCH_PRE_START", program.to_str().unwrap()).start();
     running.wait_log("pre-start");

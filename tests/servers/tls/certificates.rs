@@ -1,10 +1,13 @@
-//! Certificates and keys for the tests, made with openssl, and the clients that are shown them.
+//! Certificates and keys for the tests, made with openssl, and the clients that verify them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::harness::ask::Answer;
 use crate::harness::{Launch, Running, venv};
+
+/// How long the certificates are valid.
+pub const DAYS: u64 = 90;
 
 /// Runs openssl in a directory; the words are separated by white space.
 #[track_caller]
@@ -14,9 +17,9 @@ pub fn openssl(directory: &Path, arguments: &str) {
     assert!(made.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&made.stderr));
 }
 
-/// A certificate that signs itself for a key that is there: `NAME.crt` for `NAME.key`, for 127.0.0.1.
+/// A self-signed certificate for an existing key: `NAME.crt` for `NAME.key`, for 127.0.0.1.
 pub fn certify(directory: &Path, name: &str, passphrase: &str) {
-    let subject = format!("-subj /CN={name} -addext subjectAltName=IP:127.0.0.1 -days 90");
+    let subject = format!("-subj /CN={name} -addext subjectAltName=IP:127.0.0.1 -days {DAYS}");
     openssl(directory, &format!("req -x509 -new -key {name}.key {passphrase} {subject} -out {name}.crt"));
 }
 
@@ -32,7 +35,7 @@ pub fn signed_pair(directory: &Path, name: &str, authority: &str) {
     let usage = "-addext extendedKeyUsage=clientAuth";
     openssl(directory, &format!("req -new -key {name}.key -subj /CN={name} {usage} -out {name}.csr"));
     let by = format!("-CA {authority}.crt -CAkey {authority}.key -CAcreateserial");
-    openssl(directory, &format!("x509 -req -in {name}.csr {by} -copy_extensions copy -days 90 -out {name}.crt"));
+    openssl(directory, &format!("x509 -req -in {name}.csr {by} -copy_extensions copy -days {DAYS} -out {name}.crt"));
 }
 
 /// A server with TLS; certificate and key are `NAME.crt` and `NAME.key` in its directory.
@@ -55,7 +58,7 @@ pub fn start(server: &str, arguments: &[&str], env: &[(&str, &str)]) -> Option<R
     Some(running)
 }
 
-/// What curl says: its exit status, and what it was asked to write.
+/// curl's exit status and output.
 pub fn curl(running: &Running, path: &str, arguments: &[&str]) -> (i32, String) {
     let output = Command::new("curl")
         .args([
@@ -77,12 +80,12 @@ pub fn curl(running: &Running, path: &str, arguments: &[&str]) -> (i32, String) 
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Whether a client that trusts this certificate alone is answered.
+/// Whether a client that only trusts this certificate gets an answer.
 pub fn serves(running: &Running, certificate: &str) -> bool {
     curl(running, "/", &["--cacert", certificate]).0 == 0
 }
 
-/// What `openssl s_client` says of a handshake.
+/// The output of `openssl s_client` for a handshake.
 pub fn s_client(running: &Running, arguments: &[&str]) -> Output {
     Command::new("openssl")
         .args(["s_client", "-connect", &format!("127.0.0.1:{}", running.port)])
@@ -92,18 +95,18 @@ pub fn s_client(running: &Running, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// One of our commands that ask a launcher: its exit status and what it says.
+/// One of our commands for a running launcher: its exit status and output.
 pub fn ask(running: &Running, arguments: &[&str]) -> (i32, String) {
     let Answer { code, out, problem } = crate::harness::ask::ask(running, arguments);
     (code.unwrap(), out + &problem)
 }
 
-/// Asks the app, as a probe from outside does.
+/// Makes a request, like a probe from outside.
 pub fn probe(running: &Running) -> (i32, String) {
     ask(running, &["health", &format!("https://127.0.0.1:{}/health", running.port)])
 }
 
-/// Directories in memory that the launcher with this number has made.
+/// Directories in memory that the launcher with this pid has made.
 pub fn in_memory(launcher: i32) -> Vec<PathBuf> {
     let entries = ["/dev/shm", "/run", "/tmp"].map(std::fs::read_dir).into_iter().flatten().flatten().flatten();
     let ours = format!("mcp-launch-{launcher}-");

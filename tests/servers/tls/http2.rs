@@ -1,9 +1,9 @@
-//! HTTP/2, negotiated and in clear.
+//! HTTP/2, with and without TLS.
 
 use super::certificates::{ask, curl, probe, start};
 use crate::harness::{Launch, venv};
 
-/// The version of HTTP that curl comes to, by the server and what it is told.
+/// The version of HTTP that curl uses, by server and arguments.
 #[test]
 fn http_2_is_negotiated_where_it_is_to_be() {
     let asgi = ["--worker-class", "asgi", "--http", "2"];
@@ -24,7 +24,7 @@ fn http_2_is_negotiated_where_it_is_to_be() {
     }
 }
 
-/// Without the guard it has to be asked whether it is alive.
+/// Without the guard, liveness needs a request.
 #[test]
 fn a_server_that_speaks_http_2_alone_and_in_clear_is_probed_in_it() {
     let Some(venv) = venv() else { return };

@@ -1,10 +1,10 @@
-//! Keys of every kind, and where they must not be seen.
+//! Keys of every kind, and where they must not be visible.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use super::certificates::{ask, certify, curl, in_memory, launch, openssl, pair, probe, s_client, start};
-use crate::harness::{Launch, Running, is_root};
+use crate::harness::{Launch, Running, is_root, skipped};
 
 const PASSPHRASE: &str = "correct-horse-battery";
 
@@ -64,7 +64,7 @@ fn every_common_key_is_served_with(server: &str) {
     }
 }
 
-/// Neither in what runs, nor in the launcher's own environment, in which it came.
+/// Neither in the running processes, nor in the launcher's own environment, which contained it.
 fn a_passphrase_is_nowhere_to_be_seen(server: &str) {
     let Some(launch) = launch(server, "server", &["--log-level", "debug"]) else { return };
     openssl(launch.directory.path(), KINDS[5].1[0]);
@@ -105,12 +105,12 @@ fn contains(text: &[u8], part: &str) -> bool {
     text.windows(part.len()).any(|window| window == part.as_bytes())
 }
 
-/// There is nobody to remove a file then: Granian reads the user's own, and says so if it cannot.
+/// The launcher could not remove a file then: Granian reads the user's own, and a key that it cannot read is reported.
 fn exec_mode_serves_with_tls(server: &str) {
     let Some(running) = start_in_exec_mode(server, KINDS[5].1[0]) else { return };
     match (server, running) {
         ("granian", Err(log)) => {
-            assert!(log.contains("in exec mode nobody would remove a file with the clear key"), "{log}");
+            assert!(log.contains("in exec mode the launcher cannot remove a file with the key"), "{log}");
             assert!(log.contains("openssl pkcs8 -topk8"), "{log}");
         }
         (_, running) => assert_eq!(running.unwrap().stop(), 0),
@@ -155,7 +155,7 @@ fn what_is_wrong_with_the_files_is_said_before_anything_starts(server: &str) {
     assert!(!finished.log.contains("ready"));
 }
 
-/// And what the command makes is served with.
+/// And the result of the command can be served.
 fn a_key_in_a_rare_form_is_answered_with_the_command_that_converts_it(server: &str) {
     let traditional = &["genrsa -traditional -aes256 -passout pass:correct-horse-battery -out server.key 2048"][..];
     let without = &["ecparam -name prime256v1 -genkey -out whole.key", "ec -in whole.key -no_public -out server.key"];
@@ -192,7 +192,7 @@ fn a_key_in_a_rare_form_is_answered_with_the_command_that_converts_it(server: &s
     }
 }
 
-/// Sessions that were begun with one worker are resumed with another, and without opening a file again.
+/// Sessions that began with one worker are resumed with another, without opening a file again.
 #[test]
 fn workers_of_gunicorn_share_their_sessions() {
     let Some(mut running) = start("gunicorn", &["--workers", "2"], &[]) else { return };
@@ -206,14 +206,14 @@ fn workers_of_gunicorn_share_their_sessions() {
     assert_eq!(running.stop(), 0);
 }
 
-/// A user that no system has.
+/// A user that exists on no system.
 const SOMEBODY: u32 = 54321;
 
-/// What the kernel shows of a process that may be looked into belongs to its user.
+/// The files of a process in `/proc` belong to its user if it may be traced.
 #[test]
 fn a_launcher_that_holds_a_key_cannot_be_read_by_its_own_user() {
     if !is_root() {
-        eprintln!("SKIPPED: only root may change to another user");
+        skipped("only root may change to another user");
         return;
     }
     let owner_of_memory = |has_key: bool| {

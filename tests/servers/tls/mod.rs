@@ -5,4 +5,4 @@ pub mod certificates;
 mod http2;
 mod keys;
 mod peers;
-mod renewal;
+pub mod renewal;

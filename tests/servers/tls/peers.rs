@@ -1,4 +1,4 @@
-//! What clients must show, and how old their TLS may be.
+//! What clients must present, and the oldest TLS version for them.
 
 use super::certificates::{ask, curl, pair, probe, s_client, signed_pair, start};
 use crate::harness::Running;
@@ -8,7 +8,7 @@ crate::for_both_servers!(required_client_certificates_are_required, the_oldest_v
 const CLASSES: [&str; 2] = ["uvicorn_worker.UvicornWorker", "asgi"];
 
 fn start_with_authority(server: &str, verify: &str, arguments: &[&str]) -> Option<Running> {
-    // Granian and Gunicorn check what they are given before they start.
+    // Granian and Gunicorn check their files before they start.
     let authority = tempfile::tempdir().unwrap();
     pair(authority.path(), "authority");
     pair(authority.path(), "stranger");
@@ -23,7 +23,7 @@ fn start_with_authority(server: &str, verify: &str, arguments: &[&str]) -> Optio
     Some(running)
 }
 
-/// Whether clients without a certificate, with one of the authority's and with one of a stranger's are answered.
+/// Whether clients without a certificate, with one of the authority and with one of another authority get an answer.
 fn answered(running: &Running, version: &[&str]) -> [bool; 3] {
     [&[][..], &["--cert", "friend.crt", "--key", "friend.key"], &["--cert", "foe.crt", "--key", "foe.key"]].map(
         |shown| {
@@ -42,7 +42,7 @@ fn required_client_certificates_are_required(server: &str) {
     let (code, said) = ask(&running, &["health"]);
     assert_eq!(code, 0, "{said}");
     let (code, said) = probe(&running);
-    assert!(code == 0 && said.contains("wants a client certificate"), "{said}");
+    assert!(code == 0 && said.contains("requires a client certificate"), "{said}");
     assert_eq!(running.stop(), 0);
 }
 
@@ -64,7 +64,7 @@ fn the_oldest_version_is_the_same(server: &str) {
         for (running, old_is_welcome) in started.into_iter().zip([true, false]) {
             let Some(mut running) = running else { return };
             for (version, welcome) in [("-tls1_1", false), ("-tls1_2", old_is_welcome), ("-tls1_3", true)] {
-                // What openssl itself refuses at its usual level would say nothing of the server.
+                // What openssl itself refuses at its usual level would show nothing about the server.
                 let output = s_client(&running, &[version, "-cipher", "DEFAULT:@SECLEVEL=0"]);
                 let text = String::from_utf8_lossy(&output.stdout).into_owned();
                 assert_eq!(!text.contains("Cipher is (NONE)"), welcome, "{class} {version}: {text}");
@@ -74,9 +74,9 @@ fn the_oldest_version_is_the_same(server: &str) {
     }
 }
 
-/// Gunicorn's own file may say more than our settings do, and have hooks of its own.
+/// Gunicorn's own file may set more than our settings, and have its own hooks.
 #[test]
-fn what_a_configuration_file_of_gunicorn_says_of_tls_counts_too() {
+fn tls_settings_in_gunicorns_configuration_file_count_too() {
     let Some(mut launch) = super::certificates::launch("gunicorn", "server", &[]) else { return };
     let directory = launch.directory.path().to_owned();
     pair(&directory, "server");
@@ -102,4 +102,40 @@ fn what_a_configuration_file_of_gunicorn_says_of_tls_counts_too() {
         assert_eq!(!text.contains("Cipher is (NONE)"), welcome, "{arguments:?}: {text}");
     }
     assert_eq!(running.stop(), 0);
+}
+
+/// Then a request over a private socket tells whether a generation is ready: it must be in TLS, or in what the
+/// configuration file decides while it runs.
+#[test]
+fn without_the_guard_gunicorn_is_probed_in_tls() {
+    for (class, by) in [("auto", "settings"), ("asgi", "settings"), ("gthread", "settings"), ("auto", "file")] {
+        let Some(launch) = super::certificates::launch("gunicorn", "server", &["--worker-class", class]) else {
+            return;
+        };
+        let directory = launch.directory.path().to_owned();
+        pair(&directory, "server");
+        let launch = if by == "file" {
+            let file =
+                "import os\ncertfile = os.path.join(os.getcwd(), 'server.crt')\nkeyfile = certfile[:-3] + 'key'\n";
+            std::fs::write(directory.join("gunicorn.conf.py"), file).unwrap();
+            launch.without("SSL").without("CERT_FILE").without("KEY_FILE")
+        } else {
+            launch
+        };
+        let launch = if class == "gthread" {
+            let app = "def app(environ, start_response):\n    start_response('200 OK', [('Content-Length', '2')])\n    return [b'{}']\n";
+            std::fs::write(directory.join("wsgi_app.py"), app).unwrap();
+            launch.replacing_argument("hello:app", "wsgi_app:app")
+        } else {
+            launch
+        };
+        let mut running = launch.env("MCP_LAUNCH_GUARD", "off").start();
+        running.wait_log("ready generation=1");
+        running.signal(nix::sys::signal::Signal::SIGHUP);
+        running.wait_log("gone generation=1");
+        assert!(running.log().contains("ready generation=2"), "{class} {by}: {}", running.log());
+        let shake = String::from_utf8_lossy(&s_client(&running, &["-tls1_3"]).stdout).into_owned();
+        assert!(!shake.contains("Cipher is (NONE)"), "{class} {by}: {shake}");
+        assert_eq!(running.stop(), 0, "{class} {by}: {}", running.log());
+    }
 }

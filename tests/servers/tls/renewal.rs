@@ -1,4 +1,4 @@
-//! Certificates that change while they are served with.
+//! Certificates that change while they are in use.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,10 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
+use std::time::UNIX_EPOCH;
 
 use nix::sys::signal::{Signal, kill};
 
-use super::certificates::{ask, in_memory, launch, pair, serves};
+use super::certificates::{DAYS, ask, in_memory, launch, pair, serves};
 use crate::harness::{Running, Turn, children, take_turn, wait_until};
 
 crate::for_both_servers!(
@@ -36,7 +37,7 @@ fn start_with_secret(server: &str, arguments: &[&str]) -> Option<Running> {
     Some(running)
 }
 
-/// Renews the secret, all of it at once.
+/// Renews the whole secret at once.
 fn point(root: &Path, version: &str) {
     symlink(version, root.join("..new")).unwrap();
     fs::rename(root.join("..new"), root.join("..data")).unwrap();
@@ -56,19 +57,23 @@ fn a_renewed_secret_is_served_by_itself_and_no_request_is_lost(server: &str) {
     }
     let (answered, failures) = load.finish();
     assert!(answered > 20 && failures.is_empty(), "{answered} answered, {failures:?}\n{}", running.log());
-    assert_eq!(running.log().matches("certificate files have changed").count(), 2, "{}", running.log());
+    assert_eq!(running.log().matches("watched files have changed").count(), 2, "{}", running.log());
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
 
 fn a_broken_renewal_keeps_the_old_certificate(server: &str) {
     let Some(mut running) = start_with_secret(server, &["--watch-certs"]) else { return };
+    let status = crate::harness::ask::ask(&running, &["status", "--json"]).json();
+    let expiry = status["generations"][0]["certificate_expiry_timestamp"].as_u64().unwrap();
+    let left = expiry - UNIX_EPOCH.elapsed().unwrap().as_secs();
+    assert!((DAYS - 1..=DAYS).contains(&(left / 86_400)), "{left} s");
     let key = running.directory.path().join("v1/tls.key");
     let good = fs::read(&key).unwrap();
     fs::copy(running.directory.path().join("v2/tls.key"), &key).unwrap();
     let (code, said) = ask(&running, &["reload"]);
     assert!(code == 1 && said.contains("do not match") && said.contains("CERT_FILE"), "{said}");
-    // Half of a renewal is waited for; only if that is all that comes it is said.
-    running.wait_log("certificate files have changed but cannot be used");
+    // Half of a renewal is given time; only if nothing follows, it is reported.
+    running.wait_log("watched files have changed but cannot be used");
     assert!(serves(&running, "v1/tls.crt"), "{}", running.log());
     // Once the files are repaired, no request is needed.
     fs::copy(running.directory.path().join("v2/tls.crt"), running.directory.path().join("v1/tls.crt")).unwrap();
@@ -91,8 +96,8 @@ fn a_respawned_worker_has_what_its_generation_has(server: &str) {
     assert_eq!(running.stop(), 0);
 }
 
-/// Clients (curl) that ask again and again, each time on a new connection, which it then keeps for a while.
-struct Load {
+/// Clients (curl) that make requests repeatedly, each on a new connection, which it then keeps for a while.
+pub struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
     clients: Vec<JoinHandle<Vec<String>>>,
@@ -100,7 +105,7 @@ struct Load {
 }
 
 impl Load {
-    fn start(port: u16) -> Self {
+    pub fn start(port: u16) -> Self {
         let (stop, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let client = |_| {
             let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
@@ -115,7 +120,7 @@ impl Load {
         Self { _turn: take_turn(), clients: (0..3).map(client).collect(), stop, answered }
     }
 
-    fn finish(self) -> (u64, Vec<String>) {
+    pub fn finish(self) -> (u64, Vec<String>) {
         self.stop.store(true, Relaxed);
         let failures = self.clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
         (self.answered.load(Relaxed), failures)

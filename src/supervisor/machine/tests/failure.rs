@@ -83,6 +83,14 @@ fn workers_that_outlive_their_main_process_serve_until_the_replacement_is_ready(
 }
 
 #[test]
+fn a_main_process_and_workers_that_die_together_are_replaced_at_once() {
+    let mut run = serving(policy());
+    assert!(spawned(&run.exited(1, Outcome::Signaled(9), true)).is_empty());
+    run.now += SECOND / 1000;
+    assert_eq!(spawned(&run.tell(Event::GenerationEmpty { generation: GenerationId(1) })), [2]);
+}
+
+#[test]
 fn survivors_are_kept_for_as_long_as_they_serve_however_often_their_successor_fails() {
     let mut run = serving(policy());
     run.exited(1, Outcome::Signaled(9), true);
@@ -109,6 +117,32 @@ fn a_generation_without_workers_has_failed_and_one_that_is_silent_is_only_not_re
     let actions = tell(&mut run, Presence::Lost);
     assert_eq!(spawned(&actions), [2]);
     assert!(actions.contains(&Action::Signal { generation: GenerationId(1), signal: Signal::SIGTERM }));
+}
+
+#[test]
+fn workers_that_keep_dying_during_a_start_are_a_failed_start() {
+    let lost = |generation| Event::Workers { generation: GenerationId(generation), presence: Presence::Lost };
+    let mut run = Run::new(policy());
+    let actions = run.tell(lost(1));
+    assert!(
+        actions.iter().any(|action| matches!(action, Action::Log(Note::GivingUp { status: 69, .. }))),
+        "{actions:?}"
+    );
+    let mut run = serving(policy());
+    run.tell(Event::Reload { request: Some(7), server: None, workers: 0 });
+    run.tell(Event::FailureReported { generation: GenerationId(2), why: "exit status 1".into() });
+    let actions = run.tell(lost(2));
+    assert!(
+        actions.contains(&Action::Signal { generation: GenerationId(2), signal: Signal::SIGTERM }),
+        "{actions:?}"
+    );
+    let reply = |action: &Action| match action {
+        Action::Reply { request: 7, result: Err(why) } => Some(why.clone()),
+        _ => None,
+    };
+    let why = actions.iter().find_map(reply).expect("a reply");
+    assert!(why.ends_with("its workers die before they are ready: exit status 1"), "{why}");
+    assert!(run.state.is_ready());
 }
 
 #[test]
@@ -177,7 +211,7 @@ fn a_first_start_without_room_is_tried_again_until_there_is_some() {
 }
 
 #[test]
-fn a_reload_whose_generation_cannot_be_started_says_why_and_changes_nothing() {
+fn a_reload_whose_generation_cannot_be_started_reports_why_and_changes_nothing() {
     for failure in ALL_FAILURES {
         let mut run = serving(policy());
         run.refusal = Some(failure);

@@ -11,19 +11,20 @@ use crate::plan::Policy;
 use crate::settings::value::Restart;
 use crate::supervisor::machine::State;
 use crate::supervisor::machine::action::Action;
+use crate::supervisor::machine::disconnecting::{Occasion, spread};
 use crate::supervisor::machine::event::Event;
 use crate::supervisor::machine::generation::Startup;
-use crate::supervisor::machine::leaving::{Occasion, spread};
 use crate::supervisor::machine::memory_budget::{Room, Shortage, Size};
 use crate::supervisor::machine::outcome::{Outcome, SpawnFailure};
 use crate::supervisor::machine::plan_facts::{Choice, PlanFacts};
-use crate::supervisor::machine::replacement::Headcount;
+use crate::supervisor::machine::worker_moves::Headcount;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 pub(crate) fn policy() -> Policy {
     Policy {
         max_requests: None,
+        limits_requests: false,
         restart: Restart::OnFailure,
         restart_limit: 5,
         restart_window: SECOND * 600,
@@ -75,9 +76,9 @@ pub(super) struct Run {
     pub(super) room: Room,
     /// The streams that each generation has open.
     pub(super) streams: u32,
-    /// Why no process can be started, if that is so.
+    /// Why no process can be started, if none can.
     pub(super) refusal: Option<SpawnFailure>,
-    /// The workers of each generation, as its server keeps to what it is told.
+    /// The workers of each generation, as its server maintains them.
     pub(super) workers: BTreeMap<GenerationId, u32>,
 }
 
@@ -145,6 +146,11 @@ impl Run {
                     self.log.push(Action::Retire { generation, within, occasion });
                     all.extend(self.tell(self.left(generation, within, occasion)));
                 }
+                Action::RetireOldest { generation, within } => {
+                    self.log.push(Action::RetireOldest { generation, within });
+                    let (streams, spread) = (self.streams, spread(self.streams, within, Occasion::Handover));
+                    all.extend(self.tell(Event::WorkerLeaving { generation, streams, spread }));
+                }
                 other => {
                     self.obey(&other);
                     self.log.push(other);
@@ -158,7 +164,7 @@ impl Run {
         Event::Measured { room: self.room, workers: self.workers.get(&generation).copied() }
     }
 
-    /// What comes of telling the workers of a generation to leave.
+    /// The answer after the workers of a generation were asked to leave.
     pub(super) fn left(&self, generation: GenerationId, within: Duration, occasion: Occasion) -> Event {
         Event::Leaving { generation, streams: self.streams, spread: spread(self.streams, within, occasion) }
     }
@@ -173,7 +179,7 @@ impl Run {
         }
     }
 
-    /// Tells how many workers there are where that matters; all of them are ready.
+    /// Reports the number of workers where it matters; all of them are ready.
     pub(super) fn count(&mut self) -> Vec<Action> {
         let counted = self.state.counted();
         let events: Vec<Event> = counted.into_iter().filter_map(|generation| self.counted(generation)).collect();
@@ -209,7 +215,7 @@ impl Run {
     }
 }
 
-/// What comes before a TERM while this generation serves.
+/// The actions before a TERM while this generation serves.
 pub(super) fn prepare(staying: u32) -> Action {
     Action::PrepareLeave { staying: GenerationId(staying) }
 }

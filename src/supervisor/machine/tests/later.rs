@@ -1,14 +1,16 @@
-//! Answers that come later than what was asked for: a plan that takes its time, and an exec that fails in the end.
+//! Answers that come later than the request: a plan that takes time, and an exec that fails in the end.
 
 use std::collections::{BTreeMap, VecDeque};
 
+use nix::sys::signal::Signal;
 use proptest::prelude::*;
 
-use super::harness::{Run, SECOND, facts, policy, serving, spawned};
+use super::harness::{ONE_WORKER, Run, SECOND, facts, granian, policy, serving, short_of_memory, signals, spawned};
 use crate::ids::GenerationId;
 use crate::supervisor::machine::action::Action;
 use crate::supervisor::machine::event::Event;
 use crate::supervisor::machine::generation::Main;
+use crate::supervisor::machine::note::Note;
 use crate::supervisor::machine::outcome::{Outcome, SpawnFailure};
 
 const NOT_FOUND: SpawnFailure = SpawnFailure::Program(127);
@@ -92,6 +94,20 @@ fn an_exec_that_fails_after_a_stop_was_asked_for_is_the_end_of_a_clean_stop() {
     assert_eq!(run.exit_status(), Some(0));
 }
 
+#[test]
+fn an_exec_that_fails_during_a_stop_is_not_tried_again_where_one_worker_serves() {
+    let mut run = short_of_memory(granian, ONE_WORKER());
+    run.reload(5);
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    run.wait(SECOND);
+    let gone = Event::Exited { pid: Run::pid(GenerationId(1)), outcome: Outcome::Exited(0), survivors: false };
+    assert_eq!(spawned(&run.state.step(gone, run.now)), [3]);
+    run.tell(Event::Stop);
+    let actions = run.tell(exec_failed(3, NOT_FOUND));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Log(Note::StaysSmall { .. }))), "{actions:?}");
+    assert!(spawned(&run.wait(SECOND * 31)).is_empty());
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Fate {
     Reload,
@@ -116,7 +132,7 @@ fn fate() -> impl Strategy<Value = Fate> {
     ]
 }
 
-/// Feeds an event in which plans are not made at once, and counts the replies.
+/// Passes an event on, without making plans at once, and counts the replies.
 fn tell(run: &mut Run, event: Event, plans: &mut usize, replies: &mut BTreeMap<u64, usize>) {
     let mut queue = VecDeque::from([event]);
     while let Some(event) = queue.pop_front() {
@@ -175,4 +191,30 @@ proptest! {
         }
         prop_assert!(false, "it does not end: {:?}", run.state);
     }
+}
+
+#[test]
+fn one_worker_fewer_is_told_first_and_ended_when_its_streams_are_closed() {
+    let ttou = Action::Signal { generation: GenerationId(1), signal: Signal::SIGTTOU };
+    let mut run = serving(policy());
+    assert!(run.tell(Event::Forward(Signal::SIGTTOU)).contains(&ttou), "it has no streams");
+    run.streams = 150;
+    let actions = run.tell(Event::Forward(Signal::SIGTTOU));
+    assert!(matches!(actions[..], [Action::RetireOldest { generation: GenerationId(1), .. }]), "{actions:?}");
+    let due = run.state.next_deadline().unwrap();
+    assert!(due - run.now >= SECOND * 3 / 2, "a hundred in a second");
+    let wait = due - run.now;
+    assert!(run.wait(wait).contains(&ttou));
+    assert_eq!(run.state.next_deadline(), None);
+}
+
+#[test]
+fn a_worker_that_was_told_ends_with_its_generation_if_that_is_replaced_before() {
+    let mut run = serving(policy());
+    run.streams = 150;
+    run.tell(Event::Forward(Signal::SIGTTOU));
+    run.reload(1);
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    run.wait(SECOND * 5);
+    assert_eq!(signals(&run.log, 1, Signal::SIGTTOU) + signals(&run.log, 2, Signal::SIGTTOU), 0);
 }

@@ -1,4 +1,4 @@
-//! What holds for every sequence of events.
+//! Properties of every sequence of events.
 
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ enum Fate {
     ToDeadline,
 }
 
-/// Which of the generations there are: the numbers grow without bound, so they are counted from the last.
+/// One of the generations: the numbers grow without bound, so they are counted from the last.
 fn fate() -> impl Strategy<Value = Fate> {
     prop_oneof![
         1 => Just(Fate::Stop),
@@ -135,19 +135,19 @@ proptest! {
                 prop_assert!(run.state.generations().len() <= 2, "more than two generations");
             }
             if ready_before && !may_end_service {
-                prop_assert!(run.state.is_ready(), "stopped serving although nothing died and nobody asked");
+                prop_assert!(run.state.is_ready(), "stopped serving although nothing died and there was no request");
             }
-            // What is decided is decided once.
+            // A decision is made once.
             let exits = run.log.iter().filter(|action| matches!(action, Action::Exit(_))).count();
             prop_assert!(exits <= 1, "exited twice");
             if run.exit_status().is_some() { return Ok(()); }
-            // Idle means idle: a deadline in the past must have been acted upon.
+            // A deadline in the past must have been acted upon.
             if let Some(at) = run.state.next_deadline() { prop_assert!(at > run.now, "a deadline was left behind"); }
             if run.state.generations().is_empty() && stop_asked.is_none() && !run.state.is_ending() {
                 prop_assert!(run.state.next_deadline().is_some(), "nothing runs and nothing is planned");
             }
         }
-        // However it stands, a stop ends within its budget, processes that never die included.
+        // In every state, a stop ends within its budget, even with processes that never die.
         let stopped_at = stop_asked.unwrap_or(run.now);
         if stop_asked.is_none() { run.tell(Event::Stop); }
         while run.exit_status().is_none() {
@@ -161,7 +161,7 @@ proptest! {
         }
     }
 
-    /// Only newcomers fail here: what serves is never lost, and in the end it is whole.
+    /// Only new generations fail here: the service is never lost, and in the end it is complete.
     #[test]
     fn short_of_memory_all_workers_serve_in_the_end(
         fates in prop::collection::vec(prop_oneof![

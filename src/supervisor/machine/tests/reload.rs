@@ -6,14 +6,14 @@ use super::harness::{Run, SECOND, policy, prepare, serving, signals, spawned, te
 use crate::ids::{GenerationId, PlanId};
 use crate::settings::value::Server;
 use crate::supervisor::machine::action::Action;
+use crate::supervisor::machine::disconnecting::Occasion;
 use crate::supervisor::machine::event::{Event, Presence};
-use crate::supervisor::machine::leaving::Occasion;
 use crate::supervisor::machine::note::Note;
 use crate::supervisor::machine::outcome::Outcome;
 use crate::supervisor::machine::plan_facts::Choice;
 
 #[test]
-fn a_newcomer_is_on_trial_beside_one_that_serves_until_it_is_ready() {
+fn a_new_generation_next_to_one_that_serves_is_on_trial_until_it_is_ready() {
     let mut run = Run::new(policy());
     assert!(run.state.serving().is_none());
     let actions = run.tell(Event::Ready { generation: GenerationId(1) });
@@ -48,7 +48,7 @@ fn a_generation_whose_only_worker_is_past_a_limit_is_handed_over_to_one_of_the_s
     );
     assert_eq!(spawned(&run.tell(Event::Renew)), [0; 0], "once");
     run.exited(2, Outcome::Exited(1), false);
-    assert_eq!(run.state.serving().unwrap().id.0, 1, "a boot that fails takes nobody down");
+    assert_eq!(run.state.serving().unwrap().id.0, 1, "a boot that fails ends nothing else");
     run.tell(Event::Renew);
     run.tell(Event::Ready { generation: GenerationId(3) });
     assert_eq!(run.wait(SECOND), [prepare(3), term(1)]);
@@ -115,7 +115,7 @@ fn a_release_that_dies_while_the_old_one_drains_is_a_failed_reload_and_the_old_p
 }
 
 #[test]
-fn a_generation_that_is_replaced_is_told_to_leave_and_ends_when_its_streams_are_closed() {
+fn a_generation_that_is_replaced_is_asked_to_leave_and_ends_when_its_streams_are_closed() {
     let mut run = serving(policy());
     run.streams = 600;
     run.reload(5);
@@ -131,7 +131,7 @@ fn a_generation_that_is_replaced_is_told_to_leave_and_ends_when_its_streams_are_
 }
 
 #[test]
-fn the_workers_of_a_generation_that_is_taken_back_are_told_that_they_stay() {
+fn the_workers_of_a_generation_that_is_taken_back_are_asked_to_stay() {
     let mut run = serving(policy());
     run.reload(5);
     run.tell(Event::Ready { generation: GenerationId(2) });

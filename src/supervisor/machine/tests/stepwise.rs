@@ -43,7 +43,7 @@ fn without_room_gunicorn_is_replaced_worker_by_worker() {
     assert!(actions.ends_with(&[Action::Steer { generation: GenerationId(2) }, told]), "{actions:?}");
     let begun = run.now;
     step_to_the_end(&mut run, |run| assert!((3..=4).contains(&run.capacity()), "{:?}", run.log));
-    assert!(run.now - begun < SECOND * 5, "nobody was waited for");
+    assert!(run.now - begun < SECOND * 5, "no worker was waited for");
     assert_eq!(signals(&run.log, 1, Signal::SIGTTOU), 2);
     assert_eq!(signals(&run.log, 2, Signal::SIGTTIN), 2);
     assert!(run.log.contains(&Action::Share { parts: [(GenerationId(1), 2), (GenerationId(2), 1)] }));
@@ -90,7 +90,7 @@ fn a_release_that_fails_half_way_gives_back_what_it_took() {
             "failing at {failing_at}"
         );
         assert!(run.log.iter().any(|action| matches!(action, Action::Reply { request: 5, result: Err(_) })));
-        // And it is no plan to fall back to.
+        // And its plan is not one to fall back to.
         assert!(run.exited(1, Outcome::Signaled(9), false).contains(&Action::Spawn {
             generation: GenerationId(3),
             plan: PlanId(0),
@@ -110,7 +110,7 @@ fn a_worker_that_does_not_come_ends_the_new_generation() {
     assert_eq!(signals(&run.log, 2, Signal::SIGTTIN), 1);
     run.wait(policy().startup_timeout);
     assert!(run.log.iter().any(|action| matches!(action, Action::Reply { request: 5, result: Err(_) })));
-    assert_eq!(signals(&run.log, 1, Signal::SIGTTIN), 0, "there is no room before the other is gone");
+    assert_eq!(signals(&run.log, 1, Signal::SIGTTIN), 0, "there is no room before the other has ended");
     run.wait(SECOND);
     run.exited(2, Outcome::Exited(0), false);
     run.count();
@@ -140,7 +140,7 @@ fn without_room_granian_is_replaced_by_one_worker_and_that_by_all() {
     run.tell(Event::Ready { generation: GenerationId(2) });
     let actions = run.wait(SECOND);
     assert!(actions.contains(&Action::Reply { request: 5, result: Ok(GenerationId(2)) }));
-    assert!(spawned(&actions).is_empty(), "the old one has not left its place yet");
+    assert!(spawned(&actions).is_empty(), "the old one still has its place");
     let actions = run.exited(1, Outcome::Exited(0), false);
     assert!(
         actions.contains(&Action::Spawn {
@@ -193,7 +193,7 @@ fn without_room_for_one_worker_a_reload_is_refused() {
 }
 
 #[test]
-fn survivors_without_room_beside_them_are_replaced_by_one_worker_first() {
+fn survivors_without_spare_memory_are_replaced_by_one_worker_first() {
     for room in [ONE_WORKER(), Room::Nothing(shortage())] {
         let mut run = short_of_memory(facts, room);
         run.exited(1, Outcome::Signaled(9), true);

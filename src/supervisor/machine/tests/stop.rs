@@ -1,4 +1,4 @@
-//! Stops: politely, at once, and in the middle of something else.
+//! Stops: with and without waiting, and in the middle of something else.
 
 use nix::sys::signal::Signal;
 
@@ -6,8 +6,8 @@ use super::harness::{SECOND, policy, serving, term};
 use crate::ids::GenerationId;
 use crate::plan::Policy;
 use crate::supervisor::machine::action::Action;
+use crate::supervisor::machine::disconnecting::Occasion;
 use crate::supervisor::machine::event::Event;
-use crate::supervisor::machine::leaving::Occasion;
 use crate::supervisor::machine::outcome::Outcome;
 
 #[test]

@@ -10,18 +10,18 @@ fn process(pid: i32, start: u64) -> ProcessId {
     ProcessId { pid: Pid::from_raw(pid), start }
 }
 
-/// What a worker does all day.
+/// What a worker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Habit {
     Works,
-    /// Waits for something that does not come.
+    /// Waits for something that does not happen.
     Sleeps,
-    /// Takes all the processor time that there is.
+    /// Uses all the CPU time that it gets.
     Spins,
     Stopped,
-    /// Wants to run, and gets no processor.
+    /// Is runnable, and gets no CPU.
     Starves,
-    /// Waits for its output to be read.
+    /// Waits until its output is read.
     Writes,
     NeverReady,
 }
@@ -33,7 +33,7 @@ struct Worker {
     condition: ThreadStats,
 }
 
-/// A machine with workers, and a watch over them that is told the time when it wants to be.
+/// A machine with workers, and a watch over them that runs when it is due.
 struct World {
     now: Duration,
     watch: Liveness,
@@ -82,7 +82,7 @@ impl World {
         self.workers.push(Worker { sample: Sample { id, started, stamp: Some(stamp) }, habit, condition });
     }
 
-    /// Everybody is kept from running, the watch included.
+    /// All processes are stopped, the watch included.
     fn pause(&mut self, span: Duration) {
         self.now += span;
     }
@@ -109,7 +109,7 @@ impl World {
         for verdict in self.watch.look(self.now, self.planned, &samples, condition) {
             self.verdicts.push((self.now, verdict));
             let found = self.workers.iter().position(|worker| worker.sample.id == verdict.id).unwrap();
-            // Only who sleeps hears SIGABRT.
+            // Only a sleeping worker gets SIGABRT.
             let dies = match verdict.remedy {
                 Remedy::Report => false,
                 Remedy::Abort => self.workers[found].habit == Habit::Sleeps,
@@ -244,14 +244,14 @@ fn without_a_slot_it_is_a_worker_only_where_all_take_one() {
 
 proptest! {
     #[test]
-    fn a_hung_worker_is_ended_in_time_and_nobody_else(
+    fn a_hung_worker_is_killed_in_time_and_no_other(
         habits in proptest::collection::vec(prop_oneof![4 => Just(Habit::Works), 1 => hung()], 1..9),
         pace in prop_oneof![Just(0), Just(6)],
     ) {
         let mut world = World::new(&habits, pace);
         let bad: Vec<ProcessId> =
             world.workers.iter().filter(|worker| worker.habit != Habit::Works).map(|it| it.sample.id).collect();
-        // After the first each waits for the successor of the one before, and for the pace.
+        // After the first, each waits for the successor of the one before, and for the pace.
         let each = Duration::from_secs(pace) + world.boot + ABORT_GRACE + STEP * 4;
         let count = u32::try_from(bad.len()).unwrap();
         world.run(TIMEOUT + Duration::from_millis(1100) + each * count.saturating_sub(1));
@@ -285,7 +285,7 @@ proptest! {
     }
 
     #[test]
-    fn a_machine_that_stops_and_goes_on_has_no_hung_workers(
+    fn a_machine_that_stops_and_continues_has_no_hung_workers(
         spells in proptest::collection::vec((0_u64..30_000, 0_u64..100_000), 1..20),
         count in 1_usize..9,
     ) {
@@ -293,7 +293,7 @@ proptest! {
         for (runs, pauses) in spells {
             world.run(Duration::from_millis(runs));
             world.pause(Duration::from_millis(pauses));
-            // It may be the watch that runs first.
+            // The watch may be the first to run.
             world.look();
         }
         world.run(Duration::from_mins(1));
@@ -312,7 +312,7 @@ fn an_only_worker_is_watched_after_its_replacement_too() {
         (watch.look(now, 1, samples, stats), watch.next())
     };
     look(START, &[sample(1, Some(stamp(State::Ready, START)))]);
-    // It is gone, and its successor is found before it has a slot: somebody looks again although nothing happens.
+    // It has ended, and its successor is found before it has a slot: there is another check although nothing happens.
     assert!(look(START + BEAT, &[]).1.is_some());
     let (verdicts, next) = look(START + BEAT, &[sample(2, None)]);
     assert!(verdicts.is_empty() && next.is_some());
@@ -341,7 +341,7 @@ fn a_worker_that_hangs_before_it_has_a_slot_is_found_without_looking_all_the_tim
     };
     let (mut now, mut looks) = (START, 0_u32);
     loop {
-        // The age of a process is read on another clock, so its start seems to move.
+        // The age of a process is measured on another clock, so its start seems to move.
         let jitter = Duration::from_millis(u64::from(looks % 10));
         let hung = Sample { id: process(2, 2), started: START + jitter, stamp: None };
         let other = Sample { id: process(1, 1), started: START, stamp: Some(Stamp { heartbeat: now, ..ready }) };

@@ -1,33 +1,34 @@
-//! What happens on a walk, as the events that the machine is told.
+//! What happens on a walk, as events for the machine.
 
 use std::time::Duration;
 
 use nix::unistd::Pid;
 
 use super::super::harness::{facts, granian};
-use super::happening::{Answer, Happening, OutOfPlace, Pick, Workers};
+use super::duties::check_quit;
+use super::happening::{Happening, OutOfPlace, Pick, Reply, Workers};
 use super::world::{Checked, MainProcess, Processes, Question, World};
 use crate::ids::{GenerationId, PlanId};
 use crate::settings::value::Server;
 use crate::supervisor::machine::Phase;
+use crate::supervisor::machine::disconnecting::{Occasion, spread};
 use crate::supervisor::machine::event::Event;
 use crate::supervisor::machine::event::Presence;
 use crate::supervisor::machine::generation::{Generation, Main, Stage};
-use crate::supervisor::machine::leaving::spread;
 use crate::supervisor::machine::memory_budget::Room;
 use crate::supervisor::machine::outcome::{Outcome, SpawnFailure};
 use crate::supervisor::machine::plan_facts::{Choice, PlanFacts};
 use crate::supervisor::machine::reload::ReloadStage;
-use crate::supervisor::machine::replacement::Headcount;
+use crate::supervisor::machine::worker_moves::Headcount;
 
 impl World {
     pub(super) fn happens(&mut self, what: Happening) -> Checked {
         match what {
-            Happening::Answer(which, answer) => {
+            Happening::Reply(which, reply) => {
                 if self.questions.is_empty() {
                     return Ok(());
                 }
-                self.answer(which.index(self.questions.len()), &answer)
+                self.answer(which.index(self.questions.len()), &reply)
             }
             Happening::Ready(which) => {
                 let is_due = |it: &Generation| it.is_starting() && matches!(it.main, Main::Alive(_));
@@ -54,12 +55,20 @@ impl World {
                 let serving = self.state.serving().map(|serving| serving.id);
                 self.about(serving, |generation| Event::Workers { generation, presence })
             }
+            Happening::KeepsDying(which) => {
+                let starting = self.pick_generation(which, Generation::is_starting);
+                let presence = Presence::Lost;
+                self.about(starting, |generation| Event::Workers { generation, presence })
+            }
             Happening::Count { still_starting } => self.count(still_starting),
             Happening::Reload(server) => self.ask_reload(server),
             Happening::Renew => self.tell(Event::Renew),
             Happening::Forward(signal) => self.tell(Event::Forward(signal)),
             Happening::Stop => self.tell(Event::Stop),
-            Happening::Quit => self.tell(Event::Quit),
+            Happening::Quit => {
+                self.tell(Event::Quit)?;
+                check_quit(self.end.map(|(_, by)| by).filter(|_| !self.all_killed && self.exit.is_none()), self.now)
+            }
             Happening::OutOfPlace(which, what) => self.out_of_place(which, what),
             Happening::Pass(time) => self.pass(time),
             Happening::ToDeadline => self.pass_to_deadline(),
@@ -67,18 +76,22 @@ impl World {
     }
 
     /// Answers a question that the machine has asked, maybe long ago.
-    pub(super) fn answer(&mut self, index: usize, answer: &Answer) -> Checked {
+    pub(super) fn answer(&mut self, index: usize, answer: &Reply) -> Checked {
         match self.questions.remove(index) {
             Question::Streams(generation, within, occasion) => {
                 let spread = spread(answer.streams, within, occasion);
                 self.tell(Event::Leaving { generation, streams: answer.streams, spread })
+            }
+            Question::WorkerStreams(generation, within) => {
+                let spread = spread(answer.streams, within, Occasion::Handover);
+                self.tell(Event::WorkerLeaving { generation, streams: answer.streams, spread })
             }
             Question::Start(generation) => self.answer_start(generation, answer.start),
             Question::Plan(choice) => self.answer_plan(choice, answer.plan),
             Question::Memory(generation) => {
                 let workers = self.processes.get(&generation).map(|it| it.workers).filter(|workers| *workers > 0);
                 let event = Event::Measured { room: answer.room, workers };
-                if self.is_running() { self.tell(event) } else { self.tell_in_vain(&event) }
+                if self.is_running() { self.tell(event) } else { self.tell_without_effect(&event) }
             }
         }
     }
@@ -115,7 +128,7 @@ impl World {
             self.plans.insert(id, facts);
         }
         let event = Event::Planned(facts.map_err(|()| "workers: 0".to_owned()));
-        if is_expected { self.tell(event) } else { self.tell_in_vain(&event) }
+        if is_expected { self.tell(event) } else { self.tell_without_effect(&event) }
     }
 
     fn ask_reload(&mut self, server: Option<Server>) -> Checked {
@@ -142,7 +155,7 @@ impl World {
         self.pass(wait.unwrap_or_default())
     }
 
-    /// Something that cannot be meant now, or means nothing.
+    /// An event that is not possible now, or has no meaning.
     fn out_of_place(&mut self, which: Pick, what: OutOfPlace) -> Checked {
         let unknown = GenerationId(9999);
         let not =
@@ -171,7 +184,8 @@ impl World {
                 Event::Counted { generation, workers }
             }
             OutOfPlace::Presence => {
-                Event::Workers { generation: not(Generation::is_serving), presence: Presence::Lost }
+                let has_workers = |it: &Generation| it.is_serving() || it.is_starting();
+                Event::Workers { generation: not(has_workers), presence: Presence::Lost }
             }
             OutOfPlace::Leaving if !self.is_running() => return Ok(()),
             OutOfPlace::Leaving => {
@@ -181,7 +195,7 @@ impl World {
             OutOfPlace::FailureReported => Event::FailureReported { generation: unknown, why: "late".into() },
             OutOfPlace::Time => Event::Tick,
         };
-        if self.exit.is_some() { Ok(()) } else { self.tell_in_vain(&event) }
+        if self.exit.is_some() { Ok(()) } else { self.tell_without_effect(&event) }
     }
 
     pub(super) fn is_running(&self) -> bool {

@@ -11,18 +11,19 @@ use crate::supervisor::machine::event::Presence;
 use crate::supervisor::machine::memory_budget::Room;
 use crate::supervisor::machine::outcome::{Outcome, SpawnFailure};
 
-/// One thing that happens. What makes no sense where the walk has got to is left out.
+/// One thing that happens. What is not possible at this point of the walk is left out.
 #[derive(Debug, Clone)]
 pub(super) enum Happening {
-    Answer(Pick, Answer),
+    Reply(Pick, Reply),
     Ready(Pick),
     MainDies(Pick, Outcome, Workers),
     WorkersDie(Pick),
-    /// What was forked does not become the program.
+    /// A forked process does not execute its program.
     ExecFails(Pick, SpawnFailure),
     /// The kernel keeps its processes from now on.
     IsHeld(Pick),
     Presence(Presence),
+    KeepsDying(Pick),
     Count {
         still_starting: u32,
     },
@@ -39,9 +40,9 @@ pub(super) enum Happening {
 /// One of several.
 pub(super) type Pick = prop::sample::Index;
 
-/// What is answered, depending on the question.
+/// What a question is answered with, whichever it is.
 #[derive(Debug, Clone)]
-pub(super) struct Answer {
+pub(super) struct Reply {
     pub(super) start: Result<(), SpawnFailure>,
     /// How many workers the new plan has, if the settings can be used.
     pub(super) plan: Result<u32, ()>,
@@ -86,13 +87,14 @@ pub(super) fn happening() -> impl Strategy<Value = Happening> {
     let server = prop_oneof![Just(None), Just(Some(Server::Gunicorn)), Just(Some(Server::Granian))];
     let signal = prop_oneof![Just(Signal::SIGTTIN), Just(Signal::SIGTTOU), Just(Signal::SIGUSR1)];
     prop_oneof![
-        42 => (pick(), answer()).prop_map(|(which, answer)| H::Answer(which, answer)),
+        42 => (pick(), reply()).prop_map(|(which, reply)| H::Reply(which, reply)),
         24 => pick().prop_map(H::Ready),
         15 => (pick(), outcome, workers).prop_map(|(which, outcome, workers)| H::MainDies(which, outcome, workers)),
         9 => pick().prop_map(H::WorkersDie),
         4 => (pick(), spawn_failure()).prop_map(|(which, failure)| H::ExecFails(which, failure)),
         1 => pick().prop_map(H::IsHeld),
         6 => presence.prop_map(H::Presence),
+        2 => pick().prop_map(H::KeepsDying),
         24 => (0..2u32).prop_map(|still_starting| H::Count { still_starting }),
         18 => server.prop_map(H::Reload),
         3 => Just(H::Renew),
@@ -106,7 +108,7 @@ pub(super) fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
-fn answer() -> impl Strategy<Value = Answer> {
+fn reply() -> impl Strategy<Value = Reply> {
     let start = prop_oneof![4 => Just(Ok(())), 1 => spawn_failure().prop_map(Err)];
     let plan = prop_oneof![5 => (1..5u32).prop_map(Ok), 1 => Just(Err(()))];
     let room = prop_oneof![
@@ -115,8 +117,8 @@ fn answer() -> impl Strategy<Value = Answer> {
         1 => Just(Room::Nothing(shortage())),
     ];
     let streams = prop_oneof![2 => Just(0u32), 1 => Just(1), 1 => Just(1000), 1 => Just(100_000)];
-    let answer = |(start, plan, room, streams)| Answer { start, plan, room, streams };
-    (start, plan, room, streams).prop_map(answer)
+    let reply = |(start, plan, room, streams)| Reply { start, plan, room, streams };
+    (start, plan, room, streams).prop_map(reply)
 }
 
 fn spawn_failure() -> impl Strategy<Value = SpawnFailure> {

@@ -1,6 +1,7 @@
 //! A random walk through everything that may happen, in any order that the system allows and in some that it does not:
 //! answers that come late or never, deaths at any moment, requests in the middle of something else.
 
+mod duties;
 mod events;
 mod happening;
 mod record;
@@ -22,7 +23,7 @@ use crate::supervisor::machine::generation::{Generation, Main, Stage, Startup};
 use crate::supervisor::machine::memory_budget::Room;
 use crate::supervisor::machine::outcome::Outcome;
 use crate::supervisor::machine::plan_facts::PlanFacts;
-use happening::{Answer, Happening, Workers, happening};
+use happening::{Happening, Reply, Workers, happening};
 use record::{Record, Transition};
 use world::{Asked, Checked, MainProcess, World};
 
@@ -42,7 +43,7 @@ fn first_plan() -> impl Strategy<Value = PlanFacts> {
 enum Finish {
     /// With a stop.
     Stop,
-    /// From some moment on everything goes well.
+    /// From some moment on everything succeeds.
     AllIsWell,
 }
 
@@ -63,8 +64,8 @@ fn walk(plan: PlanFacts, happenings: Vec<Happening>, finish: Finish) -> Result<R
 }
 
 impl World {
-    /// From now on every start succeeds, whoever is told to leave does so, and nobody asks for anything: in the end one
-    /// whole generation serves, and everybody has a reply.
+    /// From now on every start succeeds, everything that is asked to leave does so, and there are no more requests: in
+    /// the end one complete generation serves, and every request has a reply.
     fn all_is_well(&mut self) -> Checked {
         for _ in 0..1000 {
             if self.end.is_some() || self.exit.is_some() {
@@ -85,10 +86,10 @@ impl World {
         Ok(())
     }
 
-    /// The next thing that goes well; false if nothing is left to be done but to wait.
+    /// The next thing that succeeds; false if only waiting is left.
     fn goes_well(&mut self) -> Result<bool, TestCaseError> {
         let last = self.questions.len().checked_sub(1);
-        let well = Answer { start: Ok(()), plan: Ok(2), room: Room::Whole, streams: 0 };
+        let well = Reply { start: Ok(()), plan: Ok(2), room: Room::Whole, streams: 0 };
         if let Some(index) = last {
             self.answer(index, &well)?;
             return Ok(true);
@@ -120,7 +121,7 @@ impl World {
         self.tell(Event::Tick)
     }
 
-    /// However it stands, a stop ends, within its budget unless the kernel holds something.
+    /// In every state, a stop ends, within its budget unless the kernel keeps a process.
     fn stop(&mut self) -> Checked {
         if self.exit.is_none() && self.end.is_none() {
             self.tell(Event::Stop)?;
@@ -151,7 +152,7 @@ proptest! {
     }
 }
 
-/// The same walks each time, so that what they come across does not depend on luck; as many as it takes to see it all.
+/// The same walks each time, so that their coverage does not depend on chance; as many as are needed for all changes.
 #[test]
 fn the_state_diagram_has_exactly_the_changes_that_walks_see() {
     const MOST: usize = 5000;

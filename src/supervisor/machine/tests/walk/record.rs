@@ -1,4 +1,4 @@
-//! The stages that a walk came through, and the state diagram that must say the same.
+//! The stages of a walk, and the state diagram that must have the same changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,10 +7,10 @@ use crate::supervisor::machine::generation::{Main, Stage};
 use crate::supervisor::machine::reload::ReloadStage;
 use crate::supervisor::machine::{Phase, State};
 
-/// A change from one stage to another, of a kind of thing.
+/// A change from one stage to another, of one kind of thing.
 pub(super) type Transition = (String, String, String);
 
-/// Where everything stands between two events.
+/// The state of everything between two events.
 #[derive(Debug)]
 pub(super) struct Picture {
     phase: &'static str,
@@ -71,7 +71,7 @@ impl Record {
     pub(super) fn add(&mut self, before: &Picture, after: &Picture) {
         self.note("launcher", before.phase, after.phase);
         match (before.reload, after.reload) {
-            // The settings are usable, and nothing stands in the way of the start.
+            // The settings are usable, and nothing prevents the start.
             ("planning", "incoming") => {
                 self.note("reload", "planning", "planned");
                 self.note("reload", "planned", "incoming");

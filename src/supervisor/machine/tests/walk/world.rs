@@ -1,5 +1,5 @@
-//! Made-up processes around a state machine. They do what is decided for them, the machine's questions are answered
-//! later or never, and every promise is checked after every event.
+//! Made-up processes around a state machine. They behave as it was decided for them, the machine's questions are
+//! answered late or never, and every guarantee is checked after every event.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -9,14 +9,15 @@ use nix::unistd::Pid;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
+use super::duties::Duties;
 use super::record::{Picture, Record};
 use crate::ids::{GenerationId, PlanId};
 use crate::settings::value::Server;
 use crate::supervisor::machine::action::Action;
+use crate::supervisor::machine::disconnecting::Occasion;
 use crate::supervisor::machine::draining::DISCARD_WITHIN;
 use crate::supervisor::machine::event::{Event, Requester};
 use crate::supervisor::machine::generation::{Main, Stage};
-use crate::supervisor::machine::leaving::Occasion;
 use crate::supervisor::machine::note::Note;
 use crate::supervisor::machine::outcome::Outcome;
 use crate::supervisor::machine::plan_facts::{Choice, PlanFacts};
@@ -24,17 +25,19 @@ use crate::supervisor::machine::{Phase, State};
 
 pub(super) type Checked = Result<(), TestCaseError>;
 
-/// What was left behind by a main process that ended when it was told to has this long.
+/// How long the processes that a main process leaves behind after a requested end may take.
 const LEFT_BEHIND: Duration = Duration::from_secs(2);
 
-/// What the machine has asked for and has not been told yet.
+/// A question of the machine that has not been answered yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Question {
     Start(GenerationId),
     Plan(Choice),
     Memory(GenerationId),
-    /// How many streams it has, which has this long to leave.
+    /// How many streams it has, and how long it may take to leave.
     Streams(GenerationId, Duration, Occasion),
+    /// How many streams its oldest worker has.
+    WorkerStreams(GenerationId, Duration),
 }
 
 /// The processes of one generation.
@@ -50,7 +53,7 @@ pub(super) struct Processes {
 pub(super) enum MainProcess {
     Starting,
     Running,
-    /// Ended, and the machine has yet to be told.
+    /// Ended, but the machine does not know it yet.
     Ended(Outcome),
     Reaped,
 }
@@ -65,18 +68,19 @@ pub(super) struct World {
     pub(super) requests: BTreeMap<Requester, Option<Result<GenerationId, String>>>,
     pub(super) record: Record,
     pub(super) exit: Option<u8>,
-    /// Whether somebody asked for the stop, and when everything must be killed.
+    /// Whether the stop was requested, and when everything must have been killed.
     pub(super) end: Option<(Asked, Instant)>,
     pub(super) all_killed: bool,
-    /// The server that was asked for since settings were last read.
+    /// The server that was requested since the settings were last read.
     pub(super) wanted_server: Option<Server>,
-    /// When each generation that leaves must be gone or killed.
+    /// When each generation that is stopping must have ended or been killed.
     kill_by: BTreeMap<GenerationId, Instant>,
     killed: BTreeSet<GenerationId>,
     ever_ready: BTreeSet<PlanId>,
+    duties: Duties,
 }
 
-/// Whether the end was asked for or decided.
+/// Whether the end was requested or decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
     ByUser,
@@ -101,6 +105,7 @@ impl World {
             kill_by: BTreeMap::new(),
             killed: BTreeSet::new(),
             ever_ready: BTreeSet::new(),
+            duties: Duties::default(),
         }
     }
 
@@ -108,7 +113,7 @@ impl World {
         Pid::from_raw(1000 + generation.0.cast_signed())
     }
 
-    /// Tells the machine, and what follows from that at once: deaths are noticed before anything else happens.
+    /// Passes the event on, and what follows from it at once: deaths are noticed before anything else happens.
     pub(super) fn tell(&mut self, event: Event) -> Checked {
         let mut next = Some(event);
         while let Some(event) = next.filter(|_| self.exit.is_none()) {
@@ -118,7 +123,7 @@ impl World {
         self.check_at_rest()
     }
 
-    /// Lets time pass; the machine is woken whenever it wants to be.
+    /// Time passes; the machine is woken whenever it has a deadline.
     pub(super) fn pass(&mut self, time: Duration) -> Checked {
         let until = self.now + time;
         while let Some(at) = self.state.next_deadline().filter(|at| *at <= until) {
@@ -129,7 +134,7 @@ impl World {
         self.tell(Event::Tick)
     }
 
-    /// What has happened to processes and was not told.
+    /// What has happened to processes and was not reported yet.
     fn unnoticed(&mut self) -> Option<Event> {
         for (generation, processes) in &mut self.processes {
             if let MainProcess::Ended(outcome) = processes.main {
@@ -167,12 +172,18 @@ impl World {
 
     fn carry_out(&mut self, action: &Action) -> Checked {
         prop_assert!(self.exit.is_none(), "{action:?} after the end");
+        let running = self.processes.iter().filter(|(_, it)| it.main == MainProcess::Running && !it.are_held);
+        let running: Vec<GenerationId> = running.map(|(id, _)| *id).collect();
+        self.duties.note(action, &self.state, &running)?;
         match action {
             Action::Spawn { generation, plan, .. } => self.begin(*generation, *plan)?,
             Action::Replan { choice, .. } => self.check_choice(*choice)?,
             Action::Measure { generation } => self.questions.push(Question::Memory(*generation)),
             Action::Retire { generation, within, occasion } => {
                 self.questions.push(Question::Streams(*generation, *within, *occasion));
+            }
+            Action::RetireOldest { generation, within } => {
+                self.questions.push(Question::WorkerStreams(*generation, *within));
             }
             Action::Signal { generation, signal } => self.signal(*generation, *signal)?,
             Action::Kill { generation } => {
@@ -207,7 +218,7 @@ impl World {
         Ok(())
     }
 
-    /// A server that was asked for is chosen, and else the one of the plan that serves.
+    /// A requested server is chosen; otherwise the one of the plan that serves.
     fn check_choice(&mut self, choice: Choice) -> Checked {
         prop_assert!(self.end.is_none(), "planned in the end");
         let wanted = self.wanted_server.take();
@@ -222,7 +233,7 @@ impl World {
         let Some(processes) = self.processes.get_mut(&generation) else {
             return Err(TestCaseError::fail(format!("{signal} to generation {generation}, which was never started")));
         };
-        // One that has just ended is still there until it is reaped.
+        // One that has just ended exists until it is reaped.
         let is_there = matches!(processes.main, MainProcess::Running | MainProcess::Ended(_));
         prop_assert!(is_there, "{signal} to generation {generation}, which has no main process");
         match signal {
@@ -238,7 +249,7 @@ impl World {
             Note::Stopping { budget, .. } if self.end.is_none() => {
                 self.end = Some((Asked::ByUser, self.now + *budget));
             }
-            // A quick stop in place of a slow one.
+            // A fast stop instead of a slow one.
             Note::Stopping { budget, .. } => {
                 self.end = self.end.map(|(asked, by)| (asked, by.min(self.now + *budget)));
             }
@@ -258,7 +269,7 @@ impl World {
         Ok(())
     }
 
-    /// Takes down by when each generation that leaves has to be gone.
+    /// Records by when each generation that is stopping has to have ended.
     fn note_departures(&mut self, before: &Picture) {
         for generation in self.state.generations() {
             let (id, now) = (generation.id, self.now);
@@ -278,7 +289,7 @@ impl World {
         }
     }
 
-    /// While another generation serves, clients are kept away from one that is told to leave.
+    /// While another generation serves, clients are kept away from one that is asked to stop.
     fn check_term(&self, previous: Option<&Action>, action: &Action) -> Checked {
         let Action::Signal { generation, signal: Signal::SIGTERM } = action else { return Ok(()) };
         if self.state.is_ending() {
@@ -294,6 +305,7 @@ impl World {
         if self.exit.is_some() {
             return Ok(());
         }
+        self.duties.check(&self.state)?;
         if let Some(at) = self.state.next_deadline() {
             prop_assert!(at > self.now, "a deadline was left behind");
         }
@@ -304,7 +316,7 @@ impl World {
         Ok(())
     }
 
-    /// Nobody who had to be gone by now is there and was not killed.
+    /// Every process that had to have ended by now has ended or was killed.
     fn check_kills(&self) -> Checked {
         if let Some((_, by)) = self.end {
             prop_assert!(self.now <= by || self.all_killed, "the end is late");
@@ -320,8 +332,8 @@ impl World {
         Ok(())
     }
 
-    /// An event that is none of the machine's business now: nothing comes of it.
-    pub(super) fn tell_in_vain(&mut self, event: &Event) -> Checked {
+    /// An event that does not concern the machine now: it has no effect.
+    pub(super) fn tell_without_effect(&mut self, event: &Event) -> Checked {
         let before = format!("{:?}", self.state);
         let actions = self.state.step(event.clone(), self.now);
         prop_assert_eq!(&actions, &[], "{:?}", event);
@@ -342,7 +354,7 @@ impl Processes {
     }
 }
 
-/// Whether the service may end with this event: because something died or was too late, or because it was asked for.
+/// Whether the service may end with this event: because something died or was too late, or because it was requested.
 fn may_cost_service(event: &Event) -> bool {
     let is_asked = matches!(event, Event::Stop | Event::Quit);
     let is_death = matches!(event, Event::Exited { .. } | Event::GenerationEmpty { .. } | Event::NoChildren);

@@ -1,0 +1,348 @@
+# The guard around an ASGI app.
+
+# The state of a GET request: it counts, it was refused when it turned out to be a stream, or it is an open stream (an
+# object). None: its response has begun and is no stream, so its messages need no more inspection.
+_COUNTED, _REFUSED = 0, 1
+
+_BUSY = b"Too many requests at a time. Try again in a moment.\n"
+
+
+async def _gone():
+    """Behaves like sending to a client that has gone (ASGI, HTTP 2.4)."""
+    raise ConnectionResetError("refused: too many open streams")
+
+
+def _forgives(role, error):
+    """Whether an exception of the app is only the consequence of a stream that was refused or ended."""
+    return isinstance(error, Exception) if role == _REFUSED else role.forgives(error)
+
+
+def _event_stream(message, send, task):
+    """The event stream that starts with this message."""
+    encoding = _header(message["headers"], b"content-encoding")
+    return _Stream(send, _LAST_CHUNK, task, encoding not in (None, b"", b"identity"))
+
+
+def _guard_asgi(inner):
+    """The app with the guard around it. It holds what changes with each request, in variables because they are fast."""
+    limit = sys.maxsize if LIMIT is None else LIMIT
+    most_streams = sys.maxsize if MAX_STREAMS is None else MAX_STREAMS
+    # Once it is known where the app is mounted, the health path and the exempt ones are also recognised below that.
+    health, mounted_health, exempt, special = HEALTH_PATH, (), EXEMPT, bool(EXEMPT)
+    begun, met, is_granian = False, False, SERVER == "granian"
+    clock = time.perf_counter
+    busy = high_water = served = rejected = streams = exempted = spared = 0
+    words = longs = others = exceeded = crossed = accepting = current_task = started = None
+
+    # Where it is noted how long requests take.
+    latencies = None
+
+    def adopt(worker):
+        nonlocal words, longs, others, exceeded, crossed, latencies
+        words, longs, others = worker.words, worker.longs, worker.others
+        latencies = worker.latencies.recent
+        exceeded, crossed = worker.exceeded, worker.crossed
+        open_streams.words, open_streams.longs = words, longs
+
+    open_streams = _Streams(None, None)
+    worker = _Worker(lambda: served, adopt)
+    requests = worker.open_requests
+
+    def deal():
+        nonlocal accepting
+        accepting = _deal(words, others, LIMIT)
+        worker.at_heartbeat.append(lambda now: accepting.beat())
+
+    def begin(has_started=False):
+        """Takes a slot and determines the app's final form. If a factory raises, the next call tries again. Returns the
+        app for its start, during which its requests have no time limit. If the server has started already, this is the
+        first request."""
+        nonlocal begun, inner, started, current_task
+        if begun:
+            return started
+        import asyncio
+
+        current_task = _current_task()
+        flags = _NO_LIFESPAN if has_started else 0
+        worker.claim(asyncio.get_running_loop(), flags, deal if DEALS and not has_started else None)
+        try:
+            inner = _asgi3(inner)
+            started = inner
+            if TIME_LIMITS:
+                inner = _with_time_limits(inner, worker)
+        except BaseException as error:
+            _write_failure(_brief(error))
+            raise
+        begun = True
+        if has_started:
+            worker.is_ready()
+        return started
+
+    async def begin_to_listen():
+        """Called before the server listens: if it has not told that it starts (lifespan), it starts now."""
+        if not begun:
+            app = begin()
+            if not WARM_UP or await worker.warm_up(app, None):
+                worker.is_ready()
+
+    def meet(scope):
+        """Learns from the first request where the app is mounted, which is the same for all requests. Uvicorn puts
+        that before the requested path; with Granian and Gunicorn's own class a proxy may have left it there."""
+        nonlocal met, mounted_health, exempt, special
+        begin(True)
+        met = True
+        if DEALS:
+            _say_unless_dealt(accepting)
+        root = scope.get("root_path")
+        if root:
+            special = True
+            mounted_health, exempt = _below(root)
+
+    lifespan = _lifespan(worker, begin)
+
+    async def app(scope, receive, send):
+        nonlocal busy, high_water, served, limit
+        since = clock()
+        if scope["type"] != "http":
+            return await other(scope, receive, send)
+        if not met:
+            meet(scope)
+        if is_granian:
+            receive = _Receive(receive)
+        path = scope["path"]
+        if path == health or special and (path in mounted_health or path.startswith(exempt)):
+            return await admit(scope, receive, send)
+        if ADAPTS:
+            limit = words[_LIMIT]
+        if (busy >= limit or exceeded[0]) and not may_have_one_more():
+            return await refuse(scope["method"], send)
+        busy += 1
+        words[_IN_FLIGHT] = busy
+        if busy > high_water:
+            high_water = words[_HIGH_WATER] = busy
+        if busy == limit:
+            crossed()
+        if scope["method"] != "GET":
+            # Even an event stream is work here and counts until it ends.
+            def pass_on(message):
+                if longs[_LEAVE_BY] and message["type"] == "http.response.start":
+                    message = _with_close(scope, message)
+                return send(message)
+
+            peers = requests.newest
+            peers[pass_on] = scope
+            try:
+                return await inner(scope, receive, pass_on)
+            finally:
+                del peers[pass_on]
+                busy -= 1
+                words[_IN_FLIGHT] = busy
+                served += 1
+                latencies.append(clock() - since)
+                if busy + 1 == limit:
+                    crossed()
+        role, task = _COUNTED, current_task()
+
+        def watch(message):
+            nonlocal role
+            if role is None:
+                return send(message)
+            if role:
+                return _gone() if role == _REFUSED else role.write(message)
+            if message["type"] == "http.response.start":
+                role = None
+                if longs[_LEAVE_BY]:
+                    message = _with_close(scope, message)
+                try:
+                    headers = message["headers"]
+                    if type(headers) is not list and type(headers) is not tuple:
+                        raise TypeError
+                    for pair in headers:
+                        # The length first, because comparing it is faster.
+                        name = pair[0]
+                        if len(name) == 12 and (name == b"content-type" or _CONTENT_TYPE[name]):
+                            if _EVENT_STREAM[pair[1]]:
+                                role = open_stream(_event_stream(message, send, task), scope)
+                            break
+                except (LookupError, TypeError):
+                    message, stream = _examine(message)
+                    if stream:
+                        role = open_stream(_event_stream(message, send, task), scope)
+                if role:
+                    peers.pop(watch, None)
+                    return refuse("GET", send) if role == _REFUSED else role.write(message)
+            return send(message)
+
+        peers = requests.newest
+        peers[watch] = scope
+        try:
+            return await inner(scope, receive, watch)
+        except BaseException as error:
+            # Most apps do not catch what sending to nobody raises.
+            if not (role and _forgives(role, error)):
+                raise
+        finally:
+            if role:
+                close(role)
+            else:
+                del peers[watch]
+                busy -= 1
+                words[_IN_FLIGHT] = busy
+                served += 1
+                latencies.append(clock() - since)
+                if busy + 1 == limit:
+                    crossed()
+        if role and role != _REFUSED:
+            await role.parted()
+
+    async def admit(scope, receive, send):
+        """Handles a request that is never refused and does not count."""
+        nonlocal served, exempted, spared
+        exempted += 1
+        words[_EXEMPT_IN_FLIGHT] = exempted
+        stream, task = None, current_task()
+
+        def watch(message):
+            nonlocal stream, exempted
+            if stream is not None:
+                return stream.write(message)
+            if message["type"] == "http.response.start":
+                message, is_stream = _examine(message)
+                if longs[_LEAVE_BY]:
+                    message = _with_close(scope, message)
+                if is_stream and scope["method"] == "GET":
+                    exempted -= 1
+                    words[_EXEMPT_IN_FLIGHT] = exempted
+                    stream = _event_stream(message, send, task)
+                    peers.pop(watch, None)
+                    open_streams.open(stream, scope)
+                    return stream.write(message)
+            return send(message)
+
+        peers = requests.newest
+        peers[watch] = scope
+        try:
+            return await inner(scope, receive, watch)
+        except BaseException as error:
+            if stream is None or not stream.forgives(error):
+                raise
+        finally:
+            served += 1
+            spared += 1
+            if stream is None:
+                del peers[watch]
+                exempted -= 1
+                words[_EXEMPT_IN_FLIGHT] = exempted
+            else:
+                open_streams.closed(stream)
+        if stream is not None:
+            await stream.parted()
+
+    async def other(scope, receive, send):
+        if scope["type"] == "websocket":
+            await websocket(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await lifespan(scope, receive, send)
+        else:
+            await inner(scope, receive, send)
+
+    async def websocket(scope, receive, send):
+        nonlocal busy, high_water, served, spared, limit
+        if not met:
+            meet(scope)
+        path = scope["path"]
+        if ADAPTS:
+            limit = words[_LIMIT]
+        is_exempt = path == health or special and (path in mounted_health or path.startswith(exempt))
+        if not is_exempt:
+            if (busy >= limit or exceeded[0]) and not may_have_one_more() or streams >= most_streams:
+                await receive()
+                return await refuse_websocket(scope, send)
+            busy += 1
+            words[_IN_FLIGHT] = busy
+            if busy > high_water:
+                high_water = words[_HIGH_WATER] = busy
+        role = None if is_exempt else _COUNTED
+        socket = _Stream(send, _CLOSE, current_task())
+
+        def watch(message):
+            nonlocal role
+            if message["type"] == "websocket.accept":
+                if role is None:
+                    open_streams.open(socket, scope)
+                elif role == _COUNTED:
+                    role = open_stream(socket, scope)
+                    if role == _REFUSED:
+                        return refuse_websocket(scope, send)
+            return _gone() if role == _REFUSED else socket.write(message)
+
+        try:
+            await inner(scope, lambda: socket.hear(receive), watch)
+        except BaseException as error:
+            if not _forgives(_REFUSED if role == _REFUSED else socket, error):
+                raise
+        finally:
+            if role is None:
+                served += 1
+                spared += 1
+                open_streams.closed(socket)
+            else:
+                close(role)
+        await socket.parted()
+
+    def may_have_one_more():
+        """Whether another request can be admitted, because this worker or all workers together have room."""
+        if others is None:
+            return busy < limit
+        return busy < 2 * limit and others.have_room(busy, limit)
+
+    def open_stream(stream, scope):
+        """Turns a request into a stream, which no longer counts, or refuses it."""
+        nonlocal busy, streams
+        busy -= 1
+        words[_IN_FLIGHT] = busy
+        if streams >= most_streams:
+            return _REFUSED
+        streams += 1
+        open_streams.open(stream, scope)
+        return stream
+
+    def close(role):
+        nonlocal busy, streams, served
+        if role == _COUNTED:
+            busy -= 1
+            words[_IN_FLIGHT] = busy
+        elif role != _REFUSED:
+            streams -= 1
+            open_streams.closed(role)
+        if role != _REFUSED:
+            served += 1
+
+    def count_rejected():
+        nonlocal rejected
+        rejected += 1
+        longs[_REJECTED] = rejected
+
+    def response():
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(_BUSY)),
+            (b"retry-after", b"1"),
+        ]
+        return {"status": 503, "headers": headers}
+
+    async def refuse(method, send):
+        count_rejected()
+        await send({"type": "http.response.start", **response()})
+        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else _BUSY})
+
+    async def refuse_websocket(scope, send):
+        count_rejected()
+        if "websocket.http.response" in (scope.get("extensions") or {}):
+            await send({"type": "websocket.http.response.start", **response()})
+            await send({"type": "websocket.http.response.body", "body": _BUSY})
+        else:
+            await send({"type": "websocket.close", "code": 1013, "reason": "try again later"})
+
+    worker.code_of_app, worker.work, worker.streams = app.__code__, lambda: served - spared, open_streams
+    return app, begin_to_listen

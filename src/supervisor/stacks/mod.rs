@@ -1,0 +1,295 @@
+//! `mcp-launch stacks`: asks the workers what they are doing. [`policy`] decides when one has answered; this component
+//! observes.
+//!
+//! All workers are asked at once, and everybody who has asked meanwhile gets the next answers. While nobody asks, nothing
+//! is done.
+
+pub mod policy;
+
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use super::World;
+use super::component::{Component, Output, Ready, Waits};
+use super::machine::action::Action;
+use crate::control::protocol::{Answer, StackAnswer, StackState};
+use crate::control::server::ClientId;
+use crate::guard::scoreboard;
+use crate::guard::stacks::{SIGNAL, StackMemory};
+use crate::ids::{GenerationId, ProcessId};
+use crate::proc::process::Process;
+use crate::proc::signals::SignalStatus;
+use policy::{Sample, State};
+
+/// The interval between two looks at the workers that have not answered.
+const STEP: Duration = Duration::from_millis(10);
+/// How much of one worker's threads is passed on, and how much of all workers' together.
+const MOST: usize = 256 << 10;
+const MOST_OF_ALL: usize = 16 << 20;
+
+/// What is to be asked, and what was answered.
+#[derive(Debug, Default)]
+pub(super) struct Inquiries {
+    waiting: Vec<Question>,
+    for_clients: Vec<(ClientId, Answer)>,
+    for_log: Vec<(ProcessId, Option<StackAnswer>)>,
+}
+
+/// Who wants to know, and what about.
+#[derive(Debug)]
+enum Question {
+    /// A client, about these workers, or about all.
+    Client(ClientId, BTreeSet<i32>),
+    /// We ourselves, about one worker.
+    Log(ProcessId),
+}
+
+impl Inquiries {
+    /// A client asks about these workers, or about all.
+    pub(super) fn ask(&mut self, client: ClientId, pids: impl IntoIterator<Item = i32>) {
+        self.waiting.push(Question::Client(client, pids.into_iter().collect()));
+    }
+
+    /// The answers for clients.
+    pub(super) fn take_answers(&mut self) -> Vec<(ClientId, Answer)> {
+        std::mem::take(&mut self.for_clients)
+    }
+
+    /// Asks about a worker that is reported in the log.
+    pub(super) fn ask_for_log(&mut self, worker: ProcessId) {
+        self.waiting.push(Question::Log(worker));
+    }
+
+    /// The answers to that; none if the worker no longer exists.
+    pub(super) fn take_answers_for_log(&mut self, worker: ProcessId) -> Vec<Option<StackAnswer>> {
+        let (taken, others) = std::mem::take(&mut self.for_log).into_iter().partition(|(about, _)| *about == worker);
+        self.for_log = others;
+        let taken: Vec<_> = taken;
+        taken.into_iter().map(|(_, answer)| answer).collect()
+    }
+}
+
+impl Question {
+    fn is_about(&self, worker: &Process) -> bool {
+        match self {
+            Self::Client(_, pids) => pids.is_empty() || pids.contains(&worker.pid.as_raw()),
+            Self::Log(id) => *id == worker.id(),
+        }
+    }
+}
+
+/// Asks the workers.
+#[derive(Debug, Default)]
+pub(super) struct Stacks {
+    inquiry: Option<Inquiry>,
+    /// The number of the last question.
+    number: u32,
+}
+
+/// The question that is being asked.
+#[derive(Debug)]
+struct Inquiry {
+    number: u32,
+    since: Instant,
+    next: Instant,
+    questions: Vec<Question>,
+    workers: Vec<Asked>,
+}
+
+/// A worker that was asked.
+#[derive(Debug)]
+struct Asked {
+    generation: GenerationId,
+    process: Process,
+    /// Its area in the memory for stacks, if it has one.
+    area: Option<usize>,
+    /// What it did with the signal before it was sent.
+    before: Option<SignalStatus>,
+    has_dumped: bool,
+    answer: Option<StackAnswer>,
+}
+
+impl Component for Stacks {
+    fn wait_for<'a>(&'a self, world: &'a World, waits: &mut Waits<'a>) {
+        match &self.inquiry {
+            Some(inquiry) => {
+                waits.until(inquiry.next);
+                for wakeup in world.running.values().filter_map(|running| running.channels.wakeup.as_ref()) {
+                    waits.readable(wakeup.as_fd());
+                }
+            }
+            None if world.inquiries.waiting.is_empty() => {}
+            None => waits.until(Instant::now()),
+        }
+    }
+
+    fn turn(&mut self, world: &mut World, _ready: &Ready) -> Vec<Output> {
+        let now = Instant::now();
+        let Some(inquiry) = &mut self.inquiry else { return self.begin(world, now) };
+        inquiry.look(world, now);
+        if inquiry.workers.iter().all(|worker| worker.answer.is_some())
+            && let Some(inquiry) = self.inquiry.take()
+        {
+            inquiry.reply(world);
+        }
+        Vec::new()
+    }
+}
+
+impl Stacks {
+    /// Asks all workers if somebody is waiting.
+    fn begin(&mut self, world: &mut World, now: Instant) -> Vec<Output> {
+        let questions = std::mem::take(&mut world.inquiries.waiting);
+        if questions.is_empty() {
+            return Vec::new();
+        }
+        world.look_at_workers();
+        // 0 is what an area contains before the first question.
+        self.number = self.number.wrapping_add(1).max(1);
+        let is_meant = |worker: &Process| questions.iter().any(|question| question.is_about(worker));
+        let workers: Vec<Asked> =
+            world.running.keys().flat_map(|generation| world.askable(*generation, &is_meant)).collect();
+        let number = self.number;
+        let asked = workers.iter().filter_map(|worker| worker.question(number)).collect();
+        self.inquiry = Some(Inquiry { number, since: now, next: now + STEP, questions, workers });
+        asked
+    }
+}
+
+impl Inquiry {
+    fn look(&mut self, world: &World, now: Instant) {
+        let since = now.saturating_duration_since(self.since);
+        let share = MOST.min(MOST_OF_ALL / self.workers.len().max(1));
+        for worker in self.workers.iter_mut().filter(|worker| worker.answer.is_none()) {
+            let memory = world.running.get(&worker.generation).and_then(|running| running.stacks.as_ref());
+            let sample = worker.sample(memory, self.number);
+            if let Some(state) = policy::judge(sample, since) {
+                worker.answer = Some(worker.answer(state, sample, memory, share, world));
+            }
+        }
+        self.next = now + STEP;
+    }
+
+    /// Gives the answers to those who want to know.
+    fn reply(self, world: &mut World) {
+        let answers = |question: &Question| -> Vec<StackAnswer> {
+            let meant = self.workers.iter().filter(|worker| question.is_about(&worker.process));
+            meant.filter_map(|worker| worker.answer.clone()).collect()
+        };
+        for question in &self.questions {
+            let answers = answers(question);
+            match question {
+                Question::Client(client, _) => world.inquiries.for_clients.push((*client, Answer::Stacks(answers))),
+                Question::Log(id) => world.inquiries.for_log.push((*id, answers.into_iter().next())),
+            }
+        }
+    }
+}
+
+impl Asked {
+    fn question(&self, number: u32) -> Option<Output> {
+        self.area?;
+        Some(Action::AskForStacks { generation: self.generation, worker: self.process.id(), number }.into())
+    }
+
+    /// What is seen of it now.
+    fn sample(&mut self, memory: Option<&StackMemory>, number: u32) -> Sample {
+        let is_same = |now: &Process| now.start == self.process.start && !now.is_zombie();
+        let process = Process::read(self.process.pid).filter(is_same);
+        let reached = memory.zip(self.area);
+        let takes_signal = self.before.as_ref().is_some_and(|status| status.is_caught)
+            && reached.is_some_and(|(memory, area)| memory.takes_signal(area) == Some(self.process.pid));
+        if !self.has_dumped
+            && takes_signal
+            && let Some((memory, area)) = reached
+            && let Some(before) = &self.before
+            && let Some(status) = SignalStatus::read(&self.process, SIGNAL)
+        {
+            self.has_dumped = status.has_handled(before) && memory.has_dump(area);
+        }
+        Sample {
+            is_gone: process.is_none(),
+            is_stopped: process.is_some_and(|process| matches!(process.state, 'T' | 't')),
+            can_answer: reached.is_some(),
+            takes_signal,
+            has_dumped: self.has_dumped,
+            has_answered: reached.is_some_and(|(memory, area)| memory.answered(area) == Some(number)),
+        }
+    }
+
+    /// Its answer, in the state that it is in.
+    fn answer(
+        &self,
+        state: State,
+        sample: Sample,
+        memory: Option<&StackMemory>,
+        most: usize,
+        world: &World,
+    ) -> StackAnswer {
+        let is_its_own = !matches!(state, State::Ended | State::Unreachable);
+        let written = memory.zip(self.area).filter(|_| is_its_own).map(|(memory, area)| memory.take(area, most));
+        let written = written.unwrap_or_default();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let slots = world.slots(self.generation);
+        let slot = slots.iter().find(|(process, _)| process.id() == self.process.id()).map(|(_, slot)| *slot);
+        let heartbeat = slot.map(|slot| scoreboard::now().saturating_sub(slot.heartbeat).as_secs_f64());
+        StackAnswer {
+            generation: self.generation.0,
+            pid: self.process.pid.as_raw(),
+            state: state.into(),
+            takes_signal: sample.takes_signal,
+            heartbeat_seconds_ago: heartbeat.map(|seconds| (seconds * 1000.0).round() / 1000.0),
+            threads: text(written.dump),
+            is_cut: written.is_cut,
+            tasks: if sample.has_answered { text(written.answer) } else { String::new() },
+        }
+    }
+}
+
+impl World {
+    /// The workers of a generation, each with the place where it answers.
+    fn askable(&self, generation: GenerationId, is_meant: &impl Fn(&Process) -> bool) -> Vec<Asked> {
+        let slots = self.slots(generation);
+        let running = self.running.get(&generation);
+        let board = running.filter(|running| running.stacks.is_some()).and_then(|running| running.board.as_ref());
+        let asked = |process: Process| {
+            let has_slot = slots.iter().any(|(found, _)| found.id() == process.id());
+            let area = board.filter(|_| has_slot).and_then(|board| board.newest(process.pid));
+            let before = area.and_then(|_| SignalStatus::read(&process, SIGNAL));
+            Asked { generation, process, area, before, has_dumped: false, answer: None }
+        };
+        self.workers.of(generation).into_iter().filter(is_meant).map(asked).collect()
+    }
+
+    /// Asks a worker what it is doing. Without a handler the signal would end it, so the kernel is asked whether there is
+    /// one.
+    pub(super) fn ask_for_stacks(&self, generation: GenerationId, worker: ProcessId, number: u32) {
+        let Some(running) = self.running.get(&generation) else { return };
+        let Some((memory, board)) = running.stacks.as_ref().zip(running.board.as_ref()) else { return };
+        let Some(area) = board.newest(worker.pid) else { return };
+        if let Err(errno) = memory.ask(area, number) {
+            tracing::debug!(pid = %worker, errno = errno.desc(), "not asked");
+            return;
+        }
+        let Some(process) = Process::read(worker.pid).filter(|process| process.id() == worker) else { return };
+        let is_caught = SignalStatus::read(&process, SIGNAL).is_some_and(|status| status.is_caught);
+        let is_stopped = matches!(process.state, 'T' | 't');
+        if is_caught && !is_stopped && memory.takes_signal(area) == Some(worker.pid) {
+            let _ = process.signal_by_number(SIGNAL);
+        }
+    }
+}
+
+impl From<State> for StackState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Running => Self::Running,
+            State::Blocked => Self::Blocked,
+            State::Stopped => Self::Stopped,
+            State::Ended => Self::Ended,
+            State::Silent => Self::Silent,
+            State::Unreachable => Self::Unreachable,
+        }
+    }
+}

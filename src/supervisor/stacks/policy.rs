@@ -1,0 +1,84 @@
+//! When a worker that was asked what it is doing has answered, and what follows if it has not. Pure.
+//!
+//! Each is asked in two ways at once: by a signal, whose handler writes where its threads are, and by a number in shared
+//! memory, which it notices with its next heartbeat and answers with what only its interpreter knows. Workers that work
+//! answer both within half a second. One whose interpreter stands still answers the first.
+
+use std::time::Duration;
+
+/// How long workers have for their answers.
+pub const PATIENCE: Duration = Duration::from_millis(700);
+
+/// What is seen of a worker that was asked.
+#[allow(clippy::struct_excessive_bools, reason = "each is an observation of its own")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// Whether its process has ended.
+    pub is_gone: bool,
+    /// Whether it is stopped by a signal, so that it cannot answer.
+    pub is_stopped: bool,
+    /// Whether the guard is in it, and has told where it answers.
+    pub can_answer: bool,
+    /// Whether it has a handler for the signal.
+    pub takes_signal: bool,
+    /// Whether its handler has written where its threads are, and has ended.
+    pub has_dumped: bool,
+    /// Whether its interpreter has answered.
+    pub has_answered: bool,
+}
+
+/// How a worker took the question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Both of its answers are there.
+    Running,
+    /// Only its signal handler has answered: its event loop, or its interpreter, stands still.
+    Blocked,
+    /// It is stopped by a signal.
+    Stopped,
+    /// It has ended.
+    Ended,
+    /// It has not answered within the time that it had.
+    Silent,
+    /// It cannot answer: the guard is not in it, or has not begun.
+    Unreachable,
+}
+
+/// The state of a worker that was asked so long ago; none if it is too early to tell.
+#[must_use]
+pub fn judge(sample: Sample, since: Duration) -> Option<State> {
+    let is_late = since >= PATIENCE;
+    match (sample.has_dumped || !sample.takes_signal, sample.has_answered) {
+        _ if sample.is_gone => Some(State::Ended),
+        _ if !sample.can_answer => Some(State::Unreachable),
+        (true, true) => Some(State::Running),
+        _ if sample.is_stopped => Some(State::Stopped),
+        _ if !is_late => None,
+        (_, true) => Some(State::Running),
+        _ if sample.has_dumped => Some(State::Blocked),
+        _ => Some(State::Silent),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_waited_for_who_cannot_answer_and_nobody_for_ever() {
+        let asked = Sample { can_answer: true, takes_signal: true, ..Sample::default() };
+        let (soon, late) = (Duration::from_millis(50), PATIENCE);
+        for (sample, early, at_last) in [
+            (asked, None, State::Silent),
+            (Sample { is_gone: true, ..asked }, Some(State::Ended), State::Ended),
+            (Sample { can_answer: false, ..asked }, Some(State::Unreachable), State::Unreachable),
+            (Sample { is_stopped: true, ..asked }, Some(State::Stopped), State::Stopped),
+            (Sample { has_dumped: true, ..asked }, None, State::Blocked),
+            (Sample { has_answered: true, ..asked }, None, State::Running),
+            (Sample { has_answered: true, takes_signal: false, ..asked }, Some(State::Running), State::Running),
+            (Sample { has_answered: true, has_dumped: true, ..asked }, Some(State::Running), State::Running),
+        ] {
+            assert_eq!((judge(sample, soon), judge(sample, late)), (early, Some(at_last)), "{sample:?}");
+        }
+    }
+}

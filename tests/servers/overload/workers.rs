@@ -1,0 +1,89 @@
+//! Workers with the guard: how they start, as whom they run, and when they end.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{LIMIT, Volley, board, in_flight, launch, start};
+use crate::harness::{self, children, is_alive, skipped, tests_directory, venv, wait_for, wait_until};
+
+fn workers_end_when_the_launcher_and_the_main_process_are_killed(server: &str) {
+    let Some((mut running, _)) = start(server, &["--workers", "2"]) else { return };
+    let main = running.children()[0];
+    wait_until("two workers", || board(&running).len() == 2);
+    let workers = children(main);
+    assert_eq!(workers.len(), 2);
+    // The kernel signals the main process when the launcher dies; one that is stopped cannot act on it.
+    kill(main, Signal::SIGSTOP).unwrap();
+    running.signal(Signal::SIGKILL);
+    kill(main, Signal::SIGKILL).unwrap();
+    running.wait();
+    wait_until("the workers to end", || !workers.iter().any(|worker| is_alive(*worker)));
+}
+
+crate::for_both_servers!(workers_end_when_the_launcher_and_the_main_process_are_killed,);
+
+#[test]
+fn workers_that_are_spawned_and_not_forked_have_the_guard_and_a_slot() {
+    let Some((mut launch, gate)) = launch("granian", "overload:app", &["--workers", "2"]) else { return };
+    let directory = launch.directory.path().to_owned();
+    // As Granian does from Python 3.14 on.
+    let spawn = "import multiprocessing as m\nif m.parent_process() is None: m.set_start_method('spawn')\n";
+    std::fs::write(directory.join("sitecustomize.py"), spawn).unwrap();
+    let path = format!("{}:{}", directory.display(), tests_directory("apps").display());
+    launch.command.env("PYTHONPATH", path);
+    let mut running = launch.start();
+    running.wait_log(" ready ");
+    wait_until("two workers", || board(&running).len() == 2);
+    let volley = Volley::fire(running.port, "/wait", 3 * LIMIT);
+    wait_until("some to be refused", || volley.count(503) >= LIMIT as usize);
+    std::fs::write(&gate, "").unwrap();
+    volley.finish();
+    assert_eq!(running.stop(), 0, "{}", running.log());
+}
+
+/// A worker that has changed its user cannot open its own files below `/proc`.
+#[test]
+fn workers_of_another_user_have_the_guard_as_well() {
+    let Some(venv) = venv() else { return };
+    if !harness::is_root() || !harness::readable_by_all(&venv.join("bin/python")) {
+        skipped("needs root, and an interpreter that others may run");
+        return;
+    }
+    let Some((launch, gate)) = launch("asgi", "overload:app", &["--workers", "1"]) else { return };
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(launch.directory.path(), open).unwrap();
+    let launch = launch.env("GUNICORN_CMD_ARGS", "--user 65534 --group 65534").env("GUNICORN_PRELOAD_APP", "false");
+    let mut running = launch.start();
+    running.wait_log(" ready ");
+    let volley = Volley::fire(running.port, "/wait", LIMIT + 1);
+    wait_until("the excess to be refused", || volley.count(503) == 1);
+    assert_eq!(in_flight(&running), LIMIT);
+    std::fs::write(&gate, "").unwrap();
+    volley.finish();
+    assert_eq!(running.stop(), 0, "{}", running.log());
+}
+
+/// Gunicorn's workers come and go as fast as possible: each has a slot.
+#[test]
+fn a_hundred_workers_that_come_and_go_all_find_a_slot() {
+    let Some((mut running, _)) = start("asgi", &["--workers", "4"]) else { return };
+    let main = running.children()[0];
+    let mut seen: Vec<Pid> = Vec::new();
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while seen.len() < 100 && Instant::now() < deadline {
+        let worker = wait_for("a new worker with a slot", || {
+            let slots = board(&running);
+            children(main)
+                .into_iter()
+                .find(|pid| !seen.contains(pid) && slots.iter().any(|slot| slot.pid == pid.as_raw().cast_unsigned()))
+        });
+        kill(worker, Signal::SIGKILL).unwrap();
+        seen.push(worker);
+    }
+    assert!(!running.log().contains("scoreboard"), "{}", running.log());
+    let slots = board(&running).len();
+    assert!(seen.len() > slots, "{} workers in {slots} slots: none is reused", seen.len());
+    running.stop();
+}
