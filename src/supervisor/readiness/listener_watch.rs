@@ -14,6 +14,8 @@ use crate::proc::sockets;
 #[derive(Debug)]
 pub struct ListenerWatch {
     address: SocketAddr,
+    /// Sockets that do not count, by inode.
+    ignored: BTreeSet<u64>,
     workers: usize,
     pace: Pace,
 }
@@ -22,7 +24,13 @@ impl ListenerWatch {
     /// A watch whose first check is due at once.
     #[must_use]
     pub const fn new(address: SocketAddr, workers: usize, now: Instant) -> Self {
-        Self { address, workers, pace: Pace::new(now) }
+        Self { address, ignored: BTreeSet::new(), workers, pace: Pace::new(now) }
+    }
+
+    /// These sockets do not count, by inode.
+    #[must_use]
+    pub fn ignoring(self, ignored: BTreeSet<u64>) -> Self {
+        Self { ignored, ..self }
     }
 
     /// When the next check is due.
@@ -36,7 +44,7 @@ impl ListenerWatch {
         if !self.pace.take_due(now) {
             return false;
         }
-        let inodes = sockets::at(self.address);
+        let inodes = &sockets::at(self.address) - &self.ignored;
         if inodes.len() < self.workers {
             return false;
         }

@@ -126,12 +126,13 @@ impl Readiness {
         }
         // A socket may exist before the app works: if only this generation can answer, it also gets a request.
         let is_alone = world.state.generations().len() == 1;
-        let asked = world.plan_of(id).filter(|_| is_alone).and_then(|plan| public_probe(plan, world));
+        let asked = world.plan_of(id).filter(|plan| is_alone && !plan.tells_readiness());
         let is_complete = world.is_complete(id);
-        *check = match (&check, asked) {
-            (Check::Listening(_), Some(probe)) => Check::Asking(probe),
-            (Check::Counting(_), _) if !is_complete => return false,
+        *check = match (&check, asked.and_then(|plan| public_probe(plan, world)), own_listeners(id, world, now)) {
+            (Check::Listening(_), Some(probe), _) => Check::Asking(probe),
+            (Check::Counting(_), ..) if !is_complete => return false,
             _ if !is_complete => Check::Counting(Pace::new(now)),
+            (Check::Counting(_), _, Some(watch)) => Check::Listening(watch),
             _ => Check::Done,
         };
         matches!(check, Check::Done)
@@ -148,12 +149,26 @@ fn became_ready(id: GenerationId, world: &mut World) -> Vec<Output> {
     world.look_at_workers();
     let ready = Event::Ready { generation: id }.into();
     // A server that gave its workers their own sockets does not use ours, and would not accept clients there.
-    if world.slots(id).iter().any(|(_, slot)| slot.accepts == Accepts::Own) {
+    if opens_listeners(id, world) {
         let message = "this server's workers open their listening sockets themselves: the kernel distributes clients";
         warn!(generation = id.0, "{message}");
         return vec![Action::TakeListenersBack { generation: id }.into(), ready];
     }
     vec![ready]
+}
+
+/// Whether the workers of a generation open their listening sockets themselves, although they got some from us.
+fn opens_listeners(id: GenerationId, world: &World) -> bool {
+    world.slots(id).iter().any(|(_, slot)| slot.accepts == Accepts::Own)
+}
+
+/// Looks for the sockets of such workers: they say that they are ready shortly before they open them.
+fn own_listeners(id: GenerationId, world: &World, now: Instant) -> Option<ListenerWatch> {
+    let Bind::Tcp(address) = *world.listeners.bind() else { return None };
+    let generation = world.state.generations().iter().find(|generation| generation.id == id)?;
+    let workers = generation.startup.workers(world.plans.get(&generation.plan)?.workers) as usize;
+    let watch = || ListenerWatch::new(address, workers, now).ignoring(world.listeners.all_inodes());
+    opens_listeners(id, world).then(watch)
 }
 
 fn first_check(generation: &Generation, private: Option<&Way>, plan: &Plan, world: &World, now: Instant) -> Check {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::spawn_workers;
 use crate::harness::ask::ask;
 use crate::harness::http::{Connection, get};
 use crate::harness::{Launch, Running, tests_directory, venv, wait_until};
@@ -43,22 +44,18 @@ impl Crowd {
     }
 }
 
-fn start(arguments: &[&str], python_path: Option<&str>) -> Option<Running> {
+fn start(arguments: &[&str], prepare: impl FnOnce(&mut Launch)) -> Option<Running> {
     let mut launch = Launch::new(arguments);
-    let apps = tests_directory("apps").display().to_string();
-    let path = python_path.map_or(apps.clone(), |first| {
-        std::fs::write(launch.directory.path().join("sitecustomize.py"), first).unwrap();
-        format!("{}:{apps}", launch.directory.path().display())
-    });
     launch
         .command
         .args(["--workers", "1"])
         .env("VIRTUAL_ENV", venv()?)
-        .env("PYTHONPATH", path)
+        .env("PYTHONPATH", tests_directory("apps"))
         .env("MCP_LAUNCH_CPUS", "2")
         .env("GRANIAN_INTERFACE", if arguments.contains(&"pool:wsgi") { "wsgi" } else { "asgi" })
         .env("GUNICORN_BACKPRESSURE", "auto")
         .env("GRANIAN_BACKPRESSURE", "auto");
+    prepare(&mut launch);
     let mut running = launch.in_turn().start();
     running.wait_log("ready generation=");
     assert!(running.log().contains("limit=auto"), "{}", running.log());
@@ -74,8 +71,8 @@ fn limit(running: &Running) -> u64 {
 }
 
 /// It begins with 64, falls to what the pool can do, and everybody shows it. Without overload nobody is refused.
-fn falls_to_what_the_app_can_do(arguments: &[&str], python_path: Option<&str>) {
-    let Some(mut running) = start(arguments, python_path) else { return };
+fn falls_to_what_the_app_can_do(arguments: &[&str], prepare: impl FnOnce(&mut Launch)) {
+    let Some(mut running) = start(arguments, prepare) else { return };
     let few = Crowd::begin(running.port, 8);
     assert_eq!(limit(&running), 64);
     wait_until("some answers", || load_of_worker(&running)["served"].as_u64() > Some(100));
@@ -102,27 +99,26 @@ fn falls_to_what_the_app_can_do(arguments: &[&str], python_path: Option<&str>) {
 
 #[test]
 fn uvicorns_worker_finds_its_limit() {
-    falls_to_what_the_app_can_do(&["--server", "gunicorn", "pool:app"], None);
+    falls_to_what_the_app_can_do(&["--server", "gunicorn", "pool:app"], |_| ());
 }
 
 #[test]
 fn gunicorns_asgi_worker_finds_its_limit() {
-    falls_to_what_the_app_can_do(&["--server", "gunicorn", "--worker-class", "asgi", "pool:app"], None);
+    falls_to_what_the_app_can_do(&["--server", "gunicorn", "--worker-class", "asgi", "pool:app"], |_| ());
 }
 
 /// As Granian's are from Python 3.14 on.
 #[test]
 fn granians_spawned_worker_finds_its_limit() {
-    let spawn = "import multiprocessing as m\nif m.parent_process() is None: m.set_start_method('spawn')\n";
-    falls_to_what_the_app_can_do(&["--server", "granian", "pool:app"], Some(spawn));
+    falls_to_what_the_app_can_do(&["--server", "granian", "pool:app"], spawn_workers);
 }
 
 #[test]
 fn gunicorns_threads_find_their_limit() {
-    falls_to_what_the_app_can_do(&["--server", "gunicorn", "--worker-class", "gthread", "pool:wsgi"], None);
+    falls_to_what_the_app_can_do(&["--server", "gunicorn", "--worker-class", "gthread", "pool:wsgi"], |_| ());
 }
 
 #[test]
 fn granians_threads_find_their_limit() {
-    falls_to_what_the_app_can_do(&["--server", "granian", "pool:wsgi"], None);
+    falls_to_what_the_app_can_do(&["--server", "granian", "pool:wsgi"], |_| ());
 }

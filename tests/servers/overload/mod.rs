@@ -42,6 +42,15 @@ pub fn launch(server: &str, app: &str, arguments: &[&str]) -> Option<(Launch, Pa
     Some((launch, gate))
 }
 
+/// Has Granian spawn its workers and not fork them, as it does from Python 3.14 on.
+pub fn spawn_workers(launch: &mut Launch) {
+    let spawn = "import multiprocessing as m\nif m.parent_process() is None: m.set_start_method('spawn')\n";
+    let directory = launch.directory.path();
+    std::fs::write(directory.join("sitecustomize.py"), spawn).unwrap();
+    let path = format!("{}:{}", directory.display(), tests_directory("apps").display());
+    launch.command.env("PYTHONPATH", path);
+}
+
 /// Starts it and waits until it is ready.
 pub fn start(server: &str, arguments: &[&str]) -> Option<(Running, PathBuf)> {
     let (launch, gate) = launch(server, "overload:app", arguments)?;

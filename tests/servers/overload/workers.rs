@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{LIMIT, Volley, board, in_flight, launch, start};
-use crate::harness::{self, children, is_alive, skipped, tests_directory, venv, wait_for, wait_until};
+use super::{LIMIT, Volley, board, in_flight, launch, spawn_workers, start};
+use crate::harness::{self, children, is_alive, skipped, venv, wait_for, wait_until};
 
 fn workers_end_when_the_launcher_and_the_main_process_are_killed(server: &str) {
     let Some((mut running, _)) = start(server, &["--workers", "2"]) else { return };
@@ -27,12 +27,7 @@ crate::for_both_servers!(workers_end_when_the_launcher_and_the_main_process_are_
 #[test]
 fn workers_that_are_spawned_and_not_forked_have_the_guard_and_a_slot() {
     let Some((mut launch, gate)) = launch("granian", "overload:app", &["--workers", "2"]) else { return };
-    let directory = launch.directory.path().to_owned();
-    // As Granian does from Python 3.14 on.
-    let spawn = "import multiprocessing as m\nif m.parent_process() is None: m.set_start_method('spawn')\n";
-    std::fs::write(directory.join("sitecustomize.py"), spawn).unwrap();
-    let path = format!("{}:{}", directory.display(), tests_directory("apps").display());
-    launch.command.env("PYTHONPATH", path);
+    spawn_workers(&mut launch);
     let mut running = launch.start();
     running.wait_log(" ready ");
     wait_until("two workers", || board(&running).len() == 2);
@@ -40,6 +35,33 @@ fn workers_that_are_spawned_and_not_forked_have_the_guard_and_a_slot() {
     wait_until("some to be refused", || volley.count(503) >= LIMIT as usize);
     std::fs::write(&gate, "").unwrap();
     volley.finish();
+    assert_eq!(running.stop(), 0, "{}", running.log());
+}
+
+/// Spawned workers of Granian open their listening sockets themselves, after they have told the app that it starts.
+#[test]
+fn spawned_workers_are_ready_when_they_listen() {
+    let Some((mut launch, _)) = launch("granian", "slow_to_listen:app", &["--workers", "2"]) else { return };
+    spawn_workers(&mut launch);
+    let app = "\
+import granian.server.mp, time
+from hello import app
+make = granian.server.mp.ASGIWorker
+class Worker:
+    def __init__(self, *options):
+        self.worker = make(*options)
+    def __getattr__(self, name):
+        if 'serve' in name:
+            time.sleep(1)
+        return getattr(self.worker, name)
+granian.server.mp.ASGIWorker = Worker
+";
+    std::fs::write(launch.directory.path().join("slow_to_listen.py"), app).unwrap();
+    let mut running = launch.start();
+    running.wait_log(" ready ");
+    for _ in 0..20 {
+        assert_eq!(harness::http::get(running.port, "/").unwrap().status, 200);
+    }
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
 
