@@ -17,11 +17,11 @@ _TREND = 30_000_000_000
 
 class _OpenRequests:
     """The open requests, without a look at the clock for each. Each is in the dictionary that was the `newest` when it
-    began; its key is anything, its value an ASGI scope, or method and path as WSGI has them. With each heartbeat there is a new
-    one."""
+    began; its key is anything, its value an ASGI scope, or for WSGI method, path, the time when it began, and its greenlet
+    or the number of its thread. With each heartbeat there is a new one. WSGI's event streams are in `streams` instead."""
 
     def __init__(self):
-        self.newest = {}
+        self.newest, self.streams = {}, {}
         # Those before it, the oldest first, each with the time by which its requests had begun.
         self._older = []
 
@@ -31,6 +31,11 @@ class _OpenRequests:
             older.append((now, self.newest))
             self.newest = {}
         self._older = older
+
+    def all(self):
+        """What is known of each."""
+        requests = [*(requests for _, requests in self._older), self.newest, self.streams]
+        return [request for these in requests for request in list(these.values())]
 
     def lines(self, room):
         """The oldest ones, a line for each: when it began, its method and its path."""

@@ -96,11 +96,10 @@ def _what_is_done(worker):
     if tasks is not None:
         stacks.look_at_tasks(tasks)
         found["tasks"], found["not_looked_at"] = len(tasks), len(tasks) - stacks.looked
-    elif worker.greenlets:
-        stacks.look_at_greenlets(list(worker.greenlets.values()))
-        found["tasks"] = stacks.looked
     else:
-        stacks.look_at_threads()
+        stacks.look_at_requests(worker.open_requests.all())
+        if stacks.looked:
+            found["tasks"] = stacks.looked
     while True:
         text = _as_json({**found, **stacks.described()})
         if len(text) <= _DUMP_AT - _ANSWER_AT or not stacks.shown:
@@ -134,29 +133,28 @@ class _Found:
             self._find_request(frames, task)
             self._add(frames, task)
 
-    def look_at_greenlets(self, greenlets):
-        for greenlet, since, about in greenlets:
-            self.looked += 1
-            whose = _Greenlet(greenlet)
-            self._add(_frames_from(greenlet.gr_frame), whose)
-            self.requests.append((since, about, whose))
-
-    def look_at_threads(self):
-        for ident, frame in sys._current_frames().items():
-            self._find_request(_frames_from(frame), ident)
+    def look_at_requests(self, requests):
+        """Those of WSGI: of each, method, path, the time when it began, and its greenlet or the number of its thread."""
+        for method, path, since, whose in requests:
+            if not isinstance(whose, int):
+                self.looked += 1
+                frames, whose = _frames_from(whose.gr_frame), _Greenlet(whose)
+                self._add(frames, whose)
+            self.requests.append((since, method, path.encode("latin-1", "replace"), whose))
 
     def _add(self, frames, task):
         seen = tuple((frame.f_code, frame.f_lineno) for frame in frames[-_MOST_FRAMES:])
         self._stacks.setdefault(seen, [len(frames) - len(seen), []])[1].append(task)
 
-    def _find_request(self, frames, whose):
-        """Adds the request that these frames belong to, if they do: those of a task, or of a thread by its number."""
+    def _find_request(self, frames, task):
+        """Adds the request that these frames of a task belong to, if they do."""
         frame = next((frame for frame in frames if frame.f_code is self._code), None)
         if frame is not None:
             values = frame.f_locals
-            about = values.get("scope") or values.get("environ")
-            if "path" in about or "PATH_INFO" in about:
-                self.requests.append((values.get("since"), about, whose))
+            scope = values["scope"]
+            if "path" in scope:
+                method = scope.get("method", "websocket")
+                self.requests.append((values.get("since"), method, scope["path"], task))
 
     def described(self):
         order = lambda entry: (-len(entry[1][1]), _name_of(entry[1][1][0]))
@@ -202,11 +200,8 @@ def _frame(code, line):
     }
 
 
-def _request(now, since, about, whose):
-    """An open request, from the scope or the environment that its app got."""
-    is_wsgi = "REQUEST_METHOD" in about
-    path = about.get("PATH_INFO", "").encode("latin-1", "replace") if is_wsgi else about["path"]
-    method = about["REQUEST_METHOD"] if is_wsgi else about.get("method", "websocket")
+def _request(now, since, method, path, whose):
+    """An open request."""
     age = None if since is None else round(now - since, 3)
     where = {"thread": "0x%016x" % whose} if isinstance(whose, int) else {"task": _name_of(whose)}
     return {"method": _clean(method), "path": _without_tokens(path), "age_seconds": age, **where}

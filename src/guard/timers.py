@@ -6,7 +6,8 @@ import select
 from collections import deque as _deque
 
 # Taken before the app is imported, because that may replace them (gevent, eventlet).
-_start_thread, _allocate_lock, _native_poll = _thread.start_new_thread, _thread.allocate_lock, select.poll
+_start_thread, _current_thread = _thread.start_new_thread, _thread.get_ident
+_allocate_lock, _native_poll = _thread.allocate_lock, select.poll
 
 
 class _Timers:
@@ -20,11 +21,9 @@ class _Timers:
         # Filled from any thread: appending is atomic.
         self._new = _deque()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        functions = _FUNCTIONS[greenlets]()
-        # Starts a thread or greenlet, and waits for descriptors.
-        self.spawn, self._wait = functions[:2]
-        # For greenlets: the current one, and calling a function while none runs, in which it may throw into one.
-        self.current, self.in_hub = functions[2:] or (None, None)
+        # Starting a thread or greenlet, and waiting for descriptors; the current greenlet, or the number of the current
+        # thread; for greenlets, calling a function while none runs, in which it may throw into one.
+        self.spawn, self._wait, self.current, self.in_hub = _FUNCTIONS[greenlets]()
 
     def start(self):
         self.spawn(self._run)
@@ -96,7 +95,7 @@ def _with_eventlet():
 
 # For each package of greenlets, and for threads: a function that returns the functions that `_Timers` needs.
 _FUNCTIONS = {
-    None: lambda: (lambda function: _start_thread(function, ()), _wait_in_thread),
+    None: lambda: (lambda function: _start_thread(function, ()), _wait_in_thread, _current_thread, None),
     "gevent": _with_gevent,
     "eventlet": _with_eventlet,
 }

@@ -30,9 +30,8 @@ class _Worker:
         self.crossed = lambda: None
         # Functions that are called with each heartbeat, with the time in nanoseconds.
         self.at_heartbeat = []
-        # The code of the function that is called for each request, and the greenlets in which it is, each with the time
-        # when the request began and what is known about it.
-        self.code_of_app, self.greenlets = None, {}
+        # For ASGI, the code of the function that is called for each request.
+        self.code_of_app = None
         # The number of requests that have ended and count, and the open streams.
         self.work, self.streams = None, ()
         adopt(self)

@@ -79,14 +79,14 @@ def _guard_wsgi(inner):
 
     worker = _Worker(collect, adopt)
     requests = worker.open_requests
-    # The greenlets of the open requests: unlike threads, they cannot be listed.
-    greenlets = worker.greenlets
+    # Returns the number of the current thread, or the current greenlet.
+    current = _current_thread
 
     def begin(greenlets=None, threads=None, is_stopping=None, notify=lambda: None):
         """Called once in each worker, after the fork and before it accepts clients: with the name of the package of its
         greenlets; the number of its threads if that is known better than from the settings; whether it was told to stop;
         and what tells the server that it is alive."""
-        nonlocal are_greenlets, has_permits, limit, most_threads
+        nonlocal are_greenlets, has_permits, limit, most_threads, current
         are_greenlets = greenlets is not None
         has_permits = LIMIT is not None and not are_greenlets
         if threads is not None and LIMIT is not None:
@@ -112,7 +112,7 @@ def _guard_wsgi(inner):
         if BOARD is not None:
             timers = _Timers(greenlets)
             if are_greenlets:
-                spawn = timers.spawn
+                spawn, current = timers.spawn, timers.current
                 open_streams.have_greenlets(timers)
             worker.claim(timers, 0, watch)
             timers.start()
@@ -156,9 +156,13 @@ def _guard_wsgi(inner):
                     if is_get:
                         if are_greenlets and self.kind is running:
                             self.become_stream()
-                        self.peers.pop(id(self), None)
+                        self.become_peer_of(requests.streams)
                         self.stream = open_streams.open(headers)
             return self.start_response(status, headers, *exc_info)
+
+        def become_peer_of(self, peers):
+            peers[id(self)] = self.peers.pop(id(self))
+            self.peers = peers
 
         def become_stream(self):
             """A stream costs a greenlet nothing. It occupies a thread, so there it counts until it ends."""
@@ -213,8 +217,6 @@ def _guard_wsgi(inner):
             kind.pop()
             ended.append(kind is exempted)
             self.peers.pop(id(self), None)
-            if greenlets:
-                greenlets.pop(id(self), None)
             if self.timed is not None:
                 time_limits.ended(self.timed)
             words[fields[id(kind)]] = now = len(kind)
@@ -258,10 +260,7 @@ def _guard_wsgi(inner):
         request.started = since
         # Not the request itself, which may end by not being referred to any more.
         request.peers = requests.newest
-        request.peers[id(request)] = environ["REQUEST_METHOD"], path
-        if open_streams.current is not None:
-            about = {"REQUEST_METHOD": environ["REQUEST_METHOD"], "PATH_INFO": path}
-            greenlets[id(request)] = open_streams.current(), since, about
+        request.peers[id(request)] = environ["REQUEST_METHOD"], path, since, current()
         try:
             body = inner(environ, request.answer)
         except _TooManyStreams:
@@ -296,7 +295,7 @@ def _guard_wsgi(inner):
         start_response("503 Service Unavailable", list(_REFUSAL))
         return [b"" if method == "HEAD" else _BUSY]
 
-    worker.code_of_app, worker.work, worker.streams = app.__code__, lambda: served - spared, open_streams
+    worker.work, worker.streams = lambda: served - spared, open_streams
     return app, begin
 
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::harness::ask::{Answer, all_are_ready, ask};
 use crate::harness::http::{get, request};
-use crate::harness::{Launch, Running, is_alive, tests_directory, venv, wait_until};
+use crate::harness::{Launch, Running, is_alive, tests_directory, venv, wait_for, wait_until};
 
 crate::for_every_kind!(
     open_requests_and_where_they_wait_are_shown_without_secrets,
@@ -143,12 +143,15 @@ crate::for_each_wsgi_kind!(requests_in_threads_and_greenlets_are_shown);
 
 fn requests_in_threads_and_greenlets_are_shown(kind: &str) {
     let Some(mut running) = start(kind, "wsgi_flask", &["--workers", "2", "--backpressure", "4"]) else { return };
-    let _client = hang(&running, "/slow?s=600&token=hunter2");
-    let mut requests = Vec::new();
-    wait_until("the request", || {
-        requests = all(&stacks(&running), "requests").into_iter().cloned().collect();
-        !requests.is_empty()
-    });
-    assert_eq!((&requests[0]["method"], &requests[0]["path"]), (&"GET".into(), &"/slow".into()), "{requests:?}");
+    // The second one is in the app while its response is iterated.
+    let _clients = [hang(&running, "/slow?s=600&token=hunter2"), hang(&running, "/events")];
+    for path in ["/slow", "/events"] {
+        let request = wait_for("the request", || {
+            let workers = stacks(&running);
+            all(&workers, "requests").into_iter().find(|request| request["path"] == path).cloned()
+        });
+        assert_eq!(request["method"], "GET", "{request}");
+        assert!(request["thread"].is_string() || request["task"].is_string(), "{request}");
+    }
     running.stop();
 }
