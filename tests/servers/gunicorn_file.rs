@@ -304,8 +304,9 @@ fn a_release_whose_workers_die_soon_after_they_are_ready_is_a_failed_reload() {
     let Some(launch) = launch("", &[]) else { return };
     let port = launch.port;
     let mut running = ready(launch.env("HOST", "127.0.0.1").env("PORT", port.to_string()));
+    // The launcher watches a new release for a second after it is ready, and Gunicorn needs some of it to end.
     let file = "import os, threading\ndef post_worker_init(worker):\n    \
-                threading.Timer(0.6, os._exit, [4]).start()\n";
+                threading.Timer(0.2, os._exit, [4]).start()\n";
     std::fs::write(running.directory.path().join("gunicorn.conf.py"), file).unwrap();
     let answer = ask(&running, &["reload"]);
     assert_eq!(answer.code, Some(1), "{answer:?}\n{}", running.log());
