@@ -12,6 +12,7 @@ APPS = {
     "empty_json": ("An empty JSON object", "tests/apps/empty_json.py"),
     "database": ("A page of database queries", "tests/apps/database.py: SQLite, blocking calls in threads"),
     "streaming": ("A short event stream", "tests/apps/streaming.py: ten events in 100 ms"),
+    "wsgi_flask": ("A WSGI app", "tests/apps/wsgi_flask.py: Flask, threads"),
     "gateway": ("The MCP Gateway, `/health`", "a database query; `RATE_LIMITING_ENABLED=false`"),
 }
 

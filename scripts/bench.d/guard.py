@@ -72,13 +72,8 @@ class Server:
 
     def memory(self):
         """Proportional set size of all its processes, in bytes."""
-        pids, found = [self.process.pid], []
-        while pids:
-            pid = pids.pop()
-            found.append(pid)
-            for task in Path(f"/proc/{pid}/task").glob("*/children"):
-                pids += task.read_text().split()
-        sizes = [re.search(r"^Pss: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M) for pid in found]
+        rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in processes(self.process.pid)]
+        sizes = [re.search(r"^Pss: +(\d+) kB", rollup, re.M) for rollup in rollups]
         return sum(int(size.group(1)) * 1024 for size in sizes if size)
 
     def stop(self):
@@ -88,6 +83,15 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+def processes(pid):
+    """A process and all that descend from it: parents before their children."""
+    pids = [pid]
+    for pid in pids:
+        yield pid
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            pids += task.read_text().split()
 
 
 def status_of(port, path):
@@ -151,10 +155,13 @@ def throughput(port, path, connections, seconds):
 
 # Contestants, and how they are set up; {} is the server.
 WITHOUT, WITH, ADAPTIVE = "without the guard", "with it", "with it and a limit that adapts"
+EVERYTHING = "with all that it can do"
 GUARDS = {
     WITHOUT: {"MCP_LAUNCH_GUARD": "off"},
     WITH: {"{}_BACKPRESSURE": "512"},
     ADAPTIVE: {"{}_BACKPRESSURE": "auto"},
+    # Reports of what a worker does, and of workers that spin, are always on.
+    EVERYTHING: {"{}_BACKPRESSURE": "auto", "MCP_LAUNCH_REQUEST_TIMEOUT": "30s,/export=5m"},
 }
 
 

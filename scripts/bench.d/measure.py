@@ -23,7 +23,7 @@ from figures import table
 from html_page import page
 from launcher import Installation
 
-MODULES = ["startup", "footprint", "supervision", "guard", "dealing", "wsgi", "backpressure", "hangs"]
+MODULES = ["startup", "footprint", "supervision", "guard", "dealing", "wsgi", "backpressure", "hangs", "memory"]
 
 
 def version(program, *arguments):

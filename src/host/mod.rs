@@ -242,6 +242,8 @@ pub struct Interpreter {
     pub path: PathBuf,
     /// Major and minor version, if the layout shows it.
     pub version: Option<(u32, u32)>,
+    /// Whether it has no GIL (PEP 703), if its name or layout shows it.
+    pub is_free_threaded: bool,
     /// The virtual environment that it belongs to.
     pub venv: Option<PathBuf>,
     /// Where its packages are.

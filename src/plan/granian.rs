@@ -201,7 +201,7 @@ impl Args<'_> {
         let has_lifespan = interface != "asginl";
         let obstacle =
             (!["asgi", "asginl", "wsgi"].contains(&&*interface)).then(|| format!("the interface is {interface}"));
-        let obstacle = obstacle.or_else(|| Around::obstacle(inputs.host));
+        let obstacle = obstacle.or_else(|| Around::obstacle(inputs.host)).or_else(|| self.threads_are_workers());
         let app = AppTarget { factory: inputs.app.factory || self.is_native_factory(), ..inputs.app.clone() };
         let around = Around {
             server: Server::Granian,
@@ -221,6 +221,14 @@ impl Args<'_> {
             obstacle,
         };
         launch.guard(around, inputs.resolution, self.findings)
+    }
+
+    /// The guard counts the requests of one worker, which has a process of its own.
+    fn threads_are_workers(&self) -> Option<String> {
+        let interpreter = self.inputs.host.python.interpreter.as_ref()?;
+        interpreter
+            .is_free_threaded
+            .then(|| "this Python has no GIL: Granian's workers are threads of one process".into())
     }
 
     /// How clients reach the workers.

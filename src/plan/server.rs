@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::Findings;
 use crate::host::{Host, Program, Python, Version};
 use crate::problem::{Exit, Problem};
-use crate::settings::value::{Server, ServerChoice};
+use crate::settings::value::{Mode, Server, ServerChoice};
 use crate::settings::{Origin, Setting, Settings};
 
 /// A server and its program.
@@ -34,6 +34,7 @@ pub(super) fn choose(settings: &Settings, host: &Host, findings: &mut Findings) 
     };
     let version = python.packages.get(server.word()).copied();
     too_old(server, version, choice, python, findings);
+    no_processes(server, settings, python, findings);
     let decision = version.map_or_else(|| server.to_string(), |version| format!("{server} {version}"));
     findings.decide("server", decision, because);
     if let Some(interpreter) = &python.interpreter {
@@ -76,6 +77,22 @@ fn too_old(
     let message = format!("gunicorn {version} is too old: mcp-launch needs {} or newer", OLDEST_GUNICORN.0);
     let problem = Problem::setting(message, &choice.origin);
     findings.problem(problem.hint(install(python, &format!("-U {}", package(server)))));
+}
+
+/// On a Python without GIL, Granian's workers are threads of one process: none can be replaced, measured or told to leave.
+fn no_processes(server: Server, settings: &Settings, python: &Python, findings: &mut Findings) {
+    let interpreter = python.interpreter.as_ref().filter(|interpreter| interpreter.is_free_threaded);
+    if let Some(interpreter) = interpreter
+        && server == Server::Granian
+        && settings.mode.value == Mode::Supervise
+    {
+        let message = format!(
+            "granian on a free-threaded Python ({}) has threads for workers, and mcp-launch supervises processes",
+            interpreter.path.display()
+        );
+        let hint = "use --server gunicorn, a Python with the GIL, or --mode exec, in which nothing is supervised";
+        findings.problem(Problem::setting(message, &settings.http_server.origin).hint(hint));
+    }
 }
 
 fn script(python: &Python, server: Server) -> &Program {
@@ -153,6 +170,22 @@ mod tests {
         );
         host.python.packages.insert("gunicorn".into(), Version(20, 0, 0));
         assert!(chosen(&[], &host).1.problems.is_empty());
+    }
+
+    #[test]
+    fn granians_threads_on_a_free_threaded_python_are_not_supervised() {
+        let mut host = installed_host();
+        host.python.interpreter.as_mut().unwrap().is_free_threaded = true;
+        let problems = |env: &[_]| chosen(env, &host).1.problems;
+        let granian = ("HTTP_SERVER", "granian");
+        assert_eq!(
+            problems(&[granian])[0].to_string(),
+            "granian on a free-threaded Python (/venv/bin/python) has threads for workers, and mcp-launch supervises \
+             processes (from environment HTTP_SERVER); use --server gunicorn, a Python with the GIL, or --mode exec, in \
+             which nothing is supervised"
+        );
+        assert_eq!(problems(&[granian, ("MCP_LAUNCH_MODE", "exec")]), []);
+        assert_eq!(problems(&[]), []);
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub(super) fn installed_host() -> Host {
     host.python.interpreter = Some(Interpreter {
         path: "/venv/bin/python".into(),
         version: Some((3, 11)),
+        is_free_threaded: false,
         venv: Some("/venv".into()),
         site_packages: vec!["/venv/lib/python3.11/site-packages".into()],
         found_by: "VIRTUAL_ENV".into(),

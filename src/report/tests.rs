@@ -21,6 +21,7 @@ fn host() -> Host {
     host.python.interpreter = Some(Interpreter {
         path: "/venv/bin/python".into(),
         version: Some((3, 11)),
+        is_free_threaded: false,
         venv: None,
         site_packages: Vec::new(),
         found_by: "PATH".into(),

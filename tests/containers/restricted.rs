@@ -1,7 +1,7 @@
 //! Containers without some facilities, and those in which mcp-launch is not the only service.
 
 use super::engine::Container;
-use crate::harness::http::get;
+use crate::harness::http::{get, request};
 use crate::harness::wait_until;
 
 /// As in a hardened cluster: no privileges, no name for the user, nothing writable.
@@ -21,6 +21,21 @@ fn it_runs_for_any_user_with_nothing_to_write_to(server: &str) {
     container.server();
     assert_eq!(container.exec(&["mcp-launch", "health"]).out, "ready: serving\n");
     container.stop_well();
+}
+
+/// Debuggers need a capability or a kernel setting for that.
+fn stacks_shows_where_a_worker_is_blocked_without_any_capability(server: &str) {
+    let careful = ["--user=12345:0", "--cap-drop=ALL", "--security-opt=no-new-privileges"];
+    let Some(container) = Container::ready(server, &careful, &["--workers", "1", "--worker-timeout", "0"]) else {
+        return;
+    };
+    let mut client = std::net::TcpStream::connect(("127.0.0.1", container.running.port)).unwrap();
+    request(&mut client, "/block?s=600");
+    wait_until("the stack", || {
+        let answer = container.exec(&["mcp-launch", "stacks"]);
+        assert_eq!(answer.code, Some(0), "{answer:?}");
+        answer.out.contains("  blocked") && answer.out.contains(", in body_for")
+    });
 }
 
 fn it_runs_without_a_directory_for_temporary_files(server: &str) {
@@ -88,6 +103,7 @@ fn a_command_that_is_no_app_is_answered_with_the_form_that_runs_it() {
 
 crate::for_both_servers!(
     it_runs_for_any_user_with_nothing_to_write_to,
+    stacks_shows_where_a_worker_is_blocked_without_any_capability,
     it_runs_without_a_directory_for_temporary_files,
     it_looks_after_its_own_in_a_pid_namespace_of_others,
 );

@@ -3,6 +3,7 @@
 //! The rules are those of Python's own `getpath` and `site`, and of the distributions that changed them.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::super::{Interpreter, Query, Version};
@@ -17,7 +18,8 @@ pub(super) fn interpreter(path: PathBuf, found_by: String, query: &Query) -> Int
     let Some((venv, config)) = venv else {
         let base = Base::of(&path);
         let site_packages = base.site_packages(query);
-        return Interpreter { path, version: base.version, venv: None, site_packages, found_by };
+        let is_free_threaded = is_free_threaded(&path, &site_packages);
+        return Interpreter { path, version: base.version, is_free_threaded, venv: None, site_packages, found_by };
     };
     let version =
         config.version.or_else(|| version_in_name(&fs::canonicalize(&path).ok()?)).or_else(|| version_in_lib(&venv));
@@ -27,7 +29,16 @@ pub(super) fn interpreter(path: PathBuf, found_by: String, query: &Query) -> Int
     {
         site_packages.extend(Base { version, ..Base::of(&home.join("python3")) }.site_packages(query));
     }
-    Interpreter { path, version, venv: Some(venv), site_packages, found_by }
+    let is_free_threaded = is_free_threaded(&path, &site_packages);
+    Interpreter { path, version, is_free_threaded, venv: Some(venv), site_packages, found_by }
+}
+
+/// Whether the name of the program, or of the library that has its packages, ends as that of a free-threaded Python:
+/// `python3.14t`.
+fn is_free_threaded(path: &Path, site_packages: &[PathBuf]) -> bool {
+    let says_so = |path: &Path| version_in_name(path).is_some() && path.as_os_str().as_bytes().ends_with(b"t");
+    fs::canonicalize(path).is_ok_and(|program| says_so(&program))
+        || site_packages.first().and_then(|packages| packages.parent()).is_some_and(says_so)
 }
 
 /// Whether both are the same interpreter with the same packages.
@@ -139,6 +150,19 @@ mod tests {
         assert_eq!((uv.version, uv.system_site_packages), (Some((3, 14)), false));
         assert_eq!(Config::parse("version_info = 3.12.1.final.0").version, Some((3, 12)));
         assert_eq!(Config::parse("nonsense\n= 1\n"), Config::default());
+    }
+
+    #[test]
+    fn a_python_without_gil_is_known_by_its_name_or_its_library() {
+        let packages = |library: &str| vec![Path::new("/venv/lib").join(library).join("site-packages")];
+        assert!(is_free_threaded(Path::new("/missing/python"), &packages("python3.14t")));
+        assert!(!is_free_threaded(Path::new("/missing/python"), &packages("python3.14")));
+        assert!(!is_free_threaded(Path::new("/missing/python"), &[]));
+        let directory = tempfile::tempdir().unwrap();
+        let (program, link) = (directory.path().join("python3.13t"), directory.path().join("python"));
+        fs::write(&program, "").unwrap();
+        std::os::unix::fs::symlink(&program, &link).unwrap();
+        assert!(is_free_threaded(&link, &packages("python3.13")));
     }
 
     #[test]
