@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use mcp_launch::guard::{ACCEPT, FILES};
+
 /// The supported versions.
 const VERSIONS: std::ops::RangeInclusive<u32> = 10..=14;
 
@@ -101,8 +103,8 @@ fn on_every_python(test: &str) {
     assert!(!interpreters.is_empty(), "no Python from 3.{} on", VERSIONS.start());
     let directory = tempfile::tempdir().unwrap();
     let guard = directory.path().join("guard.py");
-    let whole = format!("{}\n\n{}", mcp_launch::guard::ACCEPT, mcp_launch::guard::SOURCE);
-    std::fs::write(&guard, whole).unwrap();
+    let files: Vec<&str> = ACCEPT.iter().chain(FILES).map(|(_, content)| *content).collect();
+    std::fs::write(&guard, files.join("\n\n")).unwrap();
     for (version, python) in interpreters {
         // They take seconds, and what they are about does not depend on how busy the machine is.
         let output = Command::new("timeout")
