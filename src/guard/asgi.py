@@ -1,5 +1,7 @@
 # The guard around an ASGI app.
 
+from itertools import count as _count
+
 # The state of a GET request: it counts, it was refused when it turned out to be a stream, or it is an open stream (an
 # object). None: its response has begun and is no stream, so its messages need no more inspection.
 _COUNTED, _REFUSED = 0, 1
@@ -46,7 +48,9 @@ def _guard_asgi(inner):
 
     open_streams = _Streams(None, None)
     worker = _Worker(lambda: served, adopt)
-    requests = worker.open_requests
+    # The open requests have numbers. If they were known by a function of theirs, it would refer to itself, and all that
+    # belongs to a request would stay until the next garbage collection.
+    requests, next_number = worker.open_requests, _count().__next__
 
     def deal():
         nonlocal accepting
@@ -129,12 +133,12 @@ def _guard_asgi(inner):
                     message = _with_close(scope, message)
                 return send(message)
 
-            peers = requests.newest
-            peers[pass_on] = scope
+            peers, number = requests.newest, next_number()
+            peers[number] = scope
             try:
                 return await inner(scope, receive, pass_on)
             finally:
-                del peers[pass_on]
+                del peers[number]
                 busy -= 1
                 words[_IN_FLIGHT] = busy
                 served += 1
@@ -169,12 +173,12 @@ def _guard_asgi(inner):
                     if stream:
                         role = open_stream(_event_stream(message, send, task), scope)
                 if role:
-                    peers.pop(watch, None)
+                    peers.pop(number, None)
                     return refuse("GET", send) if role == _REFUSED else role.write(message)
             return send(message)
 
-        peers = requests.newest
-        peers[watch] = scope
+        peers, number = requests.newest, next_number()
+        peers[number] = scope
         try:
             return await inner(scope, receive, watch)
         except BaseException as error:
@@ -185,7 +189,7 @@ def _guard_asgi(inner):
             if role:
                 close(role)
             else:
-                del peers[watch]
+                del peers[number]
                 busy -= 1
                 words[_IN_FLIGHT] = busy
                 served += 1
@@ -214,13 +218,13 @@ def _guard_asgi(inner):
                     exempted -= 1
                     words[_EXEMPT_IN_FLIGHT] = exempted
                     stream = _event_stream(message, send, task)
-                    peers.pop(watch, None)
+                    peers.pop(number, None)
                     open_streams.open(stream, scope)
                     return stream.write(message)
             return send(message)
 
-        peers = requests.newest
-        peers[watch] = scope
+        peers, number = requests.newest, next_number()
+        peers[number] = scope
         try:
             return await inner(scope, receive, watch)
         except BaseException as error:
@@ -230,7 +234,7 @@ def _guard_asgi(inner):
             served += 1
             spared += 1
             if stream is None:
-                del peers[watch]
+                del peers[number]
                 exempted -= 1
                 words[_EXEMPT_IN_FLIGHT] = exempted
             else:

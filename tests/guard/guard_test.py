@@ -4,12 +4,14 @@ The first argument is the guard's text. The test that runs this file limits its 
 """
 
 import asyncio
+import gc
 import os
 import random
 import struct
 import sys
 import types
 import unittest
+import weakref
 
 import clock
 
@@ -229,6 +231,46 @@ class AdmissionTest(GuardTestCase):
         self.assertEqual(slot(self.board).in_flight, 1)
         closed.close()
         self.assertEqual((slot(self.board).in_flight, slot(self.board).streams), (0, 0))
+
+    async def test_what_a_request_took_is_free_at_its_end_and_not_at_the_next_garbage_collection(self):
+        class Scope(dict):
+            """A dictionary of which it can be seen when it is freed."""
+
+        async def app(scope, receive, send):
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.accept"})
+                return await send({"type": "websocket.close"})
+            headers = STREAM if scope["path"] == "/stream" else []
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+
+        async def receive():
+            return {"type": "http.request"}
+
+        async def send(message):
+            pass
+
+        for constants in ({}, {"ADAPTS": True}, {"TIME_LIMITS": (10**9, ())}):
+            guarded = guard(app, BOARD=self.board, **constants).app
+            for kind, method, path in (
+                ("http", "GET", "/"),
+                ("http", "POST", "/"),
+                ("http", "GET", "/health"),
+                ("http", "GET", "/stream"),
+                ("websocket", None, "/"),
+            ):
+                # The first one may be what the guard learns from.
+                for _ in range(2):
+                    scope = Scope(type=kind, method=method, path=path, headers=[])
+                    freed = weakref.ref(scope)
+                    gc.disable()
+                    try:
+                        await guarded(scope, receive, send)
+                        del scope
+                        left = freed()
+                    finally:
+                        gc.enable()
+                self.assertIsNone(left, (kind, method, path, constants))
 
     async def test_ten_thousand_requests_with_random_aborts_leave_nothing_behind(self):
         chance = random.Random(4)

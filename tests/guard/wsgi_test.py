@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import unittest
+import weakref
 
 import guard_test
 from guard_test import SIZE, board, failure, slot
@@ -219,6 +220,36 @@ class WsgiTest(unittest.TestCase):
         self.assertIs(type(body), File)
         self.assertEqual(self.in_flight(), 1)
         self.assertEqual((finish(body), file.closed, self.in_flight()), (b"data", True, 0))
+
+    def test_what_a_request_took_is_free_at_its_end_and_not_at_the_next_garbage_collection(self):
+        class Environ(dict):
+            """A dictionary of which it can be seen when it is freed."""
+
+        def chunks(environ, start_response):
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            yield b"a"
+
+        def events(environ, start_response):
+            start_response("200 OK", [("Content-Type", "text/event-stream")])
+            return (b"data: %d\n\n" % number for number in range(3))
+
+        def file(environ, start_response):
+            start_response("200 OK", [])
+            return File(io.BytesIO(b"data"))
+
+        for app, limits in ((hello, None), (hello, (10**9, ())), (chunks, None), (events, None), (file, None)):
+            guarded = self.begun(app, TIME_LIMITS=limits)
+            environ = Environ({"REQUEST_METHOD": "GET", "PATH_INFO": "/", "wsgi.file_wrapper": File})
+            gc.disable()
+            try:
+                body = guarded(environ, Response().start_response)
+                finish(body)
+                freed = [weakref.ref(one) for one in (environ, *([body] if app is file else []))]
+                del environ, body
+                left = [reference() for reference in freed]
+            finally:
+                gc.enable()
+            self.assertEqual(set(left), {None}, app)
 
     def test_threads_count_exactly(self):
         inside, most, guarding = 0, 0, threading.Lock()
