@@ -204,12 +204,12 @@ class _WsgiRequest:
 
     __slots__ = ("path", "method", "began", "limit", "has_ended", "_whose")
 
-    def __init__(self, environ, limit, current_greenlet):
-        """The function returns the running greenlet; none if requests run in threads."""
+    def __init__(self, environ, limit, whose):
+        """`whose` is the greenlet in which it runs, or the number of its thread."""
         self.path = environ.get("PATH_INFO", "").encode("latin-1", "replace")
         self.method, self.limit = environ["REQUEST_METHOD"], limit
         self.began, self.has_ended = time.monotonic_ns(), False
-        self._whose = _thread.get_ident() if current_greenlet is None else current_greenlet()
+        self._whose = whose
 
     def stack(self):
         frame = sys._current_frames().get(self._whose) if isinstance(self._whose, int) else self._whose.gr_frame

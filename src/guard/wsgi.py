@@ -279,7 +279,7 @@ def _guard_wsgi(inner):
         limit = time_limits.of(environ.get("PATH_INFO", ""))
         if limit is None:
             return None
-        timed = _WsgiRequest(environ, limit, open_streams.current)
+        timed = _WsgiRequest(environ, limit, current())
         limit.open[timed] = True
         return timed
 
