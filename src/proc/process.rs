@@ -29,6 +29,9 @@ pub struct Process {
     pub start: u64,
     /// Whether it is ending or has ended; it can no longer do anything else.
     pub is_dying: bool,
+    /// Whether it is a copy of its parent, because it has not executed a program yet. What its parent holds and how that was
+    /// started does not tell what it will be.
+    pub is_copy: bool,
 }
 
 impl Process {
@@ -43,6 +46,7 @@ impl Process {
             state: stat.state,
             start: stat.start,
             is_dying: stat.is_dying(),
+            is_copy: stat.is_copy(),
         })
     }
 
@@ -284,6 +288,7 @@ mod tests {
             state: 'S',
             start: 0,
             is_dying: false,
+            is_copy: false,
         };
         let all =
             [p(10, 1, 10), p(11, 10, 10), p(12, 11, 99), p(20, 1, 20), p(21, 1, 10), p(30, 1, 30), p(31, 30, 31)];

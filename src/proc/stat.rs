@@ -11,6 +11,8 @@ use super::file;
 /// `include/linux/sched.h`). They are set a few instructions after a fatal signal has been removed from the pending
 /// ones.
 const EXITING: u64 = 0x4 | 0x400;
+/// A process that was forked and has not executed a program since (`PF_FORKNOEXEC`, in the same place).
+const FORKED: u64 = 0x40;
 /// SIGKILL among the pending signals.
 const KILL_PENDING: u64 = 1 << (Signal::SIGKILL as u64 - 1);
 
@@ -68,6 +70,11 @@ impl Stat {
     /// Whether it has ended and waits to be reaped.
     pub const fn has_ended(&self) -> bool {
         matches!(self.state, 'Z' | 'X')
+    }
+
+    /// Whether it is a copy of its parent: it has not executed a program yet.
+    pub const fn is_copy(&self) -> bool {
+        self.flags & FORKED != 0
     }
 
     /// Whether it is about to end, or has ended; it can no longer do anything else.

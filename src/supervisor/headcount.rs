@@ -9,6 +9,7 @@ use super::component::{Component, Output, Ready, Waits};
 use super::machine::event::Event;
 use super::machine::memory_budget::{Size, room};
 use super::machine::worker_moves::Headcount;
+use super::workers::is_pythons_own;
 use crate::host;
 use crate::ids::GenerationId;
 use crate::proc::memory::{self, Footprint};
@@ -90,6 +91,7 @@ impl World {
         let is_worker = |process: &Process| {
             process.parent == main
                 && !process.is_zombie()
+                && !is_pythons_own(process.pid)
                 && (known.contains_key(&process.id()) || sockets::owns(process.pid.as_raw(), &sockets))
         };
         let workers: Vec<Process> = members.into_iter().filter(is_worker).collect();

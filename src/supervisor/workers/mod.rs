@@ -27,6 +27,8 @@ pub use repeats::{Repeat, Repeats};
 pub(super) use roster::Watch;
 use search::Search;
 use set::WorkerSet;
+pub(super) use set::is_pythons_own;
+
 use worker::End;
 
 /// A generation, as far as its workers are concerned.
@@ -187,7 +189,7 @@ impl Workers {
             exits.extend(recorded);
             if set.search.is_some_and(|search| search.next() <= now) {
                 exits.extend(set.look(&mut self.oom, now));
-                set.search = set.search.and_then(|search| search.found(set.workers.len(), now));
+                set.search = set.search.and_then(|search| search.found(set.settled(), now));
             }
             self.revision += u64::from(set.workers.len() != before);
         }

@@ -118,6 +118,7 @@ impl WorkerSet {
             .collect();
         let gone: Vec<Worker> = gone.iter().filter_map(|pid| self.workers.remove(pid)).collect();
         let exits = gone.iter().map(|worker| self.record_exit(worker, oom, now)).collect();
+        self.reconsider(&present);
         let room = MOST_HANDLES.min(getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft / 4));
         for process in present {
             let held = self.workers.values().filter(|worker| worker.handle.is_some()).count() as u64;
@@ -129,7 +130,38 @@ impl WorkerSet {
                 );
             }
         }
+        self.search = match self.search {
+            // Whoever asked for this search: those that may turn out to be something else are looked at again.
+            None if self.roster.stage != RosterStage::Leaving && !self.are_settled() => {
+                Some(Search::new(self.workers.len(), now))
+            }
+            search => search,
+        };
         exits
+    }
+
+    /// Forgets those that have executed a program since they were seen, and are no workers now.
+    fn reconsider(&mut self, present: &[Process]) {
+        for process in present.iter().filter(|process| !process.is_copy) {
+            let known = self.workers.get(&process.pid).map(|worker| worker.process);
+            if known.is_none_or(|known| !known.is_copy || known.id() != process.id()) {
+                continue;
+            }
+            if !self.is_worker(process.pid) {
+                self.workers.remove(&process.pid);
+            } else if let Some(worker) = self.workers.get_mut(&process.pid) {
+                worker.process = *process;
+            }
+        }
+    }
+
+    /// How many workers there are; none as long as one of them may turn out to be something else.
+    pub(super) fn settled(&self) -> usize {
+        if self.are_settled() { self.workers.len() } else { 0 }
+    }
+
+    fn are_settled(&self) -> bool {
+        self.workers.values().all(Worker::is_settled)
     }
 
     /// The children of the main process; after its end, the members of its group that became our children.
@@ -152,7 +184,7 @@ impl WorkerSet {
 }
 
 /// Python's multiprocessing starts helper processes next to the workers.
-fn is_pythons_own(pid: Pid) -> bool {
+pub(in crate::supervisor) fn is_pythons_own(pid: Pid) -> bool {
     let command = processes::command_line(pid);
     let command = String::from_utf8_lossy(&command);
     ["multiprocessing.resource_tracker", "multiprocessing.forkserver"].iter().any(|name| command.contains(name))

@@ -1,7 +1,7 @@
 use super::*;
 use crate::proc::process as processes;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 
@@ -91,6 +91,22 @@ fn children_without_the_listening_socket_are_no_workers_while_the_app_may_be_imp
     workers.follow(&[main.roster(1, RosterStage::Serving)], Instant::now());
     workers.look(Instant::now());
     assert_eq!(pids(&workers).len(), 1);
+}
+
+/// A child is a copy of the main process at first, also one that is going to be a helper of Python's `multiprocessing`.
+#[test]
+fn a_helper_that_was_seen_before_it_executed_its_program_is_no_worker() {
+    let script = "exec 3<&0; sleep 600 & (read name <&3; exec sh -c 'read line; :' $name <&3) & echo up; \
+                  while :; do wait; done";
+    let child = Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut main = Main(child.unwrap());
+    main.0.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+    let mut workers = Workers::default();
+    workers.follow(&[main.roster(1, RosterStage::Starting)], Instant::now());
+    run(&mut workers, |workers, _| pids(workers).len() == 2);
+    main.0.stdin.as_mut().unwrap().write_all(b"multiprocessing.resource_tracker\n").unwrap();
+    let exits = run(&mut workers, |workers, _| pids(workers).len() == 1 && workers.interest().1.is_none());
+    assert_eq!((exits, workers.record(GenerationId(1))), (vec![], (0, None)));
 }
 
 #[test]

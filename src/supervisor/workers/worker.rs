@@ -44,7 +44,17 @@ pub(super) enum End {
 /// How long its parent may take to reap a worker of another user; until then the kernel does not report to us how it
 /// ended.
 const REAPED_WITHIN: Duration = Duration::from_millis(250);
+/// A process that executes a program has done so long before it is this old; servers fork their workers, or start them with
+/// a Python of their own.
+const SETTLED: Duration = Duration::from_millis(200);
+
 impl Worker {
+    /// Whether it is certain to be what it seems to be. Programs that a main process executes, and helpers of its Python, are
+    /// copies of it first, just as workers are.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.process.is_copy || usage::age(&self.process) >= SETTLED
+    }
+
     /// Finds out whether it has ended, and how.
     pub(super) fn find_end(&mut self, ready: &BTreeSet<RawFd>, now: Instant) {
         let Some(handle) = &self.handle else { return };

@@ -16,7 +16,7 @@ use crate::harness::{Launch, Running, tests_directory, venv, wait_until};
 /// and not so often that refusing them takes all of a processor, which is another limit than the app's.
 struct Crowd {
     ends: Arc<AtomicBool>,
-    clients: Vec<JoinHandle<()>>,
+    clients: Vec<JoinHandle<std::io::Result<()>>>,
 }
 
 impl Crowd {
@@ -25,14 +25,15 @@ impl Crowd {
         let client = |_| {
             let ends = Arc::clone(&ends);
             std::thread::spawn(move || {
-                let mut connection = Connection::open(port).unwrap();
+                let mut connection = Connection::open(port)?;
                 while !ends.load(Ordering::Relaxed) {
-                    match connection.get("/", "").unwrap().status {
+                    match connection.get("/", "")?.status {
                         200 => {}
                         503 => std::thread::sleep(Duration::from_millis(200)),
-                        other => panic!("status {other}"),
+                        other => return Err(std::io::Error::other(format!("status {other}"))),
                     }
                 }
+                Ok(())
             })
         };
         Self { clients: (0..number).map(client).collect(), ends }
@@ -40,7 +41,7 @@ impl Crowd {
 
     fn end(self) {
         self.ends.store(true, Ordering::Relaxed);
-        self.clients.into_iter().for_each(|client| client.join().unwrap());
+        self.clients.into_iter().for_each(|client| client.join().unwrap().unwrap());
     }
 }
 

@@ -13,7 +13,15 @@ fn exit(cause: Cause) -> WorkerExit {
     let pid = Pid::from_raw(41);
     WorkerExit {
         generation: GenerationId(2),
-        process: Process { pid, parent: Pid::from_raw(1), group: pid, state: 'Z', start: 5, is_dying: true },
+        process: Process {
+            pid,
+            parent: Pid::from_raw(1),
+            group: pid,
+            state: 'Z',
+            start: 5,
+            is_dying: true,
+            is_copy: true,
+        },
         cause,
         how: match cause {
             Cause::Exit(_) | Cause::Signal(_) => Some(cause),
