@@ -20,6 +20,7 @@ fn metric(text: &str, name: &str) -> u64 {
     line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
 }
 
+/// Requests take 0.4 s, or less as the guard sees it: uvloop's timers begin when the loop began its current turn.
 fn how_long_requests_take_is_reported_and_never_forgotten(server: &str) {
     let Some(venv) = venv() else { return };
     let mut running = Launch::app(&venv, server, &["--workers", "2"]).start();
@@ -28,7 +29,7 @@ fn how_long_requests_take_is_reported_and_never_forgotten(server: &str) {
     stream.write_all(b"GET /sse HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
     stream.read_exact(&mut [0; 64]).unwrap();
     for _ in 0..4 {
-        assert_eq!(get(running.port, "/slow?s=0.2").unwrap().status, 200);
+        assert_eq!(get(running.port, "/slow?s=0.4").unwrap().status, 200);
         assert_eq!(get(running.port, "/health").unwrap().status, 200);
     }
     drop(stream);
@@ -37,7 +38,7 @@ fn how_long_requests_take_is_reported_and_never_forgotten(server: &str) {
     });
     assert_eq!(json["request_duration"]["count"], 4, "without streams and exempt requests: {json:#}");
     let sum = json["request_duration"]["sum_seconds"].as_f64().unwrap();
-    assert!((0.8..20.0).contains(&sum), "{sum}");
+    assert!((0.8..40.0).contains(&sum), "{sum}");
     let recent = &json["recent"];
     let [p50, p99] = ["p50_seconds", "p99_seconds"].map(|name| recent[name].as_f64().unwrap());
     assert!((0.2..5.0).contains(&p50) && p99 >= p50, "{recent}");
@@ -68,7 +69,7 @@ fn how_long_requests_take_is_reported_and_never_forgotten(server: &str) {
     assert_eq!(ask(&running, &["reload"]).code, Some(0), "{}", running.log());
     wait_until("the end of the old generation", || status(&running)["generations"].as_array().unwrap().len() == 1);
     assert_eq!(histogram(), [0, 4, 4, 4], "a generation has ended");
-    get(running.port, "/slow?s=0.2").unwrap();
+    get(running.port, "/slow?s=0.4").unwrap();
     wait_until("the next request", || histogram()[3] >= 5);
     assert_eq!(running.stop(), 0);
 }
