@@ -16,6 +16,8 @@ class Clients:
     def __init__(self, target, outcomes, chance):
         self.target, self.outcomes, self.chance = target, outcomes, chance
         self.tasks = []
+        self.may_come = asyncio.Event()
+        self.may_come.set()
 
     def start(self):
         for kind, number in self.target.crowd.items():
@@ -36,6 +38,7 @@ class Clients:
     async def go_on(self, kind):
         act = getattr(self, kind)
         while True:
+            await self.may_come.wait()
             began = asyncio.get_running_loop().time()
             holder = []
             try:

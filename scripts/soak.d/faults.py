@@ -319,6 +319,14 @@ async def crowd(leg):
 
 
 @fault()
+async def nobody(leg):
+    """a time without clients, with the app's own work only"""
+    leg.clients.may_come.clear()
+    await asyncio.sleep(leg.options.gap[1])
+    leg.clients.may_come.set()
+
+
+@fault()
 async def stop_and_start(leg):
     """a stop, and another start"""
     # What was asked for before is answered; whoever comes later is refused, until it serves again.

@@ -71,10 +71,13 @@ class Log:
         self.lines.append(text)
         if text.startswith("{"):
             try:
-                json.loads(text)
+                message = json.loads(text)
             except ValueError:
                 if len(line) < self.WHOLE:
                     self.find(f"a line of the log is no JSON: {text[:300]}")
+            else:
+                if "spins" in str(message.get("message", message)):
+                    self.find(f"a worker that is said to spin: {text[:300]}")
         elif "panicked at" in text or text.startswith("mcp-launch: "):
             self.find(f"in the log: {text[:300]}")
 

@@ -3,7 +3,8 @@ builds and installs what this needs.
 
 The faults, their order and their times follow from the seed. What is checked: no request is lost that the contract does
 not allow to be lost after this fault (faults.py); ready is said only if it is true; the launcher's memory, descriptors,
-threads, processes and files come back to what they were; no zombies; each line of the log is well-formed.
+threads, processes and files come back to what they were; no zombies; each line of the log is well-formed; no worker is said
+to spin.
 """
 
 import argparse
@@ -187,6 +188,8 @@ class Leg:
             "PYTHONDONTWRITEBYTECODE": "1",
             "MCP_LAUNCH_LOG_FORMAT": "json",
             "MCP_LAUNCH_WORKER_TIMEOUT": "4s" if self.app.blocks else "15s",
+            # Sooner than by default: what its app does for itself must not be taken for a spin.
+            "MCP_LAUNCH_SPIN_AFTER": "15s",
             # Its failures are on purpose.
             "MCP_LAUNCH_RESTART_LIMIT": "1000",
             "MCP_LAUNCH_STOP_TIMEOUT": "20s",
@@ -235,8 +238,8 @@ class Leg:
         await self.service.ready()
         self.leaks = Leaks(self.service, self.outcomes)
         await self.leaks.look(await self.service.settled("the start"), "the start")
-        clients = Clients(self.target, self.outcomes, self.chance_of_clients())
-        clients.start()
+        self.clients = Clients(self.target, self.outcomes, self.chance_of_clients())
+        self.clients.start()
         self.readiness = Readiness(self.service, self.target, self.outcomes)
         watch = asyncio.ensure_future(self.readiness.watch())
         try:
@@ -244,7 +247,7 @@ class Leg:
             self.outcomes.settle("in the end")
         finally:
             watch.cancel()
-            await clients.stop()
+            await self.clients.stop()
         self.leaks.judge()
         await self.end()
 

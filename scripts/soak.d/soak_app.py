@@ -7,6 +7,9 @@
   /block?S      blocks the event loop
   /ws           WebSocket: an echo
   anything else an empty object
+
+Beside that it works in the background, as apps do: often for a moment, now and then for longer in a thread. It is no fault
+that a worker without clients uses a processor for that.
 """
 
 import asyncio
@@ -15,18 +18,42 @@ import os
 import time
 import zlib
 
+OFTEN, MOMENT = 0.15, 0.03  # seconds from one moment of work to the next, and of work
+SELDOM, LONGER = 25, 3
+
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
-        for kind in ("startup", "shutdown"):
-            await receive()
-            await send({"type": f"lifespan.{kind}.complete"})
+        await receive()
+        background = asyncio.gather(often(), seldom())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        background.cancel()
+        await send({"type": "lifespan.shutdown.complete"})
     elif scope["type"] == "websocket":
         await echo(receive, send)
     elif scope["path"] == "/events":
         await events(receive, send)
     else:
         await answer(send, await body_for(scope, receive))
+
+
+def work(seconds):
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+
+
+async def often():
+    while True:
+        work(MOMENT)
+        await asyncio.sleep(OFTEN)
+
+
+async def seldom():
+    while True:
+        await asyncio.sleep(SELDOM)
+        await asyncio.to_thread(work, LONGER)
 
 
 async def body_for(scope, receive):
