@@ -70,14 +70,16 @@ class _Accepting:
             if self.is_open and not _takes_clients(self.words):
                 self.close()
 
-    def notice_losses(self, kind):
-        """Notices when a protocol of this class has lost its connection. The class is changed, because that costs nothing
-        later; a change to each object would make the interpreter slower with all of its attributes."""
+    def adapt(self, kind):
+        """Notices when a protocol of this class has lost its connection, and keeps the server from closing one whose client
+        has asked. The class is changed, because that costs nothing later; a change to each object would make the
+        interpreter slower with all of its attributes."""
         import threading
 
         if kind in self.kinds:
             return
         self.kinds.add(kind)
+        _spare_askers(kind, self.loop, self.patience)
         lost, own = kind.connection_lost, threading.get_ident()
 
         def connection_lost(protocol, error):
@@ -89,6 +91,10 @@ class _Accepting:
                     self.has_lost_one()
 
         kind.connection_lost = connection_lost
+
+    def patience(self):
+        """How long clients that are connected may take to ask when the server stops: as long as its streams may take."""
+        return self.words[_SPREAD] / 1000
 
     def has_lost_one(self):
         self.words[_CONNECTIONS] = mine = self.count()

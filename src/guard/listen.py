@@ -22,7 +22,7 @@ class _Client:
         try:
             if type(protocol) is not self.listener.kind:
                 self.listener.kind = type(protocol)
-                self.accepting.notice_losses(type(protocol))
+                self.accepting.adapt(type(protocol))
             if self.accepting.limit is not None:
                 self.app = protocol.app
                 protocol.app = self.first_request

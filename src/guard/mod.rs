@@ -29,6 +29,7 @@
 //! | `listening.py` | beginning before a server under Gunicorn listens |
 //! | `accept.py` | when a worker accepts clients under Gunicorn |
 //! | `listen.py` | how it accepts them |
+//! | `idle.py` | which idle connections the server may close under Gunicorn |
 //! | `headers.py` | reading the headers of responses |
 //! | `leave.py` | closing connections and streams before the worker leaves |
 //! | `latency.py` | how long requests take |
@@ -92,7 +93,7 @@ pub const FILES: &[(&str, &str)] = files![
 ];
 
 /// What comes before them where workers share a listening socket and accept for the server.
-pub const ACCEPT: &[(&str, &str)] = files!["accept.py", "listen.py"];
+pub const ACCEPT: &[(&str, &str)] = files!["accept.py", "idle.py", "listen.py"];
 
 /// The guard's settings. They are part of the module's text, so that neither the environment nor a file contains them.
 #[derive(Debug, Clone, PartialEq)]

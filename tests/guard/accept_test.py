@@ -17,7 +17,7 @@ from guard_test import SIZE, Client, Gate, GuardTestCase, guard, slot, turn
 
 STARTING, READY, STOPPING = 1, 2, 3
 NO_LIFESPAN = 2
-PID, STATE, IN_FLIGHT, CONNECTIONS, TURNS, LIMIT, LEAVE_BY, EXPECTED = 0, 1, 6, 16, 17, 19, 20, 26
+PID, STATE, IN_FLIGHT, CONNECTIONS, TURNS, LIMIT, LEAVE_BY, SPREAD, EXPECTED = 0, 1, 6, 16, 17, 19, 20, 22, 26
 
 
 def write(fd, index, **words):
@@ -78,6 +78,13 @@ class Protocol(asyncio.Protocol):
         self.was_shut_down = True
         self.transport.close()
 
+    timeout_keep_alive_handler = shutdown
+
+
+def kind_of_protocol():
+    """A class of protocols. The guard changes it, for one event loop."""
+    return type("Own", (Protocol,), {})
+
 
 class AcceptTest(GuardTestCase):
     FAMILY = socket.AF_INET
@@ -116,9 +123,10 @@ class AcceptTest(GuardTestCase):
         await started.call
         self.gate.open.clear()
         server_state = self.state
+        own_kind = kind_of_protocol()
 
         def create_protocol():
-            self.protocols.append(Protocol(server_state, app))
+            self.protocols.append(own_kind(server_state, app))
             return self.protocols[-1]
 
         loop = asyncio.get_running_loop()
@@ -170,7 +178,8 @@ class AcceptTest(GuardTestCase):
         app = module.app
         module.post_worker_init(types.SimpleNamespace(loop=loop))
         state = self.state
-        self.server = await loop.create_server(lambda: Protocol(state, app), sock=self.socket, backlog=128)
+        kind = kind_of_protocol()
+        self.server = await loop.create_server(lambda: kind(state, app), sock=self.socket, backlog=128)
         self.assertEqual(asked, [("/warm", STARTING)])
         self.assertEqual((self.own.state, self.own.flags & NO_LIFESPAN), (READY, 0))
         for _ in range(3):
@@ -333,6 +342,35 @@ class AcceptTest(GuardTestCase):
         self.assertEqual(await asyncio.get_running_loop().sock_recv(client, 1), b"")
         await asyncio.sleep(0.05)
         self.assertEqual(len(self.protocols), 1)
+
+    async def test_a_client_that_is_connected_has_a_moment_to_ask_when_the_server_stops(self):
+        await self.serve()
+        write(self.board, 0, LEAVE_BY=1, SPREAD=400)
+        asks, never = self.connect(), self.connect()
+        await self.until(lambda: len(self.protocols) == 2)
+        before = self.clock.monotonic()
+        for protocol in self.protocols:
+            protocol.shutdown()
+        self.gate.open.set()
+        await self.ask(asks)
+        self.assertEqual(await self.answer(asks), 200)
+        self.assertEqual(await asyncio.get_running_loop().sock_recv(never, 1), b"")
+        self.assertGreater(self.clock.monotonic() - before, 0.39)
+
+    async def test_a_client_that_has_asked_is_answered_before_its_connection_is_closed(self):
+        await self.serve()
+        write(self.board, 0, LEAVE_BY=1, SPREAD=400)
+        client = self.connect()
+        await self.until(lambda: self.protocols)
+        self.gate.open.set()
+        await self.ask(client)
+        self.assertEqual(await self.answer(client), 200)
+        self.protocols[0].cycle.response_complete = True
+        client.send(b"/")
+        for close in (self.protocols[0].timeout_keep_alive_handler, self.protocols[0].shutdown):
+            close()
+            self.assertFalse(self.protocols[0].was_shut_down)
+        self.assertEqual(await self.answer(client), 200)
 
     async def test_what_is_not_the_servers_goes_to_the_loops_own_method(self):
         await self.serve()

@@ -60,6 +60,11 @@ impl Connection {
         self.send_with(path, "")
     }
 
+    /// Sends a part of a request.
+    pub fn send_bytes(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
+    }
+
     fn send_with(&mut self, path: &str, headers: &str) -> std::io::Result<()> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n");
         self.stream.get_mut().write_all(request.as_bytes())

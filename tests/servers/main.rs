@@ -21,6 +21,7 @@ mod gunicorn_file;
 mod health;
 mod host_limits;
 mod hung_workers;
+mod lagging;
 mod latency;
 mod leaving;
 mod listening;
