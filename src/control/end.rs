@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
+use super::stacks::{Frame, lines_of_frames};
 use super::table::{signed_size, size, span};
 
 /// How a worker or a server ended. Its keys are printed, so they must not change.
@@ -42,6 +43,10 @@ pub struct End {
     /// What it was doing, as it was last reported. Of a server: all its workers together, if they ended with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<InProgress>,
+    /// Where its main thread was when it was last asked, because it hung or span: the innermost frames, the most recent call
+    /// last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stack: Vec<Frame>,
 }
 
 /// The memory of a worker that has ended.
@@ -113,6 +118,10 @@ fn one(end: &End, now: f64) -> String {
     if let Some(requests) = &end.requests {
         text += &in_progress(requests);
     }
+    if !end.stack.is_empty() {
+        text += "  stack\n";
+        text += &lines_of_frames(&end.stack, "    ");
+    }
     text
 }
 
@@ -170,6 +179,7 @@ mod tests {
                 oldest: vec![OldRequest { method: "GET".into(), path: "/slow".into(), age_seconds: 12.3 }],
                 ..InProgress::default()
             }),
+            stack: vec![Frame { file: "/app/main.py".into(), line: 7, function: "wait".into() }],
         }
     }
 
@@ -184,6 +194,7 @@ mod tests {
             stopping: true,
             memory: None,
             requests: None,
+            stack: Vec::new(),
             ..end()
         };
         let shown = text(&[end(), boot], 1012.0);
@@ -191,6 +202,8 @@ mod tests {
              \x20 memory    120.0M, at most 130.0M, -2.0M per minute\n\
              \x20 requests  3 in flight, 0 stuck, 0 streams, 120 served, last seen 0.2s before\n\
              \x20      12.3s  GET /slow\n\
+             \x20 stack\n\
+             \x20   File \"/app/main.py\", line 7, in wait\n\
              \n\
              server 41, generation 2, stopping, granian/2.8.7: boot-failed (exit status 3), after 5m3s, 12.0s ago\n\
              \x20 why       no module named app\n";

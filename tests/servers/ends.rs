@@ -117,6 +117,10 @@ fn a_hung_worker_leaves_a_record_with_what_it_held_up(server: &str) {
     assert_eq!((&record["cause"], &record["requests"]["in_flight"]), (&"hung".into(), &2.into()));
     assert!(record["requests"]["heartbeat_seconds_ago"].as_f64().unwrap() >= 3.0, "{record}");
     assert_eq!(paths(&record), ["GET /slow"], "the one that blocks was not open at any heartbeat");
+    let frame = record["stack"].as_array().unwrap().last().unwrap();
+    assert_eq!(frame["function"], "body_for", "{record}");
+    let text = ask(&running, &["status", "--ends"]).out;
+    assert!(text.contains("\n  stack\n") && text.contains("hello.py\", line "), "{text}");
     wait_until("its successor", || get(running.port, "/").is_ok_and(|answer| answer.status == 200));
 }
 

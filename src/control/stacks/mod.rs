@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::protocol::{StackAnswer, StackState};
+pub(super) use text::lines_of_frames;
 pub use text::text;
 
 /// What one worker is doing.

@@ -53,18 +53,19 @@ fn lines_of_tasks(stack: &TaskStack) -> String {
     if stack.left_out > 0 {
         let _ = writeln!(text, "      [{} left out]", number(stack.left_out, "frame"));
     }
-    text + &lines_of_frames(&stack.frames)
+    text + &lines_of_frames(&stack.frames, "      ")
 }
 
 fn lines_of_thread(thread: &ThreadStack) -> String {
     let name = thread.name.as_ref().map_or_else(String::new, |name| format!("{} ", plain(name)));
     let cut = if thread.is_cut { "      [more frames left out]\n" } else { "" };
-    format!("    {name}{}\n{cut}{}", thread.id, lines_of_frames(&thread.frames))
+    format!("    {name}{}\n{cut}{}", thread.id, lines_of_frames(&thread.frames, "      "))
 }
 
-fn lines_of_frames(frames: &[Frame]) -> String {
+/// A line for each frame, as Python writes it.
+pub(in crate::control) fn lines_of_frames(frames: &[Frame], indent: &str) -> String {
     let line = |frame: &Frame| {
-        format!("      File \"{}\", line {}, in {}\n", plain(&frame.file), frame.line, plain(&frame.function))
+        format!("{indent}File \"{}\", line {}, in {}\n", plain(&frame.file), frame.line, plain(&frame.function))
     };
     frames.iter().map(line).collect()
 }

@@ -3,7 +3,7 @@
 
 pub mod story;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Instant, UNIX_EPOCH};
 
 use nix::unistd::Pid;
@@ -19,8 +19,10 @@ use super::observers::log::server_name;
 use super::watchdog::pair;
 use super::workers::WorkerExit;
 use crate::control::end::End;
+use crate::control::protocol::StackAnswer;
+use crate::control::stacks::{Frame, WorkerStacks};
 use crate::guard::scoreboard;
-use crate::ids::GenerationId;
+use crate::ids::{GenerationId, ProcessId};
 use crate::proc::process::Process;
 use story::{Progress, Remains, ServerExit, Setting};
 
@@ -35,6 +37,8 @@ pub(super) struct Ends {
     recorded: BTreeSet<GenerationId>,
     /// The last generation whose main process the kernel killed for lack of memory.
     oom: Option<GenerationId>,
+    /// Where the main threads of workers were that hang or spin, until they have ended.
+    stacks: BTreeMap<ProcessId, Vec<Frame>>,
 }
 
 impl Ends {
@@ -46,6 +50,14 @@ impl Ends {
     /// Whether the kernel killed the main process of a generation for lack of memory.
     pub(super) fn was_oom(&self, generation: GenerationId) -> bool {
         self.oom == Some(generation)
+    }
+
+    /// Keeps where a worker is, for the record of its end.
+    pub(super) fn keep_stack(&mut self, worker: ProcessId, answer: &StackAnswer) {
+        // faulthandler writes the main thread last, because it writes the newest first.
+        if let Some(thread) = WorkerStacks::read(answer).threads.last() {
+            self.stacks.insert(worker, story::innermost(thread));
+        }
     }
 
     fn add(&mut self, end: Option<End>) {
@@ -98,7 +110,8 @@ impl World {
 
     /// Records how a worker ended.
     pub(super) fn record_worker(&mut self, exit: &WorkerExit, remains: Option<&Remains>) {
-        let record = story::of_worker(exit, remains, &self.setting(exit.generation));
+        let stack = self.ends.stacks.remove(&exit.process.id()).unwrap_or_default();
+        let record = story::of_worker(exit, remains, stack, &self.setting(exit.generation));
         self.ends.add(record);
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use nix::unistd::Pid;
 
 use crate::control::end::{End, InProgress, Memory, OldRequest};
+use crate::control::stacks::{Frame, ThreadStack};
 use crate::guard::scoreboard::Slot;
 use crate::guard::scoreboard::report::{self, Report};
 use crate::ids::GenerationId;
@@ -13,6 +14,9 @@ use crate::supervisor::workers::{Cause, WorkerExit};
 
 /// How many requests a record names.
 const MOST_REQUESTS: usize = 16;
+/// How many bytes its stack may have, and those of a frame besides its names.
+const STACK: usize = 1500;
+const FRAME: usize = 40;
 
 /// What a worker left on the scoreboard.
 #[derive(Debug, Clone)]
@@ -79,7 +83,7 @@ pub struct ServerExit {
 /// The record of a worker's end. None if it is not worth one: it was asked to end and did, or another worker ended for the
 /// same cause during this start.
 #[must_use]
-pub fn of_worker(exit: &WorkerExit, remains: Option<&Remains>, setting: &Setting) -> Option<End> {
+pub fn of_worker(exit: &WorkerExit, remains: Option<&Remains>, stack: Vec<Frame>, setting: &Setting) -> Option<End> {
     let is_polite = matches!(exit.cause, Cause::Exit(0) | Cause::Signal(libc::SIGTERM));
     if exit.is_repeat || exit.expected && is_polite {
         return None;
@@ -98,7 +102,23 @@ pub fn of_worker(exit: &WorkerExit, remains: Option<&Remains>, setting: &Setting
         timestamp: seconds(setting.since_1970),
         memory: remains.and_then(|it| it.report.as_ref()?.memory.as_ref()).map(memory),
         requests: remains.map(|it| in_progress(std::slice::from_ref(it), setting.now)),
+        stack,
     })
+}
+
+/// What a record says of a thread: its innermost frames, as many as fit. A line of the log that is longer than 4096 bytes may
+/// be mixed with others.
+#[must_use]
+pub fn innermost(thread: &ThreadStack) -> Vec<Frame> {
+    let mut room = STACK;
+    let mut fits = |frame: &&Frame| {
+        let size = frame.file.len() + frame.function.len() + FRAME;
+        room = room.saturating_sub(size);
+        room > 0
+    };
+    let mut frames: Vec<Frame> = thread.frames.iter().rev().take_while(|frame| fits(frame)).cloned().collect();
+    frames.reverse();
+    frames
 }
 
 /// The record of a server's end. None if it was asked to stop and did.
@@ -124,6 +144,7 @@ pub fn of_server(exit: &ServerExit, setting: &Setting) -> Option<End> {
         timestamp: seconds(setting.since_1970),
         memory: None,
         requests: (!exit.workers.is_empty()).then(|| in_progress(&exit.workers, setting.now)),
+        stack: Vec::new(),
     })
 }
 

@@ -80,7 +80,7 @@ impl Spin {
     /// Asks the worker for its stacks, several times: it is not always where its time goes.
     fn go_on_sampling(&mut self, world: &mut World) {
         let Some(samples) = &mut self.samples else { return };
-        samples.go_on(&mut world.inquiries);
+        samples.go_on(&mut world.inquiries, &mut world.ends);
         if samples.are_complete() {
             samples.write();
             let id = samples.worker();

@@ -7,7 +7,8 @@ use tracing::warn;
 use crate::control::protocol::StackAnswer;
 use crate::control::stacks::{ThreadStack, WorkerStacks};
 use crate::ids::{GenerationId, ProcessId};
-use crate::supervisor::stacks::Inquiries;
+use crate::supervisor::ends::Ends;
+use crate::supervisor::stacks::{Inquiries, Purpose};
 
 /// How often a worker is asked.
 const LOOKS: usize = 10;
@@ -36,14 +37,17 @@ impl Samples {
     }
 
     /// Takes the last answer and asks again.
-    pub(super) fn go_on(&mut self, inquiries: &mut Inquiries) {
-        for answer in inquiries.take_answers_for_log(self.worker) {
+    pub(super) fn go_on(&mut self, inquiries: &mut Inquiries, ends: &mut Ends) {
+        for answer in inquiries.take_answers_about(self.worker, Purpose::Spin) {
             self.answered += 1;
             self.take(answer.as_ref());
+            if let Some(answer) = &answer {
+                ends.keep_stack(self.worker, answer);
+            }
         }
         if self.asked == self.answered && self.asked < LOOKS {
             self.asked += 1;
-            inquiries.ask_for_log(self.worker);
+            inquiries.ask_about(self.worker, Purpose::Spin);
         }
     }
 

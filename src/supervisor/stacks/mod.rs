@@ -33,7 +33,16 @@ const MOST_OF_ALL: usize = 16 << 20;
 pub(super) struct Inquiries {
     waiting: Vec<Question>,
     for_clients: Vec<(ClientId, Answer)>,
-    for_log: Vec<(ProcessId, Option<StackAnswer>)>,
+    for_us: Vec<(ProcessId, Purpose, Option<StackAnswer>)>,
+}
+
+/// What we want to know it for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It spins.
+    Spin,
+    /// It hangs and is about to be ended: nothing but a dump is expected.
+    Hang,
 }
 
 /// Who wants to know, and what about.
@@ -42,7 +51,7 @@ enum Question {
     /// A client, about these workers, or about all.
     Client(ClientId, BTreeSet<i32>),
     /// We ourselves, about one worker.
-    Log(ProcessId),
+    Us(ProcessId, Purpose),
 }
 
 impl Inquiries {
@@ -56,17 +65,22 @@ impl Inquiries {
         std::mem::take(&mut self.for_clients)
     }
 
-    /// Asks about a worker that is reported in the log.
-    pub(super) fn ask_for_log(&mut self, worker: ProcessId) {
-        self.waiting.push(Question::Log(worker));
+    /// Asks about a worker for the log and the record of its end.
+    pub(super) fn ask_about(&mut self, worker: ProcessId, purpose: Purpose) {
+        // One worker at a time is asked for a purpose; answers that came too late are not kept.
+        self.for_us.retain(|found| found.0 == worker || found.1 != purpose);
+        self.waiting.push(Question::Us(worker, purpose));
+    }
+
+    /// Whether there is an answer to that.
+    pub(super) fn has_answer_about(&self, worker: ProcessId, purpose: Purpose) -> bool {
+        self.for_us.iter().any(|found| (found.0, found.1) == (worker, purpose))
     }
 
     /// The answers to that; none if the worker no longer exists.
-    pub(super) fn take_answers_for_log(&mut self, worker: ProcessId) -> Vec<Option<StackAnswer>> {
-        let (taken, others) = std::mem::take(&mut self.for_log).into_iter().partition(|(about, _)| *about == worker);
-        self.for_log = others;
-        let taken: Vec<_> = taken;
-        taken.into_iter().map(|(_, answer)| answer).collect()
+    pub(super) fn take_answers_about(&mut self, worker: ProcessId, purpose: Purpose) -> Vec<Option<StackAnswer>> {
+        let is_meant = |found: &mut (ProcessId, Purpose, _)| (found.0, found.1) == (worker, purpose);
+        self.for_us.extract_if(.., is_meant).map(|(_, _, answer)| answer).collect()
     }
 }
 
@@ -74,7 +88,14 @@ impl Question {
     fn is_about(&self, worker: &Process) -> bool {
         match self {
             Self::Client(_, pids) => pids.is_empty() || pids.contains(&worker.pid.as_raw()),
-            Self::Log(id) => *id == worker.id(),
+            Self::Us(id, _) => *id == worker.id(),
+        }
+    }
+
+    const fn patience(&self) -> Duration {
+        match self {
+            Self::Us(_, Purpose::Hang) => policy::BRIEFLY,
+            _ => policy::PATIENCE,
         }
     }
 }
@@ -161,10 +182,11 @@ impl Inquiry {
     fn look(&mut self, world: &World, now: Instant) {
         let since = now.saturating_duration_since(self.since);
         let share = MOST.min(MOST_OF_ALL / self.workers.len().max(1));
+        let patience = self.questions.iter().map(Question::patience).max().unwrap_or(policy::PATIENCE);
         for worker in self.workers.iter_mut().filter(|worker| worker.answer.is_none()) {
             let memory = world.running.get(&worker.generation).and_then(|running| running.stacks.as_ref());
             let sample = worker.sample(memory, self.number);
-            if let Some(state) = policy::judge(sample, since) {
+            if let Some(state) = policy::judge(sample, since, patience) {
                 worker.answer = Some(worker.answer(state, sample, memory, share, world));
             }
         }
@@ -181,7 +203,7 @@ impl Inquiry {
             let answers = answers(question);
             match question {
                 Question::Client(client, _) => world.inquiries.for_clients.push((*client, Answer::Stacks(answers))),
-                Question::Log(id) => world.inquiries.for_log.push((*id, answers.into_iter().next())),
+                Question::Us(id, purpose) => world.inquiries.for_us.push((*id, *purpose, answers.into_iter().next())),
             }
         }
     }

@@ -6,8 +6,10 @@
 
 use std::time::Duration;
 
-/// How long workers have for their answers.
+/// How long workers have for both of their answers.
 pub const PATIENCE: Duration = Duration::from_millis(700);
+/// How long they have if nobody waits for what only the interpreter knows.
+pub const BRIEFLY: Duration = Duration::from_millis(100);
 
 /// What is seen of a worker that was asked.
 #[allow(clippy::struct_excessive_bools, reason = "each is an observation of its own")]
@@ -44,10 +46,10 @@ pub enum State {
     Unreachable,
 }
 
-/// The state of a worker that was asked so long ago; none if it is too early to tell.
+/// The state of a worker that was asked so long ago and has so long to answer; none if it is too early to tell.
 #[must_use]
-pub fn judge(sample: Sample, since: Duration) -> Option<State> {
-    let is_late = since >= PATIENCE;
+pub fn judge(sample: Sample, since: Duration, patience: Duration) -> Option<State> {
+    let is_late = since >= patience;
     match (sample.has_dumped || !sample.takes_signal, sample.has_answered) {
         _ if sample.is_gone => Some(State::Ended),
         _ if !sample.can_answer => Some(State::Unreachable),
@@ -78,7 +80,11 @@ mod tests {
             (Sample { has_answered: true, takes_signal: false, ..asked }, Some(State::Running), State::Running),
             (Sample { has_answered: true, has_dumped: true, ..asked }, Some(State::Running), State::Running),
         ] {
-            assert_eq!((judge(sample, soon), judge(sample, late)), (early, Some(at_last)), "{sample:?}");
+            assert_eq!(
+                (judge(sample, soon, PATIENCE), judge(sample, late, PATIENCE)),
+                (early, Some(at_last)),
+                "{sample:?}"
+            );
         }
     }
 }

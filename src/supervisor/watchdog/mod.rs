@@ -16,6 +16,7 @@ use super::component::{Component, Output, Ready, Waits};
 use super::machine::action::Action;
 use super::machine::generation::Main;
 use super::observers::log::show_rounded;
+use super::stacks::Purpose;
 use super::worker_watch::WorkerWatch;
 use super::workers::Cause;
 use crate::guard::scoreboard::{self, Slot};
@@ -34,17 +35,36 @@ const TICK: Duration = Duration::from_millis(100);
 pub(super) struct Watchdog {
     /// The watch over the serving generation.
     watched: Option<WorkerWatch<Liveness>>,
+    /// The worker that is to be ended.
+    doomed: Option<Doomed>,
 }
 
+/// A worker that hangs, and is asked where it is before it is ended.
+#[derive(Debug)]
+struct Doomed {
+    worker: ProcessId,
+    signal: Signal,
+    /// When it is ended without an answer.
+    until: Instant,
+}
+
+/// How long it may take until a worker that hangs has told where it is, other questions before this one included.
+const LAST_WORDS: Duration = Duration::from_millis(900);
+
 impl Component for Watchdog {
-    fn wait_for<'a>(&'a self, _world: &'a World, waits: &mut Waits<'a>) {
+    fn wait_for<'a>(&'a self, world: &'a World, waits: &mut Waits<'a>) {
         let next = self.watched.as_ref().and_then(|watched| watched.policy.next());
         waits.until(next.map(|next| Instant::now() + next.saturating_sub(scoreboard::now())));
+        let end_at = |doomed: &Doomed| {
+            let has_answered = world.inquiries.has_answer_about(doomed.worker, Purpose::Hang);
+            if has_answered { Instant::now() } else { doomed.until }
+        };
+        waits.until(self.doomed.as_ref().map(end_at));
     }
 
     fn turn(&mut self, world: &mut World, _ready: &Ready) -> Vec<Output> {
         let Some((generation, rules)) = world.to_be_watched() else {
-            self.watched = None;
+            (self.watched, self.doomed) = (None, None);
             world.workers.replaces_hung = false;
             return Vec::new();
         };
@@ -54,14 +74,40 @@ impl Component for Watchdog {
         let watched = self.watched.insert(watched);
         let has_changed = watched.take_change(world.workers.revision());
         let is_due = has_changed || watched.policy.next().is_some_and(|next| next <= now);
-        let outputs = if is_due { watched.look(world, &rules, now) } else { Vec::new() };
+        for (worker, remedy) in if is_due { watched.look(world, &rules, now) } else { Vec::new() } {
+            let signal = if remedy == Remedy::Abort { Signal::SIGABRT } else { Signal::SIGKILL };
+            // Whoever did not end on SIGABRT was asked before.
+            let patience = if remedy == Remedy::Finish { Duration::ZERO } else { LAST_WORDS };
+            self.doomed = Some(Doomed { worker, signal, until: Instant::now() + patience });
+            if remedy != Remedy::Finish {
+                world.inquiries.ask_about(worker, Purpose::Hang);
+            }
+        }
         world.workers.replaces_hung = watched.policy.is_ending();
-        outputs
+        self.end_doomed(generation, world).into_iter().collect()
+    }
+}
+
+impl Watchdog {
+    /// Ends the worker that is to be ended, once it has told where it is.
+    fn end_doomed(&mut self, generation: GenerationId, world: &mut World) -> Option<Output> {
+        let doomed = self.doomed.as_ref()?;
+        let answers = world.inquiries.take_answers_about(doomed.worker, Purpose::Hang);
+        for answer in answers.iter().flatten() {
+            world.ends.keep_stack(doomed.worker, answer);
+        }
+        if answers.is_empty() && Instant::now() < doomed.until {
+            return None;
+        }
+        let Doomed { worker, signal, .. } = self.doomed.take()?;
+        world.workers.mark_killed(generation, worker.pid, Cause::Hung);
+        Some(Action::SignalProcess { process: worker, signal }.into())
     }
 }
 
 impl WorkerWatch<Liveness> {
-    fn look(&mut self, world: &mut World, rules: &Rules, now: Duration) -> Vec<Output> {
+    /// The workers that are to be ended, and how.
+    fn look(&mut self, world: &World, rules: &Rules, now: Duration) -> Vec<(ProcessId, Remedy)> {
         let workers = world.workers.of(self.generation);
         let planned = world.workers.planned(self.generation).unwrap_or(1) as usize;
         let samples = world.samples(self.generation, &workers, now);
@@ -69,11 +115,12 @@ impl WorkerWatch<Liveness> {
         let stats = |id| ThreadStats::read(process(id)?);
         let verdicts = self.policy.look(now, planned, &samples, stats);
         let judged = verdicts.into_iter().filter_map(|verdict| Some((process(verdict.id)?, verdict)));
-        judged.filter_map(|(process, verdict)| self.judge(world, process, &verdict, rules.timeout)).collect()
+        let to_be_ended = judged.filter(|(process, verdict)| self.report(world, process, verdict, rules.timeout));
+        to_be_ended.map(|(_, verdict)| (verdict.id, verdict.remedy)).collect()
     }
 
-    /// Logs the finding about a worker, and returns the action, if any.
-    fn judge(&self, world: &mut World, process: &Process, verdict: &Verdict, timeout: Duration) -> Option<Output> {
+    /// Logs the finding about a worker, and returns whether it is to be ended.
+    fn report(&self, world: &World, process: &Process, verdict: &Verdict, timeout: Duration) -> bool {
         let generation = self.generation;
         let Verdict { remedy, is_starting, silent, watched, cpu, state, .. } = verdict;
         let pid = process.pid;
@@ -86,7 +133,7 @@ impl WorkerWatch<Liveness> {
                     generation = generation.0, %pid, silent, in_flight,
                     "worker is stuck writing to its standard output or standard error, which is not read: not replacing it"
                 );
-                return None;
+                return false;
             }
             Remedy::Finish => {
                 warn!(generation = generation.0, %pid, "the hung worker does not respond to SIGABRT: SIGKILL");
@@ -98,9 +145,7 @@ impl WorkerWatch<Liveness> {
                 warn!(generation = generation.0, %pid, silent, timeout, %state, cpu, last = watched, in_flight, "worker hung");
             }
         }
-        world.workers.mark_killed(generation, pid, Cause::Hung);
-        let signal = if *remedy == Remedy::Abort { Signal::SIGABRT } else { Signal::SIGKILL };
-        Some(Action::SignalProcess { process: process.id(), signal }.into())
+        true
     }
 }
 

@@ -26,8 +26,8 @@ const LOOKS: u32 = 6;
 const LOOKS_AFTER_PAUSE: u32 = 40;
 /// A check that is this late means that we were stopped ourselves.
 const PAUSE: Duration = Duration::from_secs(1);
-/// From SIGABRT to SIGKILL: time to write a traceback.
-const ABORT_GRACE: Duration = Duration::from_secs(1);
+/// From the verdict to SIGKILL: time to tell where it is, and then, after SIGABRT, to write a traceback.
+const ABORT_GRACE: Duration = Duration::from_secs(2);
 /// A worker that gets this much CPU time and is still silent is not starved.
 const ENOUGH_CPU: Duration = Duration::from_millis(250);
 /// The interval between two checks of a worker that is silent for a known reason.

@@ -52,7 +52,8 @@ fn remains(began: &[u64]) -> Remains {
 
 #[test]
 fn a_worker_s_record_has_what_it_left_on_the_board() {
-    let end = of_worker(&exit(Cause::Signal(libc::SIGKILL)), Some(&remains(&[990, 999])), &setting()).unwrap();
+    let end =
+        of_worker(&exit(Cause::Signal(libc::SIGKILL)), Some(&remains(&[990, 999])), Vec::new(), &setting()).unwrap();
     assert_eq!((&*end.what, end.pid, end.generation, &*end.server), ("worker", 41, 2, "gunicorn/23.0.0"));
     assert_eq!((&*end.cause, end.status, end.signal.as_deref()), ("signal", None, Some("SIGKILL")));
     assert_eq!((end.age_seconds, end.timestamp, end.stopping), (61.5, 1.8e9, false));
@@ -68,13 +69,13 @@ fn a_worker_s_record_has_what_it_left_on_the_board() {
 
 #[test]
 fn without_the_guard_there_is_what_the_kernel_says() {
-    let end = of_worker(&exit(Cause::Exit(3)), None, &setting()).unwrap();
+    let end = of_worker(&exit(Cause::Exit(3)), None, Vec::new(), &setting()).unwrap();
     assert_eq!((&*end.cause, end.status, end.signal, end.memory, end.requests), ("exit", Some(3), None, None, None));
 }
 
 #[test]
 fn a_worker_that_we_ended_says_why_and_how() {
-    let end = of_worker(&exit(Cause::Hung), None, &setting()).unwrap();
+    let end = of_worker(&exit(Cause::Hung), None, Vec::new(), &setting()).unwrap();
     assert_eq!((&*end.cause, end.status, end.signal.as_deref()), ("hung", None, Some("SIGABRT")));
 }
 
@@ -91,7 +92,7 @@ fn a_worker_that_was_asked_to_end_and_did_has_no_record_and_one_that_was_cut_sho
         (exit(Cause::Age), true),
         (WorkerExit { is_repeat: true, ..exit(Cause::Exit(3)) }, false),
     ] {
-        let end = of_worker(&exit, None, &setting());
+        let end = of_worker(&exit, None, Vec::new(), &setting());
         assert_eq!(end.as_ref().map(|end| end.stopping), has_record.then_some(exit.expected), "{exit:?}");
     }
 }
@@ -143,4 +144,20 @@ fn a_server_that_took_its_workers_along_tells_what_they_were_doing() {
     let ages: Vec<f64> = requests.oldest.iter().map(|request| request.age_seconds).collect();
     assert_eq!((ages.len(), ages[0]), (MOST_REQUESTS, 39.0));
     assert!(ages.is_sorted_by(|one, next| one >= next), "{ages:?}");
+}
+
+#[test]
+fn the_innermost_frames_are_told_as_far_as_there_is_room() {
+    let frame = |line| Frame { file: "/app/".to_owned() + &"x".repeat(200), line, function: "f".into() };
+    let thread = |frames: u64| ThreadStack {
+        id: "0x1".into(),
+        name: None,
+        frames: (0..frames).map(frame).collect(),
+        is_cut: false,
+    };
+    let lines = |frames| innermost(&thread(frames)).iter().map(|frame| frame.line).collect::<Vec<_>>();
+    assert_eq!(lines(3), [0, 1, 2]);
+    assert_eq!(lines(100), [94, 95, 96, 97, 98, 99]);
+    let json = serde_json::to_string(&innermost(&thread(100))).unwrap();
+    assert!(json.len() < 1700, "{}", json.len());
 }
