@@ -189,7 +189,7 @@ impl Workers {
             exits.extend(recorded);
             if set.search.is_some_and(|search| search.next() <= now) {
                 exits.extend(set.look(&mut self.oom, now));
-                set.search = set.search.and_then(|search| search.found(set.settled(), now));
+                set.search = set.search.and_then(|search| search.found(set.workers.len(), set.are_settled(), now));
             }
             self.revision += u64::from(set.workers.len() != before);
         }

@@ -45,13 +45,16 @@ impl Search {
         self.next
     }
 
-    /// A check found this many: returns the search that continues, if one does.
+    /// A check found this many: returns the search that continues, if one does. Those that are not certain to be workers are
+    /// looked at again.
     #[must_use]
-    pub fn found(self, count: usize, now: Instant) -> Option<Self> {
-        if count >= self.wanted || self.until.is_some_and(|until| now >= until) {
+    pub fn found(self, count: usize, are_certain: bool, now: Instant) -> Option<Self> {
+        let are_there = count >= self.wanted;
+        if are_there && are_certain || self.until.is_some_and(|until| now >= until) {
             return None;
         }
-        let interval = if now < self.eager_until { FIRST } else { (self.interval * 2).min(self.longest) };
+        let is_eager = now < self.eager_until && !are_there;
+        let interval = if is_eager { FIRST } else { (self.interval * 2).min(self.longest) };
         Some(Self { next: now + interval, interval, ..self })
     }
 }
@@ -66,22 +69,31 @@ mod tests {
         let mut search = Search::at_start(2, start);
         for _ in 0..1000 {
             let now = search.next();
-            search = search.found(1, now).unwrap();
+            search = search.found(1, true, now).unwrap();
             assert!(search.next() > now && search.next() <= now + LONGEST_AT_START);
         }
-        assert_eq!(search.found(2, search.next()), None);
+        assert_eq!(search.found(2, true, search.next()), None);
+    }
+
+    #[test]
+    fn those_that_are_not_certain_are_looked_at_again_and_less_and_less_often() {
+        let start = Instant::now();
+        let first = Search::new(2, start).found(2, false, start).unwrap();
+        let second = first.found(2, false, first.next()).unwrap();
+        assert_eq!(second.next() - first.next(), 2 * (first.next() - start));
+        assert_eq!(second.found(2, true, second.next()), None);
     }
 
     #[test]
     fn it_ends_with_success_and_otherwise_soon() {
         let start = Instant::now();
-        assert_eq!(Search::new(2, start).found(2, start), None);
+        assert_eq!(Search::new(2, start).found(2, true, start), None);
         let mut search = Some(Search::new(2, start));
         let (mut looks, mut now) = (0, start);
         while let Some(current) = search {
             assert!(current.next() >= now && current.next() <= now + LONGEST);
             now = current.next();
-            search = current.found(1, now);
+            search = current.found(1, true, now);
             looks += 1;
         }
         assert!(looks < 90 && now < start + FOR + LONGEST, "{looks} looks in {:?}", now - start);

@@ -155,12 +155,8 @@ impl WorkerSet {
         }
     }
 
-    /// How many workers there are; none as long as one of them may turn out to be something else.
-    pub(super) fn settled(&self) -> usize {
-        if self.are_settled() { self.workers.len() } else { 0 }
-    }
-
-    fn are_settled(&self) -> bool {
+    /// Whether none of them may turn out to be something else.
+    pub(super) fn are_settled(&self) -> bool {
         self.workers.values().all(Worker::is_settled)
     }
 

@@ -44,9 +44,9 @@ pub(super) enum End {
 /// How long its parent may take to reap a worker of another user; until then the kernel does not report to us how it
 /// ended.
 const REAPED_WITHIN: Duration = Duration::from_millis(250);
-/// A process that executes a program has done so long before it is this old; servers fork their workers, or start them with
-/// a Python of their own.
-const SETTLED: Duration = Duration::from_millis(200);
+/// A process that executes a program has done so before it is this old: it takes milliseconds, and longer where programs are
+/// scanned first, or are far away.
+const SETTLED: Duration = Duration::from_secs(2);
 
 impl Worker {
     /// Whether it is certain to be what it seems to be. Programs that a main process executes, and helpers of its Python, are
