@@ -43,7 +43,7 @@ pub struct End {
     /// What it was doing, as it was last reported. Of a server: all its workers together, if they ended with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<InProgress>,
-    /// Where its main thread was when it was last asked, because it hung or span: the innermost frames, the most recent call
+    /// Where its main thread was when it was last asked, because it hung or spun: the innermost frames, the most recent call
     /// last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stack: Vec<Frame>,

@@ -36,12 +36,12 @@ pub(super) struct Watchdog {
     /// The watch over the serving generation.
     watched: Option<WorkerWatch<Liveness>>,
     /// The worker that is to be ended.
-    doomed: Option<Doomed>,
+    pending: Option<Pending>,
 }
 
 /// A worker that hangs, and is asked where it is before it is ended.
 #[derive(Debug)]
-struct Doomed {
+struct Pending {
     worker: ProcessId,
     signal: Signal,
     /// When it is ended without an answer.
@@ -49,22 +49,22 @@ struct Doomed {
 }
 
 /// How long it may take until a worker that hangs has told where it is, other questions before this one included.
-const LAST_WORDS: Duration = Duration::from_millis(900);
+const ANSWERED_WITHIN: Duration = Duration::from_millis(900);
 
 impl Component for Watchdog {
     fn wait_for<'a>(&'a self, world: &'a World, waits: &mut Waits<'a>) {
         let next = self.watched.as_ref().and_then(|watched| watched.policy.next());
         waits.until(next.map(|next| Instant::now() + next.saturating_sub(scoreboard::now())));
-        let end_at = |doomed: &Doomed| {
-            let has_answered = world.inquiries.has_answer_about(doomed.worker, Purpose::Hang);
-            if has_answered { Instant::now() } else { doomed.until }
+        let end_at = |pending: &Pending| {
+            let has_answered = world.inquiries.has_answer_about(pending.worker, Purpose::Hang);
+            if has_answered { Instant::now() } else { pending.until }
         };
-        waits.until(self.doomed.as_ref().map(end_at));
+        waits.until(self.pending.as_ref().map(end_at));
     }
 
     fn turn(&mut self, world: &mut World, _ready: &Ready) -> Vec<Output> {
         let Some((generation, rules)) = world.to_be_watched() else {
-            (self.watched, self.doomed) = (None, None);
+            (self.watched, self.pending) = (None, None);
             world.workers.replaces_hung = false;
             return Vec::new();
         };
@@ -77,29 +77,29 @@ impl Component for Watchdog {
         for (worker, remedy) in if is_due { watched.look(world, &rules, now) } else { Vec::new() } {
             let signal = if remedy == Remedy::Abort { Signal::SIGABRT } else { Signal::SIGKILL };
             // Whoever did not end on SIGABRT was asked before.
-            let patience = if remedy == Remedy::Finish { Duration::ZERO } else { LAST_WORDS };
-            self.doomed = Some(Doomed { worker, signal, until: Instant::now() + patience });
+            let patience = if remedy == Remedy::Finish { Duration::ZERO } else { ANSWERED_WITHIN };
+            self.pending = Some(Pending { worker, signal, until: Instant::now() + patience });
             if remedy != Remedy::Finish {
                 world.inquiries.ask_about(worker, Purpose::Hang);
             }
         }
         world.workers.replaces_hung = watched.policy.is_ending();
-        self.end_doomed(generation, world).into_iter().collect()
+        self.end_pending(generation, world).into_iter().collect()
     }
 }
 
 impl Watchdog {
     /// Ends the worker that is to be ended, once it has told where it is.
-    fn end_doomed(&mut self, generation: GenerationId, world: &mut World) -> Option<Output> {
-        let doomed = self.doomed.as_ref()?;
-        let answers = world.inquiries.take_answers_about(doomed.worker, Purpose::Hang);
+    fn end_pending(&mut self, generation: GenerationId, world: &mut World) -> Option<Output> {
+        let pending = self.pending.as_ref()?;
+        let answers = world.inquiries.take_answers_about(pending.worker, Purpose::Hang);
         for answer in answers.iter().flatten() {
-            world.ends.keep_stack(doomed.worker, answer);
+            world.ends.keep_stack(pending.worker, answer);
         }
-        if answers.is_empty() && Instant::now() < doomed.until {
+        if answers.is_empty() && Instant::now() < pending.until {
             return None;
         }
-        let Doomed { worker, signal, .. } = self.doomed.take()?;
+        let Pending { worker, signal, .. } = self.pending.take()?;
         world.workers.mark_killed(generation, worker.pid, Cause::Hung);
         Some(Action::SignalProcess { process: worker, signal }.into())
     }
