@@ -49,9 +49,9 @@ def _once_asked(close, loop, patience):
         transport, cycle = protocol.transport, getattr(protocol, "cycle", protocol)
         # Before the first request the cycle is none; a protocol of an unknown kind has no cycle.
         is_owed = cycle is None or getattr(cycle, "response_complete", False) and _unread(transport)
-        if is_owed and now < until and not transport.is_closing():
+        if is_owed and now < until and not (transport is None or transport.is_closing()):
             loop.call_later(_AGAIN, shutdown, protocol, until)
-        elif transport is not None:
+        else:
             close(protocol)
 
     return shutdown
