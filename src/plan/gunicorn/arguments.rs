@@ -149,6 +149,16 @@ impl Argument {
     pub fn setting(&self) -> Option<&'static str> {
         self.flag.map(|flag| flag.setting)
     }
+
+    /// Whether it needs a value and has none, which Gunicorn refuses.
+    pub fn lacks_value(&self) -> bool {
+        self.value.is_none() && self.flag.is_some_and(|flag| flag.takes == Takes::Value)
+    }
+
+    /// Whether a word behind it would be its value.
+    pub fn takes_next(&self) -> bool {
+        self.value.is_none() && self.flag.is_some_and(|flag| flag.takes != Takes::Nothing)
+    }
 }
 
 /// Parses words into arguments. What Gunicorn would refuse is left as it is, so that Gunicorn refuses it.

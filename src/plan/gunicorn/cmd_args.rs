@@ -61,6 +61,11 @@ impl CmdArgs {
             return Self::default();
         };
         let mut args = Self { arguments: arguments::parse(&words), changed: false, origin };
+        // Before anything is dropped: what stands behind it would become its value.
+        for argument in args.arguments.iter().filter(|argument| argument.lacks_value()) {
+            let message = format!("{NAME} has {} without a value", argument.written);
+            findings.problem(Problem::setting(message, &args.origin).hint("give it one, or leave it out"));
+        }
         for (setting, why) in OURS {
             args.drop(setting, why, findings);
         }
@@ -102,7 +107,15 @@ impl CmdArgs {
 
     /// The new value of the variable in the server's environment, if it must change. Empty if nothing is left of it.
     pub fn rewritten(&self) -> Option<OsString> {
-        let words = self.arguments.iter().flat_map(|argument| argument.words.iter().map(String::as_str));
+        let mut arguments: Vec<&Argument> = self.arguments.iter().collect();
+        // What stood between a flag without its optional value and a word was dropped: the word must not become its value.
+        for at in 1..arguments.len() {
+            let is_word = arguments[at].flag.is_none() && arguments[at].written != "--";
+            if is_word && arguments[at - 1].takes_next() {
+                arguments.swap(at - 1, at);
+            }
+        }
+        let words = arguments.into_iter().flat_map(|argument| argument.words.iter().map(String::as_str));
         // There cannot be a NUL in it: it comes from an environment variable.
         self.changed.then(|| shlex::try_join(words).unwrap_or_default().into())
     }
@@ -132,6 +145,14 @@ mod tests {
     }
 
     #[test]
+    fn a_word_behind_something_that_is_dropped_is_nobodys_value() {
+        let (args, _) = read("--proxy-protocol -p /run/x app:app --reload");
+        assert_eq!(args.rewritten().unwrap(), "app:app --proxy-protocol --reload");
+        let (args, _) = read("--proxy-protocol -D -- app:app");
+        assert_eq!(args.rewritten().unwrap(), "--proxy-protocol -- app:app");
+    }
+
+    #[test]
     fn a_worker_count_and_a_configuration_file_are_found_and_stay() {
         let (args, findings) = read("-w3 -c /etc/gunicorn.py --timeout 5");
         assert_eq!((args.value("workers"), args.value("config")), (Some("3"), Some("/etc/gunicorn.py")));
@@ -142,5 +163,8 @@ mod tests {
     fn what_cannot_be_read_is_a_problem() {
         assert!(read("--env 'A=b").1.problems[0].to_string().contains("close the quotes"));
         assert!(read("--workers auto").1.problems[0].to_string().contains("--workers auto"));
+        let problems = read("--access-logfile -p /run/x -t").1.problems;
+        let found: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert!(found.len() == 2 && found[0].contains("--access-logfile without a value"), "{found:?}");
     }
 }

@@ -21,13 +21,23 @@ pub(crate) fn gunicorn_arguments(input: &[u8]) {
     let words: Vec<std::ffi::OsString> = words.iter().map(Into::into).collect();
     crate::plan::server_args::check(Server::Gunicorn, &words, &mut findings);
     crate::plan::server_args::check(Server::Granian, &words, &mut findings);
-    let Some(passed_on) = read(text).rewritten() else { return };
+    let (read_first, findings) = read(text);
+    if arguments.iter().any(Argument::lacks_value) {
+        assert!(!findings.problems.is_empty(), "{text:?}");
+        return;
+    }
+    let Some(passed_on) = read_first.rewritten() else { return };
     let passed_on = passed_on.into_string().expect("text that was split is text");
-    let left = read(&passed_on);
+    let (left, _) = read(&passed_on);
     assert!(left.rewritten().is_none(), "{text:?} became {passed_on:?}");
     let kept: Vec<Argument> = arguments.into_iter().filter(|argument| !is_ours(argument)).collect();
     let words = shlex::split(&passed_on).expect("joined words can be split");
-    assert_eq!(meaning(&parse(&words)), meaning(&kept), "{text:?} became {passed_on:?}");
+    let left = parse(&words);
+    let (mut before, mut after) = (meaning(&kept), meaning(&left));
+    // A word may change places with the flag before it.
+    before.sort_unstable();
+    after.sort_unstable();
+    assert_eq!(after, before, "{text:?} became {passed_on:?}");
 }
 
 fn is_ours(argument: &Argument) -> bool {
@@ -45,9 +55,11 @@ fn meaning(arguments: &[Argument]) -> Vec<(Option<&str>, Option<&str>, Vec<&str>
     found
 }
 
-fn read(text: &str) -> CmdArgs {
+fn read(text: &str) -> (CmdArgs, Findings) {
     let env: Environment = [(NAME.into(), text.into())].into();
     let resolution = resolve(&FlagLayer::default(), &env, &|_| Err(std::io::ErrorKind::NotFound.into()));
     let _ = cmd_args::places(&resolution);
-    CmdArgs::read(&resolution, &mut Findings::default())
+    let mut findings = Findings::default();
+    let args = CmdArgs::read(&resolution, &mut findings);
+    (args, findings)
 }
