@@ -28,6 +28,13 @@ fn block(port: u16, seconds: f64) -> JoinHandle<std::io::Result<Answer>> {
     client
 }
 
+fn are_answered<const N: usize>(running: &Running, clients: [(Connection, &str); N]) {
+    for (mut client, what) in clients {
+        let answer = client.receive().unwrap_or_else(|error| panic!("{what}: {error}: {}", running.log()));
+        assert_eq!(answer.status, 200, "{what}");
+    }
+}
+
 fn a_connection_whose_time_is_up_is_not_closed_if_its_client_has_asked(kind: &str) {
     let Some(mut running) = start(kind) else { return };
     let mut connection = Connection::open(running.port).unwrap();
@@ -50,11 +57,7 @@ fn a_worker_that_leaves_answers_whoever_has_asked_meanwhile(kind: &str) {
     kept.send("/").unwrap();
     new.send("/").unwrap();
     half.send_bytes(b"st: test\r\n\r\n").unwrap();
-    for (client, what) in [(kept, "kept"), (new, "new"), (half, "half")] {
-        let mut client = client;
-        let answer = client.receive().unwrap_or_else(|error| panic!("{what}: {error}: {}", running.log()));
-        assert_eq!(answer.status, 200, "{what}");
-    }
+    are_answered(&running, [(kept, "kept"), (new, "new"), (half, "half")]);
     assert_eq!(blocking.join().unwrap().unwrap().status, 200);
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
@@ -70,11 +73,7 @@ fn a_worker_that_leaves_gives_clients_who_are_connected_a_moment_to_ask(kind: &s
     std::thread::sleep(Duration::from_millis(500));
     new.send("/").unwrap();
     half.send_bytes(b"st: test\r\n\r\n").unwrap();
-    for (client, what) in [(new, "new"), (half, "half")] {
-        let mut client = client;
-        let answer = client.receive().unwrap_or_else(|error| panic!("{what}: {error}: {}", running.log()));
-        assert_eq!(answer.status, 200, "{what}");
-    }
+    are_answered(&running, [(new, "new"), (half, "half")]);
     assert_eq!(running.stop(), 0, "{}", running.log());
 }
 
