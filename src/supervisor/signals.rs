@@ -35,7 +35,7 @@ impl Component for Signals {
         let (stops, others): (Vec<Event>, Vec<Event>) = received
             .into_iter()
             .filter_map(|received| meaning(received, world))
-            .partition(|event| matches!(event, Event::Stop | Event::Quit));
+            .partition(|event| matches!(event, Event::Stop | Event::Interrupt | Event::Quit));
         stops.into_iter().chain(others).map(Output::from).collect()
     }
 }
@@ -50,6 +50,7 @@ fn meaning(received: Received, world: &World) -> Option<Event> {
     match signal {
         // A child may have ended since the last check: without an event the loop would sleep before it checks again.
         Signal::SIGCHLD => Some(Event::Tick),
+        Signal::SIGINT if received.from_kernel => Some(Event::Interrupt),
         Signal::SIGTERM | Signal::SIGINT => Some(Event::Stop),
         Signal::SIGQUIT => Some(Event::Quit),
         // The terminal has closed. Under nohup that is to be ignored.

@@ -83,7 +83,7 @@ class TimeLimitTest(GuardTestCase):
         self.assertEqual(client.status, 504)
         self.assertEqual(client.task.cancelled(), False)
         log = self.log.getvalue()
-        self.assertRegex(log, r"GET /slow has taken 0\.\d s, the limit is 0\.06 s: cancelled\n")
+        self.assertRegex(log, r"GET /slow has taken \d+\.\d s, the limit is 0\.06 s: cancelled\n")
         self.assertRegex(log, r"in wait_deep_down\n    await self.open.wait\(\)\n(.*\n)*.*await fut")
         self.assertNotIn("secret", log)
 
@@ -204,13 +204,8 @@ class WsgiTimeLimitTest(unittest.TestCase):
     def test_the_stack_of_the_thread_however_deep_is_logged_and_the_request_counts_as_stuck_until_it_ends(self):
         fd, gate, log = board(), threading.Event(), io.StringIO()
 
-        def wait_in_the_view(depth=10_000):
-            if depth:
-                return wait_in_the_view(depth - 1)
+        def view(environ, start_response):
             gate.wait(30)
-
-        def app(environ, start_response):
-            wait_in_the_view()
             start_response("200 OK", [])
             return [b"done"]
 
@@ -218,18 +213,21 @@ class WsgiTimeLimitTest(unittest.TestCase):
         sys.setrecursionlimit(30_000)
         self.addCleanup(threading.stack_size, threading.stack_size())
         with mock.patch.object(sys, "stderr", log):
-            module = guard(app, BOARD=fd, WSGI=True)
-            wrapped, begin = module._guard_wsgi(app)
+            module = guard(view, BOARD=fd, WSGI=True)
+            wrapped, begin = module._guard_wsgi(view)
             begin(None, 10, None)
 
-            def request():
+            # The request begins deep down: to get there can take longer than it may.
+            def request(depth):
+                if depth:
+                    return request(depth - 1)
                 environ = {"PATH_INFO": "/view", "REQUEST_METHOD": "POST", "wsgi.input": io.BytesIO()}
                 body = wrapped(environ, lambda status, headers, *rest: None)
                 b"".join(body)
                 body.close()
 
             threading.stack_size(256 << 20)
-            thread = threading.Thread(target=request)
+            thread = threading.Thread(target=request, args=(10_000,))
             thread.start()
             wait_until(lambda: stuck(fd) == 1)
             gate.set()
@@ -237,7 +235,7 @@ class WsgiTimeLimitTest(unittest.TestCase):
             wait_until(lambda: stuck(fd) == 0)
         self.assertRegex(log.getvalue(), r"POST /view has taken .*: a WSGI app's request cannot be cancelled\n")
         self.assertRegex(log.getvalue(), r"\[99\d\d frames left out\]\n")
-        self.assertIn("in wait_in_the_view\n", log.getvalue())
+        self.assertIn("in view\n", log.getvalue())
 
 
 if __name__ == "__main__":

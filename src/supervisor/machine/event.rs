@@ -32,6 +32,8 @@ pub enum Presence {
 pub enum Event {
     /// A polite request to end: SIGTERM, SIGINT.
     Stop,
+    /// The same from the terminal, by Ctrl-C: all processes of the servers get the signal as well.
+    Interrupt,
     /// A request to end at once: SIGQUIT.
     Quit,
     /// A request to hand over to a new generation.

@@ -131,6 +131,7 @@ enum Phase {
         deadline: Instant,
         /// What is known of the workers, once they close their connections.
         disconnecting: Option<Disconnecting>,
+        interrupted: bool,
     },
     /// Everything has been asked to stop.
     Ending {
@@ -138,6 +139,7 @@ enum Phase {
         leave: StopSequence,
         status: Option<u8>,
         last: Option<Outcome>,
+        interrupted: bool,
     },
     Done,
 }
@@ -261,6 +263,7 @@ impl State {
         let turn = &mut Turn::new(now);
         match event {
             Event::Stop => self.stop(turn),
+            Event::Interrupt => self.interrupt(turn),
             Event::Quit => self.quit(turn),
             Event::Reload { request, server, workers } => self.ask_reload(request, server, workers, turn),
             Event::Renew => self.renew(),
@@ -337,7 +340,7 @@ impl State {
 
     /// What is due because time has passed.
     fn deadlines(&mut self, turn: &mut Turn) {
-        if let Phase::Delaying { since, until, deadline, disconnecting } = self.phase
+        if let Phase::Delaying { since, until, deadline, disconnecting, .. } = self.phase
             && until <= turn.now
         {
             match disconnecting {

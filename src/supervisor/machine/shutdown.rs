@@ -28,7 +28,7 @@ impl State {
                     self.disconnect_clients(turn.now, deadline, turn);
                 } else {
                     let (since, until) = (turn.now, turn.now + delay);
-                    self.phase = Phase::Delaying { since, until, deadline, disconnecting: None };
+                    self.phase = Phase::Delaying { since, until, deadline, disconnecting: None, interrupted: false };
                 }
             }
             Phase::Delaying { since, deadline, disconnecting, .. } => {
@@ -51,6 +51,19 @@ impl State {
             }
             Phase::Done => {}
         }
+    }
+
+    /// The terminal has told the processes of the servers too, in no particular order. How these end is then no
+    /// sign of a fault: Granian's main process ends with 1 if it notices the end of a worker before its own signal.
+    pub(super) fn interrupt(&mut self, turn: &mut Turn) {
+        self.stop(turn);
+        if let Phase::Delaying { interrupted, .. } | Phase::Ending { interrupted, .. } = &mut self.phase {
+            *interrupted = true;
+        }
+    }
+
+    pub(super) const fn is_interrupted(&self) -> bool {
+        matches!(self.phase, Phase::Delaying { interrupted: true, .. } | Phase::Ending { interrupted: true, .. })
     }
 
     pub(super) fn quit(&mut self, turn: &mut Turn) {
@@ -87,7 +100,8 @@ impl State {
         if !self.generations.iter().any(|generation| matches!(generation.main, Main::Alive(_))) {
             leave.ask_rest(turn.now);
         }
-        self.phase = Phase::Ending { since: turn.now, leave, status, last: None };
+        let interrupted = self.is_interrupted();
+        self.phase = Phase::Ending { since: turn.now, leave, status, last: None, interrupted };
     }
 
     /// Kills everything without waiting.
@@ -117,6 +131,7 @@ impl State {
         let status = status.unwrap_or_else(|| match last {
             _ if leave.killed() => Outcome::Signaled(Signal::SIGTERM as i32).status(),
             None => 0,
+            Some(_) if self.is_interrupted() => 0,
             Some(outcome) if asked.contains(outcome) => 0,
             Some(outcome) => outcome.status(),
         });

@@ -78,6 +78,23 @@ fn a_server_that_our_signal_ended_stopped_cleanly() {
 }
 
 #[test]
+fn how_a_server_ends_that_the_terminal_has_told_to_end_is_no_fault() {
+    let status = |stop: &[Event], outcome| {
+        let mut run = serving(Policy { stop_delay: SECOND, ..policy() });
+        for event in stop {
+            run.tell(event.clone());
+            run.wait(SECOND * 2);
+        }
+        run.exited(1, outcome, false);
+        run.tell(Event::NoChildren);
+        run.exit_status()
+    };
+    assert_eq!(status(&[Event::Interrupt], Outcome::Exited(1)), Some(0));
+    assert_eq!(status(&[Event::Stop, Event::Interrupt], Outcome::Exited(1)), Some(0));
+    assert_eq!(status(&[Event::Stop], Outcome::Exited(1)), Some(1));
+}
+
+#[test]
 fn a_stop_during_a_reload_stops_both_and_refuses_the_reload() {
     let mut run = serving(policy());
     run.reload(9);

@@ -356,7 +356,7 @@ impl Processes {
 
 /// Whether the service may end with this event: because something died or was too late, or because it was requested.
 fn may_cost_service(event: &Event) -> bool {
-    let is_asked = matches!(event, Event::Stop | Event::Quit);
+    let is_asked = matches!(event, Event::Stop | Event::Interrupt | Event::Quit);
     let is_death = matches!(event, Event::Exited { .. } | Event::GenerationEmpty { .. } | Event::NoChildren);
     is_asked || is_death || matches!(event, Event::Workers { .. } | Event::Tick)
 }
