@@ -34,7 +34,9 @@ def _guard_asgi(inner):
     begun, met, is_granian = False, False, SERVER == "granian"
     clock = time.perf_counter
     busy = high_water = served = rejected = streams = exempted = spared = 0
-    words = longs = others = exceeded = crossed = accepting = current_task = started = None
+    words = longs = others = exceeded = crossed = accepting = current_task = limits = None
+    # Requests that have no time limit any more or are late, see `_TimeLimits`.
+    marks, is_timed = {}, bool(TIME_LIMITS)
 
     # Where it is noted how long requests take.
     latencies = None
@@ -58,12 +60,11 @@ def _guard_asgi(inner):
         worker.at_heartbeat.append(lambda now: accepting.beat())
 
     def begin(has_started=False):
-        """Takes a slot and determines the app's final form. If a factory raises, the next call tries again. Returns the
-        app for its start, during which its requests have no time limit. If the server has started already, this is the
-        first request."""
-        nonlocal begun, inner, started, current_task
+        """Takes a slot and determines the app's final form, which it returns. If a factory raises, the next call tries
+        again. If the server has started already, this is the first request."""
+        nonlocal begun, inner, limits, current_task
         if begun:
-            return started
+            return inner
         import asyncio
 
         current_task = _current_task()
@@ -71,16 +72,15 @@ def _guard_asgi(inner):
         worker.claim(asyncio.get_running_loop(), flags, deal if DEALS and not has_started else None)
         try:
             inner = _asgi3(inner)
-            started = inner
-            if TIME_LIMITS:
-                inner = _with_time_limits(inner, worker)
+            if is_timed:
+                limits = _TimeLimits(worker, marks, _AsgiLimits)
         except BaseException as error:
             _write_failure(_brief(error))
             raise
         begun = True
         if has_started:
             worker.is_ready()
-        return started
+        return inner
 
     async def begin_to_listen():
         """Called before the server listens: if it has not told that it starts (lifespan), it starts now."""
@@ -101,6 +101,8 @@ def _guard_asgi(inner):
         if root:
             special = True
             mounted_health, exempt = _below(root)
+            if is_timed:
+                limits.root = root
 
     lifespan = _lifespan(worker, begin)
 
@@ -115,7 +117,7 @@ def _guard_asgi(inner):
             receive = _Receive(receive)
         path = scope["path"]
         if path == health or special and (path in mounted_health or path.startswith(exempt)):
-            return await admit(scope, receive, send)
+            return await admit(scope, path, receive, send, since)
         if ADAPTS:
             limit = words[_LIMIT]
         if (busy >= limit or exceeded[0]) and not may_have_one_more():
@@ -126,30 +128,15 @@ def _guard_asgi(inner):
             high_water = words[_HIGH_WATER] = busy
         if busy == limit:
             crossed()
-        if scope["method"] != "GET":
-            # Even an event stream is work here and counts until it ends.
-            def pass_on(message):
-                if longs[_LEAVE_BY] and message["type"] == "http.response.start":
-                    message = _with_close(scope, message)
-                return send(message)
-
-            peers, number = requests.newest, next_number()
-            peers[number] = scope
-            try:
-                return await inner(scope, receive, pass_on)
-            finally:
-                del peers[number]
-                busy -= 1
-                words[_IN_FLIGHT] = busy
-                served += 1
-                latencies.append(clock() - since)
-                if busy + 1 == limit:
-                    crossed()
-        role, task = _COUNTED, current_task()
+        method = scope["method"]
+        # For a method other than GET, even an event stream is work here and counts until it ends.
+        role, task, number, is_late = _COUNTED, current_task(), next_number(), False
 
         def watch(message):
             nonlocal role
             if role is None:
+                if is_timed and message["type"] == "http.response.body" and not message.get("more_body"):
+                    has_no_limit(peers, number)
                 return send(message)
             if role:
                 return _gone() if role == _REFUSED else role.write(message)
@@ -157,6 +144,9 @@ def _guard_asgi(inner):
                 role = None
                 if longs[_LEAVE_BY]:
                     message = _with_close(scope, message)
+                if method != "GET" and not is_timed:
+                    return send(message)
+                is_stream = False
                 try:
                     headers = message["headers"]
                     if type(headers) is not list and type(headers) is not tuple:
@@ -165,31 +155,39 @@ def _guard_asgi(inner):
                         # The length first, because comparing it is faster.
                         name = pair[0]
                         if len(name) == 12 and (name == b"content-type" or _CONTENT_TYPE[name]):
-                            if _EVENT_STREAM[pair[1]]:
-                                role = open_stream(_event_stream(message, send, task), scope)
+                            is_stream = _EVENT_STREAM[pair[1]]
                             break
                 except (LookupError, TypeError):
-                    message, stream = _examine(message)
-                    if stream:
+                    message, is_stream = _examine(message)
+                if is_stream:
+                    if method == "GET":
                         role = open_stream(_event_stream(message, send, task), scope)
-                if role:
-                    peers.pop(number, None)
-                    return refuse("GET", send) if role == _REFUSED else role.write(message)
+                        peers.pop(number, None)
+                        marks.pop(number, None)
+                        return refuse(method, send) if role == _REFUSED else role.write(message)
+                    has_no_limit(peers, number)
             return send(message)
 
-        peers, number = requests.newest, next_number()
-        peers[number] = scope
+        peers = requests.newest
         try:
-            return await inner(scope, receive, watch)
+            coroutine = inner(scope, receive, watch)
+            peers[number] = method, path, since, task, coroutine
+            await coroutine
+            if role == _COUNTED and number in marks:
+                is_late = limits.was_cancelled(number, task)
         except BaseException as error:
             # Most apps do not catch what sending to nobody raises.
             if not (role and _forgives(role, error)):
-                raise
+                is_late = number in marks and limits.was_cancelled(number, task, error)
+                if not is_late:
+                    raise
         finally:
             if role:
                 close(role)
             else:
-                del peers[number]
+                peers.pop(number, None)
+                if marks:
+                    marks.pop(number, None)
                 busy -= 1
                 words[_IN_FLIGHT] = busy
                 served += 1
@@ -198,49 +196,83 @@ def _guard_asgi(inner):
                     crossed()
         if role and role != _REFUSED:
             await role.parted()
+        if is_late:
+            await answer_late(scope, send, role is None)
 
-    async def admit(scope, receive, send):
+    async def admit(scope, path, receive, send, since):
         """Handles a request that is never refused and does not count."""
         nonlocal served, exempted, spared
         exempted += 1
         words[_EXEMPT_IN_FLIGHT] = exempted
-        stream, task = None, current_task()
+        method = scope["method"]
+        stream, task, number, has_begun, is_late = None, current_task(), next_number(), False, False
 
         def watch(message):
-            nonlocal stream, exempted
+            nonlocal stream, exempted, has_begun
             if stream is not None:
                 return stream.write(message)
-            if message["type"] == "http.response.start":
+            if has_begun:
+                if is_timed and message["type"] == "http.response.body" and not message.get("more_body"):
+                    has_no_limit(peers, number)
+            elif message["type"] == "http.response.start":
+                has_begun = True
                 message, is_stream = _examine(message)
                 if longs[_LEAVE_BY]:
                     message = _with_close(scope, message)
-                if is_stream and scope["method"] == "GET":
+                if is_stream and method == "GET":
                     exempted -= 1
                     words[_EXEMPT_IN_FLIGHT] = exempted
                     stream = _event_stream(message, send, task)
                     peers.pop(number, None)
+                    marks.pop(number, None)
                     open_streams.open(stream, scope)
                     return stream.write(message)
+                if is_stream:
+                    has_no_limit(peers, number)
             return send(message)
 
-        peers, number = requests.newest, next_number()
-        peers[number] = scope
+        peers = requests.newest
         try:
-            return await inner(scope, receive, watch)
+            coroutine = inner(scope, receive, watch)
+            peers[number] = method, path, since, task, coroutine
+            await coroutine
+            if not has_begun and number in marks:
+                is_late = limits.was_cancelled(number, task)
         except BaseException as error:
             if stream is None or not stream.forgives(error):
-                raise
+                is_late = number in marks and limits.was_cancelled(number, task, error)
+                if not is_late:
+                    raise
         finally:
             served += 1
             spared += 1
             if stream is None:
-                del peers[number]
+                peers.pop(number, None)
+                marks.pop(number, None)
                 exempted -= 1
                 words[_EXEMPT_IN_FLIGHT] = exempted
             else:
                 open_streams.closed(stream)
         if stream is not None:
             await stream.parted()
+        if is_late:
+            await answer_late(scope, send, has_begun)
+
+    def has_no_limit(peers, number):
+        """Notes that a request may take as long as it wants: its response is complete, or an event stream."""
+        if is_timed and number in peers:
+            late = marks.setdefault(number, None)
+            if late is not None:
+                late.stuck_from = float("inf")
+
+    async def answer_late(scope, send, has_begun):
+        """Answers a request that we cancelled because it took too long."""
+        if has_begun:
+            raise _TookTooLong("the response had begun when the request was cancelled: the connection is closed")
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(_TOO_LONG))]
+        message = {"type": "http.response.start", "status": 504, "headers": headers}
+        await send(_with_close(scope, message) if longs[_LEAVE_BY] else message)
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else _TOO_LONG})
 
     async def other(scope, receive, send):
         if scope["type"] == "websocket":

@@ -16,20 +16,21 @@ _TREND = 30_000_000_000
 
 
 class _OpenRequests:
-    """The open requests, without a look at the clock for each. Each is in the dictionary that was the `newest` when it
-    began; its key is anything, its value an ASGI scope, or for WSGI method, path, the time when it began, and its greenlet
-    or the number of its thread. With each heartbeat there is a new one. WSGI's event streams are in `streams` instead."""
+    """The open requests. Each is in the dictionary that was the `newest` when it began; its key is anything, its value
+    method, path and the time when it began (`perf_counter`), and then its task and what its task awaits (ASGI) or its
+    greenlet or the number of its thread (WSGI). With each heartbeat there is a new one, and `latest` is the one before.
+    WSGI's event streams are in `streams` instead."""
 
     def __init__(self):
-        self.newest, self.streams = {}, {}
+        self.newest, self.latest, self.streams = {}, {}, {}
         # Those before it, the oldest first, each with the time by which its requests had begun.
         self._older = []
 
     def beat(self, now):
         older = [pair for pair in self._older if pair[1]]
-        if self.newest:
-            older.append((now, self.newest))
-            self.newest = {}
+        self.latest, self.newest = self.newest, {}
+        if self.latest:
+            older.append((now, self.latest))
         self._older = older
 
     def all(self):
@@ -42,15 +43,17 @@ class _OpenRequests:
         text = b""
         for began, requests in self._older:
             for request in list(_islice(requests.values(), room // 8)):
-                if type(request) is tuple:
-                    method, path = request[0], request[1].encode("latin-1", "replace")
-                else:
-                    method, path = request["method"], request["path"]
-                line = b"%d %s %s\n" % (began, ascii(method)[1:-1][:20].encode(), _without_tokens(path).encode())
+                method, path = ascii(request[0])[1:-1][:20], _without_tokens(_path(request))
+                line = b"%d %s %s\n" % (began, method.encode(), path.encode())
                 if len(text) + len(line) > room:
                     return text
                 text += line
         return text
+
+
+def _path(request):
+    """The path of an open request. WSGI has its bytes as Latin-1."""
+    return request[1].encode("latin-1", "replace") if len(request) == 4 else request[1]
 
 
 class _Report:

@@ -13,49 +13,57 @@ class _TookTooLong(Exception):
     """A request was cancelled after its response had begun, so the connection must be closed."""
 
 
-class _SameLimit:
-    """Open requests that have the same limit, the oldest first."""
+class _Late:
+    """A request that has taken too long: the time from which it counts as stuck, and whether we cancelled it."""
 
-    __slots__ = ("nanoseconds", "open")
+    __slots__ = ("stuck_from", "is_cancelled")
 
-    def __init__(self, nanoseconds):
-        self.nanoseconds, self.open = nanoseconds, {}
+    def __init__(self, stuck_from, is_cancelled):
+        self.stuck_from, self.is_cancelled = stuck_from, is_cancelled
 
 
 class _TimeLimits:
-    """The open requests of this worker that have a limit. There is no timer for each: the heartbeat looks at the oldest
-    ones. A request has a `path`, a `method`, `began`, its `limit` (a `_SameLimit`) and `has_ended`, and three methods:
-    `stack`, `expire`, which returns what happens to it, and `count_from`, the time from which it counts as stuck."""
+    """The open requests of this worker that have a limit. Nothing is done for a request that is shorter than a heartbeat:
+    each heartbeat takes over those that have begun since the one before and are still open.
 
-    def __init__(self, worker):
-        self._worker = worker
-        general, by_path = TIME_LIMITS
-        self._general = _SameLimit(general) if general else None
-        self._by_path = [(prefix, _SameLimit(limit) if limit else None) for prefix, limit in by_path]
-        self._all = [limit for limit in (self._general, *(limit for _, limit in self._by_path)) if limit]
-        # Requests that have not ended although their time is over, and the time from which they count as stuck.
-        self._expired = {}
+    The guard of the interface has `marks`, a dictionary of requests, where it notes those that have no limit any more
+    (None), this notes those that are late, and the guard removes each with its end. `interface` has functions that take
+    an open request (see `_OpenRequests`): `stack`; `end`, which returns what happens to it and whether it is cancelled;
+    and a number, the `patience`: how much later it counts as stuck, in nanoseconds."""
+
+    def __init__(self, worker, marks, interface):
+        self._worker, self._marks, self._interface = worker, marks, interface
+        # Where the app is mounted.
+        self.root = ""
+        self._general, self._by_path = TIME_LIMITS
+        limits = [self._general, *(limit for _, limit in self._by_path)]
+        # The requests of each heartbeat, the oldest first, and for each limit the keys of those that have it, likewise.
+        self._open = []
+        # Those of the last heartbeat, and the keys of which it is known whether they have a limit.
+        self._latest = {}, set()
         self._last, self._was_late = time.monotonic_ns(), False
         # A pause of the whole worker is logged with its stacks after this many nanoseconds.
-        self._most_pause = (general or min(limit.nanoseconds for limit in self._all)) + int(BEAT * 1e9)
+        self._most_pause = (self._general or min(filter(None, limits))) + int(BEAT * 1e9)
         worker.at_heartbeat.append(self.look)
         self._arm()
 
-    def of(self, path, root=""):
-        """The limit of a path, where the app is mounted below a root path; None for none."""
-        below = path[len(root) :] if root and path.startswith(root) else path
+    def of(self, path):
+        """The limit of a path in nanoseconds; 0 for none."""
+        below = path[len(self.root) :] if self.root and path.startswith(self.root) else path
         if path == HEALTH_PATH or below == HEALTH_PATH:
-            return None
+            return 0
         for prefix, limit in self._by_path:
             if path.startswith(prefix) or below.startswith(prefix):
                 return limit
         return self._general
 
-    def ended(self, request):
-        """Called when a request has ended, or has turned out to be a stream."""
-        request.has_ended = True
-        request.limit.open.pop(request, None)
-        self._expired.pop(request, None)
+    def was_cancelled(self, key, task, error=None):
+        """Whether we cancelled a request that has ended, perhaps with an exception, and nobody else did. Called once."""
+        import asyncio
+
+        late = self._marks.get(key)
+        is_ours = late is not None and late.is_cancelled
+        return is_ours and (error is None or isinstance(error, (Exception, asyncio.CancelledError))) and not _uncancel(task)
 
     def look(self, now):
         """Called with each heartbeat."""
@@ -64,41 +72,59 @@ class _TimeLimits:
         pause, self._last = now - self._last, now
         if self._was_late and pause > self._most_pause:
             _say("nothing ran here for %.1f s; where it stood is logged above, after \"Timeout\"" % (pause / 1e9))
+        self._take_over(self._worker.open_requests.latest)
         if was_late or not self._was_late:
-            self._expire_all(now)
-        stuck = sum(since <= now for since in list(self._expired.values()))
+            self._end_all(now)
+        stuck = sum(late is not None and late.stuck_from <= now for late in list(self._marks.values()))
         if stuck != self._worker.words[_STUCK]:
             self._worker.words[_STUCK] = stuck
             _poke()
         self._arm()
 
-    def _expire_all(self, now):
+    def _take_over(self, latest):
+        """Twice, because other threads may be adding to the latest ones when the heartbeat comes."""
+        self._open = [pair for pair in self._open if pair[0]]
+        before, self._latest = self._latest, (latest, set())
+        for requests, known in (before, self._latest):
+            by_limit = {}
+            for key, request in list(requests.items()):
+                limit = 0 if key in known else self.of(request[1])
+                known.add(key)
+                if limit:
+                    by_limit.setdefault(limit, _deque()).append(key)
+            if by_limit:
+                self._open.append((requests, by_limit))
+
+    def _end_all(self, now):
         number = 0
-        for limit in self._all:
-            # Other threads change this meanwhile.
-            for request in list(limit.open):
-                if now - request.began < limit.nanoseconds:
-                    break
-                if limit.open.pop(request, False):
-                    number += 1
-                    self._expire(request, now, number <= _MOST_STACKS)
+        for requests, by_limit in self._open:
+            for limit, keys in by_limit.items():
+                while keys:
+                    request = requests.get(keys[0])
+                    is_timed = request is not None and keys[0] not in self._marks
+                    if is_timed and now - int(request[2] * 1e9) < limit:
+                        break
+                    key = keys.popleft()
+                    if is_timed:
+                        number += 1
+                        self._end(requests, key, request, limit, now, number <= _MOST_STACKS)
         if number > _MOST_STACKS:
             _say("%d more requests have taken too long and end in the same way" % (number - _MOST_STACKS))
 
-    def _expire(self, request, now, is_logged):
+    def _end(self, requests, key, request, limit, now, is_logged):
         try:
-            stack = request.stack() if is_logged else ""
+            stack = self._interface.stack(request) if is_logged else ""
         except Exception as error:
             stack = "  its stack is not to be had: %s\n" % _brief(error).strip()
-        outcome = request.expire()
-        self._expired[request] = request.count_from(now)
-        if request.has_ended:
-            # In its thread, in the meantime.
-            self._expired.pop(request, None)
+        outcome, is_cancelled = self._interface.end(request)
+        self._marks[key] = _Late(now + self._interface.patience, is_cancelled)
+        if key not in requests:
+            # It has ended in its thread, in the meantime.
+            self._marks.pop(key, None)
         if not is_logged:
             return
-        age, limit = (now - request.began) / 1e9, request.limit.nanoseconds / 1e9
-        about = (ascii(request.method)[1:-1], _without_tokens(request.path), age, limit, outcome)
+        method, age = ascii(request[0])[1:-1], now / 1e9 - request[2]
+        about = (method, _without_tokens(_path(request)), age, limit / 1e9, outcome)
         _say("%s %s has taken %.1f s, the limit is %g s: %s\n%s" % (*about, stack.rstrip("\n")))
 
     def _arm(self):
@@ -124,99 +150,37 @@ def _without_tokens(path):
     return ascii(shown[:200])[1:-1]
 
 
-class _AsgiRequest:
-    """A request to an ASGI app. It is also the function with which the app sends."""
-
-    __slots__ = tuple("scope began limit has_begun has_ended coroutine _limits _task _send _is_cancelled".split())
-
-    def __init__(self, scope, limit, limits, send, task):
-        self.scope, self.limit, self._limits, self._send, self._task = scope, limit, limits, send, task
-        self.began = time.monotonic_ns()
-        self.has_begun = self.has_ended = self._is_cancelled = False
-        self.coroutine = None
-
-    def __call__(self, message):
-        kind = message["type"]
-        if kind == "http.response.body":
-            if not message.get("more_body"):
-                self._limits.ended(self)
-        elif kind == "http.response.start":
-            self.has_begun = True
-            message, is_stream = _look_for_stream(message)
-            if is_stream:
-                self._limits.ended(self)
-        return self._send(message)
-
-    path = property(lambda self: self.scope["path"])
-    method = property(lambda self: self.scope["method"])
-
-    def stack(self):
-        return _stack_of_coroutine(self.coroutine, self._task)
-
-    def count_from(self, now):
-        return now + _CANCELLED_WITHIN
-
-    def expire(self):
-        self._is_cancelled = self._task is not None and self._task.cancel() is not False
-        return "cancelled" if self._is_cancelled else "it cannot be cancelled with this task implementation"
-
-    def was_cancelled(self):
-        """Whether we cancelled it and nobody else did. Called once, when the app has ended."""
-        return self._is_cancelled and not getattr(self._task, "uncancel", int)()
+def _uncancel(task):
+    """Takes back our cancellation, and returns how many others there were. Before Python 3.11 nobody counts them."""
+    return getattr(task, "uncancel", int)()
 
 
-def _with_time_limits(inner, worker):
-    """The ASGI app, whose requests are ended when they take too long."""
-    import asyncio
+class _AsgiLimits:
+    """What becomes of requests to an ASGI app that take too long."""
 
-    limits, current_task = _TimeLimits(worker), _current_task()
+    patience = _CANCELLED_WITHIN
 
-    async def app(scope, receive, send):
-        limit = limits.of(scope["path"], scope.get("root_path")) if scope["type"] == "http" else None
-        if limit is None:
-            return await inner(scope, receive, send)
-        request = _AsgiRequest(scope, limit, limits, send, current_task())
-        limit.open[request] = True
-        try:
-            request.coroutine = inner(scope, receive, request)
-            await request.coroutine
-        except (Exception, asyncio.CancelledError):
-            if not request.was_cancelled():
-                raise
-        else:
-            if not request.was_cancelled() or request.has_begun:
-                return
-        finally:
-            limits.ended(request)
-            # It refers to this request.
-            request.coroutine = None
-        if request.has_begun:
-            raise _TookTooLong("the response had begun when the request was cancelled: the connection is closed")
-        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(_TOO_LONG))]
-        await send({"type": "http.response.start", "status": 504, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else _TOO_LONG})
+    @staticmethod
+    def stack(request):
+        return _stack_of_coroutine(request[4], request[3])
 
-    return app
+    @staticmethod
+    def end(request):
+        if request[3] is not None and request[3].cancel() is not False:
+            return "cancelled", True
+        return "it cannot be cancelled with this task implementation", False
 
 
-class _WsgiRequest:
-    """A request to a WSGI app, in a thread or a greenlet. Nothing can end it from outside."""
+class _WsgiLimits:
+    """The same for a WSGI app, whose requests run in threads or greenlets. Nothing can end them from outside."""
 
-    __slots__ = ("path", "method", "began", "limit", "has_ended", "_whose")
+    patience = 0
 
-    def __init__(self, environ, limit, whose):
-        """`whose` is the greenlet in which it runs, or the number of its thread."""
-        self.path = environ.get("PATH_INFO", "").encode("latin-1", "replace")
-        self.method, self.limit = environ["REQUEST_METHOD"], limit
-        self.began, self.has_ended = time.monotonic_ns(), False
-        self._whose = whose
+    @staticmethod
+    def stack(request):
+        whose = request[3]
+        return _stack_of_frame(sys._current_frames().get(whose) if isinstance(whose, int) else whose.gr_frame)
 
-    def stack(self):
-        frame = sys._current_frames().get(self._whose) if isinstance(self._whose, int) else self._whose.gr_frame
-        return _stack_of_frame(frame)
-
-    def count_from(self, now):
-        return now
-
-    def expire(self):
-        return "a WSGI app's request cannot be cancelled"
+    @staticmethod
+    def end(request):
+        return "a WSGI app's request cannot be cancelled", False

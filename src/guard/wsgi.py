@@ -52,7 +52,9 @@ def _guard_wsgi(inner):
     are_greenlets = False
     open_streams = _WsgiStreams()
     # Where it is noted how long requests take, and the limits of that.
-    latencies = time_limits = None
+    latencies = None
+    # Requests that have no time limit any more or are late, see `_TimeLimits`.
+    marks, is_timed = {}, False
 
     def adopt(worker):
         nonlocal words, longs, others, exceeded, crossed, latencies
@@ -102,11 +104,12 @@ def _guard_wsgi(inner):
                 worker.is_stopping()
 
         def watch():
-            nonlocal ended, refused, time_limits
+            nonlocal ended, refused, is_timed
             ended, refused = [], []
             worker.at_heartbeat.extend([look, open_streams.look])
             if TIME_LIMITS:
-                time_limits = _TimeLimits(worker)
+                _TimeLimits(worker, marks, _WsgiLimits)
+                is_timed = True
 
         spawn = None
         if BOARD is not None:
@@ -141,7 +144,7 @@ def _guard_wsgi(inner):
         """A request. It is also the body of its response, with which it ends, for servers to iterate and to close:
         iterating is as fast as without it, because the iterator is the app's."""
 
-        __slots__ = tuple("kind environ start_response body close_body stream timed started peers".split())
+        __slots__ = tuple("kind environ start_response body close_body stream started peers".split())
 
         def answer(self, status, headers, *exc_info):
             # Not kept until the end: Granian slows down if the request's body lives as long as the response.
@@ -150,14 +153,15 @@ def _guard_wsgi(inner):
                 if longs[_LEAVE_BY]:
                     headers = _closing(environ, self.start_response, headers)
                 is_get = environ["REQUEST_METHOD"] == "GET"
-                if (is_get or self.timed is not None) and _has_event_stream(headers):
-                    if self.timed is not None:
-                        time_limits.ended(self.timed)
+                if (is_get or is_timed) and _has_event_stream(headers):
                     if is_get:
                         if are_greenlets and self.kind is running:
                             self.become_stream()
                         self.become_peer_of(requests.streams)
+                        marks.pop(id(self), None)
                         self.stream = open_streams.open(headers)
+                    else:
+                        marks[id(self)] = None
             return self.start_response(status, headers, *exc_info)
 
         def become_peer_of(self, peers):
@@ -217,8 +221,8 @@ def _guard_wsgi(inner):
             kind.pop()
             ended.append(kind is exempted)
             self.peers.pop(id(self), None)
-            if self.timed is not None:
-                time_limits.ended(self.timed)
+            if marks:
+                marks.pop(id(self), None)
             words[fields[id(kind)]] = now = len(kind)
             if kind is running:
                 if self.stream is None:
@@ -256,7 +260,6 @@ def _guard_wsgi(inner):
         request = Request()
         request.kind, request.environ, request.start_response = kind, environ, start_response
         request.stream = request.close_body = None
-        request.timed = None if time_limits is None else begin_timed(environ)
         request.started = since
         # Not the request itself, which may end by not being referred to any more.
         request.peers = requests.newest
@@ -273,15 +276,6 @@ def _guard_wsgi(inner):
             request.end()
             return body
         return request.with_body(body, environ)
-
-    def begin_timed(environ):
-        """A request that may not take for ever; None for one that may."""
-        limit = time_limits.of(environ.get("PATH_INFO", ""))
-        if limit is None:
-            return None
-        timed = _WsgiRequest(environ, limit, current())
-        limit.open[timed] = True
-        return timed
 
     def may_have_one_more():
         """Whether another greenlet can begin although this worker is full, or another one exceeds its limit."""
