@@ -263,7 +263,13 @@ impl Config {
                     .map_or_else(|| "None".to_owned(), |most| format!("({}, {})", most.least, most.jitter)),
             ),
             ("POKE", descriptor(self.poke)),
-            ("STACKS", self.stacks.map_or_else(|| "None".to_owned(), |fd| format!("({fd}, {})", stacks::SIGNAL))),
+            (
+                "STACKS",
+                self.stacks.map_or_else(
+                    || "None".to_owned(),
+                    |fd| format!("({fd}, {}, {})", stacks::FOR_PYTHON, stacks::FOR_FAULTHANDLER),
+                ),
+            ),
             ("SPIN", self.spin.map_or_else(|| "None".to_owned(), |interval| interval.as_secs_f64().to_string())),
             ("BEAT", self.beat.as_secs_f64().to_string()),
             ("GRACE", self.grace.as_secs_f64().to_string()),

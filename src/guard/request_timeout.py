@@ -42,10 +42,9 @@ class _TimeLimits:
         # Those of the last heartbeat, and the keys of which it is known whether they have a limit.
         self._latest = {}, set()
         self._last, self._was_late = time.monotonic_ns(), False
-        # A pause of the whole worker is logged with its stacks after this many nanoseconds.
+        # A pause of the whole worker that is longer is logged, in nanoseconds. The launcher logs where it stands.
         self._most_pause = (self._general or min(filter(None, limits))) + int(BEAT * 1e9)
         worker.at_heartbeat.append(self.look)
-        self._arm()
 
     def of(self, path):
         """The limit of a path in nanoseconds; 0 for none."""
@@ -71,7 +70,7 @@ class _TimeLimits:
         was_late, self._was_late = self._was_late, now - self._last > 2e9 * BEAT
         pause, self._last = now - self._last, now
         if self._was_late and pause > self._most_pause:
-            _say("nothing ran here for %.1f s; where it stood is logged above, after \"Timeout\"" % (pause / 1e9))
+            _say("nothing ran here for %.1f s" % (pause / 1e9))
         self._take_over(self._worker.open_requests.latest)
         if was_late or not self._was_late:
             self._end_all(now)
@@ -79,7 +78,6 @@ class _TimeLimits:
         if stuck != self._worker.words[_STUCK]:
             self._worker.words[_STUCK] = stuck
             _poke()
-        self._arm()
 
     def _take_over(self, latest):
         """Twice, because other threads may be adding to the latest ones when the heartbeat comes."""
@@ -126,16 +124,6 @@ class _TimeLimits:
         method, age = ascii(request[0])[1:-1], now / 1e9 - request[2]
         about = (method, _without_tokens(_path(request)), age, limit / 1e9, outcome)
         _say("%s %s has taken %.1f s, the limit is %g s: %s\n%s" % (*about, stack.rstrip("\n")))
-
-    def _arm(self):
-        """Has the stacks of all threads written if the next heartbeats do not come: by a thread that needs neither the
-        event loop nor the interpreter. A request that blocks them at once has not been in flight at any heartbeat."""
-        import faulthandler
-
-        try:
-            faulthandler.dump_traceback_later(self._most_pause / 1e9, file=2)
-        except (AttributeError, OSError, RuntimeError, ValueError):
-            pass  # standard error is closed, or there can be no other thread
 
 
 def _without_tokens(path):

@@ -1,17 +1,27 @@
 # What this worker is doing, when the launcher asks: its threads, its tasks, its open requests. The values of variables
 # are never part of it.
 #
-# The threads are written by a signal handler in C (faulthandler), which needs neither the event loop nor the interpreter.
-# Everything else is written with the next heartbeat, if there is one.
+# Two signals have the threads written. The handler of the first is a Python function, which the interpreter calls between
+# two instructions, even if the event loop is blocked. The handler of the second is in C (faulthandler) and needs no
+# interpreter. It reads the stacks as they are at that moment, and while Python is running, that crashes the process now and
+# then, so the launcher only sends it if the interpreter does not react. What else there is to tell, and the threads if
+# they have not been written, is written with the next heartbeat.
+
+from _thread import get_ident as _get_ident
 
 # The layout of the memory for that, the same as in src/guard/stacks.rs: a header, and an area for each slot of the board.
-# An area has five words: the process that takes the signal, the number of the launcher's question, the number of the
-# question that was answered, the length of that answer, and where the launcher has found the end of the stacks. Then there
-# is the answer, and what faulthandler writes.
+# An area has seven words: the process that takes the signals, the number of the launcher's question, the number of the
+# question that was answered, the length of that answer, where the launcher has found the end of the stacks, which signals
+# are taken, and the number of the question for which the interpreter has written the threads. Then there is the answer,
+# and the threads, in the form in which faulthandler writes them.
 _STACKS_MAGIC, _STACKS_VERSION = b"MCPLSTK1", 1
 _FIRST_AREA, _AREA, _ANSWER_AT, _DUMP_AT = 1 << 16, 1 << 24, 4096, 1 << 20
-_TAKER, _ASKED, _ANSWERED, _LENGTH, _END, _WORDS = 0, 1, 2, 3, 4, 16
+_TAKER, _ASKED, _ANSWERED, _LENGTH, _END, _TAKEN, _WRITTEN, _WORDS = 0, 1, 2, 3, 4, 5, 6, 16
+# Which signals: the one for the interpreter, the one for faulthandler; and whether the heartbeat has a thread of its own.
+_FOR_PYTHON, _FOR_FAULTHANDLER, _BEATS_IN_THREAD = 1, 2, 4
 
+# How many threads the interpreter writes, and how many frames of each, the same as faulthandler.
+_MOST_THREADS, _MOST_THREAD_FRAMES = 100, 100
 # How many different stacks are shown, how many requests, the oldest, how many names for one stack, and how many names of
 # threads.
 _SHOWN_STACKS, _SHOWN_REQUESTS, _SHOWN_NAMES, _SHOWN_THREADS = 50, 100, 8, 1000
@@ -22,11 +32,11 @@ _TIME_FOR_TASKS = 50_000_000
 class _Inquiries:
     """The launcher's questions, and this worker's answers."""
 
-    def __init__(self, worker):
+    def __init__(self, worker, beats_in_thread):
         import mmap
 
-        self._worker, self._answered, self._is_used = worker, 0, False
-        descriptor, signal = STACKS
+        self._worker, self._answered, self._written, self._is_used = worker, 0, 0, False
+        descriptor, for_python, for_faulthandler = STACKS
         # With a position of its own, and without what another worker has there.
         holder = os.getppid() if _is_spawned else "self"
         self._file = os.open("/proc/%s/fd/%d" % (holder, descriptor), os.O_RDWR | os.O_CLOEXEC)
@@ -37,18 +47,51 @@ class _Inquiries:
         for word in range(_WORDS):
             self._words[word] = 0
         self._rewind()
-        if self._take(signal):
+        taken = _FOR_PYTHON if self._is_free(for_python) and self._have_python_take(for_python) else 0
+        if self._is_free(for_faulthandler):
+            self._have_faulthandler_take(for_faulthandler, beats_in_thread)
+            taken |= _FOR_FAULTHANDLER
+        if taken:
+            self._words[_TAKEN] = taken | (_BEATS_IN_THREAD if beats_in_thread else 0)
             self._words[_TAKER] = os.getpid()
 
-    def _take(self, signal):
-        """Has the signal show where all threads are, unless somebody else has it. Returns whether it does."""
+    @staticmethod
+    def _is_free(signal):
+        is_free = not _is_caught(signal)
+        if not is_free:
+            _say("signal %d is taken: `mcp-launch stacks` does not see this worker when it is blocked" % signal)
+        return is_free
+
+    def _have_python_take(self, number):
+        import signal
+
+        try:
+            signal.signal(number, lambda _, frame: self._write_threads(frame))
+            # System calls go on, as with faulthandler's handler.
+            signal.siginterrupt(number, False)
+        except ValueError:
+            return False  # this is not the main thread
+        return True
+
+    def _have_faulthandler_take(self, number, beats_in_thread):
+        """If the heartbeat has a thread of its own and does not come, somebody holds the interpreter: all threads stand
+        still. Otherwise only the main thread is known to, which the signal interrupts."""
         import faulthandler
 
-        if _is_caught(signal):
-            _say("signal %d is taken: `mcp-launch stacks` does not see threads here" % signal)
-            return False
-        faulthandler.register(signal, file=self._file, all_threads=True, chain=False)
-        return True
+        faulthandler.register(number, file=self._file, all_threads=beats_in_thread, chain=False)
+
+    def _write_threads(self, main_frame=None):
+        """Writes where the threads are, if that has not been done since the last question. `main_frame` is what a signal
+        has interrupted."""
+        try:
+            asked = self._words[_ASKED]
+            if asked == self._written:
+                return
+            self._written = asked
+            os.write(self._file, _threads_here(main_frame))
+            self._words[_WRITTEN] = asked
+        except Exception:
+            pass  # this may be anywhere in the app's code, at the end of the stack or of the memory
 
     def _rewind(self):
         os.lseek(self._file, self._area + _DUMP_AT, os.SEEK_SET)
@@ -59,6 +102,7 @@ class _Inquiries:
         asked = self._words[_ASKED]
         if asked != self._answered:
             self._answered, self._is_used = asked, True
+            self._write_threads()
             try:
                 text = _what_is_done(self._worker)
             except Exception as error:
@@ -70,6 +114,30 @@ class _Inquiries:
             # Not earlier: a thread may have been writing.
             self._is_used = False
             self._rewind()
+
+
+def _threads_here(main_frame):
+    """Where all threads are, in faulthandler's form, the main thread last."""
+    current, main = _get_ident(), sys.modules.get("threading")
+    main = current if main is None else main.main_thread().ident
+    frames = sys._current_frames()
+    if main_frame is not None:
+        frames[current] = main_frame
+    order = [ident for ident in frames if ident != main][: _MOST_THREADS - 1] + [main]
+    lines = []
+    for ident in order:
+        head = "Current thread" if ident == current else "Thread"
+        lines.append("%s 0x%016x (most recent call first):" % (head, ident))
+        frame, left = frames.get(ident), _MOST_THREAD_FRAMES
+        while frame is not None and left:
+            place = frame.f_code.co_filename[:500], frame.f_lineno or 0, frame.f_code.co_name[:500]
+            lines.append('  File "%s", line %d in %s' % place)
+            frame, left = frame.f_back, left - 1
+        if frame is not None:
+            lines.append("  ...")
+    if len(order) < len(frames):
+        lines.append("...")
+    return ("\n".join(lines) + "\n").encode("ascii", "backslashreplace")
 
 
 def _is_caught(signal):

@@ -1,9 +1,12 @@
 //! The memory through which workers tell what they are doing, when they are asked.
 //!
 //! One file in memory for each generation, beside its [scoreboard](super::scoreboard): a header, and an area for each slot
-//! of the board, which is the slot owner's. The launcher asks by writing a number there, and sends [`SIGNAL`]. Its handler
-//! is Python's faulthandler, in C: it writes the stacks of all threads, even if the interpreter stands still. What only
-//! the interpreter knows, tasks and requests, the worker writes with its next heartbeat.
+//! of the board, which is the slot owner's. The launcher asks by writing a number there, and sends [`FOR_PYTHON`]. Its
+//! handler is a function in Python, which writes the stacks of all threads even if the event loop is blocked. If the
+//! interpreter stands still, [`FOR_FAULTHANDLER`] is sent too. Its handler is Python's faulthandler, in C. While Python runs
+//! it must not be sent: until Python 3.13.10 and 3.14.1, faulthandler may read a stack that is just being changed, and the
+//! process crashes (python/cpython issue 140815). What else there is, tasks and requests, the worker writes with its next
+//! heartbeat.
 //!
 //! faulthandler writes at the position of the worker's descriptor, which we do not see. So an area is emptied before each
 //! question, and what is not zero afterwards is the answer. Areas are large because faulthandler writes up to 100 threads
@@ -22,9 +25,11 @@ use nix::unistd::{Pid, Whence, ftruncate, lseek};
 
 use crate::sys::memory_file::{Content, memory_file};
 
-/// The real-time signal on which a worker writes where its threads are: SIGRTMIN+18 of glibc. The C libraries use the
-/// first two or three of these signals, and neither Python nor the servers use any.
-pub const SIGNAL: i32 = 52;
+/// The real-time signals on which a worker writes where its threads are, in C and in Python: SIGRTMIN+18 and +19 of glibc.
+/// The C libraries use the first two or three of these signals, and neither Python nor the servers use any.
+pub const FOR_FAULTHANDLER: i32 = 52;
+/// See [`FOR_FAULTHANDLER`].
+pub const FOR_PYTHON: i32 = 53;
 
 /// The first eight bytes, as they are in memory.
 const MAGIC: [u8; 8] = *b"MCPLSTK1";
@@ -42,8 +47,16 @@ mod area {
     pub const LENGTH: u64 = 12;
     /// Where the last dump ended: the next one begins there, unless the owner has reset this.
     pub const END: u64 = 16;
+    pub const TAKEN: u64 = 20;
+    pub const WRITTEN: u64 = 24;
     pub const ANSWER: u64 = 4096;
     pub const DUMP: u64 = 1 << 20;
+}
+/// Bits of the word that says which signals are taken.
+mod taken {
+    pub const FOR_PYTHON: u32 = 1;
+    pub const FOR_FAULTHANDLER: u32 = 2;
+    pub const BEATS_IN_THREAD: u32 = 4;
 }
 /// The longest possible output of faulthandler. A worker whose area has less room is not asked.
 const LONGEST_DUMP: u64 = 11 << 20;
@@ -54,10 +67,23 @@ pub struct StackMemory {
     file: File,
 }
 
+/// Which signals a worker has handlers for, as it wrote itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handlers {
+    /// The worker.
+    pub pid: Pid,
+    /// Whether it handles [`FOR_PYTHON`].
+    pub for_python: bool,
+    /// Whether it handles [`FOR_FAULTHANDLER`].
+    pub for_faulthandler: bool,
+    /// Whether its heartbeat has a thread of its own, so that it only stops if the interpreter does.
+    pub beats_in_thread: bool,
+}
+
 /// What a worker wrote.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Written {
-    /// faulthandler: its threads.
+    /// Its threads, as faulthandler writes them.
     pub dump: Vec<u8>,
     /// Whether that is only the beginning.
     pub is_cut: bool,
@@ -91,14 +117,22 @@ impl StackMemory {
         self.file.as_fd()
     }
 
-    /// The process that has a handler for [`SIGNAL`], as it wrote itself.
+    /// The handlers of an area's owner; none if it has none.
     #[must_use]
-    pub fn takes_signal(&self, index: usize) -> Option<Pid> {
-        let pid = self.word(index, area::TAKES_SIGNAL).and_then(|word| i32::try_from(word).ok());
-        pid.filter(|pid| *pid > 0).map(Pid::from_raw)
+    pub fn handlers(&self, index: usize) -> Option<Handlers> {
+        let pid =
+            self.word(index, area::TAKES_SIGNAL).and_then(|word| i32::try_from(word).ok()).filter(|pid| *pid > 0)?;
+        let taken = self.word(index, area::TAKEN)?;
+        let has = |bit| taken & bit != 0;
+        Some(Handlers {
+            pid: Pid::from_raw(pid),
+            for_python: has(taken::FOR_PYTHON),
+            for_faulthandler: has(taken::FOR_FAULTHANDLER),
+            beats_in_thread: has(taken::BEATS_IN_THREAD),
+        })
     }
 
-    /// Asks the owner of an area a question with this number, except for the signal.
+    /// Asks the owner of an area a question with this number, except for the signals.
     ///
     /// # Errors
     /// If the area cannot be emptied, or has no room because its owner has been asked very often without doing anything.
@@ -116,13 +150,19 @@ impl StackMemory {
         self.word(index, area::ANSWERED)
     }
 
-    /// Whether faulthandler has written something since the question.
+    /// The number of the question for which the interpreter has written the threads last.
+    #[must_use]
+    pub fn written(&self, index: usize) -> Option<u32> {
+        self.word(index, area::WRITTEN)
+    }
+
+    /// Whether something was written about threads since the question.
     #[must_use]
     pub fn has_dump(&self, index: usize) -> bool {
         self.first_byte(index).is_some()
     }
 
-    /// Takes what the owner of an area has written, with at most this many bytes of faulthandler's output.
+    /// Takes what the owner of an area has written, with at most this many bytes about threads.
     #[must_use]
     pub fn take(&self, index: usize, most: usize) -> Written {
         let length =
@@ -218,16 +258,19 @@ mod tests {
     fn what_a_worker_writes_after_a_question_is_the_answer_wherever_it_is() {
         let memory = StackMemory::new(3).unwrap();
         memory.ask(2, 7).unwrap();
-        assert!(!memory.has_dump(2) && memory.takes_signal(2).is_none());
+        assert!(!memory.has_dump(2) && memory.handlers(2).is_none());
         assert_eq!(text(&memory, 100), (String::new(), false));
         let area = format!("area = {FIRST} + 2 * {AREA}\n");
         let write = "assert os.pread(file, 4, area + 4) == (7).to_bytes(4, sys.byteorder)\n\
             os.pwrite(file, (9).to_bytes(4, sys.byteorder), area)\n\
+            os.pwrite(file, (5).to_bytes(4, sys.byteorder) + (7).to_bytes(4, sys.byteorder), area + 20)\n\
             os.pwrite(file, (7).to_bytes(4, sys.byteorder) + (2).to_bytes(4, sys.byteorder), area + 8)\n\
             os.pwrite(file, b'{}', area + 4096)\n\
             os.pwrite(file, b'Thread', area + (1 << 20) + 5000)\n";
         worker(&memory, &(area.clone() + write));
-        assert_eq!((memory.takes_signal(2), memory.answered(2)), (Some(Pid::from_raw(9)), Some(7)));
+        let handlers =
+            Handlers { pid: Pid::from_raw(9), for_python: true, for_faulthandler: false, beats_in_thread: true };
+        assert_eq!((memory.handlers(2), memory.answered(2), memory.written(2)), (Some(handlers), Some(7), Some(7)));
         assert!(memory.has_dump(2) && !memory.has_dump(1));
         let written = memory.take(2, 4);
         assert_eq!((written.dump, written.is_cut, written.answer), (b"Thre".to_vec(), true, b"{}".to_vec()));

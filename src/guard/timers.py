@@ -17,6 +17,7 @@ class _Timers:
 
     def __init__(self, greenlets=None):
         """`greenlets` is the name of the package that has them, or None for a thread."""
+        self.have_thread = greenlets is None
         self._readers, self._due, self._order = {}, [], 0
         # Filled from any thread: appending is atomic.
         self._new = _deque()

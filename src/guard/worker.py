@@ -71,7 +71,7 @@ class _Worker:
             self.at_heartbeat.append(_watcher(self.others))
             self.crossed = _crossing(timers)
             self._adopt(self)
-        self._answer_inquiries()
+        self._answer_inquiries(timers)
         if SPIN is not None:
             self.at_heartbeat.append(_SpinWatch(self, self.work, self.streams).look)
         self._keep_beating(timers, launcher)
@@ -80,11 +80,11 @@ class _Worker:
         # A process that the worker forks does not own the slot.
         os.register_at_fork(after_in_child=self._forget)
 
-    def _answer_inquiries(self):
+    def _answer_inquiries(self, timers):
         if STACKS is None:
             return
         try:
-            self.at_heartbeat.append(_Inquiries(self).look)
+            self.at_heartbeat.append(_Inquiries(self, getattr(timers, "have_thread", False)).look)
         except Exception as error:
             _say("`mcp-launch stacks` does not see this worker: " + _brief(error).strip())
 

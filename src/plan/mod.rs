@@ -80,6 +80,8 @@ pub struct Plan {
     pub balance: Balance,
     /// What happens to workers that use a processor although they have nothing to do, if anybody looks.
     pub spin: Option<SpinLimit>,
+    /// How long a worker may be silent until it is logged where it is, because requests have a time limit.
+    pub longest_pause: Option<Duration>,
     /// The file to execute.
     pub program: PathBuf,
     /// Its arguments, the program's name first.
@@ -327,6 +329,7 @@ pub fn plan(resolution: &Resolution, host: &Host, tls: &TlsFindings) -> Result<P
         limit: launch.limit,
         balance: launch.balance,
         spin: spin::limit(settings),
+        longest_pause: request_timeout::longest_pause(settings),
         program: chosen.program,
         argv: chosen.argv.into_iter().chain(launch.args).collect(),
         env,

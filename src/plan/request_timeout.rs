@@ -1,5 +1,7 @@
 //! How long requests may take inside the workers.
 
+use std::time::Duration;
+
 use super::Findings;
 use super::guard::Around;
 use crate::guard::TimeLimits;
@@ -33,6 +35,14 @@ pub(super) fn decide(settings: &Settings, around: &Around, findings: &mut Findin
     let mut by_path: Vec<_> = by_path.iter().map(|(prefix, limit)| (prefix.0.clone(), *limit)).collect();
     by_path.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
     Some(TimeLimits { general: settings.request_timeout.value.general, by_path })
+}
+
+/// How long the event loop of a worker may be blocked, if requests have a time limit: none of them is ended meanwhile.
+pub(super) fn longest_pause(settings: &Settings) -> Option<Duration> {
+    let RequestTimeout { general, by_path } = &settings.request_timeout.value;
+    let is_watched = settings.guard.value && settings.mode.value == Mode::Supervise;
+    let least = || by_path.iter().map(|(_, limit)| *limit).filter(|limit| !limit.is_zero()).min();
+    Some(*general).filter(|limit| !limit.is_zero()).or_else(least).filter(|_| is_watched)
 }
 
 /// Warns if a limit is set and nobody enforces it.

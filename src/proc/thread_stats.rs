@@ -47,6 +47,25 @@ impl ThreadStats {
     }
 }
 
+/// The main thread of a process at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MainThread {
+    /// Whether it is running, or could if it had a CPU.
+    pub is_running: bool,
+    /// How long it has run.
+    pub cpu: Duration,
+}
+
+impl MainThread {
+    /// The main thread of a process; none if that no longer exists.
+    #[must_use]
+    pub fn read(process: &Process) -> Option<Self> {
+        let main = Thread::read(&process::directory(process.pid).join(format!("task/{}", process.pid)))?;
+        Process::read(process.pid).filter(|now| now.start == process.start)?;
+        Some(Self { is_running: main.state == 'R', cpu: main.cpu })
+    }
+}
+
 struct Thread {
     state: char,
     cpu: Duration,

@@ -13,6 +13,7 @@
 
 mod background;
 pub mod backpressure;
+mod blocked_loops;
 mod closing;
 mod component;
 pub mod dealing;
@@ -206,6 +207,7 @@ impl Supervisor {
             Box::new(presence::WorkerPresence::default()),
             Box::new(spin::Spin::default()),
             Box::new(stacks::Stacks::default()),
+            Box::new(blocked_loops::BlockedLoops::default()),
             // Before dealing, which empties the pipe through which workers wake both.
             Box::new(backpressure::Backpressure),
             Box::new(dealing::Dealing::default()),

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import struct
+import threading
 import unittest
 
 from guard_test import SLOTS, Client, GuardTestCase, guard
@@ -24,10 +25,11 @@ class StacksTest(GuardTestCase):
     def tearDown(self):
         super().tearDown()
         faulthandler.unregister(SIGNAL)
+        signal.signal(SIGNAL + 1, signal.SIG_DFL)
         os.close(self.memory)
 
     def guard(self, app, **constants):
-        return guard(app, BOARD=self.board, STACKS=(self.memory, SIGNAL), LIMIT=None, **constants).app
+        return guard(app, BOARD=self.board, STACKS=(self.memory, SIGNAL + 1, SIGNAL), LIMIT=None, **constants).app
 
     async def ask(self, number):
         """The interpreter's answer to a question."""
@@ -75,6 +77,31 @@ class StacksTest(GuardTestCase):
         for text in (json.dumps(told), dump):
             self.assertNotIn("hunter2", text)
             self.assertNotIn("secret", text)
+
+    async def test_the_interpreter_writes_the_threads_once_for_each_question_the_main_thread_last(self):
+        async def app(scope, receive, send):
+            pass
+
+        await Client(self.guard(app)).call
+        waiting = threading.Event()
+        thread = threading.Thread(target=waiting.wait, name="waits")
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(waiting.set)
+        os.pwrite(self.memory, struct.pack("=I", 5), FIRST + 4)
+
+        def interrupted():
+            os.kill(os.getpid(), SIGNAL + 1)
+            os.kill(os.getpid(), SIGNAL + 1)
+            return os.pread(self.memory, 100_000, FIRST + DUMP).rstrip(b"\0").decode()
+
+        dump = interrupted()
+        heads = [line for line in dump.splitlines() if not line.startswith("  ")]
+        main = "Current thread 0x%016x (most recent call first):" % threading.main_thread().ident
+        self.assertIn("Thread 0x%016x (most recent call first):" % thread.ident, heads)
+        self.assertEqual((heads[-1], heads.count(main)), (main, 1))
+        self.assertRegex(dump.split(main)[1].splitlines()[1], r'^  File ".*stacks_test.py", line \d+ in interrupted$')
+        self.assertEqual(struct.unpack("=I", os.pread(self.memory, 4, FIRST + 24)), (5,))
 
     async def test_a_dump_is_written_to_the_beginning_again_once_a_question_was_answered(self):
         async def app(scope, receive, send):
@@ -126,7 +153,8 @@ class StacksTest(GuardTestCase):
             pass
 
         await Client(self.guard(app)).call
-        self.assertEqual(os.pread(self.memory, 4, FIRST), bytes(4), "the launcher does not send it")
+        taken = struct.unpack("=I", os.pread(self.memory, 4, FIRST + 20))
+        self.assertEqual(taken, (1,), "only the other one, so the launcher does not send it")
         os.kill(os.getpid(), SIGNAL)
         self.assertTrue(came)
         self.assertEqual((await self.ask(1))["requests"], [])

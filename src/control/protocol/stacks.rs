@@ -15,7 +15,7 @@ pub struct StackAnswer {
     pub takes_signal: bool,
     /// How long ago its event loop last ran, if it has reported that.
     pub heartbeat_seconds_ago: Option<f64>,
-    /// Its threads, as faulthandler wrote them.
+    /// Its threads, as faulthandler writes them.
     pub threads: String,
     /// Whether that is only the beginning.
     pub is_cut: bool,

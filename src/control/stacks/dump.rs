@@ -1,4 +1,5 @@
-//! What Python's faulthandler writes about threads. Its form is the same from Python 3.10 on; 3.14 adds a thread's name.
+//! What Python's faulthandler, and the guard in the same form, write about threads. The form is the same from Python 3.10 on;
+//! 3.14 adds a thread's name.
 
 use super::{Frame, ThreadStack};
 
@@ -20,8 +21,12 @@ pub(super) fn threads(text: &str) -> Vec<ThreadStack> {
     threads
 }
 
-/// The number of the thread that begins with this line: `Current thread 0x00007f0123456789 (most recent call first):`.
+/// The number of the thread that begins with this line: `Current thread 0x00007f0123456789 (most recent call first):`. If
+/// there is only the main thread, it has none.
 fn head(line: &str) -> Option<&str> {
+    if line == "Stack (most recent call first):" {
+        return Some("main thread");
+    }
     let rest = line.strip_prefix("Current thread ").or_else(|| line.strip_prefix("Thread "))?;
     rest.strip_suffix("(most recent call first):")?.split(' ').next().filter(|id| id.starts_with("0x"))
 }

@@ -79,7 +79,7 @@ pub struct TaskStack {
 /// Where a thread is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ThreadStack {
-    /// Its number: `0x00007f0123456789`.
+    /// Its number: `0x00007f0123456789`, or `main thread`.
     pub id: String,
     /// Its name, if the interpreter has told it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -151,8 +151,7 @@ impl WorkerStacks {
 /// What is missing, and why.
 fn why(answer: &StackAnswer, problem: Option<&str>) -> Option<String> {
     let why = match answer.state {
-        StackState::Running if !answer.takes_signal => "the app has its own handler for the signal: no threads",
-        StackState::Running if answer.threads.is_empty() => "all its threads block the signal: no threads",
+        StackState::Running if answer.threads.is_empty() => "it cannot write where its threads are",
         StackState::Running => return problem.map(str::to_owned),
         StackState::Blocked => "its event loop, or its interpreter, stands still: no tasks and requests",
         StackState::Stopped => "it is stopped, by SIGSTOP or a debugger: it cannot answer until it continues",

@@ -54,7 +54,7 @@ impl Ends {
 
     /// Keeps where a worker is, for the record of its end.
     pub(super) fn keep_stack(&mut self, worker: ProcessId, answer: &StackAnswer) {
-        // faulthandler writes the main thread last, because it writes the newest first.
+        // The main thread is the last one.
         if let Some(thread) = WorkerStacks::read(answer).threads.last() {
             self.stacks.insert(worker, story::innermost(thread));
         }

@@ -112,6 +112,13 @@ pub enum Action {
         /// The number of the question.
         number: u32,
     },
+    /// Have a worker that does not react to that show where its threads are, although its interpreter stands still.
+    InterruptForStacks {
+        /// Whose it is.
+        generation: GenerationId,
+        /// Which.
+        worker: ProcessId,
+    },
     /// Take back the listening sockets that were lent to a generation and that it does not use.
     TakeListenersBack {
         /// Whose.

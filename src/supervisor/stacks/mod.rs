@@ -16,11 +16,12 @@ use super::machine::action::Action;
 use crate::control::protocol::{Answer, StackAnswer, StackState};
 use crate::control::server::ClientId;
 use crate::guard::scoreboard;
-use crate::guard::stacks::{SIGNAL, StackMemory};
+use crate::guard::stacks::{FOR_FAULTHANDLER, FOR_PYTHON, Handlers, StackMemory};
 use crate::ids::{GenerationId, ProcessId};
 use crate::proc::process::Process;
 use crate::proc::signals::SignalStatus;
-use policy::{Sample, State};
+use crate::proc::thread_stats::MainThread;
+use policy::{Interpreter, Sample, State};
 
 /// The interval between two looks at the workers that have not answered.
 const STEP: Duration = Duration::from_millis(10);
@@ -41,8 +42,10 @@ pub(super) struct Inquiries {
 pub(super) enum Purpose {
     /// It spins.
     Spin,
-    /// It hangs and is about to be ended: nothing but a dump is expected.
+    /// It hangs and is about to be ended: it will only tell where its threads are.
     Hang,
+    /// Its event loop has been blocked for longer than a request may take.
+    Blocked,
 }
 
 /// Who wants to know, and what about.
@@ -94,7 +97,7 @@ impl Question {
 
     const fn patience(&self) -> Duration {
         match self {
-            Self::Us(_, Purpose::Hang) => policy::BRIEFLY,
+            Self::Us(_, Purpose::Hang | Purpose::Blocked) => policy::BRIEFLY,
             _ => policy::PATIENCE,
         }
     }
@@ -125,8 +128,11 @@ struct Asked {
     process: Process,
     /// Its area in the memory for stacks, if it has one.
     area: Option<usize>,
-    /// What it did with the signal before it was sent.
-    before: Option<SignalStatus>,
+    /// How long its main thread had run before the question.
+    had_run: Duration,
+    interpreter: Interpreter,
+    /// What it did with the signal for faulthandler before it got that; none until then.
+    interrupted: Option<SignalStatus>,
     has_dumped: bool,
     answer: Option<StackAnswer>,
 }
@@ -148,13 +154,13 @@ impl Component for Stacks {
     fn turn(&mut self, world: &mut World, _ready: &Ready) -> Vec<Output> {
         let now = Instant::now();
         let Some(inquiry) = &mut self.inquiry else { return self.begin(world, now) };
-        inquiry.look(world, now);
+        let interruptions = inquiry.look(world, now);
         if inquiry.workers.iter().all(|worker| worker.answer.is_some())
             && let Some(inquiry) = self.inquiry.take()
         {
             inquiry.reply(world);
         }
-        Vec::new()
+        interruptions
     }
 }
 
@@ -179,18 +185,22 @@ impl Stacks {
 }
 
 impl Inquiry {
-    fn look(&mut self, world: &World, now: Instant) {
+    /// Looks who has answered, and returns what is to be done about those whose interpreter stands still.
+    fn look(&mut self, world: &World, now: Instant) -> Vec<Output> {
+        let mut interruptions = Vec::new();
         let since = now.saturating_duration_since(self.since);
         let share = MOST.min(MOST_OF_ALL / self.workers.len().max(1));
         let patience = self.questions.iter().map(Question::patience).max().unwrap_or(policy::PATIENCE);
         for worker in self.workers.iter_mut().filter(|worker| worker.answer.is_none()) {
             let memory = world.running.get(&worker.generation).and_then(|running| running.stacks.as_ref());
             let sample = worker.sample(memory, self.number);
+            interruptions.extend(worker.interruption(memory, sample, since, world));
             if let Some(state) = policy::judge(sample, since, patience) {
                 worker.answer = Some(worker.answer(state, sample, memory, share, world));
             }
         }
         self.next = now + STEP;
+        interruptions
     }
 
     /// Gives the answers to those who want to know.
@@ -220,24 +230,50 @@ impl Asked {
         let is_same = |now: &Process| now.start == self.process.start && !now.is_zombie();
         let process = Process::read(self.process.pid).filter(is_same);
         let reached = memory.zip(self.area);
-        let takes_signal = self.before.as_ref().is_some_and(|status| status.is_caught)
-            && reached.is_some_and(|(memory, area)| memory.takes_signal(area) == Some(self.process.pid));
-        if !self.has_dumped
-            && takes_signal
-            && let Some((memory, area)) = reached
-            && let Some(before) = &self.before
-            && let Some(status) = SignalStatus::read(&self.process, SIGNAL)
-        {
-            self.has_dumped = status.has_handled(before) && memory.has_dump(area);
-        }
+        let has_handled = |before| {
+            SignalStatus::read(&self.process, FOR_FAULTHANDLER).is_some_and(|status| status.has_handled(before))
+        };
+        let has_dumped = reached.is_some_and(|(memory, area)| {
+            memory.written(area) == Some(number)
+                || self.interrupted.as_ref().is_some_and(has_handled) && memory.has_dump(area)
+        });
+        self.has_dumped |= has_dumped;
         Sample {
             is_gone: process.is_none(),
             is_stopped: process.is_some_and(|process| matches!(process.state, 'T' | 't')),
             can_answer: reached.is_some(),
-            takes_signal,
+            takes_signal: self.handlers(memory).is_some(),
             has_dumped: self.has_dumped,
             has_answered: reached.is_some_and(|(memory, area)| memory.answered(area) == Some(number)),
         }
+    }
+
+    /// Its own handlers.
+    fn handlers(&self, memory: Option<&StackMemory>) -> Option<Handlers> {
+        memory.zip(self.area).and_then(|(memory, area)| memory.handlers(area)).filter(|it| it.pid == self.process.pid)
+    }
+
+    /// Has faulthandler write where its threads are if the interpreter does not.
+    fn interruption(
+        &mut self,
+        memory: Option<&StackMemory>,
+        sample: Sample,
+        since: Duration,
+        world: &World,
+    ) -> Option<Output> {
+        let has_reacted = sample.has_dumped || sample.has_answered || sample.is_gone || sample.is_stopped;
+        let handlers = self.handlers(memory).filter(|handlers| handlers.for_faulthandler && !has_reacted)?;
+        let main = MainThread::read(&self.process).filter(|_| self.interrupted.is_none())?;
+        self.interpreter = Interpreter {
+            asleep: if main.is_running { 0 } else { self.interpreter.asleep + 1 },
+            cpu: main.cpu.saturating_sub(self.had_run),
+            heartbeat: world.heartbeat_age(self.generation, &self.process).filter(|_| handlers.beats_in_thread),
+        };
+        if !self.interpreter.stands_still(since) {
+            return None;
+        }
+        self.interrupted = SignalStatus::read(&self.process, FOR_FAULTHANDLER);
+        Some(Action::InterruptForStacks { generation: self.generation, worker: self.process.id() }.into())
     }
 
     /// Its answer, in the state that it is in.
@@ -253,9 +289,7 @@ impl Asked {
         let written = memory.zip(self.area).filter(|_| is_its_own).map(|(memory, area)| memory.take(area, most));
         let written = written.unwrap_or_default();
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        let slots = world.slots(self.generation);
-        let slot = slots.iter().find(|(process, _)| process.id() == self.process.id()).map(|(_, slot)| *slot);
-        let heartbeat = slot.map(|slot| scoreboard::now().saturating_sub(slot.heartbeat).as_secs_f64());
+        let heartbeat = world.heartbeat_age(self.generation, &self.process).map(|age| age.as_secs_f64());
         StackAnswer {
             generation: self.generation.0,
             pid: self.process.pid.as_raw(),
@@ -278,14 +312,29 @@ impl World {
         let asked = |process: Process| {
             let has_slot = slots.iter().any(|(found, _)| found.id() == process.id());
             let area = board.filter(|_| has_slot).and_then(|board| board.newest(process.pid));
-            let before = area.and_then(|_| SignalStatus::read(&process, SIGNAL));
-            Asked { generation, process, area, before, has_dumped: false, answer: None }
+            let had_run = MainThread::read(&process).map(|main| main.cpu).unwrap_or_default();
+            let interpreter = Interpreter::default();
+            Asked {
+                generation,
+                process,
+                area,
+                had_run,
+                interpreter,
+                interrupted: None,
+                has_dumped: false,
+                answer: None,
+            }
         };
         self.workers.of(generation).into_iter().filter(is_meant).map(asked).collect()
     }
 
-    /// Asks a worker what it is doing. Without a handler the signal would end it, so the kernel is asked whether there is
-    /// one.
+    fn heartbeat_age(&self, generation: GenerationId, process: &Process) -> Option<Duration> {
+        let slots = self.slots(generation);
+        let slot = slots.iter().find(|(found, _)| found.id() == process.id()).map(|(_, slot)| *slot)?;
+        Some(scoreboard::now().saturating_sub(slot.heartbeat))
+    }
+
+    /// Asks a worker what it is doing.
     pub(super) fn ask_for_stacks(&self, generation: GenerationId, worker: ProcessId, number: u32) {
         let Some(running) = self.running.get(&generation) else { return };
         let Some((memory, board)) = running.stacks.as_ref().zip(running.board.as_ref()) else { return };
@@ -294,12 +343,24 @@ impl World {
             tracing::debug!(pid = %worker, errno = errno.desc(), "not asked");
             return;
         }
-        let Some(process) = Process::read(worker.pid).filter(|process| process.id() == worker) else { return };
-        let is_caught = SignalStatus::read(&process, SIGNAL).is_some_and(|status| status.is_caught);
-        let is_stopped = matches!(process.state, 'T' | 't');
-        if is_caught && !is_stopped && memory.takes_signal(area) == Some(worker.pid) {
-            let _ = process.signal_by_number(SIGNAL);
-        }
+        send(worker, FOR_PYTHON, memory.handlers(area).is_some_and(|it| it.pid == worker.pid && it.for_python));
+    }
+
+    /// Has faulthandler write where the threads of a worker are.
+    pub(super) fn interrupt_for_stacks(&self, generation: GenerationId, worker: ProcessId) {
+        let Some(running) = self.running.get(&generation) else { return };
+        let Some((memory, board)) = running.stacks.as_ref().zip(running.board.as_ref()) else { return };
+        let handlers = board.newest(worker.pid).and_then(|area| memory.handlers(area));
+        send(worker, FOR_FAULTHANDLER, handlers.is_some_and(|it| it.pid == worker.pid && it.for_faulthandler));
+    }
+}
+
+/// Sends a worker a signal that it has told to handle. Without a handler the signal would end it, so the kernel is asked too.
+fn send(worker: ProcessId, signal: i32, is_handled: bool) {
+    let Some(process) = Process::read(worker.pid).filter(|process| process.id() == worker) else { return };
+    let is_stopped = matches!(process.state, 'T' | 't');
+    if is_handled && !is_stopped && SignalStatus::read(&process, signal).is_some_and(|status| status.is_caught) {
+        let _ = process.signal_by_number(signal);
     }
 }
 

@@ -49,7 +49,7 @@ struct Pending {
 }
 
 /// How long it may take until a worker that hangs has told where it is, other questions before this one included.
-const ANSWERED_WITHIN: Duration = Duration::from_millis(900);
+const ANSWERED_WITHIN: Duration = Duration::from_millis(1200);
 
 impl Component for Watchdog {
     fn wait_for<'a>(&'a self, world: &'a World, waits: &mut Waits<'a>) {
