@@ -19,6 +19,8 @@ use crate::proc::process::Process;
 
 /// The longest interval between two heartbeats: only a longer silence counts.
 const BEAT: Duration = Duration::from_millis(500);
+/// A look that is this late means that we were stopped ourselves, and perhaps the workers as well.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How long a worker has to tell where it is.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 /// How many different stacks are logged, and how many frames of each, the innermost.
@@ -42,9 +44,7 @@ impl Component for BlockedLoops {
             return;
         }
         waits.until(self.next.map(|next| Instant::now() + next.saturating_sub(scoreboard::now())));
-        waits.until(self.waiting.map(|(worker, _, until)| {
-            if world.inquiries.has_answer_about(worker, Purpose::Blocked) { Instant::now() } else { until }
-        }));
+        waits.until(self.waiting.map(|(worker, _, until)| world.inquiries.due(worker, Purpose::Blocked, until)));
     }
 
     fn turn(&mut self, world: &mut World, _ready: &Ready) -> Vec<Output> {
@@ -54,7 +54,9 @@ impl Component for BlockedLoops {
         };
         self.log_answer(generation, world);
         let now = scoreboard::now();
-        if self.next.is_none_or(|next| next <= now) {
+        if self.next.is_some_and(|next| now > next + PAUSE) {
+            self.next = Some(now + 2 * BEAT);
+        } else if self.next.is_none_or(|next| next <= now) {
             self.look(generation, pause, now, world);
         }
         Vec::new()

@@ -32,3 +32,11 @@ macro_rules! for_every_kind {
         })+
     };
 }
+
+/// The server of a kind, and its worker class: a kind is a server, or a worker class of Gunicorn's.
+pub fn server_and_class(kind: &str) -> (&str, &str) {
+    match kind {
+        "gunicorn" | "granian" => (kind, "auto"),
+        class => ("gunicorn", class),
+    }
+}

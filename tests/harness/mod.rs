@@ -8,7 +8,7 @@ pub mod ask;
 pub mod fake;
 pub mod http;
 mod installed;
-mod matrix;
+pub mod matrix;
 mod ports;
 mod processes;
 mod programs;

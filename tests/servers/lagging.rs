@@ -7,16 +7,14 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::harness::http::{Answer, Connection, get};
+use crate::harness::matrix::server_and_class;
 use crate::harness::{Launch, Running, venv};
 
 /// With one worker, which keeps idle connections for 2 s.
 fn start(kind: &str) -> Option<Running> {
-    let server = if kind == "granian" { kind } else { "gunicorn" };
-    let mut launch = Launch::app(&venv()?, server, &["--workers", "1"]).env("GUNICORN_KEEP_ALIVE", "2");
-    if kind == "asgi" {
-        launch = launch.env("GUNICORN_WORKER_CLASS", "asgi");
-    }
-    let mut running = launch.start();
+    let (server, class) = server_and_class(kind);
+    let launch = Launch::app(&venv()?, server, &["--workers", "1", "--worker-class", class]);
+    let mut running = launch.env("GUNICORN_KEEP_ALIVE", "2").start();
     running.wait_log("ready generation=");
     Some(running)
 }

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::harness::http::{Connection, UPGRADE, get, open_stream, skip_head, take_chunked};
+use crate::harness::matrix::server_and_class;
 use crate::harness::{Launch, Running, tests_directory, unread, venv, wait_until};
 use nix::sys::signal::Signal;
 
@@ -202,8 +203,8 @@ crate::for_both_servers!(
 );
 
 /// The worker that Gunicorn ends has closed its streams before.
-fn one_worker_fewer_closes_its_streams_between_events(server: &'static str) {
-    let class = if server == "asgi" { "asgi" } else { "auto" };
+fn one_worker_fewer_closes_its_streams_between_events(kind: &str) {
+    let (_, class) = server_and_class(kind);
     let Some(mut running) = start("gunicorn", "streams:app", &["--workers", "2", "--worker-class", class]) else {
         return;
     };

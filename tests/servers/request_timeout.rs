@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 
 use crate::harness::ask::ask;
 use crate::harness::http::{get, open_stream};
+use crate::harness::matrix::server_and_class;
 use crate::harness::{Launch, Running, is_alive, tests_directory, venv, wait_until};
 
 crate::for_every_kind!(
@@ -17,11 +18,7 @@ crate::for_every_kind!(
 
 fn start(kind: &str, app: &str, arguments: &[&str]) -> Option<Running> {
     let venv = venv()?;
-    let (server, class) = match kind {
-        "granian" => ("granian", "auto"),
-        "gunicorn" => ("gunicorn", "auto"),
-        class => ("gunicorn", class),
-    };
+    let (server, class) = server_and_class(kind);
     let mut launch = Launch::new(&["--server", server, "--worker-class", class]);
     launch.command.args(arguments).arg(app);
     launch.command.env("VIRTUAL_ENV", venv).env("PYTHONPATH", tests_directory("apps"));

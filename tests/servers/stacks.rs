@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::harness::ask::{Answer, all_are_ready, ask};
 use crate::harness::http::{get, request};
+use crate::harness::matrix::server_and_class;
 use crate::harness::{Launch, Running, is_alive, tests_directory, venv, wait_for, wait_until};
 
 crate::for_every_kind!(
@@ -17,11 +18,7 @@ crate::for_every_kind!(
 
 /// A launch of an app, of which no worker is replaced for being hung.
 fn launch(kind: &str, app: &str, arguments: &[&str]) -> Option<Launch> {
-    let (server, class) = match kind {
-        "granian" => ("granian", "auto"),
-        "gunicorn" => ("gunicorn", "auto"),
-        class => ("gunicorn", class),
-    };
+    let (server, class) = server_and_class(kind);
     let mut launch = Launch::new(&["--server", server, "--worker-class", class, "--worker-timeout", "0"]);
     launch.command.args(arguments).arg(app);
     launch.command.env("VIRTUAL_ENV", venv()?).env("PYTHONPATH", tests_directory("apps"));

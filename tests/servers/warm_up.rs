@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::harness::ask::{all_are_ready, ask};
 use crate::harness::http::{Answer, Connection, get};
+use crate::harness::matrix::server_and_class;
 use crate::harness::{Launch, Running, take_turn, tests_directory, venv, wait_until};
 
 crate::for_every_kind!(
@@ -24,7 +25,7 @@ const WORKERS: usize = 2;
 /// A launch of `tests/apps/warm_up.py`, and the file that its requests depend on.
 fn launch(kind: &str, paths: &str) -> Option<(Launch, PathBuf)> {
     let venv = venv()?;
-    let (server, class) = if kind == "asgi" { ("gunicorn", "asgi") } else { (kind, "auto") };
+    let (server, class) = server_and_class(kind);
     let workers = WORKERS.to_string();
     let arguments = ["--server", server, "--workers", &workers, "--worker-class", class, "--warm-up", paths];
     let mut launch = Launch::new(&arguments);

@@ -75,9 +75,10 @@ impl Inquiries {
         self.waiting.push(Question::Us(worker, purpose));
     }
 
-    /// Whether there is an answer to that.
-    pub(super) fn has_answer_about(&self, worker: ProcessId, purpose: Purpose) -> bool {
-        self.for_us.iter().any(|found| (found.0, found.1) == (worker, purpose))
+    /// When to go on: now if there is an answer to that, else when the time for it is over.
+    pub(super) fn due(&self, worker: ProcessId, purpose: Purpose, until: Instant) -> Instant {
+        let has_answer = self.for_us.iter().any(|found| (found.0, found.1) == (worker, purpose));
+        if has_answer { Instant::now() } else { until }
     }
 
     /// The answers to that; none if the worker no longer exists.

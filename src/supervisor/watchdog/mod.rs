@@ -55,10 +55,7 @@ impl Component for Watchdog {
     fn wait_for<'a>(&'a self, world: &'a World, waits: &mut Waits<'a>) {
         let next = self.watched.as_ref().and_then(|watched| watched.policy.next());
         waits.until(next.map(|next| Instant::now() + next.saturating_sub(scoreboard::now())));
-        let end_at = |pending: &Pending| {
-            let has_answered = world.inquiries.has_answer_about(pending.worker, Purpose::Hang);
-            if has_answered { Instant::now() } else { pending.until }
-        };
+        let end_at = |pending: &Pending| world.inquiries.due(pending.worker, Purpose::Hang, pending.until);
         waits.until(self.pending.as_ref().map(end_at));
     }
 

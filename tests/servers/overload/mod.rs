@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::harness::http::Connection;
+use crate::harness::matrix::server_and_class;
 use crate::harness::{Launch, Running, tests_directory, venv};
 use mcp_launch::guard::scoreboard::{MAGIC, SLOT};
 
@@ -26,12 +27,11 @@ pub fn launch(server: &str, app: &str, arguments: &[&str]) -> Option<(Launch, Pa
     let venv = venv()?;
     let mut launch = Launch::new(arguments);
     let gate = launch.directory.path().join("gate");
-    let class: &[&str] = if server == "asgi" { &["--worker-class", "asgi"] } else { &[] };
-    let server = if server == "asgi" { "gunicorn" } else { server };
+    let (server, class) = server_and_class(server);
     launch
         .command
         .args(["--server", server])
-        .args(class)
+        .args((class != "auto").then(|| format!("--worker-class={class}")))
         .arg(app)
         .env("VIRTUAL_ENV", venv)
         .env("PYTHONPATH", tests_directory("apps"))

@@ -65,6 +65,7 @@ impl World {
             Happening::Renew => self.tell(Event::Renew),
             Happening::Forward(signal) => self.tell(Event::Forward(signal)),
             Happening::Stop => self.tell(Event::Stop),
+            Happening::Interrupt => self.tell(Event::Interrupt),
             Happening::Quit => {
                 self.tell(Event::Quit)?;
                 check_quit(self.end.map(|(_, by)| by).filter(|_| !self.all_killed && self.exit.is_none()), self.now)
