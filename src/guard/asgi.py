@@ -130,7 +130,8 @@ def _guard_asgi(inner):
             crossed()
         method = scope["method"]
         # For a method other than GET, even an event stream is work here and counts until it ends.
-        role, task, number, is_late = _COUNTED, current_task(), next_number(), False
+        role, number, is_late = _COUNTED, next_number(), False
+        task = current_task() if is_timed or method == "GET" else None
 
         def watch(message):
             nonlocal role
