@@ -267,7 +267,10 @@ impl Config {
                 "STACKS",
                 self.stacks.map_or_else(
                     || "None".to_owned(),
-                    |fd| format!("({fd}, {}, {})", stacks::FOR_PYTHON, stacks::FOR_FAULTHANDLER),
+                    |fd| {
+                        let [python, all, main] = [stacks::FOR_PYTHON, stacks::FOR_ALL, stacks::FOR_MAIN];
+                        format!("({fd}, {python}, {all}, {main})")
+                    },
                 ),
             ),
             ("SPIN", self.spin.map_or_else(|| "None".to_owned(), |interval| interval.as_secs_f64().to_string())),

@@ -1,11 +1,11 @@
 # What this worker is doing, when the launcher asks: its threads, its tasks, its open requests. The values of variables
 # are never part of it.
 #
-# Two signals have the threads written. The handler of the first is a Python function, which the interpreter calls between
-# two instructions, even if the event loop is blocked. The handler of the second is in C (faulthandler) and needs no
-# interpreter. It reads the stacks as they are at that moment, and while Python is running, that crashes the process now and
-# then, so the launcher only sends it if the interpreter does not react. What else there is to tell, and the threads if
-# they have not been written, is written with the next heartbeat.
+# Signals have the threads written. The handler of the first is a Python function, which the interpreter calls between two
+# instructions, even if the event loop is blocked. The handlers of the others are in C (faulthandler) and need no
+# interpreter, one for all threads, one for the main thread. They read the stacks as they are at that moment, and if Python
+# is running there, that crashes the process now and then, so the launcher only sends them if the interpreter does not
+# react. What else there is to tell, and the threads if they have not been written, is written with the next heartbeat.
 
 from _thread import get_ident as _get_ident
 
@@ -17,8 +17,9 @@ from _thread import get_ident as _get_ident
 _STACKS_MAGIC, _STACKS_VERSION = b"MCPLSTK1", 1
 _FIRST_AREA, _AREA, _ANSWER_AT, _DUMP_AT = 1 << 16, 1 << 24, 4096, 1 << 20
 _TAKER, _ASKED, _ANSWERED, _LENGTH, _END, _TAKEN, _WRITTEN, _WORDS = 0, 1, 2, 3, 4, 5, 6, 16
-# Which signals: the one for the interpreter, the one for faulthandler; and whether the heartbeat has a thread of its own.
-_FOR_PYTHON, _FOR_FAULTHANDLER, _BEATS_IN_THREAD = 1, 2, 4
+# Which signals: for the interpreter, for faulthandler about all threads, and about the main thread; and whether the
+# heartbeat has a thread of its own.
+_FOR_PYTHON, _FOR_ALL, _FOR_MAIN, _BEATS_IN_THREAD = 1, 2, 4, 8
 
 # How many threads the interpreter writes, and how many frames of each, the same as faulthandler.
 _MOST_THREADS, _MOST_THREAD_FRAMES = 100, 100
@@ -36,7 +37,7 @@ class _Inquiries:
         import mmap
 
         self._worker, self._answered, self._written, self._is_used = worker, 0, 0, False
-        descriptor, for_python, for_faulthandler = STACKS
+        descriptor, *signals = STACKS
         # With a position of its own, and without what another worker has there.
         holder = os.getppid() if _is_spawned else "self"
         self._file = os.open("/proc/%s/fd/%d" % (holder, descriptor), os.O_RDWR | os.O_CLOEXEC)
@@ -47,10 +48,8 @@ class _Inquiries:
         for word in range(_WORDS):
             self._words[word] = 0
         self._rewind()
-        taken = _FOR_PYTHON if self._is_free(for_python) and self._have_python_take(for_python) else 0
-        if self._is_free(for_faulthandler):
-            self._have_faulthandler_take(for_faulthandler, beats_in_thread)
-            taken |= _FOR_FAULTHANDLER
+        takers = (_FOR_PYTHON, self._interpret), (_FOR_ALL, self._dump_all), (_FOR_MAIN, self._dump_main)
+        taken = sum(bit for (bit, take), signal in zip(takers, signals) if self._is_free(signal) and take(signal))
         if taken:
             self._words[_TAKEN] = taken | (_BEATS_IN_THREAD if beats_in_thread else 0)
             self._words[_TAKER] = os.getpid()
@@ -62,7 +61,8 @@ class _Inquiries:
             _say("signal %d is taken: `mcp-launch stacks` does not see this worker when it is blocked" % signal)
         return is_free
 
-    def _have_python_take(self, number):
+    def _interpret(self, number):
+        """Has the interpreter take this signal. Returns whether it does."""
         import signal
 
         try:
@@ -73,12 +73,14 @@ class _Inquiries:
             return False  # this is not the main thread
         return True
 
-    def _have_faulthandler_take(self, number, beats_in_thread):
-        """If the heartbeat has a thread of its own and does not come, somebody holds the interpreter: all threads stand
-        still. Otherwise only the main thread is known to, which the signal interrupts."""
+    def _dump_all(self, number, all_threads=True):
         import faulthandler
 
-        faulthandler.register(number, file=self._file, all_threads=beats_in_thread, chain=False)
+        faulthandler.register(number, file=self._file, all_threads=all_threads, chain=False)
+        return True
+
+    def _dump_main(self, number):
+        return self._dump_all(number, all_threads=False)
 
     def _write_threads(self, main_frame=None):
         """Writes where the threads are, if that has not been done since the last question. `main_frame` is what a signal

@@ -3,10 +3,10 @@
 //! One file in memory for each generation, beside its [scoreboard](super::scoreboard): a header, and an area for each slot
 //! of the board, which is the slot owner's. The launcher asks by writing a number there, and sends [`FOR_PYTHON`]. Its
 //! handler is a function in Python, which writes the stacks of all threads even if the event loop is blocked. If the
-//! interpreter stands still, [`FOR_FAULTHANDLER`] is sent too. Its handler is Python's faulthandler, in C. While Python runs
-//! it must not be sent: until Python 3.13.10 and 3.14.1, faulthandler may read a stack that is just being changed, and the
-//! process crashes (python/cpython issue 140815). What else there is, tasks and requests, the worker writes with its next
-//! heartbeat.
+//! interpreter stands still, [`FOR_ALL`] or [`FOR_MAIN`] is sent too. Their handler is Python's faulthandler, in C. It must
+//! not look at a thread in which Python runs: until Python 3.13.10 and 3.14.1 it may read a stack that is just being changed,
+//! and the process crashes (python/cpython issue 140815). What else there is, tasks and requests, the worker writes with its
+//! next heartbeat.
 //!
 //! faulthandler writes at the position of the worker's descriptor, which we do not see. So an area is emptied before each
 //! question, and what is not zero afterwards is the answer. Areas are large because faulthandler writes up to 100 threads
@@ -25,11 +25,14 @@ use nix::unistd::{Pid, Whence, ftruncate, lseek};
 
 use crate::sys::memory_file::{Content, memory_file};
 
-/// The real-time signals on which a worker writes where its threads are, in C and in Python: SIGRTMIN+18 and +19 of glibc.
-/// The C libraries use the first two or three of these signals, and neither Python nor the servers use any.
-pub const FOR_FAULTHANDLER: i32 = 52;
-/// See [`FOR_FAULTHANDLER`].
-pub const FOR_PYTHON: i32 = 53;
+/// The real-time signal on which the interpreter of a worker writes where its threads are. This and the next two are
+/// SIGRTMIN+18 to +20 of glibc. The C libraries use the first two or three of these signals, and neither Python nor the
+/// servers use any.
+pub const FOR_PYTHON: i32 = 52;
+/// The one on which faulthandler writes where all threads are.
+pub const FOR_ALL: i32 = 53;
+/// The one on which faulthandler writes where the main thread is.
+pub const FOR_MAIN: i32 = 54;
 
 /// The first eight bytes, as they are in memory.
 const MAGIC: [u8; 8] = *b"MCPLSTK1";
@@ -55,8 +58,9 @@ mod area {
 /// Bits of the word that says which signals are taken.
 mod taken {
     pub const FOR_PYTHON: u32 = 1;
-    pub const FOR_FAULTHANDLER: u32 = 2;
-    pub const BEATS_IN_THREAD: u32 = 4;
+    pub const FOR_ALL: u32 = 2;
+    pub const FOR_MAIN: u32 = 4;
+    pub const BEATS_IN_THREAD: u32 = 8;
 }
 /// The longest possible output of faulthandler. A worker whose area has less room is not asked.
 const LONGEST_DUMP: u64 = 11 << 20;
@@ -68,14 +72,17 @@ pub struct StackMemory {
 }
 
 /// Which signals a worker has handlers for, as it wrote itself.
+#[allow(clippy::struct_excessive_bools, reason = "each is a bit of one word")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Handlers {
     /// The worker.
     pub pid: Pid,
     /// Whether it handles [`FOR_PYTHON`].
     pub for_python: bool,
-    /// Whether it handles [`FOR_FAULTHANDLER`].
-    pub for_faulthandler: bool,
+    /// Whether it handles [`FOR_ALL`].
+    pub for_all: bool,
+    /// Whether it handles [`FOR_MAIN`].
+    pub for_main: bool,
     /// Whether its heartbeat has a thread of its own, so that it only stops if the interpreter does.
     pub beats_in_thread: bool,
 }
@@ -127,7 +134,8 @@ impl StackMemory {
         Some(Handlers {
             pid: Pid::from_raw(pid),
             for_python: has(taken::FOR_PYTHON),
-            for_faulthandler: has(taken::FOR_FAULTHANDLER),
+            for_all: has(taken::FOR_ALL),
+            for_main: has(taken::FOR_MAIN),
             beats_in_thread: has(taken::BEATS_IN_THREAD),
         })
     }
@@ -263,13 +271,13 @@ mod tests {
         let area = format!("area = {FIRST} + 2 * {AREA}\n");
         let write = "assert os.pread(file, 4, area + 4) == (7).to_bytes(4, sys.byteorder)\n\
             os.pwrite(file, (9).to_bytes(4, sys.byteorder), area)\n\
-            os.pwrite(file, (5).to_bytes(4, sys.byteorder) + (7).to_bytes(4, sys.byteorder), area + 20)\n\
+            os.pwrite(file, (9).to_bytes(4, sys.byteorder) + (7).to_bytes(4, sys.byteorder), area + 20)\n\
             os.pwrite(file, (7).to_bytes(4, sys.byteorder) + (2).to_bytes(4, sys.byteorder), area + 8)\n\
             os.pwrite(file, b'{}', area + 4096)\n\
             os.pwrite(file, b'Thread', area + (1 << 20) + 5000)\n";
         worker(&memory, &(area.clone() + write));
-        let handlers =
-            Handlers { pid: Pid::from_raw(9), for_python: true, for_faulthandler: false, beats_in_thread: true };
+        let pid = Pid::from_raw(9);
+        let handlers = Handlers { pid, for_python: true, for_all: false, for_main: false, beats_in_thread: true };
         assert_eq!((memory.handlers(2), memory.answered(2), memory.written(2)), (Some(handlers), Some(7), Some(7)));
         assert!(memory.has_dump(2) && !memory.has_dump(1));
         let written = memory.take(2, 4);

@@ -47,22 +47,34 @@ impl ThreadStats {
     }
 }
 
-/// The main thread of a process at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The main thread of a process at one moment, and the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MainThread {
     /// Whether it is running, or could if it had a CPU.
     pub is_running: bool,
     /// How long it has run.
     pub cpu: Duration,
+    /// How often it has waited for something.
+    pub waits: u64,
+    /// How long the other threads have run.
+    pub others_cpu: Duration,
 }
 
 impl MainThread {
     /// The main thread of a process; none if that no longer exists.
     #[must_use]
     pub fn read(process: &Process) -> Option<Self> {
-        let main = Thread::read(&process::directory(process.pid).join(format!("task/{}", process.pid)))?;
-        Process::read(process.pid).filter(|now| now.start == process.start)?;
-        Some(Self { is_running: main.state == 'R', cpu: main.cpu })
+        let directory = process::directory(process.pid).join(format!("task/{}", process.pid));
+        let main = Thread::read(&directory)?;
+        let all = ThreadStats::read(process)?;
+        let status = file::read_text(directory.join("status")).ok()?;
+        let waits = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        Some(Self {
+            is_running: main.state == 'R',
+            cpu: main.cpu,
+            waits: waits.and_then(|waits| waits.trim().parse().ok()).unwrap_or(0),
+            others_cpu: all.cpu.saturating_sub(main.cpu),
+        })
     }
 }
 

@@ -54,7 +54,9 @@ impl World {
             Action::Deal { generation, ref withheld } => self.listeners.withhold(generation, withheld.clone()),
             Action::Limit { generation, worker, limit } => self.limit(generation, worker, limit),
             Action::AskForStacks { generation, worker, number } => self.ask_for_stacks(generation, worker, number),
-            Action::InterruptForStacks { generation, worker } => self.interrupt_for_stacks(generation, worker),
+            Action::InterruptForStacks { generation, worker, all_threads } => {
+                self.interrupt_for_stacks(generation, worker, all_threads);
+            }
             Action::TakeListenersBack { generation } => self.listeners.release(generation, Remaining::Own),
             Action::CloseListener { inode, shut_down } => self.listeners.close(inode, shut_down),
             Action::KillDraining { generation } => signal_all(&self.draining_workers(generation), Signal::SIGKILL),

@@ -11,7 +11,7 @@ import unittest
 
 from guard_test import SLOTS, Client, GuardTestCase, guard
 
-SIGNAL = 52
+PYTHON, ALL, MAIN = 52, 53, 54
 FIRST, AREA, ANSWER, DUMP = 1 << 16, 1 << 24, 4096, 1 << 20
 
 
@@ -24,12 +24,13 @@ class StacksTest(GuardTestCase):
 
     def tearDown(self):
         super().tearDown()
-        faulthandler.unregister(SIGNAL)
-        signal.signal(SIGNAL + 1, signal.SIG_DFL)
+        faulthandler.unregister(ALL)
+        faulthandler.unregister(MAIN)
+        signal.signal(PYTHON, signal.SIG_DFL)
         os.close(self.memory)
 
     def guard(self, app, **constants):
-        return guard(app, BOARD=self.board, STACKS=(self.memory, SIGNAL + 1, SIGNAL), LIMIT=None, **constants).app
+        return guard(app, BOARD=self.board, STACKS=(self.memory, PYTHON, ALL, MAIN), LIMIT=None, **constants).app
 
     async def ask(self, number):
         """The interpreter's answer to a question."""
@@ -71,7 +72,7 @@ class StacksTest(GuardTestCase):
         self.assertIn("...", stacks)
         self.assertIn("MainThread", told["names"].values())
         self.assertEqual(struct.unpack("=I", os.pread(self.memory, 4, FIRST)), (os.getpid(),))
-        os.kill(os.getpid(), SIGNAL)
+        os.kill(os.getpid(), ALL)
         dump = os.pread(self.memory, 100_000, FIRST + DUMP).rstrip(b"\0").decode()
         self.assertRegex(dump, r'^(Current t|T)hread 0x[0-9a-f]+ .*\(most recent call first\):\n  File "')
         for text in (json.dumps(told), dump):
@@ -91,8 +92,8 @@ class StacksTest(GuardTestCase):
         os.pwrite(self.memory, struct.pack("=I", 5), FIRST + 4)
 
         def interrupted():
-            os.kill(os.getpid(), SIGNAL + 1)
-            os.kill(os.getpid(), SIGNAL + 1)
+            os.kill(os.getpid(), PYTHON)
+            os.kill(os.getpid(), PYTHON)
             return os.pread(self.memory, 100_000, FIRST + DUMP).rstrip(b"\0").decode()
 
         dump = interrupted()
@@ -108,7 +109,7 @@ class StacksTest(GuardTestCase):
             pass
 
         await Client(self.guard(app)).call
-        os.kill(os.getpid(), SIGNAL)
+        os.kill(os.getpid(), ALL)
         end = len(os.pread(self.memory, 100_000, FIRST + DUMP).rstrip(b"\0"))
         os.pwrite(self.memory, bytes(end), FIRST + DUMP)
         os.pwrite(self.memory, struct.pack("=I", end), FIRST + 16)
@@ -117,7 +118,7 @@ class StacksTest(GuardTestCase):
             if os.pread(self.memory, 4, FIRST + 16) == bytes(4):
                 break
             await asyncio.sleep(0.005)
-        os.kill(os.getpid(), SIGNAL)
+        os.kill(os.getpid(), ALL)
         self.assertNotEqual(os.pread(self.memory, 1, FIRST + DUMP), b"\0")
 
     async def test_however_deep_a_stack_is_the_answer_is_bounded_and_says_what_is_missing(self):
@@ -146,16 +147,16 @@ class StacksTest(GuardTestCase):
 
     async def test_a_signal_that_the_app_uses_is_left_to_it(self):
         came = []
-        before = signal.signal(SIGNAL, lambda *_: came.append(True))
-        self.addCleanup(signal.signal, SIGNAL, before)
+        before = signal.signal(ALL, lambda *_: came.append(True))
+        self.addCleanup(signal.signal, ALL, before)
 
         async def app(scope, receive, send):
             pass
 
         await Client(self.guard(app)).call
         taken = struct.unpack("=I", os.pread(self.memory, 4, FIRST + 20))
-        self.assertEqual(taken, (1,), "only the other one, so the launcher does not send it")
-        os.kill(os.getpid(), SIGNAL)
+        self.assertEqual(taken, (5,), "only the others, so the launcher does not send it")
+        os.kill(os.getpid(), ALL)
         self.assertTrue(came)
         self.assertEqual((await self.ask(1))["requests"], [])
 

@@ -115,6 +115,21 @@ fn a_worker_that_stands_still_shows_where_and_lives_on(kind: &str) {
 }
 
 #[test]
+fn a_thread_that_keeps_the_interpreter_is_shown() {
+    let Some(mut running) = start("gunicorn", "hog:app", &["--workers", "1", "--stop-timeout", "3s"]) else { return };
+    let before = stacks(&running);
+    let _client = hang(&running, "/hog");
+    wait_until("where it is", || {
+        let worker = &stacks(&running)[0];
+        let threads = worker["threads"].as_array().unwrap();
+        worker["state"] == "blocked"
+            && threads.iter().any(|thread| functions(thread).contains(&"keep_the_interpreter"))
+    });
+    assert!(is_alive(pid_of(&before[0])));
+    running.stop();
+}
+
+#[test]
 fn a_worker_that_is_stopped_is_not_waited_for() {
     let Some(mut running) = start("gunicorn", "hello:app", &["--workers", "2"]) else { return };
     let stopped = pid_of(&stacks(&running)[0]);

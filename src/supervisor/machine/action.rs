@@ -118,6 +118,8 @@ pub enum Action {
         generation: GenerationId,
         /// Which.
         worker: ProcessId,
+        /// Whether to show all threads: none of them may be running Python code.
+        all_threads: bool,
     },
     /// Take back the listening sockets that were lent to a generation and that it does not use.
     TakeListenersBack {

@@ -16,12 +16,12 @@ use super::machine::action::Action;
 use crate::control::protocol::{Answer, StackAnswer, StackState};
 use crate::control::server::ClientId;
 use crate::guard::scoreboard;
-use crate::guard::stacks::{FOR_FAULTHANDLER, FOR_PYTHON, Handlers, StackMemory};
+use crate::guard::stacks::{FOR_ALL, FOR_MAIN, FOR_PYTHON, Handlers, StackMemory};
 use crate::ids::{GenerationId, ProcessId};
 use crate::proc::process::Process;
 use crate::proc::signals::SignalStatus;
 use crate::proc::thread_stats::MainThread;
-use policy::{Interpreter, Sample, State};
+use policy::{Interpreter, Sample, State, Still};
 
 /// The interval between two looks at the workers that have not answered.
 const STEP: Duration = Duration::from_millis(10);
@@ -129,11 +129,11 @@ struct Asked {
     process: Process,
     /// Its area in the memory for stacks, if it has one.
     area: Option<usize>,
-    /// How long its main thread had run before the question.
-    had_run: Duration,
-    interpreter: Interpreter,
-    /// What it did with the signal for faulthandler before it got that; none until then.
-    interrupted: Option<SignalStatus>,
+    /// Its threads when it was asked, and at the last look; when the main thread was last running, and when another one was.
+    threads: (MainThread, MainThread),
+    ran: (Instant, Instant),
+    /// The signal for faulthandler that it got, and what it did with that before; none until then.
+    interrupted: Option<(i32, SignalStatus)>,
     has_dumped: bool,
     answer: Option<StackAnswer>,
 }
@@ -195,7 +195,7 @@ impl Inquiry {
         for worker in self.workers.iter_mut().filter(|worker| worker.answer.is_none()) {
             let memory = world.running.get(&worker.generation).and_then(|running| running.stacks.as_ref());
             let sample = worker.sample(memory, self.number);
-            interruptions.extend(worker.interruption(memory, sample, since, world));
+            interruptions.extend(worker.interruption(memory, sample, (since, now), world));
             if let Some(state) = policy::judge(sample, since, patience) {
                 worker.answer = Some(worker.answer(state, sample, memory, share, world));
             }
@@ -231,8 +231,8 @@ impl Asked {
         let is_same = |now: &Process| now.start == self.process.start && !now.is_zombie();
         let process = Process::read(self.process.pid).filter(is_same);
         let reached = memory.zip(self.area);
-        let has_handled = |before| {
-            SignalStatus::read(&self.process, FOR_FAULTHANDLER).is_some_and(|status| status.has_handled(before))
+        let has_handled = |(signal, before): &(i32, SignalStatus)| {
+            SignalStatus::read(&self.process, *signal).is_some_and(|status| status.has_handled(before))
         };
         let has_dumped = reached.is_some_and(|(memory, area)| {
             memory.written(area) == Some(number)
@@ -254,27 +254,48 @@ impl Asked {
         memory.zip(self.area).and_then(|(memory, area)| memory.handlers(area)).filter(|it| it.pid == self.process.pid)
     }
 
-    /// Has faulthandler write where its threads are if the interpreter does not.
+    /// Has faulthandler write where those threads are that stand still, if the interpreter does not react.
     fn interruption(
         &mut self,
         memory: Option<&StackMemory>,
         sample: Sample,
-        since: Duration,
+        (since, now): (Duration, Instant),
         world: &World,
     ) -> Option<Output> {
         let has_reacted = sample.has_dumped || sample.has_answered || sample.is_gone || sample.is_stopped;
-        let handlers = self.handlers(memory).filter(|handlers| handlers.for_faulthandler && !has_reacted)?;
-        let main = MainThread::read(&self.process).filter(|_| self.interrupted.is_none())?;
-        self.interpreter = Interpreter {
-            asleep: if main.is_running { 0 } else { self.interpreter.asleep + 1 },
-            cpu: main.cpu.saturating_sub(self.had_run),
-            heartbeat: world.heartbeat_age(self.generation, &self.process).filter(|_| handlers.beats_in_thread),
-        };
-        if !self.interpreter.stands_still(since) {
+        if has_reacted || self.interrupted.is_some() {
             return None;
         }
-        self.interrupted = SignalStatus::read(&self.process, FOR_FAULTHANDLER);
-        Some(Action::InterruptForStacks { generation: self.generation, worker: self.process.id() }.into())
+        let handlers = self.handlers(memory)?;
+        let heartbeat = world.heartbeat_age(self.generation, &self.process).filter(|_| handlers.beats_in_thread);
+        let all_threads = match self.interpreter(heartbeat, now)?.still(since)? {
+            Still::All => handlers.for_all,
+            Still::Main => false,
+        };
+        let signal = if all_threads { FOR_ALL } else { FOR_MAIN };
+        self.interrupted = Some((signal, SignalStatus::read(&self.process, signal)?));
+        let (generation, worker) = (self.generation, self.process.id());
+        Some(Action::InterruptForStacks { generation, worker, all_threads }.into())
+    }
+
+    /// What is known of its interpreter now.
+    fn interpreter(&mut self, heartbeat: Option<Duration>, now: Instant) -> Option<Interpreter> {
+        let (asked, before) = self.threads;
+        let threads = MainThread::read(&self.process)?;
+        if threads.is_running {
+            self.ran.0 = now;
+        }
+        if threads.others_cpu != before.others_cpu {
+            self.ran.1 = now;
+        }
+        self.threads.1 = threads;
+        Some(Interpreter {
+            asleep: now.saturating_duration_since(self.ran.0),
+            cpu: threads.cpu.saturating_sub(asked.cpu),
+            waits: threads.waits.saturating_sub(asked.waits),
+            others_asleep: now.saturating_duration_since(self.ran.1),
+            heartbeat,
+        })
     }
 
     /// Its answer, in the state that it is in.
@@ -313,18 +334,9 @@ impl World {
         let asked = |process: Process| {
             let has_slot = slots.iter().any(|(found, _)| found.id() == process.id());
             let area = board.filter(|_| has_slot).and_then(|board| board.newest(process.pid));
-            let had_run = MainThread::read(&process).map(|main| main.cpu).unwrap_or_default();
-            let interpreter = Interpreter::default();
-            Asked {
-                generation,
-                process,
-                area,
-                had_run,
-                interpreter,
-                interrupted: None,
-                has_dumped: false,
-                answer: None,
-            }
+            let (threads, now) = (MainThread::read(&process).unwrap_or_default(), Instant::now());
+            let (threads, ran) = ((threads, threads), (now, now));
+            Asked { generation, process, area, threads, ran, interrupted: None, has_dumped: false, answer: None }
         };
         self.workers.of(generation).into_iter().filter(is_meant).map(asked).collect()
     }
@@ -347,12 +359,17 @@ impl World {
         send(worker, FOR_PYTHON, memory.handlers(area).is_some_and(|it| it.pid == worker.pid && it.for_python));
     }
 
-    /// Has faulthandler write where the threads of a worker are.
-    pub(super) fn interrupt_for_stacks(&self, generation: GenerationId, worker: ProcessId) {
+    /// Has faulthandler write where the threads of a worker are, or its main thread.
+    pub(super) fn interrupt_for_stacks(&self, generation: GenerationId, worker: ProcessId, all_threads: bool) {
         let Some(running) = self.running.get(&generation) else { return };
         let Some((memory, board)) = running.stacks.as_ref().zip(running.board.as_ref()) else { return };
         let handlers = board.newest(worker.pid).and_then(|area| memory.handlers(area));
-        send(worker, FOR_FAULTHANDLER, handlers.is_some_and(|it| it.pid == worker.pid && it.for_faulthandler));
+        let Some(handlers) = handlers.filter(|handlers| handlers.pid == worker.pid) else { return };
+        if all_threads {
+            send(worker, FOR_ALL, handlers.for_all);
+        } else {
+            send(worker, FOR_MAIN, handlers.for_main);
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 //! Each is asked in two ways at once: by a signal, on which its interpreter writes where its threads are, and by a number
 //! in shared memory, which it notices with its next heartbeat and answers with what else there is to tell. Workers that
 //! work answer both within half a second, and one whose event loop is blocked by Python code the first. One whose
-//! interpreter stands still gets another signal, whose handler needs no interpreter; it could crash a worker in which
-//! Python runs.
+//! interpreter stands still gets another signal, whose handler needs no interpreter: it could crash a worker if it looked at
+//! a thread in which Python runs.
 
 use std::time::Duration;
 
@@ -14,33 +14,54 @@ pub const PATIENCE: Duration = Duration::from_millis(700);
 pub const BRIEFLY: Duration = Duration::from_millis(400);
 /// How long the interpreter has for the signal, if its main thread does not run.
 const NOTICES_WITHIN: Duration = Duration::from_millis(50);
-/// In so many looks one after the other the main thread was not running.
-const LOOKS: u32 = 3;
 /// With so much time on a processor, an interpreter that executes Python code would have noticed the signal.
 const ENOUGH_CPU: Duration = Duration::from_millis(50);
+/// Threads that have not run for so long are not running.
+const QUIET: Duration = Duration::from_millis(30);
+/// A thread that waits for the interpreter looks for it every 5 ms (`sys.getswitchinterval`), and gets it soon from one that
+/// executes Python code.
+const WAITS: u64 = 6;
 /// A heartbeat with a thread of its own that is so late is waiting for the interpreter.
 const LATE: Duration = Duration::from_secs(1);
 
 /// What is known of a worker's interpreter that has not reacted to a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Interpreter {
-    /// In how many looks its main thread was not running, the last ones.
-    pub asleep: u32,
+    /// How long its main thread has not been running, the last time.
+    pub asleep: Duration,
     /// How long its main thread has run since the question.
     pub cpu: Duration,
+    /// How often its main thread has waited since the question.
+    pub waits: u64,
+    /// How long no other thread has run, the last time.
+    pub others_asleep: Duration,
     /// The age of the heartbeat, if that has a thread of its own.
     pub heartbeat: Option<Duration>,
 }
 
+/// The threads that certainly do not execute Python code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Still {
+    /// All.
+    All,
+    /// The main thread: it is in code in C.
+    Main,
+}
+
 impl Interpreter {
-    /// Whether the interpreter stands still, this long after the question: its main thread is in code in C, or no thread
-    /// gets it.
+    /// Which threads stand still, so long after the question; none if that is not known.
     #[must_use]
-    pub fn stands_still(&self, since: Duration) -> bool {
-        match self.heartbeat {
-            Some(age) => age >= LATE,
-            None => since >= NOTICES_WITHIN && (self.asleep >= LOOKS || self.cpu >= ENOUGH_CPU),
+    pub fn still(&self, since: Duration) -> Option<Still> {
+        if let Some(age) = self.heartbeat {
+            // It gets the interpreter unless somebody keeps it in code in C.
+            return (age >= LATE).then_some(Still::All);
         }
+        let is_still = self.asleep >= QUIET || self.cpu >= ENOUGH_CPU;
+        if since < NOTICES_WITHIN || !is_still {
+            return None;
+        }
+        let waits_for_interpreter = self.asleep >= QUIET && self.waits >= WAITS;
+        Some(if waits_for_interpreter || self.others_asleep >= QUIET { Still::All } else { Still::Main })
     }
 }
 
@@ -100,18 +121,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interpreter_that_may_be_running_is_not_interrupted() {
-        let (soon, later) = (NOTICES_WITHIN / 2, PATIENCE);
+    fn a_thread_that_may_be_executing_python_code_is_not_looked_at() {
+        let (soon, later, none) = (NOTICES_WITHIN / 2, PATIENCE, Interpreter::default());
+        let asleep = Interpreter { asleep: QUIET, ..none };
+        let busy = Interpreter { cpu: ENOUGH_CPU, ..none };
         for (interpreter, at_once, at_last) in [
-            (Interpreter::default(), false, false),
-            (Interpreter { asleep: LOOKS - 1, cpu: ENOUGH_CPU / 2, heartbeat: None }, false, false),
-            (Interpreter { asleep: LOOKS, ..Interpreter::default() }, false, true),
-            (Interpreter { cpu: ENOUGH_CPU, ..Interpreter::default() }, false, true),
-            // The others may run although the main thread does not.
-            (Interpreter { asleep: LOOKS, cpu: ENOUGH_CPU, heartbeat: Some(LATE / 2) }, false, false),
-            (Interpreter { heartbeat: Some(LATE), ..Interpreter::default() }, true, true),
+            (none, None, None),
+            (
+                Interpreter { asleep: QUIET / 2, cpu: ENOUGH_CPU / 2, waits: WAITS, others_asleep: QUIET, ..none },
+                None,
+                None,
+            ),
+            (asleep, None, Some(Still::Main)),
+            (busy, None, Some(Still::Main)),
+            (Interpreter { others_asleep: QUIET, ..asleep }, None, Some(Still::All)),
+            (Interpreter { others_asleep: QUIET, ..busy }, None, Some(Still::All)),
+            (Interpreter { waits: WAITS, ..asleep }, None, Some(Still::All)),
+            (Interpreter { asleep: QUIET, others_asleep: QUIET, heartbeat: Some(LATE / 2), ..none }, None, None),
+            (Interpreter { heartbeat: Some(LATE), ..none }, Some(Still::All), Some(Still::All)),
         ] {
-            assert_eq!((interpreter.stands_still(soon), interpreter.stands_still(later)), (at_once, at_last));
+            assert_eq!((interpreter.still(soon), interpreter.still(later)), (at_once, at_last), "{interpreter:?}");
         }
     }
 
