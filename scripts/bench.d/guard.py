@@ -165,26 +165,27 @@ GUARDS = {
 }
 
 
-def cost(field, title, app, path, rounds, seconds, **settings):
-    """Sections with and without the guard, for both servers, in turns."""
+def cost(field, title, app, path, rounds, seconds, fresh=False, **settings):
+    """Sections with and without the guard, for both servers, in turns. Two processes of the same program differ by up to
+    a tenth from each other (where its memory lies, the seed of its hashes): with `fresh`, each turn has its own."""
     servers = {}
+    taken = {(server, guard): [] for server in ["gunicorn", "granian"] for guard in GUARDS}
     try:
-        for server in ["gunicorn", "granian"]:
-            for guard, more in GUARDS.items():
-                own = {name.format(server.upper()): value for name, value in more.items()}
-                servers[server, guard] = field.launched(server, app, **own, **settings)
-        taken = {name: [] for name in servers}
-        for turn in range(-1, rounds):
+        for turn in range(rounds):
+            if fresh or not servers:
+                stop_all(servers)
+                for server, guard in taken:
+                    own = {name.format(server.upper()): value for name, value in GUARDS[guard].items()}
+                    servers[server, guard] = field.launched(server, app, **own, **settings)
+                for running in servers.values():
+                    throughput(running.port, path, 32, 1)
             order = list(servers)
             random.shuffle(order)
             for name in order:
-                found = throughput(servers[name].port, path, 32, seconds)
-                if turn >= 0:
-                    taken[name].append(found)
+                taken[name].append(throughput(servers[name].port, path, 32, seconds))
             progress(f"guard, {title}", turn + 1, rounds)
     finally:
-        for running in servers.values():
-            running.stop()
+        stop_all(servers)
     for server in ["gunicorn", "granian"]:
         target = Target(1 / 0.95, "ratio") if path == "/" else None
         # Time per request, so that more is worse, as in all other rows.
@@ -195,6 +196,11 @@ def cost(field, title, app, path, rounds, seconds, **settings):
         tails = [Row(guard, [tail for _, tail in taken[server, guard]]) for guard in GUARDS]
         yield Section(f"{title}, {server}: time for a request", times, WITHOUT)
         yield Section(f"{title}, {server}: p99 of 32 clients", tails, WITHOUT)
+
+
+def stop_all(servers):
+    while servers:
+        servers.popitem()[1].stop()
 
 
 async def ask(port, path, patience=PATIENCE):
@@ -297,7 +303,7 @@ def sections(options, installation):
         return
     directory = str(installation.root)
     field = Field(options, directory)
-    yield from cost(field, "empty app", "bench_app:app", "/", options.guard_rounds, 3)
+    yield from cost(field, "empty app", "bench_app:app", "/", options.guard_rounds, 3, fresh=True)
     database = {"DATABASE_URL": f"sqlite:///{directory}/mcp.db", **gateway_settings()}
     # The first start creates the database, so it runs alone.
     field.launched("granian", "mcpgateway.main:app", **database).stop()

@@ -148,8 +148,15 @@ class Clients:
         socket = await WebSocket.open(await self.connect(holder), "/ws", self.target.headers)
         for _ in range(self.chance.randrange(1, 60)):
             text = b"%d" % self.chance.getrandbits(60)
-            await socket.send(text)
+            broken = None
+            try:
+                await socket.send(text)
+            except Broken as error:
+                # The server may have closed it meanwhile, and said why.
+                broken = error
             kind, data = await socket.receive()
+            if broken is not None and kind != WebSocket.CLOSE:
+                raise broken
             if kind == WebSocket.CLOSE:
                 code = int.from_bytes(data[:2], "big")
                 if code not in (1001, 1012):
