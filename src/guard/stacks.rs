@@ -4,9 +4,9 @@
 //! of the board, which is the slot owner's. The launcher asks by writing a number there, and sends [`FOR_PYTHON`]. Its
 //! handler is a function in Python, which writes the stacks of all threads even if the event loop is blocked. If the
 //! interpreter stands still, [`FOR_ALL`] or [`FOR_MAIN`] is sent too. Their handler is Python's faulthandler, in C. It must
-//! not look at a thread in which Python runs: until Python 3.13.10 and 3.14.1 it may read a stack that is just being changed,
-//! and the process crashes (python/cpython issue 140815). What else there is, tasks and requests, the worker writes with its
-//! next heartbeat.
+//! not look at a thread in which Python runs: it may read a stack that is just being changed, and then the process crashes
+//! (python/cpython issues 116008 and 140815; since the end of 2025 Python recognises most such stacks). What else there is,
+//! tasks and requests, the worker writes with its next heartbeat.
 //!
 //! faulthandler writes at the position of the worker's descriptor, which we do not see. So an area is emptied before each
 //! question, and what is not zero afterwards is the answer. Areas are large because faulthandler writes up to 100 threads
