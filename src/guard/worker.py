@@ -165,6 +165,9 @@ def _orphans_end(own, launcher, longs):
     import signal
 
     parent, told_to_end = os.getppid(), None
+    if parent == 1 and launcher != 1:
+        # They died while this worker started.
+        parent = launcher
 
     def look(now):
         nonlocal told_to_end

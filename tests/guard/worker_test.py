@@ -11,6 +11,7 @@ import struct
 import sys
 import time
 import unittest
+from unittest import mock
 
 from guard_test import SIZE, SLOTS, STREAM, Client, Gate, GuardTestCase, failure, guard, slot
 
@@ -90,6 +91,15 @@ class WorkerTest(GuardTestCase):
         self.assertAlmostEqual(slot(self.board).leave_by, self.clock.monotonic_ns() + 25e9, delta=1e8)
         await self.until(lambda: stream.sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}, 2)
         task.cancel()
+
+    async def test_a_worker_whose_parents_died_while_it_started_ends(self):
+        module = guard(Gate(), BOARD=self.board)
+        ended = []
+        with mock.patch.object(os, "getppid", lambda: 1), mock.patch.object(os, "kill", lambda *call: ended.append(call)):
+            for launcher, calls in ((1, []), (2**22 + 1, [(7, signal.SIGTERM)])):
+                ended.clear()
+                module._orphans_end(7, launcher, [1] * 16)(time.monotonic_ns())
+                self.assertEqual([call for call in ended if call[0] == 7], calls)
 
     async def test_a_copy_of_the_listening_socket_is_lent_to_who_asks_for_it(self):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
