@@ -12,7 +12,7 @@ use super::component::{Component, Output, Ready, Waits};
 use super::observers::log::show_rounded;
 use super::stacks::Purpose;
 use crate::control::protocol::StackAnswer;
-use crate::control::stacks::{ThreadStack, WorkerStacks};
+use crate::control::stacks::WorkerStacks;
 use crate::guard::scoreboard::{self, State};
 use crate::ids::{GenerationId, ProcessId};
 use crate::proc::process::Process;
@@ -111,18 +111,12 @@ impl BlockedLoops {
 fn stacks(answer: &StackAnswer) -> Vec<String> {
     let mut stacks = Vec::new();
     // The main thread is the last one.
-    for stack in WorkerStacks::read(answer).threads.iter().rev().map(line) {
+    for stack in WorkerStacks::read(answer).threads.iter().rev().map(|thread| thread.innermost_first(FRAMES)) {
         if !stacks.contains(&stack) {
             stacks.push(stack);
         }
     }
     stacks
-}
-
-fn line(thread: &ThreadStack) -> String {
-    let frames = thread.frames.iter().rev().take(FRAMES);
-    let frames = frames.map(|frame| format!("{} ({}:{})", frame.function, frame.file, frame.line));
-    frames.collect::<Vec<_>>().join(" < ")
 }
 
 impl World {

@@ -11,8 +11,6 @@ pub struct StackAnswer {
     pub pid: i32,
     /// Whether it has answered.
     pub state: StackState,
-    /// Whether the signal shows its threads.
-    pub takes_signal: bool,
     /// How long ago its event loop last ran, if it has reported that.
     pub heartbeat_seconds_ago: Option<f64>,
     /// Its threads, as faulthandler writes them.

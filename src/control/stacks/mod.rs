@@ -90,6 +90,16 @@ pub struct ThreadStack {
     pub is_cut: bool,
 }
 
+impl ThreadStack {
+    /// Its innermost frames in one line, that one first, with at most this many.
+    #[must_use]
+    pub fn innermost_first(&self, most: usize) -> String {
+        let frames = self.frames.iter().rev().take(most);
+        let frames = frames.map(|frame| format!("{} ({}:{})", frame.function, frame.file, frame.line));
+        frames.collect::<Vec<_>>().join(" < ")
+    }
+}
+
 /// A frame of a stack.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {

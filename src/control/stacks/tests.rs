@@ -17,7 +17,6 @@ fn answer(state: StackState) -> StackAnswer {
         generation: 1,
         pid: 42,
         state,
-        takes_signal: true,
         heartbeat_seconds_ago: Some(0.25),
         threads: DUMP.to_owned(),
         is_cut: false,

@@ -77,11 +77,8 @@ impl Samples {
     }
 }
 
-/// The innermost frames of a thread, that one first.
+/// The name of a thread, and its innermost frames.
 fn line(thread: &ThreadStack) -> String {
-    let frames = thread.frames.iter().rev().take(FRAMES);
-    let frames: Vec<String> =
-        frames.map(|frame| format!("{} ({}:{})", frame.function, frame.file, frame.line)).collect();
     let name = thread.name.as_deref().unwrap_or(&thread.id);
-    format!("{name}: {}", frames.join(" < "))
+    format!("{name}: {}", thread.innermost_first(FRAMES))
 }

@@ -316,7 +316,6 @@ impl Asked {
             generation: self.generation.0,
             pid: self.process.pid.as_raw(),
             state: state.into(),
-            takes_signal: sample.takes_signal,
             heartbeat_seconds_ago: heartbeat.map(|seconds| (seconds * 1000.0).round() / 1000.0),
             threads: text(written.dump),
             is_cut: written.is_cut,
