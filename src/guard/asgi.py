@@ -1,10 +1,12 @@
 # The guard around an ASGI app.
 
-from itertools import count as _count
+from functools import partial as _partial
 
-# The state of a GET request: it counts, it was refused when it turned out to be a stream, or it is an open stream (an
-# object). None: its response has begun and is no stream, so its messages need no more inspection.
-_COUNTED, _REFUSED = 0, 1
+# The state of a request: its response has not begun, it was refused when it turned out to be a stream, or it is an open
+# stream (an object). None: its response has begun and is no stream.
+_WAITING, _REFUSED = 0, 1
+# The messages that complete a response unless they say that more follows (ASGI, HTTP and its extensions).
+_ENDS = frozenset(("http.response.body", "http.response.pathsend", "http.response.zerocopysend"))
 
 _BUSY = b"Too many requests at a time. Try again in a moment.\n"
 
@@ -19,14 +21,17 @@ def _forgives(role, error):
     return isinstance(error, Exception) if role == _REFUSED else role.forgives(error)
 
 
-def _event_stream(message, send, task):
+def _event_stream(message, request):
     """The event stream that starts with this message."""
     encoding = _header(message["headers"], b"content-encoding")
-    return _Stream(send, _LAST_CHUNK, task, encoding not in (None, b"", b"identity"))
+    return _Stream(request[_SEND], _LAST_CHUNK, request[_WHOSE], encoding not in (None, b"", b"identity"))
 
 
 def _guard_asgi(inner):
-    """The app with the guard around it. It holds what changes with each request, in variables because they are fast."""
+    """The app with the guard around it. It holds what changes with each request, in variables because they are fast.
+
+    A request is a list (see `_OpenRequests`): with `functools.partial` that is faster than a function which refers to
+    variables, or a class."""
     limit = sys.maxsize if LIMIT is None else LIMIT
     most_streams = sys.maxsize if MAX_STREAMS is None else MAX_STREAMS
     # Once it is known where the app is mounted, the health path and the exempt ones are also recognised below that.
@@ -35,9 +40,6 @@ def _guard_asgi(inner):
     clock = time.perf_counter
     busy = high_water = served = rejected = streams = exempted = spared = 0
     words = longs = others = exceeded = crossed = accepting = current_task = limits = None
-    # Requests that have no time limit any more or are late, see `_TimeLimits`.
-    marks, is_timed = {}, bool(TIME_LIMITS)
-
     # Where it is noted how long requests take.
     latencies = None
 
@@ -50,9 +52,8 @@ def _guard_asgi(inner):
 
     open_streams = _Streams(None, None)
     worker = _Worker(lambda: served, adopt)
-    # The open requests have numbers. If they were known by a function of theirs, it would refer to itself, and all that
-    # belongs to a request would stay until the next garbage collection.
-    requests, next_number = worker.open_requests, _count().__next__
+    # The keys of the open requests are numbers: a key is known for longer than its request is open.
+    requests, last_number = worker.open_requests, 0
 
     def deal():
         nonlocal accepting
@@ -72,8 +73,8 @@ def _guard_asgi(inner):
         worker.claim(asyncio.get_running_loop(), flags, deal if DEALS and not has_started else None)
         try:
             inner = _asgi3(inner)
-            if is_timed:
-                limits = _TimeLimits(worker, marks, _AsgiLimits)
+            if TIME_LIMITS:
+                limits = _TimeLimits(worker, _AsgiLimits)
         except BaseException as error:
             _write_failure(_brief(error))
             raise
@@ -101,13 +102,13 @@ def _guard_asgi(inner):
         if root:
             special = True
             mounted_health, exempt = _below(root)
-            if is_timed:
+            if limits is not None:
                 limits.root = root
 
     lifespan = _lifespan(worker, begin)
 
     async def app(scope, receive, send):
-        nonlocal busy, high_water, served, limit
+        nonlocal busy, high_water, served, limit, last_number, exempted, spared
         since = clock()
         if scope["type"] != "http":
             return await other(scope, receive, send)
@@ -116,79 +117,52 @@ def _guard_asgi(inner):
         if is_granian:
             receive = _Receive(receive)
         path = scope["path"]
-        if path == health or special and (path in mounted_health or path.startswith(exempt)):
-            return await admit(scope, path, receive, send, since)
-        if ADAPTS:
-            limit = words[_LIMIT]
-        if (busy >= limit or exceeded[0]) and not may_have_one_more():
-            return await refuse(scope["method"], send)
-        busy += 1
-        words[_IN_FLIGHT] = busy
-        if busy > high_water:
-            high_water = words[_HIGH_WATER] = busy
-        if busy == limit:
-            crossed()
-        method = scope["method"]
-        # For a method other than GET, even an event stream is work here and counts until it ends.
-        role, number, is_late = _COUNTED, next_number(), False
-        task = current_task() if is_timed or method == "GET" else None
-
-        def watch(message):
-            nonlocal role
-            if role is None:
-                if is_timed and message["type"] == "http.response.body" and not message.get("more_body"):
-                    has_no_limit(peers, number)
-                return send(message)
-            if role:
-                return _gone() if role == _REFUSED else role.write(message)
-            if message["type"] == "http.response.start":
-                role = None
-                if longs[_LEAVE_BY]:
-                    message = _with_close(scope, message)
-                if method != "GET" and not is_timed:
-                    return send(message)
-                is_stream = False
-                try:
-                    headers = message["headers"]
-                    if type(headers) is not list and type(headers) is not tuple:
-                        raise TypeError
-                    for pair in headers:
-                        # The length first, because comparing it is faster.
-                        name = pair[0]
-                        if len(name) == 12 and (name == b"content-type" or _CONTENT_TYPE[name]):
-                            is_stream = _EVENT_STREAM[pair[1]]
-                            break
-                except (LookupError, TypeError):
-                    message, is_stream = _examine(message)
-                if is_stream:
-                    if method == "GET":
-                        role = open_stream(_event_stream(message, send, task), scope)
-                        peers.pop(number, None)
-                        marks.pop(number, None)
-                        return refuse(method, send) if role == _REFUSED else role.write(message)
-                    has_no_limit(peers, number)
-            return send(message)
-
-        peers = requests.newest
+        is_exempt = path == health or special and (path in mounted_health or path.startswith(exempt))
+        if is_exempt:
+            exempted += 1
+            words[_EXEMPT_IN_FLIGHT] = exempted
+        else:
+            if ADAPTS:
+                limit = words[_LIMIT]
+            if (busy >= limit or exceeded[0]) and not may_have_one_more():
+                return await refuse(scope["method"], send)
+            busy += 1
+            words[_IN_FLIGHT] = busy
+            if busy > high_water:
+                high_water = words[_HIGH_WATER] = busy
+            if busy == limit:
+                crossed()
+        method, peers = scope["method"], requests.newest
+        last_number = number = last_number + 1
+        task = current_task() if method == "GET" or limits is not None else None
+        # In the order of the fields.
+        request = [method, path, since, task, False, None, None, _WAITING, is_exempt, scope, send, peers, number]
+        peers[number] = request
+        is_late = False
         try:
-            coroutine = inner(scope, receive, watch)
-            peers[number] = method, path, since, task, coroutine
+            request[_AWAITED] = coroutine = inner(scope, receive, _partial(watch, request))
             await coroutine
-            if role == _COUNTED and number in marks:
-                is_late = limits.was_cancelled(number, task)
+            if request[_LATE] is not None and request[_ROLE] == _WAITING:
+                is_late = _was_cancelled(request)
         except BaseException as error:
             # Most apps do not catch what sending to nobody raises.
+            role = request[_ROLE]
             if not (role and _forgives(role, error)):
-                is_late = number in marks and limits.was_cancelled(number, task, error)
+                is_late = _was_cancelled(request, error)
                 if not is_late:
                     raise
         finally:
+            role = request[_ROLE]
             if role:
-                close(role)
+                close(role, is_exempt)
+            elif is_exempt:
+                peers.pop(number, None)
+                exempted -= 1
+                words[_EXEMPT_IN_FLIGHT] = exempted
+                served += 1
+                spared += 1
             else:
                 peers.pop(number, None)
-                if marks:
-                    marks.pop(number, None)
                 busy -= 1
                 words[_IN_FLIGHT] = busy
                 served += 1
@@ -200,71 +174,54 @@ def _guard_asgi(inner):
         if is_late:
             await answer_late(scope, send, role is None)
 
-    async def admit(scope, path, receive, send, since):
-        """Handles a request that is never refused and does not count."""
-        nonlocal served, exempted, spared
-        exempted += 1
-        words[_EXEMPT_IN_FLIGHT] = exempted
-        method = scope["method"]
-        stream, task, number, has_begun, is_late = None, current_task(), next_number(), False, False
-
-        def watch(message):
-            nonlocal stream, exempted, has_begun
-            if stream is not None:
-                return stream.write(message)
-            if has_begun:
-                if is_timed and message["type"] == "http.response.body" and not message.get("more_body"):
-                    has_no_limit(peers, number)
-            elif message["type"] == "http.response.start":
-                has_begun = True
+    def watch(request, message):
+        """What an app calls to send a message of its response."""
+        role = request[_ROLE]
+        if role is None:
+            if not message.get("more_body") and message["type"] in _ENDS:
+                request[_UNLIMITED] = True
+            return request[_SEND](message)
+        if role:
+            return _gone() if role == _REFUSED else role.write(message)
+        if message["type"] == "http.response.start":
+            request[_ROLE] = None
+            if longs[_LEAVE_BY]:
+                message = _with_close(request[_SCOPE], message)
+            is_stream = False
+            try:
+                headers = message["headers"]
+                if type(headers) is not list and type(headers) is not tuple:
+                    raise TypeError
+                for pair in headers:
+                    # The length first, because comparing it is faster.
+                    name = pair[0]
+                    if len(name) == 12 and (name == b"content-type" or _CONTENT_TYPE[name]):
+                        is_stream = _EVENT_STREAM[pair[1]]
+                        break
+            except (LookupError, TypeError):
                 message, is_stream = _examine(message)
-                if longs[_LEAVE_BY]:
-                    message = _with_close(scope, message)
-                if is_stream and method == "GET":
-                    exempted -= 1
-                    words[_EXEMPT_IN_FLIGHT] = exempted
-                    stream = _event_stream(message, send, task)
-                    peers.pop(number, None)
-                    marks.pop(number, None)
-                    open_streams.open(stream, scope)
-                    return stream.write(message)
-                if is_stream:
-                    has_no_limit(peers, number)
-            return send(message)
+            if is_stream:
+                return begin_stream(request, message)
+        return request[_SEND](message)
 
-        peers = requests.newest
-        try:
-            coroutine = inner(scope, receive, watch)
-            peers[number] = method, path, since, task, coroutine
-            await coroutine
-            if not has_begun and number in marks:
-                is_late = limits.was_cancelled(number, task)
-        except BaseException as error:
-            if stream is None or not stream.forgives(error):
-                is_late = number in marks and limits.was_cancelled(number, task, error)
-                if not is_late:
-                    raise
-        finally:
-            served += 1
-            spared += 1
-            if stream is None:
-                peers.pop(number, None)
-                marks.pop(number, None)
-                exempted -= 1
-                words[_EXEMPT_IN_FLIGHT] = exempted
-            else:
-                open_streams.closed(stream)
-        if stream is not None:
-            await stream.parted()
-        if is_late:
-            await answer_late(scope, send, has_begun)
-
-    def has_no_limit(peers, number):
-        """Notes that a request may take as long as it wants: its response is complete, or an event stream."""
-        if is_timed and number in peers:
-            late = marks.setdefault(number, None)
-            if late is not None:
-                late.stuck_from = float("inf")
+    def begin_stream(request, message):
+        """Sends the start of an event stream. For a method other than GET, even that is work here and counts until it
+        ends, but it may take as long as it wants."""
+        nonlocal exempted
+        if request[_METHOD] != "GET":
+            request[_UNLIMITED] = True
+            return request[_SEND](message)
+        request[_PEERS].pop(request[_NUMBER], None)
+        request[_LATE] = None
+        stream = _event_stream(message, request)
+        if request[_IS_EXEMPT]:
+            exempted -= 1
+            words[_EXEMPT_IN_FLIGHT] = exempted
+            open_streams.open(stream, request[_SCOPE])
+        else:
+            stream = open_stream(stream, request[_SCOPE])
+        request[_ROLE] = stream
+        return refuse("GET", request[_SEND]) if stream == _REFUSED else stream.write(message)
 
     async def answer_late(scope, send, has_begun):
         """Answers a request that we cancelled because it took too long."""
@@ -284,7 +241,7 @@ def _guard_asgi(inner):
             await inner(scope, receive, send)
 
     async def websocket(scope, receive, send):
-        nonlocal busy, high_water, served, spared, limit
+        nonlocal busy, high_water, served, limit
         if not met:
             meet(scope)
         path = scope["path"]
@@ -299,7 +256,7 @@ def _guard_asgi(inner):
             words[_IN_FLIGHT] = busy
             if busy > high_water:
                 high_water = words[_HIGH_WATER] = busy
-        role = None if is_exempt else _COUNTED
+        role = None if is_exempt else _WAITING
         socket = _Stream(send, _CLOSE, current_task())
 
         def watch(message):
@@ -307,7 +264,7 @@ def _guard_asgi(inner):
             if message["type"] == "websocket.accept":
                 if role is None:
                     open_streams.open(socket, scope)
-                elif role == _COUNTED:
+                elif role == _WAITING:
                     role = open_stream(socket, scope)
                     if role == _REFUSED:
                         return refuse_websocket(scope, send)
@@ -319,12 +276,12 @@ def _guard_asgi(inner):
             if not _forgives(_REFUSED if role == _REFUSED else socket, error):
                 raise
         finally:
-            if role is None:
+            if role == _WAITING:
+                busy -= 1
+                words[_IN_FLIGHT] = busy
                 served += 1
-                spared += 1
-                open_streams.closed(socket)
             else:
-                close(role)
+                close(role or socket, is_exempt)
         await socket.parted()
 
     def may_have_one_more():
@@ -344,16 +301,17 @@ def _guard_asgi(inner):
         open_streams.open(stream, scope)
         return stream
 
-    def close(role):
-        nonlocal busy, streams, served
-        if role == _COUNTED:
-            busy -= 1
-            words[_IN_FLIGHT] = busy
-        elif role != _REFUSED:
+    def close(stream, is_exempt):
+        """Counts a stream that has ended, unless it was refused."""
+        nonlocal streams, served, spared
+        if stream == _REFUSED:
+            return
+        open_streams.closed(stream)
+        served += 1
+        if is_exempt:
+            spared += 1
+        else:
             streams -= 1
-            open_streams.closed(role)
-        if role != _REFUSED:
-            served += 1
 
     def count_rejected():
         nonlocal rejected

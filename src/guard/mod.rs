@@ -75,6 +75,7 @@ pub const FILES: &[(&str, &str)] = files![
     "headers.py",
     "leave.py",
     "latency.py",
+    "open_requests.py",
     "report.py",
     "worker.py",
     "warm_up.py",

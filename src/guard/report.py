@@ -1,8 +1,6 @@
 # What a worker reports besides numbers that are counted all the time: its memory, and which requests are open. The
 # launcher reads it when the worker has ended, so it is written with each heartbeat, and nothing is written per request.
 
-from itertools import islice as _islice
-
 # The space of each worker, after the counts of all: which half is valid (0 for none, 1 or 2), then
 # resident memory, its peak, and its growth per minute, then two halves, of which one is written while the other one is
 # valid, each with the length of its text.
@@ -13,47 +11,6 @@ _UNKNOWN = -(1 << 63)
 _SEARCH_EVERY, _REMEMBER, _REMEMBERED = 1_000_000_000, 10_000_000_000, 31
 # The growth is told when this many nanoseconds have passed.
 _TREND = 30_000_000_000
-
-
-class _OpenRequests:
-    """The open requests. Each is in the dictionary that was the `newest` when it began; its key is anything, its value
-    method, path and the time when it began (`perf_counter`), and then its task and what its task awaits (ASGI) or its
-    greenlet or the number of its thread (WSGI). With each heartbeat there is a new one, and `latest` is the one before.
-    WSGI's event streams are in `streams` instead."""
-
-    def __init__(self):
-        self.newest, self.latest, self.streams = {}, {}, {}
-        # Those before it, the oldest first, each with the time by which its requests had begun.
-        self._older = []
-
-    def beat(self, now):
-        older = [pair for pair in self._older if pair[1]]
-        self.latest, self.newest = self.newest, {}
-        if self.latest:
-            older.append((now, self.latest))
-        self._older = older
-
-    def all(self):
-        """What is known of each."""
-        requests = [*(requests for _, requests in self._older), self.newest, self.streams]
-        return [request for these in requests for request in list(these.values())]
-
-    def lines(self, room):
-        """The oldest ones, a line for each: when it began, its method and its path."""
-        text = b""
-        for began, requests in self._older:
-            for request in list(_islice(requests.values(), room // 8)):
-                method, path = ascii(request[0])[1:-1][:20], _without_tokens(_path(request))
-                line = b"%d %s %s\n" % (began, method.encode(), path.encode())
-                if len(text) + len(line) > room:
-                    return text
-                text += line
-        return text
-
-
-def _path(request):
-    """The path of an open request. WSGI has its bytes as Latin-1."""
-    return request[1].encode("latin-1", "replace") if len(request) == 4 else request[1]
 
 
 class _Report:

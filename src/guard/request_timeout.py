@@ -26,13 +26,11 @@ class _TimeLimits:
     """The open requests of this worker that have a limit. Nothing is done for a request that is shorter than a heartbeat:
     each heartbeat takes over those that have begun since the one before and are still open.
 
-    The guard of the interface has `marks`, a dictionary of requests, where it notes those that have no limit any more
-    (None), this notes those that are late, and the guard removes each with its end. `interface` has functions that take
-    an open request (see `_OpenRequests`): `stack`; `end`, which returns what happens to it and whether it is cancelled;
-    and a number, the `patience`: how much later it counts as stuck, in nanoseconds."""
+    `interface` has functions that take an open request: `stack`; `end`, which returns what happens to it and whether it
+    is cancelled; and a number, the `patience`: how much later it counts as stuck, in nanoseconds."""
 
-    def __init__(self, worker, marks, interface):
-        self._worker, self._marks, self._interface = worker, marks, interface
+    def __init__(self, worker, interface):
+        self._worker, self._interface = worker, interface
         # Where the app is mounted.
         self.root = ""
         self._general, self._by_path = TIME_LIMITS
@@ -41,6 +39,8 @@ class _TimeLimits:
         self._open = []
         # Those of the last heartbeat, and the keys of which it is known whether they have a limit.
         self._latest = {}, set()
+        # The late ones: the dictionary of each, its key, and itself.
+        self._late = []
         self._last, self._was_late = time.monotonic_ns(), False
         # A pause of the whole worker that is longer is logged, in nanoseconds. The launcher logs where it stands.
         self._most_pause = (self._general or min(filter(None, limits))) + int(BEAT * 1e9)
@@ -56,14 +56,6 @@ class _TimeLimits:
                 return limit
         return self._general
 
-    def was_cancelled(self, key, task, error=None):
-        """Whether we cancelled a request that has ended, perhaps with an exception, and nobody else did. Called once."""
-        import asyncio
-
-        late = self._marks.get(key)
-        is_ours = late is not None and late.is_cancelled
-        return is_ours and (error is None or isinstance(error, (Exception, asyncio.CancelledError))) and not _uncancel(task)
-
     def look(self, now):
         """Called with each heartbeat."""
         # After a pause of the whole worker, requests that had only to wait for it have this heartbeat to end.
@@ -74,7 +66,8 @@ class _TimeLimits:
         self._take_over(self._worker.open_requests.latest)
         if was_late or not self._was_late:
             self._end_all(now)
-        stuck = sum(late is not None and late.stuck_from <= now for late in list(self._marks.values()))
+        self._late = [entry for entry in self._late if entry[1] in entry[0]]
+        stuck = sum(not request[_UNLIMITED] and request[_LATE].stuck_from <= now for *_, request in self._late)
         if stuck != self._worker.words[_STUCK]:
             self._worker.words[_STUCK] = stuck
             _poke()
@@ -86,7 +79,7 @@ class _TimeLimits:
         for requests, known in (before, self._latest):
             by_limit = {}
             for key, request in list(requests.items()):
-                limit = 0 if key in known else self.of(request[1])
+                limit = 0 if key in known else self.of(request[_PATH])
                 known.add(key)
                 if limit:
                     by_limit.setdefault(limit, _deque()).append(key)
@@ -99,8 +92,8 @@ class _TimeLimits:
             for limit, keys in by_limit.items():
                 while keys:
                     request = requests.get(keys[0])
-                    is_timed = request is not None and keys[0] not in self._marks
-                    if is_timed and now - int(request[2] * 1e9) < limit:
+                    is_timed = request is not None and not request[_UNLIMITED] and request[_LATE] is None
+                    if is_timed and now - int(request[_SINCE] * 1e9) < limit:
                         break
                     key = keys.popleft()
                     if is_timed:
@@ -115,15 +108,23 @@ class _TimeLimits:
         except Exception as error:
             stack = "  its stack is not to be had: %s\n" % _brief(error).strip()
         outcome, is_cancelled = self._interface.end(request)
-        self._marks[key] = _Late(now + self._interface.patience, is_cancelled)
-        if key not in requests:
-            # It has ended in its thread, in the meantime.
-            self._marks.pop(key, None)
+        request[_LATE] = _Late(now + self._interface.patience, is_cancelled)
+        self._late.append((requests, key, request))
         if not is_logged:
             return
-        method, age = ascii(request[0])[1:-1], now / 1e9 - request[2]
+        method, age = ascii(request[_METHOD])[1:-1], now / 1e9 - request[_SINCE]
         about = (method, _without_tokens(_path(request)), age, limit / 1e9, outcome)
         _say("%s %s has taken %.1f s, the limit is %g s: %s\n%s" % (*about, stack.rstrip("\n")))
+
+
+def _was_cancelled(request, error=None):
+    """Whether we cancelled a request that has ended, perhaps with an exception, and nobody else did. Called once."""
+    import asyncio
+
+    late = request[_LATE]
+    if late is None or not late.is_cancelled:
+        return False
+    return (error is None or isinstance(error, (Exception, asyncio.CancelledError))) and not _uncancel(request[_WHOSE])
 
 
 def _without_tokens(path):
@@ -150,11 +151,11 @@ class _AsgiLimits:
 
     @staticmethod
     def stack(request):
-        return _stack_of_coroutine(request[4], request[3])
+        return _stack_of_coroutine(request[_AWAITED], request[_WHOSE])
 
     @staticmethod
     def end(request):
-        if request[3] is not None and request[3].cancel() is not False:
+        if request[_WHOSE] is not None and request[_WHOSE].cancel() is not False:
             return "cancelled", True
         return "it cannot be cancelled with this task implementation", False
 
@@ -166,7 +167,7 @@ class _WsgiLimits:
 
     @staticmethod
     def stack(request):
-        whose = request[3]
+        whose = request[_WHOSE]
         return _stack_of_frame(sys._current_frames().get(whose) if isinstance(whose, int) else whose.gr_frame)
 
     @staticmethod

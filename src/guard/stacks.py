@@ -204,13 +204,14 @@ class _Found:
             self._add(frames, task)
 
     def look_at_requests(self, requests):
-        """Those of WSGI: of each, method, path, the time when it began, and its greenlet or the number of its thread."""
-        for method, path, since, whose in requests:
+        """Those of WSGI."""
+        for request in requests:
+            whose = request[_WHOSE]
             if not isinstance(whose, int):
                 self.looked += 1
                 frames, whose = _frames_from(whose.gr_frame), _Greenlet(whose)
                 self._add(frames, whose)
-            self.requests.append((since, method, path.encode("latin-1", "replace"), whose))
+            self.requests.append((request[_SINCE], request[_METHOD], _path(request), whose))
 
     def _add(self, frames, task):
         seen = tuple((frame.f_code, frame.f_lineno) for frame in frames[-_MOST_FRAMES:])

@@ -53,8 +53,7 @@ def _guard_wsgi(inner):
     open_streams = _WsgiStreams()
     # Where it is noted how long requests take, and the limits of that.
     latencies = None
-    # Requests that have no time limit any more or are late, see `_TimeLimits`.
-    marks, is_timed = {}, False
+    is_timed = False
 
     def adopt(worker):
         nonlocal words, longs, others, exceeded, crossed, latencies
@@ -108,7 +107,7 @@ def _guard_wsgi(inner):
             ended, refused = [], []
             worker.at_heartbeat.extend([look, open_streams.look])
             if TIME_LIMITS:
-                _TimeLimits(worker, marks, _WsgiLimits)
+                _TimeLimits(worker, _WsgiLimits)
                 is_timed = True
 
         spawn = None
@@ -158,10 +157,9 @@ def _guard_wsgi(inner):
                         if are_greenlets and self.kind is running:
                             self.become_stream()
                         self.become_peer_of(requests.streams)
-                        marks.pop(id(self), None)
                         self.stream = open_streams.open(headers)
                     else:
-                        marks[id(self)] = None
+                        self.peers[id(self)][_UNLIMITED] = True
             return self.start_response(status, headers, *exc_info)
 
         def become_peer_of(self, peers):
@@ -221,8 +219,6 @@ def _guard_wsgi(inner):
             kind.pop()
             ended.append(kind is exempted)
             self.peers.pop(id(self), None)
-            if marks:
-                marks.pop(id(self), None)
             words[fields[id(kind)]] = now = len(kind)
             if kind is running:
                 if self.stream is None:
@@ -263,7 +259,7 @@ def _guard_wsgi(inner):
         request.started = since
         # Not the request itself, which may end by not being referred to any more.
         request.peers = requests.newest
-        request.peers[id(request)] = environ["REQUEST_METHOD"], path, since, current()
+        request.peers[id(request)] = [environ["REQUEST_METHOD"], path, since, current(), False, None]
         try:
             body = inner(environ, request.answer)
         except _TooManyStreams:

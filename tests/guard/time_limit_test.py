@@ -119,6 +119,23 @@ class TimeLimitTest(GuardTestCase):
         app.open.set()
         await client.task
 
+    async def test_work_after_the_response_has_no_limit(self):
+        for last in ({"type": "http.response.body"}, {"type": "http.response.pathsend", "path": "/file"}):
+            with self.subTest(last):
+                open_again = asyncio.Event()
+
+                async def app(scope, receive, send):
+                    await send({"type": "http.response.start", "status": 200, "headers": []})
+                    await send(last)
+                    await open_again.wait()
+
+                client = self.client(app)
+                await asyncio.sleep(0.2)
+                self.assertFalse(client.task.done())
+                open_again.set()
+                await client.task
+                self.assertEqual(self.log.getvalue(), "")
+
     async def test_a_request_that_ignores_its_cancellation_counts_as_stuck_until_it_ends(self):
         app = App(ignores=True)
         client = self.client(app)
