@@ -111,8 +111,10 @@ impl CmdArgs {
         // What stood between a flag without its optional value and a word was dropped: the word must not become its value.
         for at in 1..arguments.len() {
             let is_word = arguments[at].flag.is_none() && arguments[at].written != "--";
-            if is_word && arguments[at - 1].takes_next() {
-                arguments.swap(at - 1, at);
+            // In front of all such flags, however many there are.
+            let flags = arguments[..at].iter().rev().take_while(|argument| argument.takes_next()).count();
+            if is_word {
+                arguments[at - flags..=at].rotate_right(1);
             }
         }
         let words = arguments.into_iter().flat_map(|argument| argument.words.iter().map(String::as_str));
@@ -148,6 +150,8 @@ mod tests {
     fn a_word_behind_something_that_is_dropped_is_nobodys_value() {
         let (args, _) = read("--proxy-protocol -p /run/x app:app --reload");
         assert_eq!(args.rewritten().unwrap(), "app:app --proxy-protocol --reload");
+        let (args, _) = read("--proxy-protocol -p /run/x --proxy-protocol -D app:app one");
+        assert_eq!(args.rewritten().unwrap(), "app:app one --proxy-protocol --proxy-protocol");
         let (args, _) = read("--proxy-protocol -D -- app:app");
         assert_eq!(args.rewritten().unwrap(), "--proxy-protocol -- app:app");
     }
