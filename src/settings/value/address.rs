@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::{Int, Value, show_list};
+use super::{Int, Value, items, show_list};
 
 /// An address to bind to: an IP address or `localhost`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,11 +84,7 @@ impl Value for PathPrefixes {
     }
 
     fn parse(text: &str) -> Result<Self, Option<String>> {
-        if text.eq_ignore_ascii_case("none") {
-            return Ok(Self::default());
-        }
-        let prefixes = text.split(',').map(str::trim).filter(|prefix| !prefix.is_empty());
-        prefixes.map(UrlPath::parse).collect::<Result<_, _>>().map(Self)
+        items(text).unwrap_or_default().into_iter().map(UrlPath::parse).collect::<Result<_, _>>().map(Self)
     }
 
     fn show(&self) -> String {
@@ -108,7 +104,7 @@ impl Value for UrlPaths {
     }
 
     fn parse(text: &str) -> Result<Self, Option<String>> {
-        if text.eq_ignore_ascii_case("none") {
+        if text.trim().eq_ignore_ascii_case("none") {
             return Ok(Self::default());
         }
         text.split(',').map(|path| UrlPath::parse(path.trim())).collect::<Result<_, _>>().map(Self)
@@ -143,9 +139,11 @@ mod tests {
     #[test]
     fn request_paths_begin_with_a_slash() {
         assert_eq!(PathPrefixes::parse("/a, /b,").map(|prefixes| prefixes.show()), Ok("/a,/b".to_owned()));
-        assert_eq!(PathPrefixes::parse("none"), Ok(PathPrefixes::default()));
+        for text in ["none", " None ", "none,"] {
+            assert_eq!(PathPrefixes::parse(text), Ok(PathPrefixes::default()), "{text:?}");
+        }
         assert_eq!(UrlPaths::parse("/a, /b?c=d").map(|paths| paths.show()), Ok("/a,/b?c=d".to_owned()));
-        assert_eq!(UrlPaths::parse("None"), Ok(UrlPaths::default()));
+        assert_eq!(UrlPaths::parse("None "), Ok(UrlPaths::default()));
         assert!(["", "ready", "/a,", "/a,,/b", "/a,b", "/a b"].iter().all(|text| UrlPaths::parse(text).is_err()));
         assert!(["health", "", "/a b", "/\r\nX: y"].iter().all(|text| UrlPath::parse(text).is_err()));
     }

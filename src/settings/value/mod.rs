@@ -167,6 +167,13 @@ fn show_list<T: Value>(values: &[T]) -> String {
     values.iter().map(T::show).collect::<Vec<_>>().join(",")
 }
 
+/// The items of a list, without the space around them; none if the list is the word `none`.
+fn items(text: &str) -> Option<Vec<&str>> {
+    let items: Vec<&str> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+    let is_none = items.len() == 1 && items[0].eq_ignore_ascii_case("none");
+    (!is_none).then_some(items)
+}
+
 /// Several paths, separated by commas; none is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PathList(pub Vec<PathBuf>);
@@ -179,12 +186,11 @@ impl Value for PathList {
     }
 
     fn parse(text: &str) -> Result<Self, Option<String>> {
-        if text.eq_ignore_ascii_case("none") {
-            return Ok(Self::default());
+        match items(text) {
+            None => Ok(Self::default()),
+            Some(paths) if paths.is_empty() => Err(None),
+            Some(paths) => paths.into_iter().map(PathBuf::parse).collect::<Result<_, _>>().map(Self),
         }
-        let paths = text.split(',').map(str::trim).filter(|path| !path.is_empty());
-        let paths = Self(paths.map(PathBuf::parse).collect::<Result<_, _>>()?);
-        if paths.0.is_empty() { Err(None) } else { Ok(paths) }
     }
 
     fn show(&self) -> String {
@@ -265,5 +271,20 @@ impl Value for Secret {
 
     fn show(&self) -> String {
         REDACTED.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_paths_is_none_however_that_is_written() {
+        for text in ["none", "None\u{c}", " none ", "none,"] {
+            assert_eq!(PathList::parse(text), Ok(PathList::default()), "{text:?}");
+        }
+        let paths = PathList(vec!["none".into(), "a b".into()]);
+        assert_eq!(PathList::parse("none, a b ,"), Ok(paths));
+        assert!(["", " ", ","].iter().all(|text| PathList::parse(text).is_err()));
     }
 }

@@ -47,7 +47,7 @@ impl Value for RequestTimeout {
     }
 
     fn parse(text: &str) -> Result<Self, Option<String>> {
-        if text.eq_ignore_ascii_case("none") {
+        if text.trim().eq_ignore_ascii_case("none") {
             return Ok(Self::default());
         }
         let mut parts = text.split(',').map(str::trim);
@@ -87,7 +87,7 @@ mod tests {
     fn a_limit_may_be_followed_by_limits_for_paths() {
         assert_eq!(shown("30s").unwrap(), "30s");
         assert_eq!(shown("0, /export=5m ,/export/small=2").unwrap(), "0s,/export=5m,/export/small=2s");
-        assert_eq!(shown("none").unwrap(), "0s");
+        assert_eq!(shown("none ").unwrap(), "0s");
         assert!(RequestTimeout::parse("0,/a=0").unwrap().is_off());
         assert!(!RequestTimeout::parse("0,/a=1").unwrap().is_off());
         let twice = shown("1m,/a=b=100ms").unwrap();
