@@ -128,11 +128,8 @@ def children(pid):
 
 
 def cpu_seconds(pid):
-    ticks = 0
-    for each in [pid, *children(pid)]:
-        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    tasks = [task for each in [pid, *children(pid)] for task in Path(f"/proc/{each}/task").iterdir()]
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 def one_silent(running, how):

@@ -2,8 +2,7 @@
 
 Each contestant is a server by itself or the same behind mcp-launch, and all take turns. Three guarantees are checked:
 even (64 keep-alive connections), exact (4 x 16 slow requests), only to those that can (one worker stopped or blocked);
-and what all of it costs with wrk, in requests and in CPU time, next to the same server against itself. Other servers are
-put next to it in rivals.py.
+and what all of it costs with wrk, in requests and in CPU time, next to the same server against itself.
 """
 
 import asyncio
@@ -13,7 +12,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import rivals
 from crowd import APP, CAPACITY, CONNECTIONS, SLOW, contestant, cpu_seconds, one_silent, slow_ones, while_silent
 from evenness import evenness
 from figures import Row, Section, Target
@@ -180,14 +178,14 @@ def cost(field, rounds, seconds):
 
 def add_options(parser):
     parser.add_argument("--dealing-rounds", type=int, default=9, help="turns of each contestant under load (9)")
-    parser.add_argument("--dealing-part", action="append", help="evenness, exactness, silence, replacement, cost, rivals; may be repeated (all)")
+    parser.add_argument("--dealing-part", action="append", help="evenness, exactness, silence, replacement, cost; may be repeated (all)")
 
 
 def sections(options, installation):
     directory = str(installation.root)
     field = Field(options, directory)
     (Path(directory) / "dealing_app.py").write_text(APP.replace("SLOW", str(SLOW)))
-    parts = options.dealing_part or ["evenness", "exactness", "silence", "replacement", "cost", "rivals"]
+    parts = options.dealing_part or ["evenness", "exactness", "silence", "replacement", "cost"]
     if "evenness" in parts:
         yield from evenness(field, 5)
     if "exactness" in parts:
@@ -198,5 +196,3 @@ def sections(options, installation):
         yield from replacement(field, 4)
     if "cost" in parts and shutil.which("wrk"):
         yield from cost(field, options.dealing_rounds, 2)
-    if "rivals" in parts:
-        yield from rivals.rivals(field)

@@ -14,7 +14,8 @@ class Target:
 
 @dataclasses.dataclass
 class Row:
-    """One thing that was measured, once or in turns with the other rows of its section."""
+    """One thing that was measured, once or in turns with the other rows of its section. Without a sample it could not be
+    measured, and the note says why."""
 
     name: str
     samples: list
@@ -24,7 +25,7 @@ class Row:
 
     @property
     def median(self):
-        return statistics.median(self.samples)
+        return statistics.median(self.samples) if self.samples else None
 
     @property
     def quartiles(self):
@@ -36,7 +37,7 @@ class Row:
 
     def ratio(self, reference):
         """The median of the ratios within a turn; of the medians if their numbers of turns differ."""
-        if reference is None or reference is self or reference.median == 0:
+        if reference is None or reference is self or not reference.median or not self.samples:
             return None
         if len(self.samples) != len(reference.samples):
             return self.median / reference.median
@@ -94,7 +95,7 @@ def table(sections):
             quartiles = "-".join(number(value) for value in row.quartiles) if row.quartiles else ""
             ratio = row.ratio(reference)
             ratio_text = f"{ratio:.2f}" if ratio is not None else ""
-            median = f"{number(row.median)} {row.unit}".strip()
+            median = f"{number(row.median)} {row.unit}".strip() if row.samples else "-"
             remarks = [row.note] if row.note else []
             if row.target:
                 unit = "" if row.target.of == "ratio" else f" {row.unit}".rstrip()

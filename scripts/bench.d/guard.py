@@ -11,7 +11,6 @@ import re
 import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -131,14 +130,14 @@ class Field:
         argv = [self.options.binary, "--server", server, "--workers", "1", app]
         return Server(argv, self.environment(port, **settings), self.directory, port)
 
-    def alone(self, server):
+    def alone(self, server, app="bench_app:app"):
         """As started by hand, with one worker; Granian gets the capacity as its own backpressure."""
         port = free_port()
         if server == "gunicorn":
             own = ["--worker-class", "uvicorn_worker.UvicornWorker", "--bind", f"127.0.0.1:{port}"]
         else:
             own = ["--interface", "asgi", "--host", "127.0.0.1", "--port", str(port), "--backpressure", str(CAPACITY)]
-        argv = [f"{self.options.venv}/bin/{server}", "--workers", "1", *own, "bench_app:app"]
+        argv = [f"{self.options.venv}/bin/{server}", "--workers", "1", *own, app]
         return Server(argv, {**self.environment(port), "PYTHONPATH": self.directory}, self.directory, port)
 
 

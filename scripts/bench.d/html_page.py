@@ -44,7 +44,7 @@ def line(kind, start, end, top, bottom):
 def strip(row, axis, reference):
     """The median, the quartiles and each measurement of a row, beside its target and the median of the reference."""
     marks = ['<line x1="0" y1="0" x2="0" y2="20"/>', line("track", 0, 100, 10, 10)]
-    if reference is not None and reference.unit == row.unit:
+    if reference is not None and reference.unit == row.unit and reference.samples:
         marks.append(line("reference", axis.place(reference.median), axis.place(reference.median), 0, 20))
     if row.target and row.target.of == "median":
         marks.append(line("target", axis.place(row.target.most), axis.place(row.target.most), 0, 20))
@@ -53,7 +53,8 @@ def strip(row, axis, reference):
     if row.quartiles:
         first, third = row.quartiles
         marks.append(line("range", axis.place(first), axis.place(third), 10, 10))
-    marks.append(line("median", axis.place(row.median), axis.place(row.median), 4, 16))
+    if row.samples:
+        marks.append(line("median", axis.place(row.median), axis.place(row.median), 4, 16))
     kind = "second" if row is reference else "first"
     return (
         f'<svg class="{kind}" viewBox="0 0 100 20" preserveAspectRatio="none" aria-hidden="true">{"".join(marks)}</svg>'
@@ -75,7 +76,8 @@ def cells(row, axis, reference):
     remarks = "; ".join(text for text in [escape(row.note), target(row, ratio)] if text)
     yield f"<th>{escape(row.name)}</th>"
     yield f'<td class="strip">{strip(row, axis, reference)}</td>'
-    yield f"<td><strong>{escape(f'{number(row.median)} {row.unit}'.strip())}</strong></td>"
+    median = f"{number(row.median)} {row.unit}".strip() if row.samples else "–"
+    yield f"<td><strong>{escape(median)}</strong></td>"
     yield f"<td>{quartiles}</td><td>{len(row.samples)}</td>"
     yield f"<td>{'' if ratio is None else f'{ratio:.2f}'}</td>"
     yield f'<td class="text">{remarks}</td>'

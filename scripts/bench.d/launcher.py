@@ -3,7 +3,6 @@
 import os
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import time
