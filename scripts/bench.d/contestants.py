@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from crowd import APP, CAPACITY, SLOW, WORKERS, children, names
-from guard import Server, free_port
+from crowd import APP, CAPACITY, SLOW, WORKERS, names, wait_for_workers
+from guard import Server, free_port, processes
 
-STREAMING = '''
-    if path == "/stream":
+STREAM = '''    if path == "/stream":
         gone = asyncio.ensure_future(client_gone(receive))
         headers = [(b"content-type", b"text/event-stream")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -22,7 +21,8 @@ STREAMING = '''
             await send({"type": "http.response.body", "body": b"data: tick\\n\\n", "more_body": True})
             await asyncio.wait([gone], timeout=0.1)
         return
-
+'''
+CLIENT_GONE = '''
 
 async def client_gone(receive):
     while (await receive())["type"] != "http.disconnect":
@@ -71,9 +71,8 @@ stderr_logfile=NONE
 
 def write_apps(directory):
     """The app, for ASGI and for WSGI."""
-    branch, function = STREAMING.split("\n\n\n")
-    routes = APP.replace('    if path == "/slow":', branch + '\n    if path == "/slow":')
-    (Path(directory) / "rivals_app.py").write_text(routes.replace("SLOW", str(SLOW)) + "\n\n" + function)
+    slow = '    if path == "/slow":'
+    (Path(directory) / "rivals_app.py").write_text(APP.replace(slow, STREAM + slow).replace("SLOW", str(SLOW)) + CLIENT_GONE)
     (Path(directory) / "rivals_wsgi.py").write_text(WSGI.replace("SLOW", str(SLOW)))
 
 
@@ -81,9 +80,11 @@ def write_apps(directory):
 class Contestant:
     """What runs four workers."""
 
-    # From a port, and whether there is a limit of requests, to its command line; None if it cannot have one.
+    # From a port, and whether there is a limit of requests, to its command line.
     command: Callable
     environment: dict = dataclasses.field(default_factory=dict)
+    # What is added to that for a limit of requests.
+    limit: dict = dataclasses.field(default_factory=dict)
     # Whether SIGHUP has it replace its workers.
     reloads: bool = True
     # Whether one worker serves several connections at a time, which stay open.
@@ -121,9 +122,8 @@ def all_contestants(field):
 
     def launched(server, *more):
         limit = {"GUNICORN_BACKPRESSURE": str(CAPACITY), "GRANIAN_BACKPRESSURE": str(CAPACITY)}
-        limit["GUNICORN_KEEP_ALIVE"] = "30"
         command = lambda port, limited: [field.options.binary, "--server", server, *four, *more, app]
-        return Contestant(command, limit, has_limit=True)
+        return Contestant(command, {"GUNICORN_KEEP_ALIVE": "30"}, limit, has_limit=True)
 
     found = {
         "Gunicorn, uvicorn workers": gunicorn("uvicorn_worker.UvicornWorker"),
@@ -149,22 +149,18 @@ class Running:
     def __init__(self, field, contestant, limited=False):
         self.port = free_port()
         environment = {**field.environment(self.port), "PYTHONPATH": field.directory, "PATH": os.environ["PATH"]}
-        environment |= contestant.environment
-        if not limited:
-            environment = {name: value for name, value in environment.items() if not name.endswith("_BACKPRESSURE")}
+        environment |= contestant.environment | (contestant.limit if limited else {})
         begun = time.monotonic()
-        self.server = Server(contestant.command(self.port, limited), environment, field.directory, self.port)
-        self.process, self.started_after = self.server.process, time.monotonic() - begun
+        self.process = Server(contestant.command(self.port, limited), environment, field.directory, self.port).process
+        self.started_after = time.monotonic() - begun
+        wait_for_workers(self.port)
         self.all = set()
-        until = time.monotonic() + 30
-        while len(names(self.port, 40)) < WORKERS and time.monotonic() < until:
-            time.sleep(0.1)
         self.note_processes()
 
     def note_processes(self):
         """Those of now are ended at the end, whoever is their parent then."""
         if self.process.poll() is None:
-            self.all.update(children(self.process.pid))
+            self.all.update(list(processes(self.process.pid))[1:])
 
     def answers(self):
         """Whether it answers, or comes to that within half a minute."""
@@ -178,12 +174,13 @@ class Running:
     def main(self):
         """The server's main process, which is mcp-launch's child if there is one."""
         is_ours = Path(f"/proc/{self.process.pid}/comm").read_text().startswith("mcp-launch")
-        return children(self.process.pid)[0] if is_ours else self.process.pid
+        own, *others = processes(self.process.pid)
+        return others[0] if is_ours else own
 
     def managers(self):
         """All its processes that serve nobody."""
         workers = names(self.port, 60)
-        return [pid for pid in [self.process.pid, *children(self.process.pid)] if str(pid).encode() not in workers]
+        return [pid for pid in processes(self.process.pid) if str(pid).encode() not in workers]
 
     def __enter__(self):
         return self

@@ -5,9 +5,9 @@ import os
 import signal
 import socket
 import time
-from pathlib import Path
 
-from guard import Server, ask, free_port
+from guard import Server, ask, free_port, processes
+from launcher import cpu_time
 
 WORKERS = 4
 CAPACITY = 16
@@ -58,12 +58,17 @@ def contestant(field, server, worker_class=None, launched=True, **settings):
             argv[0] = f"{field.options.venv}/bin/{argv[0]}"
         environment = {**field.environment(port), "PYTHONPATH": field.directory, "GUNICORN_KEEP_ALIVE": "30", **settings}
         running = Server(argv, environment, field.directory, port)
-        until = time.monotonic() + 30
-        while len(names(port, 40)) < WORKERS and time.monotonic() < until:
-            time.sleep(0.1)
+        wait_for_workers(port)
         return running
 
     return start
+
+
+def wait_for_workers(port):
+    """Until all of them answer, or half a minute."""
+    until = time.monotonic() + 30
+    while len(names(port, 40)) < WORKERS and time.monotonic() < until:
+        time.sleep(0.1)
 
 
 def request(path, close=True):
@@ -119,17 +124,9 @@ async def while_silent(port, seconds=3.0):
     return failed, times
 
 
-def children(pid):
-    found = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            found += [int(child), *children(int(child))]
-    return found
-
-
 def cpu_seconds(pid):
-    tasks = [task for each in [pid, *children(pid)] for task in Path(f"/proc/{each}/task").iterdir()]
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+    """The CPU time of a process and of all that descend from it."""
+    return sum(map(cpu_time, processes(pid))) / 1e9
 
 
 def one_silent(running, how):

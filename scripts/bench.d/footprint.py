@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from figures import Row, Section, Target
-from launcher import Supervisor, progress, read_line
+from launcher import Supervisor, cpu_time, progress, read_line
 from others import SERVICES
 from startup import INITS
 
@@ -43,9 +43,9 @@ def idle(options, installation):
         supervisor.settle()
         resident, anonymous = supervisor.memory()
         progress("idle supervisor, seconds", 0, options.idle)
-        before = supervisor.wake_ups(), supervisor.cpu_time()
+        before = supervisor.wake_ups(), cpu_time(supervisor.process.pid)
         time.sleep(options.idle)
-        wake_ups, cpu = supervisor.wake_ups() - before[0], supervisor.cpu_time() - before[1]
+        wake_ups, cpu = supervisor.wake_ups() - before[0], cpu_time(supervisor.process.pid) - before[1]
         threads = len(supervisor.tasks())
     return {"resident": resident, "anonymous": anonymous, "threads": threads, "wake_ups": wake_ups, "cpu_ns": cpu}
 

@@ -71,9 +71,7 @@ class Server:
 
     def memory(self):
         """Proportional set size of all its processes, in bytes."""
-        rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in processes(self.process.pid)]
-        sizes = [re.search(r"^Pss: +(\d+) kB", rollup, re.M) for rollup in rollups]
-        return sum(int(size.group(1)) * 1024 for size in sizes if size)
+        return pss(processes(self.process.pid))
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -84,13 +82,20 @@ class Server:
             self.process.wait()
 
 
+def pss(pids):
+    """Proportional set size of these processes, in bytes."""
+    rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
+    sizes = [re.search(r"^Pss: +(\d+) kB", rollup, re.M) for rollup in rollups]
+    return sum(int(size.group(1)) * 1024 for size in sizes if size)
+
+
 def processes(pid):
     """A process and all that descend from it: parents before their children."""
     pids = [pid]
     for pid in pids:
         yield pid
         for task in Path(f"/proc/{pid}/task").glob("*/children"):
-            pids += task.read_text().split()
+            pids += map(int, task.read_text().split())
 
 
 def status_of(port, path):

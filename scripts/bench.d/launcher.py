@@ -53,6 +53,12 @@ class Installation:
         }
 
 
+def cpu_time(pid):
+    """The CPU time of a process and of all threads that it has had, in nanoseconds."""
+    # What clock_getcpuclockid(3) returns.
+    return time.clock_gettime_ns((~pid << 3) | 2)
+
+
 def read_line(descriptor, what):
     """A line from a pipe, within the limit."""
     text = b""
@@ -105,10 +111,6 @@ class Supervisor:
         """How often its threads went to sleep voluntarily."""
         texts = [(task / "status").read_text() for task in self.tasks()]
         return sum(int(text.split("\nvoluntary_ctxt_switches:")[1].split()[0]) for text in texts)
-
-    def cpu_time(self):
-        """CPU time in nanoseconds."""
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in self.tasks())
 
     def memory(self):
         """Resident and anonymous bytes."""

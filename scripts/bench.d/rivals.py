@@ -7,7 +7,6 @@ measures with each start what can follow each other. What a contestant cannot do
 import asyncio
 import os
 import random
-import re
 import signal
 import socket
 import subprocess
@@ -20,7 +19,7 @@ from contestants import Running, all_contestants, write_apps
 from crowd import CAPACITY, SLOW, WORKERS, ask_on, names, one_silent, request, slow_ones
 from evenness import unevenness
 from figures import Row, Section
-from guard import Field, ask
+from guard import Field, ask, pss
 from launcher import progress
 
 # How long a worker that is stopped may stay, and a server that was told to stop, in seconds, before it counts as never.
@@ -29,12 +28,6 @@ PATIENCE = 40
 FAST, LONG = 8, 4
 # How long the servers are watched after a broken release and after the death of the main process, in seconds.
 WATCHED = 8
-
-
-def memory(pids):
-    """Proportional set size in MiB."""
-    found = [re.search(r"^Pss: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M) for pid in pids]
-    return sum(int(size.group(1)) for size in found if size) / 1024
 
 
 def alive(pid):
@@ -213,7 +206,7 @@ def measure(field, contestant, results, number):
     """One turn."""
     with Running(field, contestant) as running:
         results.add(STARTED, running.started_after)
-        results.add(MEMORY, memory(running.managers()))
+        results.add(MEMORY, pss(running.managers()) / 2**20)
         for order, what in EVEN.items():
             if contestant.keeps_connections:
                 results.add(what, unevenness(field, f"127.0.0.1:{running.port}", "plain", order, 1)[0])

@@ -30,7 +30,7 @@ def _event_stream(message, request):
 def _guard_asgi(inner):
     """The app with the guard around it. It holds what changes with each request, in variables because they are fast.
 
-    A request is a list (see `_OpenRequests`): with `functools.partial` that is faster than a function which refers to
+    A request is a list (see open_requests.py): with `functools.partial` that is faster than a function which refers to
     variables, or a class."""
     limit = sys.maxsize if LIMIT is None else LIMIT
     most_streams = sys.maxsize if MAX_STREAMS is None else MAX_STREAMS

@@ -111,9 +111,9 @@ impl CmdArgs {
         // What stood between a flag without its optional value and a word was dropped: the word must not become its value.
         for at in 1..arguments.len() {
             let is_word = arguments[at].flag.is_none() && arguments[at].written != "--";
-            // In front of all such flags, however many there are.
-            let flags = arguments[..at].iter().rev().take_while(|argument| argument.takes_next()).count();
             if is_word {
+                // In front of all such flags, however many there are.
+                let flags = arguments[..at].iter().rev().take_while(|argument| argument.takes_next()).count();
                 arguments[at - flags..=at].rotate_right(1);
             }
         }

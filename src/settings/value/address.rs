@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::{Int, Value, items, show_list};
+use super::{Int, Value, items, says_none, show_list};
 
 /// An address to bind to: an IP address or `localhost`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +104,7 @@ impl Value for UrlPaths {
     }
 
     fn parse(text: &str) -> Result<Self, Option<String>> {
-        if text.trim().eq_ignore_ascii_case("none") {
+        if says_none(text) {
             return Ok(Self::default());
         }
         text.split(',').map(|path| UrlPath::parse(path.trim())).collect::<Result<_, _>>().map(Self)

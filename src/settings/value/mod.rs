@@ -170,8 +170,13 @@ fn show_list<T: Value>(values: &[T]) -> String {
 /// The items of a list, without the space around them; none if the list is the word `none`.
 fn items(text: &str) -> Option<Vec<&str>> {
     let items: Vec<&str> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
-    let is_none = items.len() == 1 && items[0].eq_ignore_ascii_case("none");
+    let is_none = items.len() == 1 && says_none(items[0]);
     (!is_none).then_some(items)
+}
+
+/// Whether a text is the word `none`.
+fn says_none(text: &str) -> bool {
+    text.trim().eq_ignore_ascii_case("none")
 }
 
 /// Several paths, separated by commas; none is allowed.

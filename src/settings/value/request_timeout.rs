@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Span, UrlPath, Value, show_span};
+use super::{Span, UrlPath, Value, says_none, show_span};
 
 /// The shortest limit: workers look at their requests a few times a second.
 const LEAST_MILLIS: u64 = 100;
@@ -47,7 +47,7 @@ impl Value for RequestTimeout {
     }
 
     fn parse(text: &str) -> Result<Self, Option<String>> {
-        if text.trim().eq_ignore_ascii_case("none") {
+        if says_none(text) {
             return Ok(Self::default());
         }
         let mut parts = text.split(',').map(str::trim);
