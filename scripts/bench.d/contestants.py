@@ -32,18 +32,18 @@ WSGI = '''
 import os
 import time
 
-NAME = str(os.getpid()).encode()
-
 
 def app(environ, start_response):
+    # Asked each time, because uWSGI imports the app before it forks.
+    name = str(os.getpid()).encode()
     path = environ["PATH_INFO"]
     if path == "/slow":
         time.sleep(SLOW)
     if path == "/stream":
         start_response("200 OK", [("Content-Type", "text/event-stream")])
         return events()
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(NAME)))])
-    return [NAME]
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(name)))])
+    return [name]
 
 
 def events():
