@@ -140,6 +140,16 @@ impl StopSequence {
 mod tests {
     use super::*;
 
+    /// When this step comes, after those before it.
+    fn comes(leave: &mut StopSequence, wanted: StopStep) -> Instant {
+        loop {
+            let at = leave.next().expect("it has not come yet");
+            if leave.due(at).expect("it is due") == wanted {
+                return at;
+            }
+        }
+    }
+
     #[test]
     fn the_steps_come_in_order_and_inside_the_budget() {
         let now = crate::test_time::start();
@@ -147,12 +157,42 @@ mod tests {
             let mut leave = StopSequence::new(now, now + budget);
             let mut steps = Vec::new();
             while let Some(at) = leave.next() {
-                if let Some(step) = leave.due(at) {
-                    assert!(step == StopStep::Abandon || at <= now + budget, "{step:?} is late for {budget:?}");
-                    steps.push(step);
-                }
+                let step = leave.due(at).expect("it is due");
+                assert!(step == StopStep::Abandon || at <= now + budget, "{step:?} is late for {budget:?}");
+                steps.push(step);
             }
             assert_eq!(steps, [StopStep::AskRest, StopStep::Kill, StopStep::Abandon]);
+        }
+    }
+
+    #[test]
+    fn a_short_budget_is_left_to_the_main_process_for_the_most_part() {
+        let now = crate::test_time::start();
+        let leave = StopSequence::new(now, now + Duration::from_millis(400));
+        assert!(leave.next() >= Some(now + Duration::from_millis(300)));
+    }
+
+    #[test]
+    fn what_kill_does_not_end_is_given_up_five_seconds_later() {
+        let now = crate::test_time::start();
+        let leave = StopSequence::new(now, now + Duration::from_secs(25));
+        let (mut main_ended, mut hurried) = (leave.clone(), leave.clone());
+        main_ended.main_ended(now);
+        hurried.hurry(now);
+        for mut leave in [leave, main_ended, hurried] {
+            let killed = comes(&mut leave, StopStep::Kill);
+            assert_eq!(comes(&mut leave, StopStep::Abandon), killed + ABANDON_AFTER);
+        }
+    }
+
+    #[test]
+    fn it_tells_whether_the_main_process_was_asked_and_whether_kill_was_needed() {
+        let now = crate::test_time::start();
+        let mut leave = StopSequence::lingering(now, now + Duration::from_secs(1), now + Duration::from_secs(25));
+        assert_eq!((leave.is_asked(), leave.killed()), (false, false));
+        for (step, is_killed) in [(StopStep::Ask, false), (StopStep::AskRest, false), (StopStep::Kill, true)] {
+            comes(&mut leave, step);
+            assert_eq!((leave.is_asked(), leave.killed()), (true, is_killed), "{step:?}");
         }
     }
 
