@@ -91,7 +91,6 @@ impl Watch {
             said if !self.serves => said,
             _ if now.saturating_sub(self.alive_at) >= LOST_AFTER => Presence::Lost,
             _ if silent_for >= SILENT_AFTER => Presence::Silent,
-            Presence::Silent if sample.ready == 0 => Presence::Silent,
             _ => Presence::Answering,
         }
     }
@@ -126,8 +125,24 @@ mod tests {
     }
 
     #[test]
+    fn without_a_ready_worker_it_looks_again_soon() {
+        let mut watch = Watch::new(START);
+        watch.look(START, sample(0, 0, 0));
+        assert_eq!(watch.next(), Some(START + INTERVAL));
+        let mut start = Watch::of_start(START);
+        start.look(START, sample(0, 1, 1));
+        assert_eq!(start.next(), Some(START + INTERVAL), "one has died already");
+    }
+
+    #[test]
     fn without_any_worker_it_is_not_ready_after_5_s_and_has_failed_after_10() {
         let found = said(|at| if at == 0 { sample(2, 2, 0) } else { sample(0, 0, 2) });
+        assert_eq!(found, [(5, Presence::Silent), (10, Presence::Lost)]);
+    }
+
+    #[test]
+    fn one_that_comes_after_the_failure_was_reported_changes_nothing() {
+        let found = said(|at| sample(usize::from(at == 0 || at > 12), usize::from(at == 0 || at > 12), 2));
         assert_eq!(found, [(5, Presence::Silent), (10, Presence::Lost)]);
     }
 
