@@ -136,6 +136,13 @@ mod tests {
         assert_eq!(withheld(2, &[leaving, worker(0), worker(1)], NOW), BTreeSet::new());
     }
 
+    #[test]
+    fn the_status_tells_them_apart() {
+        use Standing::{Dealt, Full, Leaving, Silent, Starting};
+        let words = [Dealt, Full, Silent, Leaving, Starting].map(Standing::word);
+        assert_eq!(BTreeSet::from(words).len(), 5, "{words:?}");
+    }
+
     fn any_worker() -> impl Strategy<Value = Sample> {
         (0usize..4, any::<bool>(), any::<bool>(), 95u64..=100, 0u32..20).prop_map(
             |(listener, is_ready, is_leaving, heartbeat, in_flight)| {
