@@ -80,6 +80,14 @@ fn who_has_many_streams_has_more_time_to_close_them() {
 }
 
 #[test]
+fn with_a_short_grace_half_of_it_is_left_for_the_requests() {
+    let mut recycler = Recycler::new(Rules { grace: LEAVES, ..rules() }, START);
+    let workers = [worker(1, 9, 900), worker(2, 9, 1)];
+    assert!(recycler.look(START, 2, &workers, false, ROOM).is_some());
+    assert_eq!(recycler.look(START + LEAVES / 2, 2, &workers, false, ROOM), Some(Order::End(workers[0].id)));
+}
+
+#[test]
 fn no_worker_leaves_while_another_is_missing_or_too_young() {
     let mut recycler = Recycler::new(rules(), START);
     assert_eq!(recycler.look(START, 2, &[worker(1, 60, 900)], false, ROOM), None);
@@ -129,6 +137,27 @@ fn a_successor_starts_first_if_the_main_process_can_know_it_and_there_is_memory(
     assert_eq!(recycler.look(later + STEP, 3, &all, false, ROOM), None, "it finishes its requests");
     let left = [other, big, worker(4, 9, 50)];
     assert_eq!(recycler.look(later + STEP * 2, 3, &left, false, ROOM), Some(Order::Grow(big, Excess::Rss)));
+}
+
+#[test]
+fn until_there_is_another_in_its_place_it_looks_again_and_again() {
+    let mut recycler = Recycler::new(Rules { knows_successors: true, ..rules() }, START);
+    let (other, big, successor) = (worker(1, 700, 100), worker(2, 650, 900), worker(3, 1, 50));
+    let starting = Sample { is_ready: false, ..successor };
+    let seen = [&[other, big][..], &[other, big, starting], &[other, big, successor], &[other], &[other, starting]];
+    for (workers, now) in seen.into_iter().zip((0..).map(|step| START + STEP * step)) {
+        recycler.look(now, 2.max(workers.len()), workers, false, ROOM);
+        assert_eq!(recycler.next(), now + STEP, "{workers:?}");
+    }
+}
+
+#[test]
+fn how_much_memory_is_left_matters_only_when_one_more_may_start() {
+    assert!(!Recycler::new(rules(), START).may_grow(), "its main process cannot be told");
+    let mut recycler = Recycler::new(Rules { knows_successors: true, ..rules() }, START);
+    assert!(recycler.is_idle() && recycler.may_grow());
+    assert!(recycler.look(START, 2, &[worker(1, 700, 100), worker(2, 650, 900)], false, ROOM).is_some());
+    assert!(!recycler.is_idle() && !recycler.may_grow(), "it starts already");
 }
 
 #[test]
@@ -183,6 +212,26 @@ fn a_limit_that_is_less_than_any_worker_needs_does_not_keep_them_coming_and_goin
         }
     }
     assert!((10..=61).contains(&dismissed), "{dismissed} in an hour");
+}
+
+#[test]
+fn the_pause_for_such_a_limit_continues_in_the_next_generation() {
+    let mut recycler = Recycler::new(rules(), START);
+    assert!(recycler.look(START, 2, &[worker(1, 10, 900), worker(2, 10, 900)], false, ROOM).is_some());
+    let mut next = recycler.following(rules(), START + STEP);
+    let as_big = [worker(3, 10, 900), worker(4, 10, 900)];
+    assert_eq!(next.look(START + STEP, 2, &as_big, false, ROOM), None);
+    assert!(next.look(START + YOUNG_PAUSE, 2, &as_big, false, ROOM).is_some());
+}
+
+#[test]
+fn those_that_have_become_large_slowly_are_replaced_without_a_pause() {
+    let mut recycler = Recycler::new(rules(), START);
+    let (larger, large) = (worker(1, YOUNG.as_secs(), 901), worker(2, YOUNG.as_secs(), 900));
+    let order = recycler.look(START, 2, &[larger, large], false, ROOM);
+    assert_eq!(order, Some(Order::Dismiss(larger, Excess::Rss)));
+    let order = recycler.look(START + STEP, 2, &[worker(3, 1, 100), large], false, ROOM);
+    assert_eq!(order, Some(Order::Dismiss(large, Excess::Rss)));
 }
 
 proptest! {
