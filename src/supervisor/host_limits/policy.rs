@@ -302,6 +302,29 @@ mod tests {
         let fixed = Serving { is_resizable: false, ..SERVING };
         assert_eq!(Follower::default().judge(fixed, &fitting(400), &fitting(200), start()), Verdict::Adjust);
         assert_eq!(Follower::default().judge(SERVING, &computed(4.0), &computed(2.0), start()), Verdict::Adjust);
+        let fewer_cores = Sized { workers: 2, cores: 2.0, ..fitting(400) };
+        assert_eq!(Follower::default().judge(SERVING, &fitting(400), &fewer_cores, start()), Verdict::Adjust);
+    }
+
+    #[test]
+    fn the_next_one_leaves_when_the_one_before_has_ended_or_has_had_its_time() {
+        let (mut removal, start, grace) = (Removal::new(GenerationId(1), 2), start(), SECOND * 10);
+        assert_eq!(removal.step(8, grace, start), Step::Retire);
+        assert_eq!(removal.step(8, grace, start + SECOND), Step::Wait, "its clients notice it");
+        assert_eq!(removal.step(8, grace, start + LEAVES), Step::End);
+        assert_eq!(removal.step(8, grace, start + LEAVES + SECOND), Step::Wait, "it finishes its requests");
+        let now = start + LEAVES + SECOND * 2;
+        assert_eq!(removal.step(7, grace, now), Step::Retire, "it has ended");
+        assert_eq!(removal.step(7, grace, now + LEAVES), Step::End);
+        assert_eq!(removal.step(7, grace, now + LEAVES + grace / 2), Step::Wait);
+        assert_eq!(removal.step(7, grace, now + LEAVES + grace), Step::Done, "it has had its time");
+    }
+
+    #[test]
+    fn with_a_short_grace_its_clients_have_half_of_it_to_notice() {
+        let (mut removal, start) = (Removal::new(GenerationId(1), 1), start());
+        assert_eq!(removal.step(8, LEAVES, start), Step::Retire);
+        assert_eq!(removal.step(8, LEAVES, start + LEAVES / 2), Step::End);
     }
 
     proptest! {
