@@ -1,6 +1,9 @@
+mod world;
+
 use super::*;
 use nix::unistd::Pid;
 use proptest::prelude::*;
+use world::{Habit, World};
 
 const TIMEOUT: Duration = Duration::from_secs(8);
 const BEAT: Duration = Duration::from_secs(2);
@@ -8,149 +11,6 @@ const START: Duration = Duration::from_hours(1);
 
 fn process(pid: i32, start: u64) -> ProcessId {
     ProcessId { pid: Pid::from_raw(pid), start }
-}
-
-/// What a worker does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Habit {
-    Works,
-    /// Waits for something that does not happen.
-    Sleeps,
-    /// Uses all the CPU time that it gets.
-    Spins,
-    Stopped,
-    /// Is runnable, and gets no CPU.
-    Starves,
-    /// Waits until its output is read.
-    Writes,
-    NeverReady,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Worker {
-    sample: Sample,
-    habit: Habit,
-    condition: ThreadStats,
-}
-
-/// A machine with workers, and a watch over them that runs when it is due.
-struct World {
-    now: Duration,
-    watch: Liveness,
-    workers: Vec<Worker>,
-    planned: usize,
-    verdicts: Vec<(Duration, Verdict)>,
-    looks: usize,
-    boot: Duration,
-    births: u64,
-}
-
-impl World {
-    fn new(habits: &[Habit], pace: u64) -> Self {
-        let rules = Rules {
-            timeout: TIMEOUT,
-            startup: Duration::from_secs(20),
-            pace: Duration::from_secs(pace),
-            all_take_slots: true,
-        };
-        let mut world = Self {
-            now: START,
-            watch: Liveness::new(rules, START),
-            workers: Vec::new(),
-            planned: habits.len(),
-            verdicts: Vec::new(),
-            looks: 0,
-            boot: Duration::from_secs(1),
-            births: 0,
-        };
-        for habit in habits {
-            world.birth(*habit);
-        }
-        world
-    }
-
-    fn birth(&mut self, habit: Habit) {
-        self.births += 1;
-        let id = process(i32::try_from(self.births).unwrap(), self.births);
-        let nothing = Duration::ZERO;
-        let condition =
-            ThreadStats { cpu: nothing, delay: nothing, state: 'S', is_runnable: false, is_writing: false };
-        let state = if habit == Habit::NeverReady { State::Starting } else { State::Ready };
-        let stamp =
-            Stamp { state, claimed: self.now, heartbeat: self.now, no_lifespan: false, traceback_on_abort: true };
-        let started = self.now;
-        self.workers.push(Worker { sample: Sample { id, started, stamp: Some(stamp) }, habit, condition });
-    }
-
-    /// All processes are stopped, the watch included.
-    fn pause(&mut self, span: Duration) {
-        self.now += span;
-    }
-
-    fn run(&mut self, span: Duration) {
-        let tick = Duration::from_millis(50);
-        let end = self.now + span;
-        while self.now < end {
-            self.now += tick;
-            for worker in &mut self.workers {
-                worker.live(self.now, tick);
-            }
-            if self.watch.next().is_some_and(|next| next <= self.now) {
-                self.look();
-            }
-        }
-    }
-
-    fn look(&mut self) {
-        self.looks += 1;
-        let samples: Vec<Sample> = self.workers.iter().map(|worker| worker.sample).collect();
-        let workers = self.workers.clone();
-        let condition = |id| Some(workers.iter().find(|worker| worker.sample.id == id)?.condition);
-        for verdict in self.watch.look(self.now, self.planned, &samples, condition) {
-            self.verdicts.push((self.now, verdict));
-            let found = self.workers.iter().position(|worker| worker.sample.id == verdict.id).unwrap();
-            // Only a sleeping worker gets SIGABRT.
-            let dies = match verdict.remedy {
-                Remedy::Report => false,
-                Remedy::Abort => self.workers[found].habit == Habit::Sleeps,
-                Remedy::Kill | Remedy::Finish => true,
-            };
-            if dies {
-                self.workers.remove(found);
-                self.birth(Habit::Works);
-                let boot = self.boot;
-                let born = self.workers.last_mut().unwrap().sample.stamp.as_mut().unwrap();
-                born.state = State::Starting;
-                born.heartbeat = self.now + boot;
-                // Its appearance is noticed.
-                let samples: Vec<Sample> = self.workers.iter().map(|worker| worker.sample).collect();
-                assert_eq!(self.watch.look(self.now, self.planned, &samples, |_| None), []);
-            }
-        }
-    }
-
-    fn ended(&self) -> Vec<ProcessId> {
-        let dead = |verdict: &&(Duration, Verdict)| verdict.1.remedy != Remedy::Report;
-        let mut ids: Vec<ProcessId> = self.verdicts.iter().filter(dead).map(|(_, verdict)| verdict.id).collect();
-        ids.dedup();
-        ids
-    }
-}
-
-impl Worker {
-    fn live(&mut self, now: Duration, tick: Duration) {
-        let stamp = self.sample.stamp.as_mut().unwrap();
-        self.condition.state = if self.habit == Habit::Stopped { 'T' } else { 'S' };
-        self.condition.is_writing = self.habit == Habit::Writes;
-        self.condition.is_runnable = matches!(self.habit, Habit::Spins | Habit::Starves);
-        match self.habit {
-            Habit::Works if stamp.state == State::Starting && now >= stamp.heartbeat => stamp.state = State::Ready,
-            Habit::Works if stamp.state == State::Ready && now >= stamp.heartbeat + BEAT => stamp.heartbeat = now,
-            Habit::Spins => self.condition.cpu += tick,
-            Habit::Starves => self.condition.delay += tick,
-            _ => {}
-        }
-    }
 }
 
 fn hung() -> impl Strategy<Value = Habit> {
@@ -167,13 +27,57 @@ fn a_healthy_crowd_is_looked_at_once_in_a_while() {
 }
 
 #[test]
+fn one_that_beats_is_no_suspect_even_if_it_may_not_be_silent_for_long() {
+    let mut world = World::new(&[Habit::Works], 0);
+    world.watch.rules.timeout = BEAT * 3 / 2;
+    world.run(Duration::from_mins(1));
+    assert_eq!(world.asked, 0);
+}
+
+#[test]
+fn after_a_pause_of_the_machine_a_worker_has_ten_seconds_to_go_on() {
+    for (at_last, ended) in [(Habit::Works, 0), (Habit::Sleeps, 1)] {
+        let mut world = World::new(&[Habit::Works], 0);
+        world.run(BEAT);
+        world.workers[0].habit = Habit::Sleeps;
+        world.pause(Duration::from_hours(1));
+        world.run(Duration::from_secs(9));
+        assert_eq!(world.verdicts, []);
+        world.workers[0].habit = at_last;
+        world.run(Duration::from_secs(3));
+        assert_eq!(world.ended().len(), ended, "{at_last:?}");
+    }
+}
+
+#[test]
+fn it_is_ending_one_until_there_is_another_in_its_place() {
+    let mut world = World::new(&[Habit::Sleeps, Habit::Works], 0);
+    world.boot = Duration::from_secs(5);
+    assert!(!world.watch.is_ending());
+    world.run(TIMEOUT + Duration::from_secs(4));
+    assert!(world.ended().len() == 1 && world.watch.is_ending());
+    world.run(TIMEOUT);
+    assert!(world.ended().len() == 1 && !world.watch.is_ending());
+}
+
+#[test]
+fn the_next_one_waits_for_a_successor_as_long_as_that_may_take_to_start() {
+    let mut world = World::new(&[Habit::Sleeps, Habit::Sleeps], 0);
+    world.boot = Duration::from_hours(1);
+    world.run(Duration::from_mins(1));
+    let waited = world.verdicts[1].0.saturating_sub(world.verdicts[0].0);
+    assert!(waited >= world.watch.rules.startup, "{waited:?}");
+}
+
+#[test]
 fn who_does_not_act_on_sigabrt_is_killed_a_second_later() {
     let mut world = World::new(&[Habit::Spins, Habit::Works], 0);
     world.run(Duration::from_secs(12));
     let found: Vec<_> = world.verdicts.iter().map(|(_, verdict)| verdict.remedy).collect();
     assert_eq!(found, [Remedy::Abort, Remedy::Finish]);
     assert_eq!(world.verdicts[1].0.saturating_sub(world.verdicts[0].0), ABORT_GRACE);
-    let first = world.verdicts[0].1;
+    let [(_, first), (_, last)] = world.verdicts[..] else { unreachable!() };
+    assert_eq!(last.silent, first.silent + ABORT_GRACE);
     assert!(first.cpu > Duration::from_secs(1) && first.silent >= TIMEOUT && !first.is_starting, "{first:?}");
 }
 
@@ -199,6 +103,36 @@ fn who_gets_no_processor_has_twice_the_time() {
     assert_eq!(world.verdicts, []);
     world.run(Duration::from_secs(2));
     assert_eq!(world.ended().len(), 1);
+}
+
+#[test]
+fn who_was_kept_from_the_processor_for_half_of_the_time_is_starved() {
+    let (elapsed, half) = (Duration::from_secs(2), Duration::from_secs(1));
+    let starved = ThreadStats { delay: half, ..SLEEPING };
+    let waiting = ThreadStats { is_runnable: true, ..SLEEPING };
+    for (now, expected) in [
+        (SLEEPING, false),
+        (ThreadStats { delay: half / 2, ..SLEEPING }, false),
+        (starved, true),
+        (waiting, true),
+        (ThreadStats { cpu: ENOUGH_CPU, ..starved }, false),
+        (ThreadStats { state: 'T', ..waiting }, false),
+    ] {
+        assert_eq!(is_starved(&now, &SLEEPING, elapsed), expected, "{now:?}");
+    }
+}
+
+#[test]
+fn of_whom_the_kernel_says_nothing_nothing_is_done_on_a_guess() {
+    let mut world = World::new(&[Habit::Sleeps], 0);
+    let samples = [world.workers[0].sample];
+    let mut now = START;
+    while now < START + TIMEOUT * 3 {
+        assert_eq!(world.watch.look(now, 1, &samples, |_| None), []);
+        let next = world.watch.next().unwrap();
+        assert!(next > now, "it would look all the time");
+        now = next;
+    }
 }
 
 #[test]
@@ -233,10 +167,12 @@ fn without_a_slot_it_is_a_worker_only_where_all_take_one() {
         let idle = ThreadStats { cpu: nothing, delay: nothing, state: 'S', is_runnable: false, is_writing: false };
         let mut verdicts = Vec::new();
         while world.now < START + Duration::from_secs(25) {
-            world.now = world.watch.next().unwrap().max(world.now);
             world.workers[0].live(world.now, Duration::ZERO);
             let samples = [world.workers[0].sample, Sample { id, started: START, stamp: None }];
             verdicts.extend(world.watch.look(world.now, 1, &samples, |_| Some(idle)));
+            let next = world.watch.next().unwrap();
+            assert!(next > world.now, "it would look all the time");
+            world.now = next;
         }
         assert_eq!(verdicts.len(), found, "{verdicts:?}");
     }
@@ -331,7 +267,6 @@ fn an_only_worker_is_watched_after_its_replacement_too() {
 #[test]
 fn a_worker_that_hangs_before_it_has_a_slot_is_found_without_looking_all_the_time() {
     let rules = Rules { all_take_slots: true, ..World::new(&[], 0).watch.rules };
-    let mut watch = Liveness::new(rules, START);
     let ready = Stamp {
         state: State::Ready,
         claimed: START,
@@ -339,22 +274,25 @@ fn a_worker_that_hangs_before_it_has_a_slot_is_found_without_looking_all_the_tim
         no_lifespan: false,
         traceback_on_abort: false,
     };
-    let (mut now, mut looks) = (START, 0_u32);
-    loop {
-        // The age of a process is measured on another clock, so its start seems to move.
-        let jitter = Duration::from_millis(u64::from(looks % 10));
-        let hung = Sample { id: process(2, 2), started: START + jitter, stamp: None };
-        let other = Sample { id: process(1, 1), started: START, stamp: Some(Stamp { heartbeat: now, ..ready }) };
-        let verdicts = watch.look(now, 2, &[other, hung], |_| Some(SLEEPING));
-        if let [verdict] = verdicts[..] {
-            assert!(verdict.id.start == 2 && verdict.is_starting);
-            break;
+    for other_stays in [true, false] {
+        let mut watch = Liveness::new(rules, START);
+        let (mut now, mut looks) = (START, 0_u32);
+        loop {
+            // The age of a process is measured on another clock, so its start seems to move.
+            let jitter = Duration::from_millis(u64::from(looks % 10));
+            let hung = Sample { id: process(2, 2), started: START + jitter, stamp: None };
+            let other = Sample { id: process(1, 1), started: START, stamp: Some(Stamp { heartbeat: now, ..ready }) };
+            let samples = if other_stays || looks == 0 { vec![other, hung] } else { vec![hung] };
+            let verdicts = watch.look(now, 2, &samples, |_| Some(SLEEPING));
+            if let [verdict] = verdicts[..] {
+                assert!(verdict.id.start == 2 && verdict.is_starting);
+                break;
+            }
+            looks += 1;
+            assert!(looks < 60 && now < START + rules.startup * 2, "not found with {looks} looks");
+            now = watch.next().unwrap();
         }
-        looks += 1;
-        assert!(now < START + rules.startup * 2, "it is never found");
-        now = watch.next().unwrap();
     }
-    assert!(looks < 60, "{looks} looks");
 }
 
 const SLEEPING: ThreadStats =
