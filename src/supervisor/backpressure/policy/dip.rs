@@ -79,3 +79,54 @@ impl Dip {
 fn seconds(number: f64) -> Duration {
     Duration::try_from_secs_f64(number.min(MOST_PATIENCE.as_secs_f64())).unwrap_or(PATIENCE)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Duration = Duration::from_secs(1000);
+
+    /// From a limit of 64 to this one, at which there are no requests from before any more.
+    fn clean(limit: f64, rate: f64) -> Dip {
+        Dip { is_clean: true, ..Dip::begin(64.0, limit, rate, &Window::BUSY, START) }
+    }
+
+    /// For how many milliseconds it is measured if this many requests end in each quarter of a second.
+    fn measured(mut dip: Dip, ended: u32) -> u64 {
+        let mut sample = Sample { at: START, ..Sample::default() };
+        let mut meter = Meter::new(sample);
+        (250..5000)
+            .step_by(250)
+            .find(|milliseconds| {
+                sample.at = START + Duration::from_millis(*milliseconds);
+                (sample.ended, sample.latency) = (sample.ended + ended, sample.latency + ended * 2000);
+                sample.squares += u64::from(ended) * 20_000 * 20_000;
+                meter.add(sample);
+                dip.take(sample, &mut meter);
+                dip.result.is_some()
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn a_rate_half_way_to_one_as_much_lower_as_the_limit_is_the_same() {
+        assert!((clean(16.0, 100.0).same_rate() - 62.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn it_is_measured_longer_if_it_is_not_clear_whether_the_rate_stays() {
+        assert_eq!(measured(clean(64.0, 40.0), 20), 500, "it is twice as high");
+        assert_eq!(measured(clean(64.0, 40.0), 5), 500, "it is half as high");
+        assert_eq!(measured(clean(64.0, 40.0), 10), 1500, "it is what it has to be");
+    }
+
+    #[test]
+    fn it_waits_for_requests_that_take_long() {
+        let ends = |mean| {
+            let mut window = Window::BUSY;
+            window.latency.mean = mean;
+            Dip::begin(64.0, 16.0, 100.0, &window, START).ends()
+        };
+        assert_eq!([0.02, 2.0].map(ends), [PATIENCE, Duration::from_secs(12)].map(|patience| START + patience));
+    }
+}

@@ -232,3 +232,135 @@ impl Meter {
         Some(Window { latency, lag, busy, outlook, rate, rate_error, refused, seconds, end: to.at })
     }
 }
+
+#[cfg(test)]
+impl Window {
+    /// Of a worker that has 64 requests in progress all the time and refuses none.
+    pub(super) const BUSY: Self = Self {
+        latency: Latency { mean: 0.02, error: 0.0 },
+        lag: 0.0,
+        busy: 64.0,
+        outlook: 0.02,
+        rate: 100.0,
+        rate_error: 0.0,
+        refused: 0.0,
+        seconds: 1.0,
+        end: Duration::from_secs(1000),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_near(found: f64, expected: f64) -> bool {
+        (found - expected).abs() < 1e-6
+    }
+
+    /// Reports every so many milliseconds, each of requests that took so many.
+    struct Reports {
+        meter: Meter,
+        sample: Sample,
+    }
+
+    impl Reports {
+        fn new() -> Self {
+            let sample = Sample { at: Duration::from_secs(1000), ..Sample::default() };
+            Self { meter: Meter::new(sample), sample }
+        }
+
+        fn add(&mut self, after: u64, took: &[u32], extra: Sample) -> Option<Window> {
+            self.sample = Sample {
+                at: self.sample.at + Duration::from_millis(after),
+                ended: self.sample.ended + u32::try_from(took.len()).unwrap(),
+                latency: self.sample.latency + took.iter().map(|took| took * 100).sum::<u32>(),
+                squares: self.sample.squares + took.iter().map(|took| (u64::from(*took) * 1000).pow(2)).sum::<u64>(),
+                rejected: self.sample.rejected + extra.rejected,
+                ..extra
+            };
+            assert!(self.meter.add(self.sample));
+            self.meter.window()
+        }
+    }
+
+    #[test]
+    fn what_differs_by_less_than_the_reports_do_is_no_excess() {
+        let (best, higher) = (Latency { mean: 1.0, error: 0.25 }, Latency { mean: 2.0, error: 0.5 });
+        assert!(is_near(higher.excess(best), 1.2) && is_near(higher.ratio(best), 2.0));
+        let hardly_known = Latency { mean: 2.0, error: 10.0 };
+        assert!(is_near(hardly_known.low(), 0.5), "a latency is never nothing");
+    }
+
+    #[test]
+    fn the_lower_of_two_is_the_least_in_either_order() {
+        let (low, high) = (Latency { mean: 1.0, error: 0.0 }, Latency { mean: 2.0, error: 0.0 });
+        assert_eq!((low.least(high), high.least(low)), (low, low));
+    }
+
+    #[test]
+    fn what_requests_will_take_counts_only_if_some_are_refused() {
+        let window = Window { outlook: 0.5, ..Window::BUSY };
+        assert!(is_near(window.expected().mean, 0.02));
+        assert!(is_near(Window { refused: 1.0, ..window }.expected().mean, 0.5));
+    }
+
+    #[test]
+    fn one_refusal_in_twenty_is_an_overload_if_the_worker_is_full() {
+        let refusing = |refused| Window { refused, ..Window::BUSY };
+        assert!(!refusing(5.0).is_overload(64.0) && refusing(6.0).is_overload(64.0));
+        assert!(!refusing(6.0).is_overload(128.0), "it is half full");
+    }
+
+    #[test]
+    fn bursts_use_the_limit_now_and_then() {
+        let has_bursts = |busy| Window { refused: 1.0, busy, ..Window::BUSY }.has_bursts(64.0);
+        assert_eq!([10.0, 20.0, 40.0, 50.0].map(has_bursts), [false, true, true, false]);
+        assert!(!Window { busy: 20.0, ..Window::BUSY }.has_bursts(64.0), "none is refused");
+    }
+
+    #[test]
+    fn the_mean_is_as_uncertain_as_reports_differ_and_those_without_requests_do_not_count() {
+        let mut spread = Spread::NONE;
+        spread.add(1.0, 1.0);
+        assert!(is_near(spread.error(), 0.0), "one alone tells nothing");
+        spread.add(0.0, 0.0);
+        spread.add(1.0, 3.0);
+        assert!(is_near(spread.error(), 1.0));
+        spread.add(1.0, 2.0);
+        assert!(is_near(spread.error(), (1.0_f64 / 3.0).sqrt()));
+    }
+
+    #[test]
+    fn the_mean_is_also_as_uncertain_as_requests_differ() {
+        let mut reports = Reports::new();
+        let window = (0..5).find_map(|_| reports.add(250, &[10, 30], Sample::default())).unwrap();
+        assert!(is_near(window.latency.mean, 0.02) && is_near(window.latency.error, 0.01 / 8.0_f64.sqrt()));
+    }
+
+    #[test]
+    fn a_window_is_long_enough_for_most_requests_to_end_twice() {
+        let mut reports = Reports::new();
+        let found = [1, 2, 3].map(|_| reports.add(1000, &[750, 1250], Sample::default()).is_some());
+        assert_eq!(found, [false, false, true]);
+    }
+
+    #[test]
+    fn what_happened_is_counted_by_the_second() {
+        let mut reports = Reports::new();
+        let extra = Sample { in_flight: 10, rejected: 2, lag: Duration::from_millis(100), ..Sample::default() };
+        assert_eq!(reports.add(250, &[20; 5], extra), None);
+        let window = reports.add(250, &[20; 5], extra).unwrap();
+        assert!(is_near(window.rate, 20.0) && is_near(window.refused, 8.0) && is_near(window.seconds, 0.5));
+        assert!(is_near(window.outlook, 10.0 / 20.0 + 0.1), "as many are in progress, and the event loop lags");
+    }
+
+    #[test]
+    fn after_a_pause_a_window_begins_anew_unless_the_event_loop_was_late() {
+        for (lag, is_known) in [(0, false), (500, true)] {
+            let mut reports = Reports::new();
+            reports.add(250, &[20; 5], Sample::default());
+            let extra = Sample { lag: Duration::from_millis(lag), ..Sample::default() };
+            assert_eq!(reports.add(1200, &[20; 5], extra).is_some(), is_known, "{lag} ms late");
+        }
+    }
+}

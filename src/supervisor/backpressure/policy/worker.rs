@@ -243,3 +243,6 @@ impl Worker {
         whole
     }
 }
+
+#[cfg(test)]
+mod tests;
