@@ -48,13 +48,19 @@ pub extern "C" fn main() -> i32 {
         Ok("serve") => {}
         _ => return 0,
     }
-    let count = std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0);
-    for descriptor in 3..3 + count {
+    for descriptor in sockets() {
         std::thread::spawn(move || serve(descriptor));
     }
     loop {
         std::thread::park();
     }
+}
+
+/// The listening sockets that it inherits. Releases until 2026-11-25 named them in the arguments.
+fn sockets() -> Vec<i32> {
+    let count = std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0);
+    let named = std::env::args().filter_map(|argument| argument.strip_prefix("fd://")?.parse().ok());
+    (3..3 + count).chain(named).collect()
 }
 
 /// Their number follows `--workers`. Their output must not be mistaken for the start of a server.

@@ -23,7 +23,7 @@ from figures import table
 from html_page import page
 from launcher import Installation
 
-MODULES = ["startup", "footprint", "supervision", "guard", "overhead", "dealing", "rivals", "wsgi", "backpressure", "hangs", "memory"]
+MODULES = "startup footprint supervision builds guard overhead dealing rivals wsgi backpressure hangs memory".split()
 
 
 def version(program, *arguments):

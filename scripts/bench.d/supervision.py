@@ -90,7 +90,7 @@ def reload(options, installation):
 def status(options, installation):
     """Nanoseconds from a request on the control socket to the end of the response, with 64 workers."""
     times = []
-    with Supervisor(options, installation, workers=64) as supervisor:
+    with Supervisor(options, installation, workers=64):
         [path] = installation.root.glob("mcp-launch-*.sock")
         for turn in range(options.questions):
             with socket.socket(socket.AF_UNIX) as client:
