@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from contestants import Running, all_contestants, write_apps
-from crowd import CAPACITY, SLOW, WORKERS, ask_on, names, one_silent, request, slow_ones
+from crowd import CAPACITY, SLOW, WORKERS, ask_on, names, one_silent, request, slow_ones, wait_for_workers
 from evenness import unevenness
 from figures import Row, Section
 from guard import Field, ask, pss
@@ -233,6 +233,8 @@ def measure(field, contestant, results, number):
         results.add(SILENT, 100 * failed / len(times))
         results.add(HUNG, seconds := hung(running), "" if seconds is not None else f"not within {PATIENCE} s")
         if contestant.reloads:
+            # A worker that was still to be started would import the broken app whoever runs it.
+            wait_for_workers(running.port)
             results.add(BROKEN, broken_release(running, field.directory))
     with Running(field, contestant) as running:
         results.add(KILLED, *main_killed(running))
