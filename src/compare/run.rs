@@ -339,7 +339,7 @@ fn hand_over(terms: &Terms, instance: &mut Instance<'_>) -> Result<(Duration, Op
     let took = began.elapsed();
     let kept = match asked {
         Ok(Ok(Answer::Reloaded { .. })) => None,
-        Ok(Ok(Answer::Kept { why })) => Some(why),
+        Ok(Ok(Answer::Kept { why, .. })) => Some(why),
         Ok(Ok(_)) => Some("an unexpected response".to_owned()),
         Ok(Err(problem)) => Some(problem.to_string()),
         Err(_) => Some("no answer".to_owned()),

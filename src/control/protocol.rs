@@ -60,6 +60,8 @@ pub enum Answer {
     Kept {
         /// Why.
         why: String,
+        /// Whether it still serves.
+        serves: bool,
     },
     /// To [`Request::Explain`].
     Plan(Box<LivePlan>),
@@ -407,7 +409,7 @@ mod tests {
 
         #[test]
         fn an_answer_is_one_line(why: String) {
-            let answer = Answer::Kept { why };
+            let answer = Answer::Kept { why, serves: true };
             let bytes = line(&answer);
             prop_assert_eq!(bytes.iter().position(|byte| *byte == b'\n'), Some(bytes.len() - 1));
             prop_assert_eq!(serde_json::from_slice::<Answer>(&bytes).unwrap(), answer);

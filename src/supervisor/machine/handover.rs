@@ -115,7 +115,7 @@ impl State {
         if is_proving {
             self.reload_failed(&why, turn);
         } else if handover.is_reload {
-            turn.log(Note::ReloadFailed { why });
+            turn.log(Note::ReloadFailed { why, serves: self.serving().is_some() });
         }
         let plan = if handover.is_reload || is_back { old_plan } else { loss.plan };
         if is_back && self.is_intact() {

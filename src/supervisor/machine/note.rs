@@ -85,11 +85,15 @@ pub enum Note {
         why: String,
         wait: Duration,
     },
+    /// `serves`: whether a generation serves, as before.
     ReloadFailed {
         why: String,
+        serves: bool,
     },
+    /// The same of a reload that was to replace the single worker.
     RenewalFailed {
         why: String,
+        serves: bool,
     },
     Stopping {
         delay: Duration,

@@ -116,10 +116,12 @@ impl State {
 
     pub(super) fn reload_failed(&mut self, why: &str, turn: &mut Turn) {
         let Some(reload) = self.reload.take() else { return };
-        let said = why.to_owned();
-        let note =
-            if reload.is_renewal { Note::RenewalFailed { why: said } } else { Note::ReloadFailed { why: said } };
-        turn.log(note);
+        let (said, serves) = (why.to_owned(), self.serving().is_some());
+        turn.log(if reload.is_renewal {
+            Note::RenewalFailed { why: said, serves }
+        } else {
+            Note::ReloadFailed { why: said, serves }
+        });
         let reply = |request| Action::Reply { request, result: Err(why.to_owned()) };
         turn.extend(reload.requests.into_iter().map(reply));
     }

@@ -84,9 +84,13 @@ impl World {
             Note::StaysSmall { why, wait } => {
                 error!(%why, next = show_rounded(*wait), "the full generation failed: one worker keeps serving");
             }
-            Note::ReloadFailed { why } => error!(%why, "reload failed, the old generation was kept"),
-            Note::RenewalFailed { why } => {
+            Note::ReloadFailed { why, serves: true } => error!(%why, "reload failed, the old generation was kept"),
+            Note::ReloadFailed { why, serves: false } => error!(%why, "reload failed, and nothing serves"),
+            Note::RenewalFailed { why, serves: true } => {
                 warn!(%why, "the single worker could not be replaced with its generation: it keeps serving");
+            }
+            Note::RenewalFailed { why, serves: false } => {
+                error!(%why, "the single worker could not be replaced with its generation, and nothing serves");
             }
             Note::Stopping { delay, budget } if delay.is_zero() => info!(budget = show_span(*budget), "stopping"),
             Note::Stopping { delay, budget } => {

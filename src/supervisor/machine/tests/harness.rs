@@ -80,6 +80,8 @@ pub(super) struct Run {
     pub(super) refusal: Option<SpawnFailure>,
     /// The workers of each generation, as its server maintains them.
     pub(super) workers: BTreeMap<GenerationId, u32>,
+    /// How many workers more each plan was asked for.
+    pub(super) replanned: Vec<i32>,
 }
 
 impl Run {
@@ -105,6 +107,7 @@ impl Run {
             streams: 0,
             refusal,
             workers: BTreeMap::new(),
+            replanned: vec![],
         };
         run.tell(Event::Tick);
         run
@@ -133,7 +136,8 @@ impl Run {
                     };
                     all.extend(self.tell(event));
                 }
-                Action::Replan { .. } => {
+                Action::Replan { workers, .. } => {
+                    self.replanned.push(workers);
                     let plan = (self.plan)(self.next_plan, self.policy.clone());
                     self.next_plan += 1;
                     all.extend(self.tell(Event::Planned(Ok(plan))));

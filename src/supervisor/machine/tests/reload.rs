@@ -67,6 +67,23 @@ fn a_broken_release_is_discarded_and_the_old_one_serves_on() {
 }
 
 #[test]
+fn a_reload_that_fails_when_the_old_one_has_ended_does_not_say_that_it_was_kept() {
+    for ends in [false, true] {
+        let mut run = serving(policy());
+        run.reload(5);
+        if ends {
+            run.exited(1, Outcome::Exited(1), false);
+        }
+        let actions = run.exited(2, Outcome::Exited(3), false);
+        let said = actions.iter().find_map(|action| match action {
+            Action::Log(Note::ReloadFailed { serves, .. }) => Some(*serves),
+            _ => None,
+        });
+        assert_eq!(said, Some(!ends), "{actions:?}");
+    }
+}
+
+#[test]
 fn reloads_during_a_reload_become_one_more() {
     let mut run = serving(policy());
     run.reload(1);
@@ -81,6 +98,37 @@ fn reloads_during_a_reload_become_one_more() {
     let actions = run.wait(SECOND);
     let replies = actions.iter().filter(|action| matches!(action, Action::Reply { result: Ok(GenerationId(3)), .. }));
     assert_eq!(replies.count(), 2);
+}
+
+#[test]
+fn workers_asked_for_with_several_reloads_are_added_up() {
+    let mut run = serving(policy());
+    run.reload(1);
+    for workers in [2, -1, 1] {
+        run.tell(Event::Reload { request: None, server: None, workers });
+    }
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    run.wait(SECOND);
+    run.exited(1, Outcome::Exited(0), false);
+    assert_eq!(run.replanned, [0, 2]);
+}
+
+#[test]
+fn plans_that_nobody_needs_any_more_are_forgotten() {
+    let plans = |run: &Run| run.state.plans().map(|plan| plan.0).collect::<Vec<_>>();
+    let mut run = serving(policy());
+    for generation in 1..4 {
+        run.reload(5);
+        run.tell(Event::Ready { generation: GenerationId(generation + 1) });
+        run.wait(SECOND);
+        run.exited(generation, Outcome::Exited(0), false);
+    }
+    assert_eq!(plans(&run), [2, 3], "until the next start");
+    run.reload(5);
+    assert_eq!(plans(&run), [3, 4]);
+    run.exited(5, Outcome::Exited(3), false);
+    run.reload(5);
+    assert_eq!(plans(&run), [3, 5], "the one that serves, and the one that is tried");
 }
 
 #[test]
