@@ -92,7 +92,7 @@ impl Restarts {
 
     /// Doubles with each respawn, up to the maximum, minus a random part of at most a quarter.
     fn wait(&mut self, policy: &Policy) -> Duration {
-        let exponent = self.streak.saturating_sub(u32::from(self.streak > 0)).min(20);
+        let exponent = self.streak.saturating_sub(1).min(20);
         self.streak = self.streak.saturating_add(1);
         let full = policy.backoff_initial.saturating_mul(1 << exponent).min(policy.backoff_max);
         // xorshift64: it only needs to differ between two processes.
@@ -144,8 +144,41 @@ mod tests {
     #[test]
     fn a_plan_that_is_never_ready_is_given_up_however_slowly_it_fails() {
         let (mut restarts, start) = (Restarts::new(1), crate::test_time::start());
-        let verdicts = (0..6).map(|hour| restarts.failure(start + SECOND * 3600 * hour, None, &policy()));
-        assert_eq!(verdicts.collect::<Vec<_>>().last(), Some(&Verdict::GiveUp));
+        let mut verdicts = (0..6).map(|hour| restarts.failure(start + SECOND * 3600 * hour, None, &policy()));
+        assert_eq!(verdicts.position(|verdict| verdict == Verdict::GiveUp), Some(5));
+    }
+
+    #[test]
+    fn a_plan_that_gets_ready_may_fail_as_often_again() {
+        let (mut restarts, start) = (Restarts::new(1), crate::test_time::start());
+        let hours = |hour| start + SECOND * 3600 * hour;
+        for hour in 0..5 {
+            restarts.failure(hours(hour), None, &policy());
+        }
+        assert_eq!(restarts.left(hours(4), &policy()), 0);
+        restarts.ready();
+        assert_eq!(restarts.left(hours(4), &policy()), 4);
+        assert!(matches!(restarts.failure(hours(5), None, &policy()), Verdict::Respawn(_)));
+    }
+
+    #[test]
+    fn what_is_left_are_the_failures_that_the_window_still_allows() {
+        let (mut restarts, start) = (Restarts::new(1), crate::test_time::start());
+        waits(&mut restarts, start, Some(SECOND), 2);
+        assert_eq!(restarts.left(start + SECOND, &policy()), 3);
+        assert_eq!(restarts.left(start + SECOND * 601, &policy()), 4);
+        assert_eq!(restarts.left(start + SECOND * 602, &policy()), 5);
+    }
+
+    #[test]
+    fn replicas_do_not_wait_equally_long() {
+        let policy = Policy { backoff_initial: SECOND * 30, ..policy() };
+        let mut waits = std::collections::BTreeSet::new();
+        for seed in 0..10 {
+            let mut restarts = Restarts::new(1000 * seed);
+            waits.extend((0..10).map(|_| restarts.refused(&policy)));
+        }
+        assert!(waits.len() > 80, "{waits:?}");
     }
 
     #[test]

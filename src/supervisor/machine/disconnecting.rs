@@ -121,6 +121,7 @@ mod tests {
         assert_eq!(seconds(10_000, 25), 23);
         assert_eq!(seconds(10_000, 3), 1);
         assert!(spread(10_000, BUDGET, Occasion::Stop) < Duration::from_secs(1));
+        assert_eq!(spread(1, Duration::from_secs(1), Occasion::Stop), Duration::from_millis(250));
     }
 
     #[test]

@@ -114,6 +114,13 @@ mod tests {
     }
 
     #[test]
+    fn what_is_free_is_what_the_tightest_level_has_with_what_the_kernel_can_reclaim() {
+        assert_eq!(free(&[]), u64::MAX);
+        assert_eq!(free(&[level(1000, 300, 50), level(500, 300, 40), level(700, 300, 0)]), 240 * MIB);
+        assert_eq!(free(&[level(100, 300, 0)]), 0);
+    }
+
+    #[test]
     fn what_is_free_is_compared_with_the_whole_and_with_one_worker() {
         let old = size(280, 100);
         assert_eq!(room(&[level(1024, 300, 0)], old), Room::Whole);

@@ -4,6 +4,8 @@ use nix::sys::signal::Signal;
 
 use super::harness::{Run, SECOND, policy, serving, spawned};
 use crate::ids::GenerationId;
+use crate::plan::Policy;
+use crate::settings::value::Restart;
 use crate::supervisor::machine::action::Action;
 use crate::supervisor::machine::event::{Event, Presence};
 use crate::supervisor::machine::note::Note;
@@ -117,6 +119,37 @@ fn a_generation_without_workers_has_failed_and_one_that_is_silent_is_only_not_re
     let actions = tell(&mut run, Presence::Lost);
     assert_eq!(spawned(&actions), [2]);
     assert!(actions.contains(&Action::Signal { generation: GenerationId(1), signal: Signal::SIGTERM }));
+    assert!(!actions.iter().any(|action| matches!(action, Action::PrepareLeave { .. })), "nobody stays: {actions:?}");
+}
+
+#[test]
+fn it_is_said_once_that_workers_are_silent_and_once_that_they_answer_again() {
+    use Presence::{Answering, Silent};
+    let mut run = serving(policy());
+    let mut said = |presence| {
+        let actions = run.tell(Event::Workers { generation: GenerationId(1), presence });
+        actions.iter().any(|action| matches!(action, Action::Log(Note::Silent { .. } | Note::Answering { .. })))
+    };
+    assert_eq!([Answering, Silent, Silent, Answering, Answering].map(&mut said), [false, true, false, true, false]);
+}
+
+#[test]
+fn after_which_ends_the_server_is_started_again_is_a_setting() {
+    for (restart, status, ends_with) in [
+        (Restart::No, 1, Some(1)),
+        (Restart::No, 0, Some(0)),
+        (Restart::OnFailure, 0, Some(0)),
+        (Restart::OnFailure, 1, None),
+        (Restart::Always, 0, None),
+        (Restart::Always, 1, None),
+    ] {
+        let mut run = serving(Policy { restart, ..policy() });
+        run.now += SECOND;
+        let actions = run.exited(1, Outcome::Exited(status), false);
+        run.tell(Event::NoChildren);
+        assert_eq!(run.exit_status(), ends_with, "{restart:?} {status}");
+        assert_eq!(spawned(&actions).len(), usize::from(ends_with.is_none()), "{restart:?} {status}");
+    }
 }
 
 #[test]

@@ -203,9 +203,37 @@ fn one_worker_fewer_is_told_first_and_ended_when_its_streams_are_closed() {
     assert!(matches!(actions[..], [Action::RetireOldest { generation: GenerationId(1), .. }]), "{actions:?}");
     let due = run.state.next_deadline().unwrap();
     assert!(due - run.now >= SECOND * 3 / 2, "a hundred in a second");
+    assert_eq!([1, 2].map(|generation| run.state.dismissed(GenerationId(generation))), [1, 0]);
     let wait = due - run.now;
     assert!(run.wait(wait).contains(&ttou));
-    assert_eq!(run.state.next_deadline(), None);
+    assert_eq!((run.state.next_deadline(), run.state.dismissed(GenerationId(1))), (None, 0));
+}
+
+#[test]
+fn two_workers_fewer_end_each_when_its_own_streams_are_closed() {
+    let mut run = serving(policy());
+    run.streams = 150;
+    run.tell(Event::Forward(Signal::SIGTTOU));
+    let first = run.state.next_deadline().unwrap();
+    run.now += SECOND / 2;
+    run.tell(Event::Forward(Signal::SIGTTOU));
+    assert_eq!((run.state.next_deadline(), run.state.dismissed(GenerationId(1))), (Some(first), 2));
+    let wait = first - run.now;
+    run.wait(wait);
+    assert_eq!((signals(&run.log, 1, Signal::SIGTTOU), run.state.dismissed(GenerationId(1))), (1, 1));
+    run.wait(SECOND / 2);
+    assert_eq!(signals(&run.log, 1, Signal::SIGTTOU), 2);
+}
+
+#[test]
+fn other_signals_and_those_before_it_serves_reach_the_main_process_as_they_are() {
+    let sent = |signal| Action::Signal { generation: GenerationId(1), signal };
+    let mut run = Run::new(policy());
+    assert_eq!(run.tell(Event::Forward(Signal::SIGTTOU)), [sent(Signal::SIGTTOU)]);
+    let mut run = serving(policy());
+    for signal in [Signal::SIGUSR1, Signal::SIGWINCH, Signal::SIGTTIN] {
+        assert_eq!(run.tell(Event::Forward(signal)), [sent(signal)]);
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub(crate) mod harness;
 mod later;
 mod properties;
 mod reload;
+mod status;
 mod stepwise;
 mod stop;
 mod walk;

@@ -233,3 +233,13 @@ fn workers_asked_for_half_way_are_had_in_the_end() {
     step_to_the_end(&mut run, |run| assert!(run.capacity() >= 3));
     assert_eq!(run.capacity(), 4);
 }
+
+#[test]
+fn workers_that_are_too_many_half_way_are_gone_in_the_end() {
+    let mut run = short_of_memory(facts, ONE_WORKER());
+    run.reload(5);
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    assert_eq!(run.tell(Event::Forward(Signal::SIGTTOU)), []);
+    step_to_the_end(&mut run, |run| assert!(run.capacity() >= 2));
+    assert_eq!(run.capacity(), 2);
+}

@@ -1,5 +1,7 @@
 //! Stops: with and without waiting, and in the middle of something else.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 
 use super::harness::{SECOND, policy, serving, term};
@@ -116,7 +118,18 @@ fn before_a_stop_streams_are_closed_and_that_takes_less_than_a_second() {
     let told = |action: &Action| matches!(action, Action::Retire { occasion: Occasion::Stop, within, .. } if *within == SECOND * 25);
     assert!(actions.iter().any(told), "{actions:?}");
     assert!(!actions.contains(&term(1)), "it would cut them");
+    assert!(!run.wait(SECOND / 5).contains(&term(1)), "it would cut most of them");
     assert!(run.wait(SECOND).contains(&term(1)));
+}
+
+#[test]
+fn two_stop_signals_at_once_are_one() {
+    for stop_delay in [Duration::ZERO, SECOND * 5] {
+        let mut run = serving(Policy { stop_delay, ..policy() });
+        let before = run.tell(Event::Stop).iter().filter(|action| **action == term(1)).count();
+        run.now += SECOND / 20;
+        assert_eq!(run.tell(Event::Stop), [], "after {before} signals");
+    }
 }
 
 #[test]
