@@ -355,6 +355,13 @@ mod tests {
     }
 
     #[test]
+    fn how_many_were_in_progress_between_reports_follows_from_what_they_took() {
+        let mut reports = Reports::new();
+        let windows = [1, 2].map(|_| reports.add(250, &[100; 5], Sample::default()));
+        assert!(is_near(windows[1].unwrap().busy, 2.0), "{windows:?}");
+    }
+
+    #[test]
     fn after_a_pause_a_window_begins_anew_unless_the_event_loop_was_late() {
         for (lag, is_known) in [(0, false), (500, true)] {
             let mut reports = Reports::new();
