@@ -97,8 +97,8 @@ impl State {
         let disconnecting = Some(Disconnecting { unanswered: asked.len(), has_streams: false });
         // The number of streams is normally known at once; this limits the wait if it is not.
         let until = turn.now + time_to_disconnect(1, spread(1, within, Occasion::Stop), within);
-        let interrupted = self.is_interrupted();
-        self.phase = Phase::Delaying { since, until, deadline, disconnecting, interrupted };
+        let (last, interrupted) = (self.last(), self.is_interrupted());
+        self.phase = Phase::Delaying { since, until, deadline, disconnecting, last, interrupted };
         turn.extend(asked.into_iter().map(|generation| Action::Retire {
             generation,
             within,

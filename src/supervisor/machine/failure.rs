@@ -102,12 +102,11 @@ impl State {
             return;
         }
         turn.log(Note::MainExited { generation: id, outcome, ready_for, survivors, why: why.clone() });
-        if let Phase::Delaying { deadline, .. } = self.phase {
+        if let Phase::Delaying { deadline, last, .. } = &mut self.phase {
+            *last = Some(outcome);
+            let deadline = *deadline;
             if self.serving().is_none() {
                 self.end(deadline, None, turn);
-                if let Phase::Ending { last, .. } = &mut self.phase {
-                    *last = Some(outcome);
-                }
             }
         } else if was_starting {
             self.boot_failed(id, plan, outcome, why.as_deref(), turn);

@@ -131,6 +131,8 @@ enum Phase {
         deadline: Instant,
         /// What is known of the workers, once they close their connections.
         disconnecting: Option<Disconnecting>,
+        /// How the main process that served has ended; its workers may still serve.
+        last: Option<Outcome>,
         interrupted: bool,
     },
     /// Everything has been asked to stop.

@@ -28,7 +28,14 @@ impl State {
                     self.disconnect_clients(turn.now, deadline, turn);
                 } else {
                     let (since, until) = (turn.now, turn.now + delay);
-                    self.phase = Phase::Delaying { since, until, deadline, disconnecting: None, interrupted: false };
+                    self.phase = Phase::Delaying {
+                        since,
+                        until,
+                        deadline,
+                        disconnecting: None,
+                        last: None,
+                        interrupted: false,
+                    };
                 }
             }
             Phase::Delaying { since, deadline, disconnecting, .. } => {
@@ -66,6 +73,14 @@ impl State {
         matches!(self.phase, Phase::Delaying { interrupted: true, .. } | Phase::Ending { interrupted: true, .. })
     }
 
+    /// How the main process that served has ended, if it has since the stop began.
+    pub(super) const fn last(&self) -> Option<Outcome> {
+        match self.phase {
+            Phase::Delaying { last, .. } | Phase::Ending { last, .. } => last,
+            Phase::Running | Phase::Done => None,
+        }
+    }
+
     pub(super) fn quit(&mut self, turn: &mut Turn) {
         if let Phase::Ending { leave, .. } = &mut self.phase {
             turn.log(Note::Hurrying);
@@ -100,8 +115,8 @@ impl State {
         if !self.generations.iter().any(|generation| matches!(generation.main, Main::Alive(_))) {
             leave.ask_rest(turn.now);
         }
-        let interrupted = self.is_interrupted();
-        self.phase = Phase::Ending { since: turn.now, leave, status, last: None, interrupted };
+        let (last, interrupted) = (self.last(), self.is_interrupted());
+        self.phase = Phase::Ending { since: turn.now, leave, status, last, interrupted };
     }
 
     /// Kills everything without waiting.

@@ -51,6 +51,17 @@ fn a_server_that_ends_of_itself_during_the_delay_gives_the_status() {
 }
 
 #[test]
+fn a_server_that_ends_of_itself_during_the_delay_gives_the_status_even_if_its_workers_serve_on() {
+    let mut run = serving(Policy { stop_delay: SECOND * 5, ..policy() });
+    run.tell(Event::Stop);
+    run.exited(1, Outcome::Exited(5), true);
+    assert_eq!(run.exit_status(), None);
+    run.tell(Event::GenerationEmpty { generation: GenerationId(1) });
+    run.tell(Event::NoChildren);
+    assert_eq!(run.exit_status(), Some(5), "at once: there is nothing to wait for");
+}
+
+#[test]
 fn a_quick_end_is_polite_first_and_short() {
     let mut run = serving(policy());
     let actions = run.tell(Event::Quit);
