@@ -140,9 +140,49 @@ fn a_release_that_dies_within_a_second_of_being_ready_is_a_failed_reload_and_the
     let actions = run.exited(2, Outcome::Exited(3), false);
     assert!(actions.contains(&Action::Steer { generation: GenerationId(1) }), "{actions:?}");
     assert!(actions.iter().any(|action| matches!(action, Action::Reply { request: 5, result: Err(_) })));
+    assert!(run.state.counted().is_empty(), "it has all its workers");
     run.wait(SECOND * 1000);
     assert_eq!((run.state.serving().unwrap().id, run.state.generations().len()), (GenerationId(1), 1));
     assert_eq!(signals(&run.log, 1, Signal::SIGTERM), 0);
+}
+
+#[test]
+fn the_plan_that_is_gone_back_to_is_one_that_was_ready_and_not_the_failed_one() {
+    let mut run = serving(policy());
+    run.reload(5);
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    run.exited(2, Outcome::Exited(3), false);
+    run.wait(SECOND * 1000);
+    for generation in [1, 3, 4] {
+        let actions = run.exited(generation, Outcome::Exited(3), false);
+        assert_eq!(run.exit_status(), None, "it is tried again");
+        let actions = [actions, run.wait(SECOND * 31)].concat();
+        let plan = actions.iter().find_map(|action| match action {
+            Action::Spawn { plan, .. } => Some(*plan),
+            _ => None,
+        });
+        assert_eq!(plan, Some(PlanId(0)), "{actions:?}");
+    }
+}
+
+#[test]
+fn workers_without_a_main_process_that_serve_again_get_a_new_one() {
+    let mut run = serving(policy());
+    run.reload(5);
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    run.exited(1, Outcome::Signaled(9), true);
+    let actions = run.exited(2, Outcome::Exited(3), false);
+    assert_eq!(run.state.serving().unwrap().id, GenerationId(1));
+    assert_eq!(spawned(&[actions, run.wait(SECOND * 31)].concat()), [3]);
+}
+
+#[test]
+fn what_a_release_leaves_behind_that_failed_to_start_has_time_to_end() {
+    let mut run = serving(policy());
+    run.reload(5);
+    let kill = Action::Kill { generation: GenerationId(2) };
+    assert!(!run.exited(2, Outcome::Exited(3), true).contains(&kill));
+    assert!(run.wait(SECOND * 2).contains(&kill));
 }
 
 #[test]

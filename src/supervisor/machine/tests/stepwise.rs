@@ -4,12 +4,14 @@ use nix::sys::signal::Signal;
 
 use super::harness::{ONE_WORKER, Run, SECOND, facts, granian, policy, short_of_memory, shortage, signals, spawned};
 use crate::ids::{GenerationId, PlanId};
+use crate::plan::Policy;
 use crate::supervisor::machine::action::Action;
 use crate::supervisor::machine::event::Event;
 use crate::supervisor::machine::generation::Startup;
 use crate::supervisor::machine::memory_budget::Room;
 use crate::supervisor::machine::note::Note;
 use crate::supervisor::machine::outcome::Outcome;
+use crate::supervisor::machine::plan_facts::PlanFacts;
 use crate::supervisor::machine::reload::Takeover;
 
 /// Steps until nothing is left to be done, in which `look` is called after each.
@@ -97,6 +99,11 @@ fn a_release_that_fails_half_way_gives_back_what_it_took() {
             startup: Startup::Full,
             on_trial: false,
         }));
+        // Which is known to work, so it is tried again.
+        run.exited(3, Outcome::Exited(3), false);
+        assert_eq!(run.exit_status(), None);
+        let again = run.wait(SECOND * 31);
+        assert!(again.iter().any(|action| matches!(action, Action::Spawn { plan: PlanId(0), .. })), "{again:?}");
     }
 }
 
@@ -204,7 +211,81 @@ fn survivors_without_spare_memory_are_replaced_by_one_worker_first() {
         run.tell(Event::GenerationEmpty { generation: GenerationId(1) });
         step_to_the_end(&mut run, |run| assert!(run.state.is_ready()));
         assert_eq!((run.capacity(), run.state.generations().len()), (3, 1));
+        assert!(run.now - run.start < SECOND * 10, "each worker is seen when it comes");
     }
+}
+
+/// A generation with one worker, alone, that gets the others.
+fn growing() -> Run {
+    let mut run = short_of_memory(facts, ONE_WORKER());
+    run.exited(1, Outcome::Signaled(9), true);
+    run.wait(SECOND / 20);
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    run.wait(SECOND);
+    run.tell(Event::GenerationEmpty { generation: GenerationId(1) });
+    assert_eq!(signals(&run.log, 2, Signal::SIGTTIN), 1);
+    run
+}
+
+#[test]
+fn a_worker_that_does_not_come_is_waited_for_as_long_as_a_start_may_take() {
+    let run = growing();
+    assert_eq!(run.state.next_deadline(), Some(run.now + policy().startup_timeout));
+}
+
+#[test]
+fn workers_asked_for_while_others_come_are_had_in_the_end() {
+    let mut run = growing();
+    assert_eq!(run.tell(Event::Forward(Signal::SIGTTIN)), []);
+    step_to_the_end(&mut run, |run| assert!(run.state.is_ready()));
+    assert_eq!(run.capacity(), 4);
+}
+
+#[test]
+fn a_generation_without_a_main_process_is_asked_for_no_more_workers() {
+    let mut run = growing();
+    run.exited(2, Outcome::Signaled(9), true);
+    run.count();
+    run.wait(policy().startup_timeout);
+    assert_eq!(signals(&run.log, 2, Signal::SIGTTIN), 1);
+    assert!(!run.state.counted().contains(&GenerationId(2)));
+}
+
+#[test]
+fn survivors_and_little_memory_are_no_reason_to_refuse_a_reload() {
+    let mut run = short_of_memory(facts, Room::Nothing(shortage()));
+    run.exited(1, Outcome::Signaled(9), true);
+    let actions = [run.reload(5), run.wait(SECOND / 20)].concat();
+    assert_eq!(spawned(&actions), [2]);
+}
+
+/// How a reload to such a plan takes over, and with how many workers it starts, if there is room for one worker.
+fn start_short_of_memory(new: fn(u32, Policy) -> PlanFacts) -> (Option<Takeover>, Option<Startup>) {
+    let mut run = short_of_memory(facts, ONE_WORKER());
+    run.plan = new;
+    let actions = run.reload(5);
+    let takeover = actions.iter().find_map(|action| match action {
+        Action::Log(Note::ShortOfMemory { takeover, .. }) => Some(*takeover),
+        _ => None,
+    });
+    let startup = actions.iter().find_map(|action| match action {
+        Action::Spawn { startup, .. } => Some(*startup),
+        _ => None,
+    });
+    (takeover, startup)
+}
+
+#[test]
+fn only_servers_that_share_a_socket_are_replaced_worker_by_worker() {
+    let stepwise = Takeover::Stepwise { workers: 3 };
+    assert_eq!(start_short_of_memory(facts), (Some(stepwise), Some(Startup::OneWorker)));
+    assert_eq!(start_short_of_memory(granian), (Some(Takeover::AtOnce), Some(Startup::OneWorker)));
+}
+
+#[test]
+fn a_plan_with_one_worker_starts_with_all_it_has() {
+    let (_, startup) = start_short_of_memory(|id, policy| PlanFacts { workers: 1, ..facts(id, policy) });
+    assert_eq!(startup, Some(Startup::Full));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::harness::{SECOND, policy, serving, term};
+use super::harness::{Run, SECOND, policy, serving, term};
 use crate::ids::GenerationId;
 use crate::plan::Policy;
 use crate::supervisor::machine::action::Action;
@@ -131,6 +131,61 @@ fn before_a_stop_streams_are_closed_and_that_takes_less_than_a_second() {
     assert!(!actions.contains(&term(1)), "it would cut them");
     assert!(!run.wait(SECOND / 5).contains(&term(1)), "it would cut most of them");
     assert!(run.wait(SECOND).contains(&term(1)));
+}
+
+#[test]
+fn term_waits_for_the_streams_of_workers_that_answer_late() {
+    let mut run = serving(policy());
+    run.streams = 1;
+    run.tell(Event::Stop);
+    let due = run.state.next_deadline().unwrap();
+    run.now += SECOND / 5;
+    run.tell(run.left(GenerationId(1), SECOND * 25, Occasion::Stop));
+    assert!(run.state.next_deadline().unwrap() > due, "{:?}", run.state.next_deadline());
+}
+
+/// The second generation serves, and the first one has been told to end.
+fn replacing() -> Run {
+    let mut run = serving(policy());
+    run.reload(1);
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    assert!(run.wait(SECOND).contains(&term(1)));
+    run
+}
+
+#[test]
+fn the_status_is_that_of_the_server_that_served_in_whatever_order_they_end() {
+    for order in [[1, 2], [2, 1]] {
+        let mut run = replacing();
+        run.tell(Event::Stop);
+        for generation in order {
+            run.exited(generation, Outcome::Exited(if generation == 1 { 9 } else { 4 }), false);
+        }
+        run.tell(Event::NoChildren);
+        assert_eq!(run.exit_status(), Some(4), "{order:?}");
+    }
+}
+
+#[test]
+fn what_main_processes_leave_behind_is_told_when_none_is_left_and_killed_soon() {
+    let told = |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::SignalStrays(_)));
+    let mut run = serving(policy());
+    run.tell(Event::Stop);
+    assert!(told(&run.exited(1, Outcome::Exited(0), true)));
+    assert!(run.wait(SECOND * 2).contains(&Action::KillAll));
+    let mut run = replacing();
+    run.tell(Event::Stop);
+    assert!(!told(&run.exited(1, Outcome::Exited(0), true)), "the other one still ends its own");
+    assert!(told(&run.exited(2, Outcome::Exited(0), true)));
+}
+
+#[test]
+fn when_no_process_is_left_the_stop_does_not_wait_for_the_delay() {
+    let mut run = serving(Policy { stop_delay: SECOND * 5, ..policy() });
+    run.tell(Event::Stop);
+    run.exited(1, Outcome::Exited(5), true);
+    run.tell(Event::NoChildren);
+    assert_eq!(run.exit_status(), Some(5));
 }
 
 #[test]
