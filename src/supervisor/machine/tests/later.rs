@@ -95,6 +95,17 @@ fn an_exec_that_fails_after_a_stop_was_asked_for_is_the_end_of_a_clean_stop() {
 }
 
 #[test]
+fn an_exec_that_fails_after_its_time_was_up_changes_nothing() {
+    let mut run = serving(policy());
+    run.reload(1);
+    run.wait(policy().startup_timeout);
+    let before = run.state.restarts(run.now);
+    run.tell(exec_failed(2, SpawnFailure::Program(127)));
+    assert_eq!((run.state.restarts(run.now), run.state.generations().len()), (before, 1));
+    assert!(spawned(&run.wait(SECOND * 31)).is_empty());
+}
+
+#[test]
 fn an_exec_that_fails_during_a_stop_is_not_tried_again_where_one_worker_serves() {
     let mut run = short_of_memory(granian, ONE_WORKER());
     run.reload(5);

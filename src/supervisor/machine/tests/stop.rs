@@ -167,6 +167,15 @@ fn the_status_is_that_of_the_server_that_served_in_whatever_order_they_end() {
 }
 
 #[test]
+fn a_start_that_was_interrupted_gives_the_status_with_which_it_ended() {
+    let mut run = Run::new(policy());
+    run.tell(Event::Stop);
+    run.exited(1, Outcome::Exited(7), false);
+    run.tell(Event::NoChildren);
+    assert_eq!(run.exit_status(), Some(7));
+}
+
+#[test]
 fn what_main_processes_leave_behind_is_told_when_none_is_left_and_killed_soon() {
     let told = |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::SignalStrays(_)));
     let mut run = serving(policy());
