@@ -140,10 +140,25 @@ fn a_release_that_dies_within_a_second_of_being_ready_is_a_failed_reload_and_the
     let actions = run.exited(2, Outcome::Exited(3), false);
     assert!(actions.contains(&Action::Steer { generation: GenerationId(1) }), "{actions:?}");
     assert!(actions.iter().any(|action| matches!(action, Action::Reply { request: 5, result: Err(_) })));
-    assert!(run.state.counted().is_empty(), "it has all its workers");
     run.wait(SECOND * 1000);
     assert_eq!((run.state.serving().unwrap().id, run.state.generations().len()), (GenerationId(1), 1));
     assert_eq!(signals(&run.log, 1, Signal::SIGTERM), 0);
+    let completed = |action: &Action| matches!(action, Action::Log(Note::Complete { .. }));
+    assert!(!run.log.iter().any(completed), "it had all its workers all the time");
+}
+
+#[test]
+fn a_plan_that_fails_in_a_second_generation_of_its_own_is_still_known_to_work() {
+    let mut run = serving(policy());
+    run.tell(Event::Renew);
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    run.exited(2, Outcome::Exited(3), false);
+    run.wait(SECOND * 1000);
+    assert_eq!(run.state.serving().unwrap().id, GenerationId(1));
+    run.exited(1, Outcome::Signaled(9), false);
+    run.exited(3, Outcome::Exited(3), false);
+    assert_eq!(run.exit_status(), None);
+    assert_eq!(spawned(&run.wait(SECOND * 31)), [4]);
 }
 
 #[test]
