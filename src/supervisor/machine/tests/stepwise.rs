@@ -68,6 +68,18 @@ fn a_release_that_fails_with_one_worker_has_taken_nothing() {
 }
 
 #[test]
+fn a_release_that_fails_before_the_first_step_has_nothing_to_give_back() {
+    let mut run = short_of_memory(facts, ONE_WORKER());
+    run.reload(5);
+    run.tell(Event::Ready { generation: GenerationId(2) });
+    run.exited(2, Outcome::Exited(3), false);
+    run.wait(SECOND * 1000);
+    assert_eq!(run.state.serving().unwrap().id, GenerationId(1));
+    let given = |action: &Action| matches!(action, Action::Log(Note::Complete { .. }));
+    assert!(!run.log.iter().any(given), "{:?}", run.log);
+}
+
+#[test]
 fn a_release_that_fails_half_way_gives_back_what_it_took() {
     for failing_at in 0..8 {
         let mut run = short_of_memory(facts, ONE_WORKER());
@@ -255,8 +267,9 @@ fn a_generation_without_a_main_process_is_asked_for_no_more_workers() {
 fn survivors_and_little_memory_are_no_reason_to_refuse_a_reload() {
     let mut run = short_of_memory(facts, Room::Nothing(shortage()));
     run.exited(1, Outcome::Signaled(9), true);
-    let actions = [run.reload(5), run.wait(SECOND / 20)].concat();
+    let actions = run.reload(5);
     assert_eq!(spawned(&actions), [2]);
+    assert!(!actions.iter().any(|action| matches!(action, Action::Reply { .. })), "{actions:?}");
 }
 
 /// How a reload to such a plan takes over, and with how many workers it starts, if there is room for one worker.
