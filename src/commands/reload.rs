@@ -21,9 +21,9 @@ pub(super) fn reload(flags: &FlagLayer, server: Option<Server>, timeout: Option<
         Answer::Reloaded { generation, server, workers } => {
             Ok(super::print(format!("reloaded: generation {generation} serves ({server}, {workers} workers)\n")))
         }
-        Answer::Kept { why, serves } => {
-            let meanwhile = if serves { "the old generation was kept" } else { "and nothing serves" };
-            Err(Problem::new(Exit::No, format!("not reloaded, {meanwhile}: {why}"))
+        Answer::Kept { why, is_down } => {
+            let state = if is_down { "and nothing serves" } else { "the old generation was kept" };
+            Err(Problem::new(Exit::No, format!("not reloaded, {state}: {why}"))
                 .hint("see the launcher's log for the output of the new generation"))
         }
         _ => Err(unexpected()),

@@ -56,12 +56,13 @@ pub enum Answer {
         /// Its workers.
         workers: u32,
     },
-    /// To [`Request::Reload`]: the old generation was kept.
+    /// To [`Request::Reload`]: no new generation serves.
     Kept {
         /// Why.
         why: String,
-        /// Whether it still serves.
-        serves: bool,
+        /// Whether the old one has ended as well, so that nothing serves. Launchers of earlier releases do not say it.
+        #[serde(default)]
+        is_down: bool,
     },
     /// To [`Request::Explain`].
     Plan(Box<LivePlan>),
@@ -401,6 +402,12 @@ mod tests {
         assert!(why.contains("gunicorn, granian"), "{why}");
     }
 
+    #[test]
+    fn a_launcher_of_an_earlier_release_is_understood() {
+        let answer = serde_json::from_str::<Answer>(r#"{"kept":{"why":"it is broken"}}"#);
+        assert_eq!(answer.unwrap(), Answer::Kept { why: "it is broken".to_owned(), is_down: false });
+    }
+
     proptest! {
         #[test]
         fn no_line_is_too_odd(bytes: Vec<u8>) {
@@ -409,7 +416,7 @@ mod tests {
 
         #[test]
         fn an_answer_is_one_line(why: String) {
-            let answer = Answer::Kept { why, serves: true };
+            let answer = Answer::Kept { why, is_down: false };
             let bytes = line(&answer);
             prop_assert_eq!(bytes.iter().position(|byte| *byte == b'\n'), Some(bytes.len() - 1));
             prop_assert_eq!(serde_json::from_slice::<Answer>(&bytes).unwrap(), answer);

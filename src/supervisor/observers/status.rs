@@ -95,7 +95,7 @@ impl World {
                     workers: self.workers.planned(*generation).or(plan.map(|plan| plan.workers)).unwrap_or(0),
                 }
             }
-            Err(why) => Answer::Kept { why: why.clone(), serves: self.state.serving().is_some() },
+            Err(why) => Answer::Kept { why: why.clone(), is_down: self.state.serving().is_none() },
         }
     }
 

@@ -47,12 +47,10 @@ impl Systemd {
                 self.notify.ready(&status);
             }
             Note::Reloading => self.notify.reloading(world.state.policy().startup_timeout),
-            Note::ReloadFailed { why, serves: true } => {
-                self.notify.still_ready(&format!("serving: the last reload failed: {why}"));
-            }
-            // systemd waits for this word after each reload.
-            Note::ReloadFailed { why, serves: false } => {
-                self.notify.still_ready(&format!("not ready: the last reload failed: {why}"));
+            Note::ReloadFailed { why, serves } => {
+                let state = if *serves { "serving" } else { "not ready" };
+                // After each reload systemd waits to be told READY, whatever has become of it.
+                self.notify.still_ready(&format!("{state}: the last reload failed: {why}"));
             }
             Note::Silent { .. } => self.notify.status("not ready: no worker answers"),
             Note::Answering { .. } => self.notify.still_ready("serving: a worker answers again"),

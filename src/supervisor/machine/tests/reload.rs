@@ -12,6 +12,14 @@ use crate::supervisor::machine::note::Note;
 use crate::supervisor::machine::outcome::Outcome;
 use crate::supervisor::machine::plan_facts::Choice;
 
+/// The plan of the first generation that is started.
+fn started_plan(actions: &[Action]) -> Option<PlanId> {
+    actions.iter().find_map(|action| match action {
+        Action::Spawn { plan, .. } => Some(*plan),
+        _ => None,
+    })
+}
+
 #[test]
 fn a_new_generation_next_to_one_that_serves_is_on_trial_until_it_is_ready() {
     let mut run = Run::new(policy());
@@ -172,11 +180,7 @@ fn the_plan_that_is_gone_back_to_is_one_that_was_ready_and_not_the_failed_one() 
         let actions = run.exited(generation, Outcome::Exited(3), false);
         assert_eq!(run.exit_status(), None, "it is tried again");
         let actions = [actions, run.wait(SECOND * 31)].concat();
-        let plan = actions.iter().find_map(|action| match action {
-            Action::Spawn { plan, .. } => Some(*plan),
-            _ => None,
-        });
-        assert_eq!(plan, Some(PlanId(0)), "{actions:?}");
+        assert_eq!(started_plan(&actions), Some(PlanId(0)), "{actions:?}");
     }
 }
 
@@ -209,11 +213,7 @@ fn a_release_that_dies_while_the_old_one_drains_is_a_failed_reload_and_the_old_p
     run.exited(2, Outcome::Exited(3), false);
     assert!(run.log.iter().any(|action| matches!(action, Action::Log(Note::ReloadFailed { .. }))), "{:?}", run.log);
     let actions = run.exited(1, Outcome::Exited(0), false);
-    let plans = actions.iter().find_map(|action| match action {
-        Action::Spawn { plan, .. } => Some(*plan),
-        _ => None,
-    });
-    let started = plans.or_else(|| run.state.generations().last().map(|generation| generation.plan));
+    let started = started_plan(&actions).or_else(|| run.state.generations().last().map(|generation| generation.plan));
     assert_eq!(started, Some(PlanId(0)));
 }
 

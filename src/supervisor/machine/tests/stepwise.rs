@@ -319,21 +319,13 @@ fn a_stop_half_way_stops_both() {
 }
 
 #[test]
-fn workers_asked_for_half_way_are_had_in_the_end() {
-    let mut run = short_of_memory(facts, ONE_WORKER());
-    run.reload(5);
-    run.tell(Event::Ready { generation: GenerationId(2) });
-    assert_eq!(run.tell(Event::Forward(Signal::SIGTTIN)), []);
-    step_to_the_end(&mut run, |run| assert!(run.capacity() >= 3));
-    assert_eq!(run.capacity(), 4);
-}
-
-#[test]
-fn workers_that_are_too_many_half_way_are_gone_in_the_end() {
-    let mut run = short_of_memory(facts, ONE_WORKER());
-    run.reload(5);
-    run.tell(Event::Ready { generation: GenerationId(2) });
-    assert_eq!(run.tell(Event::Forward(Signal::SIGTTOU)), []);
-    step_to_the_end(&mut run, |run| assert!(run.capacity() >= 2));
-    assert_eq!(run.capacity(), 2);
+fn as_many_workers_as_were_asked_for_half_way_are_there_in_the_end() {
+    for (signal, least, in_the_end) in [(Signal::SIGTTIN, 3, 4), (Signal::SIGTTOU, 2, 2)] {
+        let mut run = short_of_memory(facts, ONE_WORKER());
+        run.reload(5);
+        run.tell(Event::Ready { generation: GenerationId(2) });
+        assert_eq!(run.tell(Event::Forward(signal)), []);
+        step_to_the_end(&mut run, |run| assert!(run.capacity() >= least));
+        assert_eq!(run.capacity(), in_the_end);
+    }
 }
