@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import supervision
-from crowd import APP, SLOW, contestant
+from crowd import APP, SERVERS, SLOW, contestant
 from dealing import load
 from figures import Row, Section
 from guard import Field
@@ -18,11 +18,6 @@ from launcher import Supervisor, progress
 from startup import contestants, time_to_start
 
 BEFORE, AFTER = "before", "after"
-SERVERS = {
-    "Gunicorn, uvicorn workers": ("gunicorn", "uvicorn_worker.UvicornWorker"),
-    "Gunicorn, asgi": ("gunicorn", "asgi"),
-    "Granian": ("granian", None),
-}
 
 
 def add_options(parser):
@@ -67,8 +62,7 @@ def in_turns(builds, rounds, measure):
 def serving(build, installation, title):
     """Four workers of a real server, new ones each time, with an app that does nothing."""
     server, worker_class = SERVERS[title]
-    start = contestant(Field(build, str(installation.root)), server, worker_class)
-    running = start()
+    running = contestant(Field(build, str(installation.root)), server, worker_class)()
     try:
         yield f"{title}: memory of all, PSS", "MiB", running.memory() / 2**20
         for what, close in (("keep-alive", False), ("fresh connections", True)):

@@ -13,6 +13,12 @@ WORKERS = 4
 CAPACITY = 16
 CONNECTIONS = 64
 SLOW = 1.5
+# The servers with their worker classes, by how they are called in tables.
+SERVERS = {
+    "Gunicorn, uvicorn workers": ("gunicorn", "uvicorn_worker.UvicornWorker"),
+    "Gunicorn, asgi": ("gunicorn", "asgi"),
+    "Granian": ("granian", None),
+}
 
 APP = '''
 import asyncio

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from crowd import APP, CAPACITY, CONNECTIONS, SLOW, contestant, cpu_seconds, one_silent, slow_ones, while_silent
+from crowd import APP, CAPACITY, CONNECTIONS, SERVERS, SLOW, contestant, cpu_seconds, one_silent, slow_ones, while_silent
 from evenness import evenness
 from figures import Row, Section, Target
 from guard import Field, percentile
@@ -21,11 +21,7 @@ from launcher import progress
 
 def exactness(field, rounds):
     limits = {"GUNICORN_BACKPRESSURE": str(CAPACITY), "GRANIAN_BACKPRESSURE": str(CAPACITY)}
-    ways = {
-        "Gunicorn, uvicorn workers": contestant(field, "gunicorn", "uvicorn_worker.UvicornWorker", **limits),
-        "Gunicorn, asgi": contestant(field, "gunicorn", "asgi", **limits),
-        "Granian": contestant(field, "granian", **limits),
-    }
+    ways = {name: contestant(field, *server, **limits) for name, server in SERVERS.items()}
     for name, start in ways.items():
         running = start()
         try:
@@ -141,7 +137,7 @@ def cost(field, rounds, seconds):
         "empty app, fresh connections": ("/", True, Target(1 / 0.95, "ratio")),
         "20 ms app, keep-alive": ("/database", False, None),
     }
-    for server, of in (("gunicorn", "uvicorn_worker.UvicornWorker"), ("gunicorn", "asgi"), ("granian", None)):
+    for server, of in SERVERS.values():
         bare = server.capitalize()
         ways = {
             bare: contestant(field, server, of, launched=False),

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from crowd import CONNECTIONS, WORKERS, contestant
+from crowd import CONNECTIONS, SERVERS, WORKERS, contestant
 from figures import Row, Section, Target
 from guard import LIMIT, free_port
 
@@ -29,12 +29,7 @@ def row(name, taken, most):
 def evenness(field, rounds):
     """The servers alone and behind mcp-launch; then everything that a server can be behind mcp-launch."""
     rows = {order: [] for order in MOST}
-    ways = {
-        "Gunicorn, uvicorn workers": ("gunicorn", "uvicorn_worker.UvicornWorker"),
-        "Gunicorn, asgi": ("gunicorn", "asgi"),
-        "Granian": ("granian", None),
-    }
-    for name, (server, worker_class) in ways.items():
+    for name, (server, worker_class) in SERVERS.items():
         for launched in (False, True):
             running = contestant(field, server, worker_class, launched)()
             try:
